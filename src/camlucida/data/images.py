@@ -1,0 +1,282 @@
+"""Read any ordinary picture as 8-bit RGB, or say in one line why not."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from camlucida.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Raster formats that Pillow decodes itself. EPS and WMF would run or call other programs.
+_FORMATS = (
+    "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "QOI", "TGA",
+)  # fmt: skip
+_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pbm",
+    ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".avif", ".ico", ".qoi", ".tga",
+)  # fmt: skip
+
+
+def read_image(
+    source: str | os.PathLike[str] | Image.Image | npt.NDArray[np.generic],
+    *,
+    max_pixels: int = 100_000_000,
+) -> Image.Image:
+    """Read a picture as 8-bit RGB, upright.
+
+    Files and PIL images: the EXIF orientation is applied; transparency is composited on white;
+    palettes, grey, 1-bit, CMYK, YCbCr and LAB are converted; 16-bit grey (and 32-bit integers in
+    0 to 65535) is scaled from its full range to 8 bits, never clipped; 32-bit float must lie in
+    [0, 1]. Of an animation the first frame is taken (of a PIL image, its current one). Colour
+    profiles are not applied, as in the usual training pipelines.
+
+    Arrays: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of bool, uint8 (0 to 255), uint16
+    (0 to 65535) or float (0 to 1); four channels are RGBA.
+
+    Args:
+        source: A path, a PIL image or a numpy array.
+        max_pixels: The largest width times height that is decoded; checked in a file's header.
+
+    Returns:
+        A new PIL image of mode RGB; the source is left as it was.
+
+    Raises:
+        ImageError: The source is missing, is not a picture, is damaged, is too large, is empty, or
+            has a type, shape or range that is not in the list above.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if isinstance(source, Image.Image):
+        return _decode(source, _name_of(source), max_pixels)
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(
+            f"cannot read an image from a {type(source).__name__}; expected a path, a PIL image or "
+            "a numpy array (height, width, channels)"
+        )
+    path = Path(os.fspath(source))
+    name = repr(str(path))
+    _check_file(path, name)
+    with _quiet():
+        try:
+            image = Image.open(path, formats=_formats())
+        except UnidentifiedImageError:
+            raise ImageError(
+                f"{name} is not an image that can be read; expected PNG, JPEG, WebP, TIFF, BMP, "
+                "GIF or another raster format"
+            ) from None
+        except Image.DecompressionBombError:
+            raise ImageError(_too_large(name, None, max_pixels)) from None
+        except Exception as error:
+            raise ImageError(f"{name} is damaged or not an image: {_reason(error)}") from error
+        with image:
+            return _decode(image, name, max_pixels)
+
+
+def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The image files of a folder, recursively, in a stable order.
+
+    Files are chosen by their suffix. Hidden files and folders are skipped, and links to folders are
+    not followed.
+
+    Args:
+        path: A folder, or one file, which is then returned as it is.
+
+    Returns:
+        At least one path, sorted by its parts.
+
+    Raises:
+        ImageError: The path does not exist, or holds no image.
+    """
+    root = Path(path)
+    if root.is_file():
+        return (root,)
+    if not root.is_dir():
+        raise ImageError(f"no such file or folder: {str(root)!r}")
+    found: list[Path] = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+        ]
+    if not found:
+        raise ImageError(f"no image in {str(root)!r}; looked for {', '.join(_SUFFIXES)}")
+    return tuple(sorted(found))
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _check_file(path: Path, name: str) -> None:
+    """Raise what can be said before a file is opened."""
+    if str(path).startswith(("http:", "https:")):
+        raise ImageError(f"{name} is an address; download the image first and give its path")
+    try:
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder, not an image; give one file")
+        if not path.exists():
+            raise ImageError(f"no such file: {name}")
+        if not path.is_file():
+            raise ImageError(f"{name} is not a regular file")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{name} is an empty file")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened: {error.strerror or _reason(error)}") from error
+
+
+def _formats() -> list[str]:
+    """The allowed formats that this build of Pillow has."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow's warnings (large image, odd metadata) say nothing that our errors do not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _too_large(name: str, size: tuple[int, int] | None, max_pixels: int) -> str:
+    if size is None:
+        return (
+            f"{name} has more pixels than Pillow allows ({2 * (Image.MAX_IMAGE_PIXELS or 0)}); "
+            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels if you trust the file"
+        )
+    return (
+        f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels} allowed; shrink it, "
+        "or raise max_pixels if you trust the file"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _name_of(image: Image.Image) -> str:
+    filename = getattr(image, "filename", "")
+    return repr(str(filename)) if filename else "the PIL image"
+
+
+# ---- to 8-bit RGB -------------------------------------------------------------------------------
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """Load, turn upright and convert an opened image."""
+    _check_size(image.size, name, max_pixels)
+    with _quiet():
+        try:
+            image.load()
+        except Exception as error:
+            raise ImageError(f"{name} is damaged or truncated: {_reason(error)}") from error
+        _check_size(image.size, name, max_pixels)  # an icon's real size shows only now
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # unreadable metadata says nothing about the orientation
+            upright = image
+        try:
+            result = _to_rgb(upright, name)
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError(
+                f"{name} has mode {image.mode}, which cannot be converted to RGB: {_reason(error)}"
+            ) from error
+    if result is image or result is upright:
+        result = result.copy()
+    result.info = {}  # an orientation or transparency left here would be applied a second time
+    return result
+
+
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    if min(size) < 1:
+        raise ImageError(f"{name} has {size[0]} x {size[1]} pixels: nothing to see")
+    if size[0] * size[1] > max_pixels:
+        raise ImageError(_too_large(name, size, max_pixels))
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I"):  # I;16, I;16B, I;16L, I;16N and I
+        return _grey(_from_integers(np.asarray(image), name))
+    if image.mode == "F":
+        return _grey(_from_floats(np.asarray(image), name))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_array(array: npt.NDArray[np.generic], max_pixels: int) -> Image.Image:
+    name = f"the array of shape {array.shape} and type {array.dtype}"
+    if array.ndim == 3 and array.shape[0] in {1, 3, 4} and array.shape[2] not in {1, 3, 4}:
+        raise ImageError(f"{name} has its channels first; give array.transpose(1, 2, 0)")
+    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 3, 4}):
+        raise ImageError(
+            f"{name} is not one picture; expected (height, width) or (height, width, channels) "
+            "with 1, 3 or 4 channels"
+        )
+    height, width = array.shape[:2]
+    _check_size((width, height), name, max_pixels)
+    if array.dtype == np.bool_:
+        levels = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype == np.uint8:
+        levels = array.astype(np.uint8)
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        levels = _from_integers(array, name)
+    elif np.issubdtype(array.dtype, np.floating):
+        levels = _from_floats(array, name)
+    else:
+        raise ImageError(
+            f"{name} has an unsupported type; expected uint8 (0 to 255), uint16 (0 to 65535), "
+            "bool, or float (0 to 1)"
+        )
+    if levels.ndim == 2 or levels.shape[2] == 1:
+        return _grey(levels.reshape(height, width))
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(levels)), name)
+
+
+def _from_integers(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.uint8]:
+    """0..65535 to 0..255, rounded."""
+    wide = values.astype(np.int64)
+    low, high = int(wide.min()), int(wide.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"{name} has integer values from {low} to {high}; expected 0 to 65535, so scale them"
+        )
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def _from_floats(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.uint8]:
+    """0..1 to 0..255, rounded."""
+    exact = values.astype(np.float64)
+    low, high = float(exact.min()), float(exact.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(f"{name} has values that are not finite; replace NaN and infinity")
+    if low < -1e-6 or high > 1 + 1e-6:
+        hint = "divide by 255" if low >= 0 and high <= 255 else "scale them"
+        raise ImageError(
+            f"{name} has float values from {low:.6g} to {high:.6g}; expected 0 to 1, so {hint}"
+        )
+    levels: npt.NDArray[np.uint8] = np.rint(exact.clip(0, 1) * 255).astype(np.uint8)
+    return levels
+
+
+def _grey(levels: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")

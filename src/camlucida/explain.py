@@ -1,0 +1,450 @@
+"""``explain``: from a model and photos to explanations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from camlucida.borrow import check_inputs, unwrap
+from camlucida.data.images import read_image
+from camlucida.errors import ImageError, MethodError
+from camlucida.explanation import (
+    Comparison,
+    Diagnostics,
+    Explanation,
+    Prediction,
+    Views,
+)
+from camlucida.layers import INPUT, GridRule, Layers, default_layer, resolve_all
+from camlucida.maps import Steps, preset
+from camlucida.methods import Method, Progress, RawMap, build, entry_of
+from camlucida.models import (
+    LoadedModel,
+    class_names_of,
+    preprocess_of,
+    read_class_names,
+    resolve_class,
+)
+from camlucida.preprocess import Preprocess
+from camlucida.provenance import Provenance
+from camlucida.render import View
+from camlucida.seeds import ImageGenerators, Seed
+from camlucida.targets import Target, TargetLike, as_target
+
+Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
+Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo]"
+MethodLike: TypeAlias = "str | Method"
+
+_SATURATED = 1e-6
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: MethodLike = ...,
+    **options: Any,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: Sequence[MethodLike],
+    **options: Any,
+) -> Comparison: ...
+
+
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: MethodLike | Sequence[MethodLike] = "gradcam",
+    target: TargetLike = None,
+    layers: Layers | None = None,
+    steps: Steps | str | None = None,
+    preprocess: Preprocess | None = None,
+    class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    seed: Seed = 0,
+    batch_size: int = 32,
+    top: int = 5,
+    grid: GridRule | Mapping[str, GridRule] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Explanation | Comparison:
+    """Explain what a model saw in images.
+
+    Args:
+        model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
+            as it was.
+        images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
+            photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing.
+        method: a registered name (see ``camlucida methods``), a method object, or a list of either.
+        target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
+            a function from the model's output to ``(N,)``. ``None`` is the predicted class's logit.
+        layers: names or modules; by default the last feature map of the model.
+        steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
+            ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
+        preprocess: how photos become inputs; by default the model's own, where it says.
+        class_names: one per class, or a text file with one per line; by default the model's own.
+        seed: an integer, or a generator that one is drawn from. Each image has its own random stream, so that a
+            batch equals its images one by one.
+        batch_size: images that are explained at a time.
+        top: number of predictions kept per image.
+        grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
+        progress: called with the number of images done and their total, after each batch and method.
+        **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods name
+            them there instead: ``"gradcam++:form=true"`` on the command line, method objects in Python.
+
+    Returns:
+        An :class:`Explanation` of all images; for a list of methods a :class:`Comparison`, which is a mapping
+        from labels to explanations.
+
+    Raises:
+        CamlucidaError: one of its kinds (``ImageError``, ``LayerError``, ``TargetError``, ``MethodError``,
+            ``ModelError``); its text says what was given, what was expected and what to do.
+    """
+    subject = _Subject.of(model, preprocess, class_names)
+    chosen = [method] if isinstance(method, str | Method) else list(method)
+    if not chosen:
+        raise MethodError("no method was given")
+    if options and len(chosen) > 1:
+        raise MethodError(
+            f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; pass method objects"
+        )
+    resolved = as_target(target).resolve(subject.class_index)
+    plans = [_plan(one, resolved, options) for one in chosen]
+    batch = subject.prepare(images)
+    done, total = 0, len(plans) * len(batch.views)
+    explanations = []
+    for one, one_target, label in plans:
+        parts = []
+        for start in range(0, len(batch.views), batch_size):
+            part = batch.part(start, start + batch_size)
+            part_target = _part(one_target, start, len(part.inputs), len(batch.views))
+            parts.append(
+                _explain(subject, part, one, part_target, label, layers, steps, seed, top, grid)
+            )
+            done += len(part.inputs)
+            if progress is not None:
+                progress(done, total)
+        explanations.append(_join(parts, batch))
+    if isinstance(method, str | Method):
+        return explanations[0]
+    return Comparison(explanations)
+
+
+def _plan(
+    method: MethodLike, target: Target, options: dict[str, Any]
+) -> tuple[Method, Target, str]:
+    if isinstance(method, str):
+        built, wanted = build(method, target, **options)
+        label = method
+    elif isinstance(method, Method):
+        if options:
+            raise MethodError(
+                f"{type(method).__name__} was given as an object; set {', '.join(options)} on it"
+            )
+        built, wanted = method, target
+        row = entry_of(method)
+        label = row.name if row else type(method).__name__
+    else:
+        raise MethodError(f"a method is a name or a Method object, got {type(method).__name__}")
+    changed = {
+        name: value
+        for name, value in built.describe()["options"].items()
+        if value != getattr(type(built), name, value)
+    }
+    aggregator = getattr(wanted, "aggregator", None)
+    extra = [f"{k}={v}" for k, v in changed.items()]
+    if label.startswith("diff") and aggregator:
+        extra.insert(0, aggregator)
+    return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _part(target: Target, start: int, length: int, total: int) -> Target:
+    """A target's share for some images of a longer list; one that holds no list is shared by all."""
+    if length == total:
+        return target
+    classes = getattr(target, "classes", None)
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        target = replace(target, classes=torch.as_tensor(classes))  # type: ignore[type-var]
+    return target.take(torch.arange(start, start + length))
+
+
+def _explain(
+    subject: _Subject,
+    batch: _Batch,
+    method: Method,
+    target: Target,
+    label: str,
+    layers: Layers | None,
+    steps: Steps | str | None,
+    seed: Seed,
+    top: int,
+    grid: GridRule | Mapping[str, GridRule] | None,
+) -> Explanation:
+    module, inputs = subject.module, batch.inputs
+    if not method.uses_layers:
+        if layers is not None:
+            raise MethodError(
+                f"{label} explains the input through the whole model; leave out layers"
+            )
+        names: tuple[str, ...] = (INPUT,)
+    elif layers is None:
+        names = (default_layer(module, inputs),)
+    else:
+        names = tuple(resolve_all(module, layers))
+    raw = method.run(
+        module, inputs, target, names, generator=ImageGenerators.of(seed, inputs), grid=grid
+    )
+    used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    with torch.inference_mode(mode=False), torch.no_grad():
+        finite = raw.fused.isfinite().flatten(1).all(1)
+        fused = torch.where(finite[:, None, None], raw.fused, 0)
+        if isinstance(steps, str) and len(raw.layers) > 1 and method.uses_layers:
+            fused = used.fuse(raw.layers, size)
+        logits = raw.target.logits(raw.outputs)
+        probabilities = None if logits is None or logits.shape[1] < 2 else logits.float().softmax(1)
+        return Explanation(
+            maps=used.finish(fused, size),
+            raw=used.layer(fused),
+            signed=raw.fused,
+            layer_maps=raw.layers,
+            target_values=raw.values,
+            target=raw.target,
+            predictions=_predictions(logits, probabilities, top, subject.class_names),
+            layers=tuple(raw.layers) if method.uses_layers else names,
+            method=method,
+            label=label,
+            diagnostics=_diagnose(raw, finite, probabilities),
+            provenance=Provenance(
+                module,
+                {
+                    "model": subject.name,
+                    **method.describe(),
+                    "target": raw.target.describe(),
+                    "layers": list(raw.layers),
+                    "steps": {**vars(used)},
+                    "seed": seed if isinstance(seed, int) else "drawn from a generator",
+                    "input_size": list(inputs.shape[1:]),
+                    "dtype": str(inputs.dtype),
+                    "device": str(inputs.device),
+                    "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
+                },
+            ),
+            views=batch.views,
+            sources=batch.sources,
+        )
+
+
+def _predictions(
+    logits: Tensor | None,
+    probabilities: Tensor | None,
+    top: int,
+    names: Sequence[str] | None,
+) -> tuple[tuple[Prediction, ...], ...]:
+    if logits is None or probabilities is None:
+        return ()
+    best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+    scores = logits.gather(1, best.indices)
+    named = names if names and len(names) == logits.shape[1] else None
+    return tuple(
+        tuple(
+            Prediction(index, named[index] if named else f"class {index}", p, z)
+            for index, p, z in zip(*row, strict=True)
+        )
+        for row in zip(best.indices.tolist(), best.values.tolist(), scores.tolist(), strict=True)
+    )
+
+
+def _diagnose(raw: RawMap, finite: Tensor, probabilities: Tensor | None) -> tuple[Diagnostics, ...]:
+    flat = raw.fused.flatten(1)
+    lowest, highest = flat.amin(1).tolist(), flat.amax(1).tolist()
+    peak = [0.0] * len(flat) if probabilities is None else probabilities.amax(1).tolist()
+    dead = {name: counts.tolist() for name, counts in raw.dead_channels.items()}
+    found = []
+    for i in range(len(flat)):
+        saturated = peak[i] > 1 - _SATURATED
+        notes = list(raw.notes.get(i, ()))
+        if saturated and type(raw.target).__name__ in {"Probability", "LogProbability"}:
+            notes.append(
+                f"the softmax is saturated (p = {peak[i]:.7f}), so the gradient of a probability "
+                "vanishes; LogitMargin(aggregator='lse') explains the same without this"
+            )
+        found.append(
+            Diagnostics(
+                raw_min=lowest[i],
+                raw_max=highest[i],
+                all_negative=lowest[i] < 0 and highest[i] <= 0,
+                constant=lowest[i] == highest[i],
+                finite=bool(finite[i]),
+                dead_channels={
+                    name: (counts[i], raw.channels[name]) for name, counts in dead.items()
+                },
+                disconnected=tuple(name for name, is_on in raw.connected.items() if not is_on),
+                saturated=saturated,
+                notes=tuple(notes),
+            )
+        )
+    return tuple(found)
+
+
+def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
+    """One explanation from those of consecutive batches."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    joined = [e.target for e in parts]
+    fields = {
+        name: torch.cat([getattr(t, name) for t in joined])
+        for name in first.target.per_image
+        if isinstance(getattr(first.target, name), Tensor)
+    }
+    return replace(
+        first,
+        maps=torch.cat([e.maps for e in parts]),
+        raw=torch.cat([e.raw for e in parts]),
+        signed=torch.cat([e.signed for e in parts]),
+        layer_maps={
+            name: torch.cat([e.layer_maps[name] for e in parts]) for name in first.layer_maps
+        },
+        target_values=torch.cat([e.target_values for e in parts]),
+        target=replace(first.target, **fields) if fields else first.target,  # type: ignore[type-var]
+        predictions=tuple(p for e in parts for p in e.predictions),
+        diagnostics=tuple(d for e in parts for d in e.diagnostics),
+        views=batch.views,
+        sources=batch.sources,
+    )
+
+
+# ---------------------------------------------------------------------------------- models and images
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Inputs for the model, and what they look like."""
+
+    inputs: Tensor
+    views: Views
+    sources: tuple[str | None, ...]
+
+    def part(self, start: int, stop: int) -> _Batch:
+        return _Batch(self.inputs[start:stop], self.views[start:stop], self.sources[start:stop])
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The model that is explained, and what is known about it."""
+
+    module: nn.Module
+    name: str
+    preprocess: Preprocess | None
+    class_names: tuple[str, ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | LoadedModel,
+        preprocess: Preprocess | None,
+        class_names: Sequence[str] | str | os.PathLike[str] | None,
+    ) -> _Subject:
+        named = None if class_names is None else read_class_names(class_names)
+        if isinstance(model, LoadedModel):
+            return cls(
+                unwrap(model.module),
+                model.name,
+                preprocess or model.preprocess,
+                named or model.class_names,
+            )
+        if not isinstance(model, nn.Module):
+            raise MethodError(
+                f"the model must be a torch.nn.Module or come from camlucida.load_model, got "
+                f"{type(model).__name__}"
+            )
+        module = unwrap(model)
+        return cls(
+            module,
+            type(module).__name__,
+            preprocess or preprocess_of(module),
+            named or class_names_of(module),
+        )
+
+    def class_index(self, name: str) -> int:
+        return resolve_class(name, self.class_names)
+
+    def prepare(self, images: Images) -> _Batch:
+        """Inputs on the model's device and in its precision."""
+        if isinstance(images, Tensor):
+            return self._from_tensor(images[None] if images.ndim == 3 else images)
+        photos: Sequence[Any] = (
+            [images]
+            if isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+            else list(images)
+        )
+        if not photos:
+            raise ImageError("no image was given")
+        if all(isinstance(p, Tensor) for p in photos):
+            if len({p.shape for p in photos}) > 1:
+                raise ImageError("the tensors of a list must all have one shape (C, H, W)")
+            return self._from_tensor(torch.stack(list(photos)))
+        return self._from_photos(photos)
+
+    def _from_tensor(self, inputs: Tensor) -> _Batch:
+        if inputs.ndim != 4 or inputs.shape[0] == 0:
+            raise ImageError(
+                f"a tensor of images must be (N, C, H, W) or (C, H, W), got {tuple(inputs.shape)}"
+            )
+        check_inputs(self.module, inputs)
+        makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
+        return _Batch(inputs, Views(makers, self.class_names), (None,) * len(inputs))
+
+    def _from_photos(self, photos: Sequence[Photo]) -> _Batch:
+        if self.preprocess is None:
+            raise ImageError(
+                f"it is not known how {self.name} wants its images prepared; pass "
+                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or a tensor "
+                "(N, C, H, W) that is ready"
+            )
+        pictures = [read_image(photo) for photo in photos]
+        inputs = torch.stack([self.preprocess(picture) for picture in pictures])
+        parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        if parameter is not None:
+            inputs = inputs.to(parameter.device, parameter.dtype)
+        makers = [partial(_view_of_photo, p, self.preprocess) for p in pictures]
+        sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
+        return _Batch(inputs, Views(makers, self.class_names), sources)
+
+
+def _view_of_photo(picture: Image.Image, preprocess: Preprocess) -> View:
+    return View(picture, preprocess.crop_box(*picture.size))
+
+
+def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
+    """A ready input as a picture: normalisation undone where it is known, else stretched to [0, 1]."""
+    pixels = image.detach().to("cpu", torch.float32)
+    channels = pixels.shape[0]
+    if preprocess is not None and channels == len(preprocess.mean):
+        pixels = preprocess.denormalise(pixels)
+        if preprocess.channels == "bgr":
+            pixels = pixels.flip(0)
+    elif pixels.amin() < 0 or pixels.amax() > 1:
+        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin())
+    if channels not in (1, 3):
+        pixels = pixels.mean(0, keepdim=True)
+    array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
+    return View(picture, (0, 0, picture.width, picture.height))

@@ -1,0 +1,370 @@
+"""The result a user holds: maps, values, predictions, diagnostics and provenance; it can draw itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camlucida import render
+from camlucida.errors import CamlucidaError
+from camlucida.methods import Method
+from camlucida.provenance import Provenance
+from camlucida.targets import Target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class that the model considers.
+
+    Attributes:
+        index: index of the class.
+        name: its name, or ``"class 7"`` where names are not known.
+        probability: softmax probability, in [0, 1].
+        logit: the class's logit.
+    """
+
+    index: int
+    name: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a reader of one image's map has to know.
+
+    Attributes:
+        raw_min: smallest value of the signed map, before anything is rectified or scaled.
+        raw_max: largest value.
+        all_negative: no value is positive although some are negative: rectifying leaves nothing.
+        constant: every cell has the same value (a zero map, or a 1x1 map).
+        finite: ``False`` when the map holds NaN or infinite values; it is then drawn as zeros.
+        dead_channels: per layer, the number of channels that are zero everywhere and their total.
+        disconnected: layers that the target does not depend on.
+        saturated: the softmax rounds to 0 or 1, so that gradients of probabilities vanish.
+        notes: remarks of the method.
+    """
+
+    raw_min: float
+    raw_max: float
+    all_negative: bool
+    constant: bool
+    finite: bool
+    dead_channels: dict[str, tuple[int, int]]
+    disconnected: tuple[str, ...]
+    saturated: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Warnings in words; empty where nothing is wrong."""
+        found = [
+            f"the target does not depend on layer {name!r}: the map is empty"
+            for name in self.disconnected
+        ]
+        if not self.finite:
+            found.append("the map held NaN or infinite values and is drawn as zeros")
+        elif self.all_negative:
+            found.append(
+                f"every value is negative ({self.raw_min:.3g} to {self.raw_max:.3g}): the layer holds only "
+                "evidence against the target, and rectifying leaves an empty map"
+            )
+        elif self.constant and not self.disconnected:
+            found.append(f"the map is constant ({self.raw_max:.3g}): it singles out no place")
+        for name, (dead, total) in self.dead_channels.items():
+            if dead == total:
+                found.append(f"all {total} channels of layer {name!r} are zero")
+        return (*found, *self.notes)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Attribution maps of one method for a batch of images.
+
+    Attributes:
+        maps: attribution maps ``(N, H, W)`` in [0, 1] at the input's resolution.
+        raw: the method's own map ``(N, h, w)``, rectified where the formula rectifies.
+        signed: the same before rectifying.
+        layer_maps: the signed map of each layer, ``(N, h, w)``.
+        target_values: the explained scalar of each image, ``(N,)``.
+        target: what was explained, with the class of each image.
+        predictions: the most probable classes of each image, empty for models without class logits.
+        layers: names of the explained layers.
+        method: the method with its options.
+        label: a short name for the method and target.
+        diagnostics: one per image.
+        provenance: how to get this result again.
+        views: the picture of each image, and the part that the model saw.
+        sources: the file name of each image, where there was one.
+    """
+
+    maps: Tensor
+    raw: Tensor
+    signed: Tensor
+    layer_maps: dict[str, Tensor]
+    target_values: Tensor
+    target: Target
+    predictions: tuple[tuple[Prediction, ...], ...]
+    layers: tuple[str, ...]
+    method: Method
+    label: str
+    diagnostics: tuple[Diagnostics, ...]
+    provenance: Provenance = field(repr=False)
+    views: Views = field(repr=False)
+    sources: tuple[str | None, ...] = ()
+
+    def __len__(self) -> int:
+        return self.maps.shape[0]
+
+    def __getitem__(self, index: int) -> Explanation:
+        """The explanation of one image."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        at = torch.tensor([index % len(self)])
+
+        def one(t: Tensor) -> Tensor:
+            return t[at.to(t.device)]
+
+        i = int(at)
+        return replace(
+            self,
+            maps=one(self.maps),
+            raw=one(self.raw),
+            signed=one(self.signed),
+            layer_maps={name: one(m) for name, m in self.layer_maps.items()},
+            target_values=one(self.target_values),
+            target=self.target.take(at),
+            predictions=self.predictions[i : i + 1],
+            diagnostics=self.diagnostics[i : i + 1],
+            views=self.views[i : i + 1],
+            sources=self.sources[i : i + 1],
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """What was explained for each image, in words."""
+        names = {p.index: p.name for row in self.predictions for p in row}
+        classes = getattr(self.target, "classes", None)
+        values = self.target_values.tolist()
+        kind = type(self.target).__name__
+        if not isinstance(classes, Tensor):
+            return tuple(f"{kind} {value:.3g}" for value in values)
+        named = getattr(self.views, "class_names", None)
+        words = []
+        for index, value in zip(classes.tolist(), values, strict=True):
+            name = named[index] if named else names.get(index, f"class {index}")
+            words.append(f"{name.partition(',')[0]}, {kind} {value:.3g}")
+        return tuple(words)
+
+    # ------------------------------------------------------------------------------------- drawing
+
+    def overlay(
+        self,
+        index: int = 0,
+        *,
+        alpha: float = 0.6,
+        colours: str = render.COLOURS,
+        whole: bool = True,
+    ) -> Image.Image:
+        """The map of one image over its picture.
+
+        Args:
+            index: which image.
+            alpha: opacity of the map, 0 to 1.
+            colours: a matplotlib colour map.
+            whole: draw on the whole photo, with the map on the part that the model saw (default), or only
+                on that part.
+
+        Returns:
+            An RGB picture, at most 1024 pixels to a side.
+        """
+        view = self.views[index]
+        if not whole:
+            picture = view.scaled().cropped()
+            view = render.View(picture, (0, 0, picture.width, picture.height))
+        return render.overlay(view, self.maps[index], alpha=alpha, colours=colours)
+
+    def figure(self) -> Figure:
+        """Each image beside its map, on a matplotlib figure."""
+        return Comparison((self,)).figure()
+
+    def _repr_png_(self) -> bytes:
+        return render.png(self.figure(), dpi=90)
+
+    # -------------------------------------------------------------------------------------- saving
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the maps, ready for JSON."""
+        images = []
+        for i in range(len(self)):
+            target = self.target.take(torch.tensor([i]))
+            images.append({
+                "source": self.sources[i] if self.sources else None,
+                "explained": self.explained[i],
+                "target": target.describe(),
+                "target_value": float(self.target_values[i]),
+                "predictions": [asdict(p) for p in self.predictions[i]] if self.predictions else [],
+                "diagnostics": asdict(self.diagnostics[i]),
+                "messages": list(self.diagnostics[i].messages),
+            })  # fmt: skip
+        return {
+            "label": self.label,
+            "layers": list(self.layers),
+            "images": images,
+            "provenance": self.provenance.to_dict(),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a file, or everything into a folder.
+
+        Args:
+            path: ``.png``, ``.jpg``, ``.pdf`` or ``.svg`` for the figure, ``.npz`` for the maps, ``.json``
+                for the record; without a suffix, a folder that gets all three and an overlay per image.
+
+        Returns:
+            The path written.
+
+        Raises:
+            CamlucidaError: for another suffix.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
+            _make_parent(path)
+            np.savez_compressed(path, **self._arrays())  # type: ignore[arg-type]
+        elif suffix == ".json":
+            _make_parent(path)
+            path.write_text(json.dumps(self.record(), indent=2) + "\n", encoding="utf-8")
+        elif suffix:
+            _save_figure(self.figure, path)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            for i in range(len(self)):
+                stem = Path(self.sources[i] or "").stem if self.sources else ""
+                self.overlay(i).save(path / f"{stem or f'image{i}'}.png")
+            self.save(path / "maps.npz")
+            self.save(path / "record.json")
+            self.save(path / "figure.png")
+        return path
+
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        arrays = {
+            "maps": self.maps,
+            "raw": self.raw,
+            "signed": self.signed,
+            "target_values": self.target_values,
+        }
+        arrays |= {f"layer:{name}": m for name, m in self.layer_maps.items()}
+        return {name: t.detach().cpu().numpy() for name, t in arrays.items()}
+
+
+class Views(Sequence[render.View]):
+    """The pictures behind a batch, made when they are first drawn.
+
+    Args:
+        makers: one function per image.
+        class_names: names of the classes, where known.
+    """
+
+    def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
+        self._makers = list(makers)
+        self.class_names = class_names
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One view, or those of a slice."""
+        if isinstance(index, slice):
+            return Views(self._makers[index], self.class_names)
+        return self._makers[index]()
+
+
+class Comparison(Mapping[str, Explanation]):
+    """Explanations of the same images by several methods, by label.
+
+    Args:
+        explanations: at least one, all of the same images.
+    """
+
+    def __init__(self, explanations: Sequence[Explanation]) -> None:
+        self._by_label: dict[str, Explanation] = {}
+        for explanation in explanations:
+            label, n = explanation.label, 2
+            while label in self._by_label:
+                label, n = f"{explanation.label} ({n})", n + 1
+            self._by_label[label] = explanation
+
+    def __getitem__(self, label: str) -> Explanation:
+        """The explanation of a method."""
+        return self._by_label[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_label)
+
+    def __len__(self) -> int:
+        return len(self._by_label)
+
+    def figure(self) -> Figure:
+        """A grid: one row per image, the photo first, then the map of each method."""
+        first = next(iter(self.values()))
+        pictures, rows = [], []
+        for i in range(len(first)):
+            overlays = [e.overlay(i) for e in self.values()]
+            pictures.append([first.views[i].scaled().picture, *overlays])
+            source = first.sources[i] if first.sources else None
+            top = first.predictions[i][0] if first.predictions else None
+            parts = [Path(source).name] if source else []
+            if top is not None:
+                parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
+            rows.append("\n".join(parts))
+        return render.grid(pictures, columns=["photo", *self], rows=rows, colours=render.COLOURS)
+
+    def _repr_png_(self) -> bytes:
+        return render.png(self.figure(), dpi=90)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the grid to a picture file; without a suffix, a folder with one subfolder per method.
+
+        Raises:
+            CamlucidaError: for a suffix that is no picture format.
+        """
+        path = Path(path)
+        if path.suffix:
+            _save_figure(self.figure, path)
+        else:
+            for label, explanation in self.items():
+                explanation.save(path / _file_name(label))
+            _save_figure(self.figure, path / "comparison.png")
+        return path
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
+
+
+def _make_parent(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}:
+        raise CamlucidaError(
+            f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
+        )
+    _make_parent(path)
+    figure().savefig(path, dpi=130)

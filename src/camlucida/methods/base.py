@@ -1,0 +1,162 @@
+"""What every method is, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.layers import GridRule, Layers
+from camlucida.maps import Steps
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import Tap, tap
+from camlucida.targets import Target
+
+
+class Progress(Protocol):
+    """Called with the work done and the whole work, in the method's own units."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report progress."""
+
+
+@dataclass(frozen=True)
+class RawMap:
+    """What a method computes, before any step that makes it a picture.
+
+    Attributes:
+        layers: signed map ``(N, h, w)`` of each layer, at the layer's or the input's resolution.
+        fused: the one signed map made of them, ``(N, h, w)``.
+        outputs: the model's output for the images.
+        target: the target, fixed to these images.
+        values: the target's value per image, ``(N,)``.
+        dead_channels: per layer, how many channels of each image are zero everywhere, ``(N,)``.
+        channels: per layer, the number of channels.
+        connected: per layer, whether the target depends on it.
+        notes: remarks on single images, ``{position: remarks}``.
+    """
+
+    layers: dict[str, Tensor]
+    fused: Tensor
+    outputs: Tensor
+    target: Target
+    values: Tensor
+    dead_channels: dict[str, Tensor] = field(default_factory=dict)
+    channels: dict[str, int] = field(default_factory=dict)
+    connected: dict[str, bool] = field(default_factory=dict)
+    notes: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods: a frozen dataclass whose fields are the options of the paper.
+
+    A method of your own derives from this (or from :class:`GradientCAM`), and is made known with
+    :func:`camlucida.methods.register`.
+    """
+
+    @property
+    def steps(self) -> Steps:
+        """Which steps turn the signed map into the attribution map."""
+        return Steps()
+
+    @property
+    def uses_layers(self) -> bool:
+        """Whether the method explains layers that a user can choose."""
+        return True
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        *,
+        generator: ImageGenerators,
+        progress: Progress | None = None,
+        grid: GridRule | Mapping[str, GridRule] | None = None,
+    ) -> RawMap:
+        """Compute the signed maps of a batch.
+
+        Args:
+            model: the model; returned as it was.
+            inputs: ``(N, C, H, W)`` on the model's device.
+            target: what is explained.
+            layers: the layers; ignored by methods that explain the input.
+            generator: one random stream per image.
+            progress: called as the work proceeds.
+            grid: how layer outputs are read as feature maps.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options, ready for JSON."""
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"method": type(self).__name__, "options": options}
+
+
+Combine = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GradientCAM(Method):
+    """Base of the methods that combine a layer's activation with its gradient; they write ``combine``."""
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The signed map ``(N, h, w)`` from activation and gradient ``(N, K, h, w)``."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        *,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None = None,  # noqa: ARG002
+        grid: GridRule | Mapping[str, GridRule] | None = None,
+    ) -> RawMap:
+        """One tap for all layers, then ``combine`` for each."""
+        return assemble(self, inputs, tap(model, inputs, layers, target, grid=grid), self.combine)
+
+
+def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> RawMap:
+    """The raw map of a method whose layers are combined one by one.
+
+    Args:
+        method: its steps say how several layers are fused.
+        inputs: ``(N, C, H, W)``.
+        tapped: activations, and gradients unless the method uses none.
+        combine: signed map ``(N, h, w)`` from activation and gradient.
+    """
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch.autocast(inputs.device.type, enabled=False),
+    ):
+        signed = {
+            name: combine(activation, tapped.gradients.get(name, activation))
+            for name, activation in tapped.activations.items()
+        }
+        fused = method.steps.fuse(signed, size)
+        dead = {
+            name: (activation == 0).flatten(2).all(-1).sum(-1)
+            for name, activation in tapped.activations.items()
+        }
+    assert tapped.target is not None  # noqa: S101
+    assert tapped.values is not None  # noqa: S101
+    return RawMap(
+        layers=signed,
+        fused=fused,
+        outputs=tapped.outputs.detach(),
+        target=tapped.target,
+        values=tapped.values.detach(),
+        dead_channels=dead,
+        channels={name: a.shape[1] for name, a in tapped.activations.items()},
+        connected=tapped.connected,
+    )

@@ -1,0 +1,86 @@
+"""EigenCAM: the strongest spatial pattern of a layer, whatever the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.errors import MethodError
+from camlucida.layers import GridRule, Layers
+from camlucida.methods.base import Method, Progress, RawMap, assemble
+from camlucida.methods.registry import register
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import tap
+from camlucida.targets import Target
+
+Sign = Literal["auto", "none"]
+
+
+@register(
+    "eigencam",
+    paper="Muhammad & Yeasin 2020",
+    year=2020,
+    equation="2, 3",
+    needs="a layer",
+    discriminative=False,
+    passes="1 forward",
+    remark="the same map for every class",
+)
+@dataclass(frozen=True)
+class EigenCAM(Method):
+    r"""Projection of the activation on its first principal direction.
+
+    With $A$ reshaped to $(hw, K)$ and $A = U \Sigma V^\top$ the map is $A v_1$.
+
+    Attributes:
+        center: subtract each channel's spatial mean first (default, as in pytorch-grad-cam); the original
+            paper does not.
+        sign: a singular vector has no sign of its own. ``"auto"`` (default) makes the larger extreme positive
+            (centred) or the sum positive (not centred); ``"none"`` keeps what LAPACK returns.
+    """
+
+    center: bool = True
+    sign: Sign = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the sign rule."""
+        if self.sign not in get_args(Sign):
+            raise MethodError(f"sign must be 'auto' or 'none', got {self.sign!r}")
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        *,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None = None,  # noqa: ARG002
+        grid: GridRule | Mapping[str, GridRule] | None = None,
+    ) -> RawMap:
+        """One forward pass."""
+        tapped = tap(model, inputs, layers, target, gradients=False, grid=grid)
+        return assemble(self, inputs, tapped, lambda activation, _: self.project(activation))
+
+    def project(self, activation: Tensor) -> Tensor:
+        """``(N, K, h, w)`` to the signed map ``(N, h, w)``; zeros for a constant activation."""
+        cells = activation.flatten(2).transpose(1, 2)
+        if self.center:
+            cells = cells - cells.mean(dim=1, keepdim=True)
+        finite = cells.isfinite().flatten(1).all(1)
+        cells = torch.where(finite[:, None, None], cells, 0)
+        # One image at a time: batched drivers differ in the sign and in the last digits.
+        first = torch.stack([torch.linalg.svd(c, full_matrices=False).Vh[0] for c in cells])
+        flat = torch.einsum("npk,nk->np", cells, first)
+        if self.sign == "auto":
+            negative = -flat.amin(1) > flat.amax(1) if self.center else flat.sum(1) < 0
+            flat = torch.where(negative[:, None], -flat, flat)
+        flat = torch.where(finite[:, None], flat, torch.nan)
+        # Rounding leaves a pattern of noise where there was none.
+        scale = activation.flatten(1).abs().amax(1, keepdim=True)
+        noise = flat.abs().amax(1, keepdim=True) <= 1e-6 * scale * activation.shape[1] ** 0.5
+        return torch.where(noise, 0, flat).view(-1, *activation.shape[2:])

@@ -1,0 +1,266 @@
+"""FullGrad: the input's and every bias's share of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from camlucida.borrow import borrowed, check_inputs
+from camlucida.errors import MethodError
+from camlucida.layers import GridRule, Layers
+from camlucida.maps import Steps, normalise, resize
+from camlucida.methods.base import Method, Progress, RawMap
+from camlucida.methods.registry import register
+from camlucida.outputs import first_tensor
+from camlucida.seeds import ImageGenerators
+from camlucida.targets import Target, evaluate
+
+Scale = Literal["channel", "sample"]
+
+
+@register(
+    "fullgrad",
+    paper="Srinivas & Fleuret 2019",
+    year=2019,
+    equation="5, 8",
+    needs="gradients; exact for piecewise linear networks",
+    passes="1 forward + 1 backward",
+)
+@dataclass(frozen=True)
+class FullGrad(Method):
+    r"""Input times gradient plus the gradient of every bias, of all layers.
+
+    $L = \sum_{t} \sum_{k} \mathrm{Up}(\mathrm{scale}|t_k|)$ over the terms $t$ of the identity
+    $Y = \sum x \odot \frac{\partial Y}{\partial x} + \sum_l \sum b^l \odot \frac{\partial Y}{\partial z^l}$,
+    see :func:`full_gradient`.
+
+    Attributes:
+        scale: each term is scaled to [0, 1] per ``"channel"`` (default; pytorch-grad-cam) or per
+            ``"sample"`` over all its channels (the authors' code).
+    """
+
+    scale: Scale = "channel"
+
+    def __post_init__(self) -> None:
+        """Check the scale."""
+        if self.scale not in get_args(Scale):
+            raise MethodError(f"scale must be 'channel' or 'sample', got {self.scale!r}")
+
+    @property
+    def steps(self) -> Steps:
+        """Terms are absolute values already."""
+        return Steps(rectify=False)
+
+    @property
+    def uses_layers(self) -> bool:
+        """All layers take part."""
+        return False
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,  # noqa: ARG002
+        *,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None = None,  # noqa: ARG002
+        grid: GridRule | Mapping[str, GridRule] | None = None,  # noqa: ARG002
+    ) -> RawMap:
+        """One forward and one backward pass through the whole model."""
+        full = full_gradient(model, inputs, target)
+        with torch.no_grad():
+            fused = torch.zeros_like(inputs[:, 0], dtype=full.input_term.dtype)
+            for term in [full.input_term, *full.spatial_terms]:
+                fused += self._psi(term.abs(), tuple(fused.shape[-2:]))
+        notes = {}
+        for i, (rest, value) in enumerate(zip(full.residual, full.values, strict=True)):
+            if rest.abs() > 1e-3 * value.abs().clamp_min(1e-6):
+                note = (
+                    f"completeness: {rest:.3g} of the target's {value:.4g} is not accounted for; exact only "
+                    "for networks of convolutions, batch norms, linear layers, max and average pooling "
+                    "and ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh"
+                )
+                notes[i] = [note]
+        return RawMap(
+            layers={"all": fused},
+            fused=fused,
+            outputs=full.outputs,
+            target=full.target,
+            values=full.values,
+            notes=notes,
+        )
+
+    def _psi(self, term: Tensor, size: tuple[int, ...]) -> Tensor:
+        n, k, h, w = term.shape
+        if self.scale == "channel":
+            scaled = normalise(term.flatten(0, 1))
+        else:
+            scaled = normalise(term.reshape(n, k * h, w)).reshape(n * k, h, w)
+        # Resizing is linear: the channels may be summed first.
+        return resize(scaled.view(n, k, h, w).sum(1), (size[0], size[1]))
+
+
+@dataclass(frozen=True)
+class FullGradient:
+    """The terms of the completeness identity.
+
+    Attributes:
+        input_term: ``x * dY/dx``, ``(N, C, H, W)``.
+        spatial_terms: ``b * dY/dz`` of every layer with a spatial output, ``(N, K, h, w)`` each.
+        other: sum of the bias terms of all other layers, ``(N,)``.
+        values: ``Y``, ``(N,)``.
+        residual: ``Y`` minus the sum of all terms, ``(N,)``; 0 up to rounding for piecewise linear networks.
+        outputs: the model's output.
+        target: the target, fixed to the images.
+    """
+
+    input_term: Tensor
+    spatial_terms: tuple[Tensor, ...]
+    other: Tensor
+    values: Tensor
+    residual: Tensor
+    outputs: Tensor
+    target: Target
+
+
+def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradient:
+    r"""Split a target's value into the shares of the input and of every bias.
+
+    The biases are those of convolutions and linear layers, the implicit ones of batch norms,
+    $\beta - \mu\gamma/\sqrt{\sigma^2+\epsilon}$, and the offsets of clipping activations: ReLU6 and Hardtanh
+    add their bounds where they are reached. Every call counts, also of functions and of modules that run
+    several times.
+
+    Args:
+        model: the model; returned as it was.
+        inputs: ``(N, C, H, W)``.
+        target: what is split.
+
+    Source: Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS
+    2019, equation 5.
+    """
+    with borrowed(model, inputs) as module:
+        check_inputs(module, inputs)
+        x = inputs.detach().clone().requires_grad_()
+        with _BiasRecorder() as recorder:
+            outputs = first_tensor(module(x))
+        with torch.autocast(inputs.device.type, enabled=False):
+            target = target.pin(outputs.detach())
+            values = evaluate(target, outputs, inputs.shape[0])
+            gradients: list[Tensor | None] = [None] * (1 + len(recorder.biases))
+            if values.requires_grad:
+                leaves = [x, *(z for z, _ in recorder.biases)]
+                gradients = list(torch.autograd.grad(values.sum(), leaves, allow_unused=True))
+        with torch.no_grad():
+            gradient = gradients[0]
+            input_term = torch.zeros_like(x) if gradient is None else x * gradient
+            spatial, other = [], torch.zeros_like(values)
+            for (_, bias), g in zip(recorder.biases, gradients[1:], strict=True):
+                if g is None:
+                    continue
+                term = bias * g
+                if term.ndim == 4:
+                    spatial.append(term.float() if term.dtype != torch.float64 else term)
+                else:
+                    other = other + term.flatten(1).sum(1)
+            shares = [input_term, *spatial]
+            total = sum((t.flatten(1).double().sum(1) for t in shares), other.double())
+            return FullGradient(
+                input_term=input_term.detach(),
+                spatial_terms=tuple(spatial),
+                other=other,
+                values=values.detach(),
+                residual=(values.double() - total).to(values.dtype),
+                outputs=outputs.detach(),
+                target=target,
+            )
+
+
+class _BiasRecorder(TorchFunctionMode):
+    """Sees every function that adds a bias, and keeps its output and the bias, shaped to multiply.
+
+    Functions rather than modules are watched: a norm that ends in its own activation, a functional call and
+    a module that runs twice all count as what they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biases: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _CLIPS:
+            return self._clip(func, name, args, kwargs)
+        output = func(*args, **kwargs)
+        if isinstance(output, Tensor) and output.requires_grad:
+            bias = None
+            if name in _AFFINE:
+                bias = kwargs.get("bias", args[2] if len(args) > 2 else None)
+            elif name == "batch_norm":
+                bias = _norm_bias(*args, **kwargs)
+            if bias is not None:
+                return self._keep(output, bias, channel_last=name == "linear")
+        return output
+
+    def _keep(self, output: Tensor, bias: Tensor, *, channel_last: bool) -> Tensor:
+        shape = [1] * output.ndim
+        shape[-1 if channel_last else 1] = -1
+        self.biases.append((output, bias.detach().view(shape)))
+        # An in-place operation behind the layer must not write to what is kept.
+        return output.clone()
+
+    def _clip(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        low, high = (0.0, 6.0) if "relu6" in name else _bounds(args, kwargs)
+        output = func(*args, **kwargs)
+        if not output.requires_grad:
+            return output
+        kept = output.detach()
+        # The derivative is 0 at the bounds: all of the output there is offset.
+        offset = low * (kept <= low) + high * (kept >= high)
+        self.biases.append((output, offset.to(kept.dtype)))
+        return output.clone()
+
+
+_AFFINE = frozenset({"linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d"})
+_CLIPS = frozenset({"relu6", "hardtanh", "relu6_", "hardtanh_"})
+
+
+def _bounds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float]:
+    low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+    high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
+    return float(low), float(high)
+
+
+def _norm_bias(
+    _: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+    *_rest: Any,
+) -> Tensor | None:
+    """The implicit bias of a batch norm in evaluation mode, ``beta - mu * gamma / sqrt(var + eps)``."""
+    if training or running_mean is None or running_var is None:
+        return bias
+    scale = (running_var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    return (0 if bias is None else bias) - running_mean * scale

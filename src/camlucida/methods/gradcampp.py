@@ -1,0 +1,158 @@
+"""Grad-CAM++ in its three forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed
+from camlucida.errors import MethodError
+from camlucida.layers import GridRule, Layers
+from camlucida.maps import rectify
+from camlucida.methods.base import GradientCAM, Progress, RawMap, assemble
+from camlucida.methods.registry import register
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import tap
+from camlucida.targets import LogitMargin, Target
+
+Form = Literal["exp", "true", "tf_original"]
+
+_LINEAR = (
+    "the target has no second derivative at the layer (a logit behind a piecewise linear head), where "
+    "alpha is 0/0 and taken as 0; explain ExpLogit or Probability, or use form='exp'"
+)
+
+
+@register(
+    "diffgradcam++",
+    paper="Piland, Sweet & Czajka 2026 (abstract only)",
+    year=2026,
+    equation="our reconstruction",
+    target=LogitMargin,
+    needs="a layer, gradients, 2+ classes",
+    remark="a reconstruction: Grad-CAM++ with the logit replaced by the margin",
+)
+@register("gradcam++", paper="Chattopadhyay et al. 2018", year=2018, equation="19")
+@dataclass(frozen=True)
+class GradCAMpp(GradientCAM):
+    r"""Positive gradients weighted by second and third derivatives.
+
+    $w_k = \sum_{ij} \alpha^k_{ij} \mathrm{ReLU}(\partial Y/\partial A^k_{ij})$ with
+    $\alpha^k_{ij} = Y'' / (2 Y'' + Y''' \sum_{ab} A^k_{ab})$, derivatives with respect to the single
+    entry $A^k_{ij}$, and $L = \mathrm{ReLU}(\sum_k w_k A^k)$.
+
+    Attributes:
+        form: ``"exp"`` (default; equation 19) takes Y = exp(S) with S locally linear in A, so that
+            $\alpha = 1 / (2 + g \sum A)$ where $g \neq 0$ and 0 elsewhere; ``"true"`` differentiates the
+            target itself, entry by entry, and is meant for small maps; ``"tf_original"`` is ``"exp"`` with
+            alpha divided by its sum over the entries of positive gradient, as the authors' code does.
+        eps: added to the undivided denominator $2 g^2 + g^3 \sum A$ of the exp form, 0 by default.
+            pytorch-grad-cam uses 1e-6, which swamps $g^2$ on networks with global average pooling.
+        max_entries: with ``form="true"``, the largest number of entries K * h * w accepted.
+    """
+
+    form: Form = "exp"
+    eps: float = 0.0
+    max_entries: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the form."""
+        if self.form not in get_args(Form):
+            raise MethodError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+
+    def alpha(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The weights alpha of the exp form, ``(N, K, h, w)``; a zero denominator gives 0."""
+        mass = activation.sum(dim=(2, 3), keepdim=True)
+        if self.eps:
+            square = gradient.square()
+            alpha = _divide(square, 2 * square + square * gradient * mass + self.eps)
+        else:
+            alpha = _divide(torch.ones_like(gradient), 2 + gradient * mass)
+        alpha = torch.where(gradient != 0, alpha, 0)
+        if self.form == "tf_original":
+            total = torch.where(gradient > 0, alpha, 0).sum(dim=(2, 3), keepdim=True)
+            alpha = alpha / torch.where(total != 0, total, 1)
+        return alpha
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """``(N, K, h, w)`` twice to the signed map ``(N, h, w)``."""
+        return self._weigh(activation, gradient, self.alpha(activation, gradient))
+
+    @staticmethod
+    def _weigh(activation: Tensor, gradient: Tensor, alpha: Tensor) -> Tensor:
+        weight = (alpha * rectify(gradient)).sum(dim=(2, 3))
+        return torch.einsum("nk,nkhw->nhw", weight, activation)
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        *,
+        generator: ImageGenerators,
+        progress: Progress | None = None,
+        grid: GridRule | Mapping[str, GridRule] | None = None,
+    ) -> RawMap:
+        """One tap for all layers; the true form then differentiates each entry twice more."""
+        if self.form != "true":
+            return super().run(
+                model, inputs, target, layers, generator=generator, progress=progress, grid=grid
+            )
+        with borrowed(model, inputs) as module:
+            tapped = tap(module, inputs, layers, target, differentiable=True, grid=grid)
+            alphas = {
+                id(activation): self._true_alpha(activation, tapped.gradients[name], progress)
+                for name, activation in tapped.activations.items()
+            }
+        raw = assemble(
+            self, inputs, tapped, lambda a, g: self._weigh(a.detach(), g.detach(), alphas[id(a)])
+        )
+        linear = torch.stack([~a.flatten(1).any(1) for a in alphas.values()]).all(0)
+        notes = {int(i): [_LINEAR] for i in linear.nonzero()[:, 0]}
+        return replace(raw, notes=notes)
+
+    def _true_alpha(
+        self, activation: Tensor, gradient: Tensor, progress: Progress | None
+    ) -> Tensor:
+        entries = activation[0].numel()
+        if entries > self.max_entries:
+            raise MethodError(
+                f"gradcam++ form='true' differentiates every entry, and a map of shape "
+                f"{tuple(activation.shape[1:])} has {entries}; allow it with max_entries={entries} or use "
+                "form='exp'"
+            )
+        second = torch.zeros_like(activation).flatten(1)
+        third = torch.zeros_like(second)
+        first = gradient.flatten(1)
+        for entry in range(entries):
+            second[:, entry] = _diagonal(first[:, entry], activation, entry, third)
+            if progress is not None:
+                progress(entry + 1, entries)
+        second, third = second.view_as(activation), third.view_as(activation)
+        mass = activation.detach().sum(dim=(2, 3), keepdim=True)
+        return _divide(second, 2 * second + mass * third)
+
+
+def _diagonal(first: Tensor, activation: Tensor, entry: int, third: Tensor) -> Tensor:
+    """Second derivative with respect to one entry per image; writes the third."""
+    if not first.requires_grad:
+        return torch.zeros_like(third[:, entry])
+    (row,) = torch.autograd.grad(first.sum(), activation, create_graph=True, materialize_grads=True)
+    diagonal = row.flatten(1)[:, entry]
+    if diagonal.requires_grad:
+        (row,) = torch.autograd.grad(
+            diagonal.sum(), activation, retain_graph=True, materialize_grads=True
+        )
+        third[:, entry] = row.flatten(1)[:, entry]
+    return diagonal.detach()
+
+
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Quotient with 0 where the denominator is 0."""
+    some = denominator != 0
+    return torch.where(some, numerator / torch.where(some, denominator, 1), 0)

@@ -1,0 +1,266 @@
+"""Methods that read the gradient at the input: the reference every other is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed
+from camlucida.errors import MethodError
+from camlucida.layers import INPUT, GridRule, Layers
+from camlucida.maps import Steps
+from camlucida.methods.base import Method, Progress, RawMap
+from camlucida.methods.registry import register
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import tap
+from camlucida.targets import Target
+
+Reduction = Literal["abs_max", "abs_sum", "sum"]
+
+_REDUCTIONS: dict[Reduction, Callable[[Tensor], Tensor]] = {
+    "abs_max": lambda a: a.abs().amax(dim=1),
+    "abs_sum": lambda a: a.abs().sum(dim=1),
+    "sum": lambda a: a.sum(dim=1),
+}
+
+
+@dataclass(frozen=True)
+class InputGradient(Method):
+    """Base of the methods that attribute to the input's own values; they write ``attribute``.
+
+    Attributes:
+        reduction: how the input's channels become one map: ``"abs_max"``, ``"abs_sum"`` or ``"sum"``, the
+            only one that keeps signs.
+    """
+
+    reduction: Reduction = "abs_sum"
+
+    def __post_init__(self) -> None:
+        """Check the reduction."""
+        if self.reduction not in _REDUCTIONS:
+            raise MethodError(
+                f"reduction must be one of {', '.join(_REDUCTIONS)}, got {self.reduction!r}"
+            )
+
+    @property
+    def steps(self) -> Steps:
+        """Signed reductions are rectified, absolute ones need no rectifying."""
+        return Steps(rectify=self.reduction == "sum")
+
+    @property
+    def uses_layers(self) -> bool:
+        """The input is explained."""
+        return False
+
+    def attribute(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        generator: ImageGenerators,
+        progress: Progress | None,
+    ) -> Tensor:
+        """The attribution ``(N, C, H, W)``.
+
+        Args:
+            gradient: the target's gradient ``(N, C, H, W)`` at any inputs of that shape.
+            inputs: ``(N, C, H, W)``.
+            generator: one random stream per image.
+            progress: called as the work proceeds.
+        """
+        raise NotImplementedError
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,  # noqa: ARG002
+        *,
+        generator: ImageGenerators,
+        progress: Progress | None = None,
+        grid: GridRule | Mapping[str, GridRule] | None = None,  # noqa: ARG002
+    ) -> RawMap:
+        """One tap at the input for each gradient that ``attribute`` asks for."""
+        with borrowed(model, inputs) as module:
+            # The class is the image's own, also where the gradient is taken elsewhere.
+            first = tap(module, inputs, INPUT, target)
+            pinned = first.target
+            assert pinned is not None  # noqa: S101
+            assert first.values is not None  # noqa: S101
+
+            def gradient(at: Tensor) -> Tensor:
+                if at is inputs:
+                    return first.gradients[INPUT]
+                return tap(module, at, INPUT, pinned).gradients[INPUT]
+
+            with torch.no_grad():
+                attribution = self.attribute(gradient, inputs, generator, progress)
+                signed = _REDUCTIONS[self.reduction](attribution)
+        return RawMap(
+            layers={INPUT: signed},
+            fused=signed,
+            outputs=first.outputs,
+            target=pinned,
+            values=first.values,
+            connected=first.connected,
+        )
+
+
+@register(
+    "saliency",
+    paper="Simonyan, Vedaldi & Zisserman 2014",
+    year=2014,
+    equation="section 3.1",
+    needs="gradients",
+    passes="1 forward + 1 backward",
+)
+@dataclass(frozen=True)
+class Saliency(InputGradient):
+    r"""Largest absolute gradient over the input's channels, $\max_c |\partial Y/\partial x_c|$.
+
+    Attributes:
+        reduction: ``"abs_max"`` (default), ``"abs_sum"`` or ``"sum"`` over channels.
+    """
+
+    reduction: Reduction = "abs_max"
+
+    def attribute(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None,  # noqa: ARG002
+    ) -> Tensor:
+        """The gradient."""
+        return gradient(inputs)
+
+
+@register(
+    "inputxgradient",
+    paper="Shrikumar et al. 2016",
+    year=2016,
+    equation="section 3",
+    needs="gradients",
+    passes="1 forward + 1 backward",
+)
+@dataclass(frozen=True)
+class InputXGradient(InputGradient):
+    r"""Input times gradient, $x \odot \partial Y/\partial x$.
+
+    Attributes:
+        reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
+    """
+
+    def attribute(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None,  # noqa: ARG002
+    ) -> Tensor:
+        """Input times gradient."""
+        return inputs * gradient(inputs)
+
+
+@register(
+    "integrated-gradients",
+    paper="Sundararajan, Taly & Yan 2017",
+    year=2017,
+    equation="1, 3",
+    needs="gradients",
+    passes="n_steps x (forward + backward)",
+)
+@dataclass(frozen=True)
+class IntegratedGradients(InputGradient):
+    r"""Gradients averaged along the straight path from a baseline to the input.
+
+    $(x - x') \odot \int_0^1 \partial Y/\partial x\,(x' + a(x - x'))\,da$ by Gauss-Legendre quadrature; its sum
+    over all inputs approaches $Y(x) - Y(x')$.
+
+    Attributes:
+        n_steps: nodes of the quadrature, 50 by default.
+        baseline: value of the baseline, in the space of the model's input; 0 by default.
+        reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
+    """
+
+    n_steps: int = 50
+    baseline: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.n_steps < 1:
+            raise MethodError(f"n_steps must be at least 1, got {self.n_steps}")
+
+    def attribute(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        generator: ImageGenerators,  # noqa: ARG002
+        progress: Progress | None,
+    ) -> Tensor:
+        """The path integral."""
+        nodes, weights = np.polynomial.legendre.leggauss(self.n_steps)
+        way = inputs - self.baseline
+        total = torch.zeros_like(inputs)
+        for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
+            total += weight / 2 * gradient(self.baseline + (node + 1) / 2 * way)
+            if progress is not None:
+                progress(i + 1, self.n_steps)
+        return way * total
+
+
+@register(
+    "smoothgrad",
+    paper="Smilkov et al. 2017",
+    year=2017,
+    equation="section 3",
+    needs="gradients",
+    passes="n_samples x (forward + backward)",
+)
+@dataclass(frozen=True)
+class SmoothGrad(InputGradient):
+    r"""Mean gradient over noisy copies of the input, $\frac{1}{n}\sum \partial Y/\partial x\,(x + \epsilon)$.
+
+    Attributes:
+        n_samples: number of copies, 25 by default.
+        noise: standard deviation of the Gaussian noise as a share of each image's range max - min; 0.15.
+        squared: average squared gradients instead (SmoothGrad-squared, Hooker et al. 2019).
+        reduction: ``"abs_max"`` (default), ``"abs_sum"`` or ``"sum"`` over channels.
+    """
+
+    n_samples: int = 25
+    noise: float = 0.15
+    squared: bool = False
+    reduction: Reduction = "abs_max"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.n_samples < 1:
+            raise MethodError(f"n_samples must be at least 1, got {self.n_samples}")
+        if self.noise < 0:
+            raise MethodError(f"noise must be at least 0, got {self.noise}")
+
+    def attribute(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        generator: ImageGenerators,
+        progress: Progress | None,
+    ) -> Tensor:
+        """The mean gradient."""
+        extent = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
+        total = torch.zeros_like(inputs)
+        for i in range(self.n_samples):
+            drawn = generator.randn(inputs.shape[1:], inputs)
+            sample = gradient(inputs + self.noise * extent * drawn)
+            total += sample.square() if self.squared else sample
+            if progress is not None:
+                progress(i + 1, self.n_samples)
+        return total / self.n_samples

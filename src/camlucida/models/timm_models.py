@@ -1,0 +1,130 @@
+"""Models of timm."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from camlucida.errors import ModelError
+from camlucida.models.loaded import LoadedModel, cannot_fetch, nearest, require, short_wait
+from camlucida.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load_timm(name: str, *, pretrained: bool) -> LoadedModel:
+    """Load a model of timm by name.
+
+    Args:
+        name: Such as "resnet18", or with a weight tag "resnet18.a1_in1k".
+        pretrained: False gives random weights.
+
+    Returns:
+        The model on the CPU, in eval mode.
+
+    Raises:
+        ModelError: timm is missing, the name is unknown, or the weights cannot be fetched.
+    """
+    timm = require("timm")
+    constants = require("huggingface_hub.constants")
+    _check_name(timm, name)
+    try:
+        with short_wait(constants):
+            module = cast("nn.Module", timm.create_model(name, pretrained=pretrained))
+    except Exception as error:
+        if not pretrained:
+            raise ModelError(f"timm could not build {name}: {error}") from error
+        raise cannot_fetch(f"timm:{name}", error) from error
+    return LoadedModel(
+        module=module.eval(),
+        name=f"timm:{name}",
+        preprocess=preprocess_of_timm(module),
+        class_names=class_names_of_timm(module),
+    )
+
+
+def build_timm(name: str, num_classes: int) -> nn.Module:
+    """A model of timm with random weights and that many outputs.
+
+    Args:
+        name: Such as "resnet18".
+        num_classes: Number of outputs.
+
+    Returns:
+        The model on the CPU.
+
+    Raises:
+        ModelError: timm is missing, or the name is unknown.
+    """
+    timm = require("timm")
+    _check_name(timm, name)
+    return cast("nn.Module", timm.create_model(name, pretrained=False, num_classes=num_classes))
+
+
+def classifier_keys_of_timm(name: str) -> tuple[str, ...]:
+    """The names of the classifier layers of a timm model, without building it."""
+    timm = require("timm")
+    config = timm.models.get_pretrained_cfg(name)
+    classifier = getattr(config, "classifier", None) or ()
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+
+
+def preprocess_of_timm(module: nn.Module) -> Preprocess | None:
+    """What a timm model says about its input; None for other models.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The preprocess; None, with a warning, where timm's cannot be expressed.
+    """
+    config = getattr(module, "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or "input_size" not in config:
+        return None
+    try:
+        return Preprocess.from_timm(config)
+    except ModelError as error:
+        warnings.warn(f"no preprocess for this timm model: {error}", stacklevel=2)
+        return None
+
+
+def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
+    """The class names of a timm model: its own, or ImageNet's where the number of outputs agrees.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        One name per output, or None.
+    """
+    config = getattr(module, "pretrained_cfg", None)
+    count = getattr(module, "num_classes", None)
+    if not isinstance(config, Mapping) or not isinstance(count, int) or count < 1:
+        return None
+    given = config.get("label_names")
+    if given and len(given) == count:
+        texts: Any = config.get("label_descriptions") or {}
+        return tuple(str(texts.get(label, label)) for label in given)
+    if config.get("num_classes") != count:
+        return None  # a head of the user's own, that happens to have any number of outputs
+    data = require("timm.data")
+    try:
+        subset = data.infer_imagenet_subset({"num_classes": count})
+        info = data.ImageNetInfo(subset) if subset else None
+    except (AssertionError, FileNotFoundError, KeyError):
+        return None
+    return tuple(info.label_descriptions()) if info and info.num_classes() == count else None
+
+
+def _check_name(timm: Any, name: str) -> None:
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise ModelError(f"timm has no model {base!r}{nearest(base, timm.list_models())}")
+    known = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in known:
+        raise ModelError(
+            f"timm has no weights {tag!r} for {base}{nearest(tag, known)} "
+            f"(there are: {', '.join(known) or 'none'})"
+        )

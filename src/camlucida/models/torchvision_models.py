@@ -1,0 +1,113 @@
+"""Models of torchvision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from camlucida.errors import ModelError
+from camlucida.models.loaded import LoadedModel, cannot_fetch, nearest, require
+from camlucida.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+
+def load_torchvision(name: str, *, pretrained: bool) -> LoadedModel:
+    """Load a classifier of torchvision by name.
+
+    Args:
+        name: Such as "resnet50"; "resnet50@IMAGENET1K_V1" chooses the weights.
+        pretrained: False gives random weights, with the preprocess and class names of the chosen
+            (or default) ones.
+
+    Returns:
+        The model on the CPU, in eval mode.
+
+    Raises:
+        ModelError: torchvision is missing, a name is unknown, or the weights cannot be fetched.
+    """
+    base, _, tag = name.partition("@")
+    models = _models(base)
+    weights = _weights(models, base, tag or "DEFAULT")
+    extra = {"weights": weights} if pretrained else _quiet_weights(base)
+    try:
+        module = cast("nn.Module", models.get_model(base, **extra))
+    except Exception as error:
+        if not pretrained:
+            raise ModelError(f"torchvision could not build {base}: {error}") from error
+        raise cannot_fetch(f"torchvision:{name}", error) from error
+    preprocess, class_names = describe_torchvision(base, tag or "DEFAULT")
+    return LoadedModel(module.eval(), f"torchvision:{name}", preprocess, class_names)
+
+
+def build_torchvision(name: str, num_classes: int, keys: Iterable[str]) -> nn.Module:
+    """A classifier of torchvision with random weights and that many outputs.
+
+    Args:
+        name: Such as "resnet50".
+        num_classes: Number of outputs.
+        keys: Names of the checkpoint that will be loaded: they tell whether GoogLeNet and
+            Inception still have their auxiliary heads.
+
+    Returns:
+        The model on the CPU.
+
+    Raises:
+        ModelError: torchvision is missing, or the name is unknown.
+    """
+    models = _models(name)
+    extra = _quiet_weights(name)
+    if "init_weights" in extra:
+        extra["init_weights"] = False  # they are overwritten, and slow
+        extra["aux_logits"] = any(key.lower().startswith("aux") for key in keys)
+    return cast("nn.Module", models.get_model(name, num_classes=num_classes, **extra))
+
+
+def describe_torchvision(
+    name: str, tag: str = "DEFAULT"
+) -> tuple[Preprocess | None, tuple[str, ...] | None]:
+    """What the weights of a torchvision classifier say: preprocess and class names.
+
+    Args:
+        name: Such as "resnet50".
+        tag: Which weights, such as "IMAGENET1K_V1".
+
+    Returns:
+        Preprocess and class names; each None where the weights do not say it.
+    """
+    weights = _weights(_models(name), name, tag)
+    if weights is None:
+        return None, None
+    categories = weights.meta.get("categories")
+    preprocess = Preprocess.from_torchvision(weights.transforms())
+    return preprocess, tuple(categories) if categories else None
+
+
+def _models(name: str) -> Any:
+    models = require("torchvision.models")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classifier {name!r}{nearest(name, known)}")
+    return models
+
+
+def _weights(models: Any, name: str, tag: str) -> Any:
+    choices = models.get_model_weights(name)
+    if tag in choices.__members__:
+        return choices[tag]
+    if tag == "DEFAULT":
+        return None
+    known = list(choices.__members__)
+    raise ModelError(
+        f"torchvision has no weights {tag!r} for {name}{nearest(tag, known)} "
+        f"(there are: {', '.join(known) or 'none'})"
+    )
+
+
+def _quiet_weights(name: str) -> dict[str, Any]:
+    """Arguments for random weights; two models warn unless they are told how to draw them."""
+    if name in {"googlenet", "inception_v3"}:
+        return {"weights": None, "init_weights": True}
+    return {"weights": None}

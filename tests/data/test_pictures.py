@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from camlucida.data.images import read_image
+from camlucida.data.pictures import names, picture
+from camlucida.errors import ImageError
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_picture_can_be_read(name):
+    chosen = picture(name)
+    image = read_image(chosen)
+    assert image.mode == "RGB"
+    assert min(image.size) >= 224
+    assert chosen.name == name
+    assert chosen.label
+    assert chosen.path.stat().st_size < 200_000
+
+
+def test_names_are_the_files_and_all_have_an_origin():
+    folder = picture("lion").path.parent
+    assert {path.stem for path in folder.glob("*.jpg")} == set(names())
+    origin = (folder / "ORIGIN.md").read_text(encoding="utf-8")
+    assert all(f"`{name}.jpg`" in origin for name in names())
+
+
+def test_unknown_picture_suggests_the_nearest():
+    with pytest.raises(ImageError, match="did you mean 'cheetah'"):
+        picture("Cheeta")
+    with pytest.raises(ImageError, match="there are cheetah"):
+        picture("zzzzzz")
