@@ -104,7 +104,8 @@ def explain(
         batch_size: images that are explained at a time.
         top: number of predictions kept per image.
         grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
-        progress: called with the number of images done and their total, after each batch and method.
+        progress: called with the number of maps done and their total, in fractions for methods that take
+            many passes.
         **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods name
             them there instead: ``"gradcam++:form=true"`` on the command line, method objects in Python.
 
@@ -135,7 +136,19 @@ def explain(
             part = batch.part(start, start + batch_size)
             part_target = _part(one_target, start, len(part.inputs), len(batch.views))
             parts.append(
-                _explain(subject, part, one, part_target, label, layers, steps, seed, top, grid)
+                _explain(
+                    subject,
+                    part,
+                    one,
+                    part_target,
+                    label,
+                    layers,
+                    steps,
+                    seed,
+                    top,
+                    grid,
+                    _share(progress, done, len(part.inputs), total),
+                )
             )
             done += len(part.inputs)
             if progress is not None:
@@ -144,6 +157,13 @@ def explain(
     if isinstance(method, str | Method):
         return explanations[0]
     return Comparison(explanations)
+
+
+def _share(progress: Progress | None, before: int, images: int, total: int) -> Progress | None:
+    """A method's own progress on some images, as part of the whole work."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(before + images * done / of, total)
 
 
 def _plan(
@@ -195,6 +215,7 @@ def _explain(
     seed: Seed,
     top: int,
     grid: GridRule | Mapping[str, GridRule] | None,
+    progress: Progress | None,
 ) -> Explanation:
     module, inputs = subject.module, batch.inputs
     if not method.uses_layers:
@@ -208,7 +229,14 @@ def _explain(
     else:
         names = tuple(resolve_all(module, layers))
     raw = method.run(
-        module, inputs, target, names, generator=ImageGenerators.of(seed, inputs), grid=grid
+        module,
+        inputs,
+        target,
+        names,
+        generator=ImageGenerators.of(seed, inputs),
+        grid=grid,
+        preprocess=subject.preprocess,
+        progress=progress,
     )
     used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
@@ -231,6 +259,7 @@ def _explain(
             method=method,
             label=label,
             diagnostics=_diagnose(raw, finite, probabilities),
+            details=raw.details,
             provenance=Provenance(
                 module,
                 {
@@ -322,6 +351,7 @@ def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
         layer_maps={
             name: torch.cat([e.layer_maps[name] for e in parts]) for name in first.layer_maps
         },
+        details={name: torch.cat([e.details[name] for e in parts]) for name in first.details},
         target_values=torch.cat([e.target_values for e in parts]),
         target=replace(first.target, **fields) if fields else first.target,  # type: ignore[type-var]
         predictions=tuple(p for e in parts for p in e.predictions),

@@ -104,6 +104,7 @@ class Explanation:
         method: the method with its options.
         label: a short name for the method and target.
         diagnostics: one per image.
+        details: what else the method tells, one entry per image along the first dimension.
         provenance: how to get this result again.
         views: the picture of each image, and the part that the model saw.
         sources: the file name of each image, where there was one.
@@ -120,6 +121,7 @@ class Explanation:
     method: Method
     label: str
     diagnostics: tuple[Diagnostics, ...]
+    details: dict[str, Tensor]
     provenance: Provenance = field(repr=False)
     views: Views = field(repr=False)
     sources: tuple[str | None, ...] = ()
@@ -143,6 +145,7 @@ class Explanation:
             raw=one(self.raw),
             signed=one(self.signed),
             layer_maps={name: one(m) for name, m in self.layer_maps.items()},
+            details={name: one(d) for name, d in self.details.items()},
             target_values=one(self.target_values),
             target=self.target.take(at),
             predictions=self.predictions[i : i + 1],
@@ -269,6 +272,7 @@ class Explanation:
             "target_values": self.target_values,
         }
         arrays |= {f"layer:{name}": m for name, m in self.layer_maps.items()}
+        arrays |= {f"details:{name}": d for name, d in self.details.items()}
         return {name: t.detach().cpu().numpy() for name, t in arrays.items()}
 
 

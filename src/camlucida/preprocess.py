@@ -481,7 +481,8 @@ def _check_same(preprocess: Preprocess, processor: Any, kind: str) -> None:
     ramp[..., 2] = 60
     image = Image.fromarray(ramp)
     try:
-        theirs = torch.tensor(np.array(processor(image)["pixel_values"][0])).float()
+        made = processor(image)["pixel_values"][0]
+        theirs = (made if isinstance(made, Tensor) else torch.tensor(np.array(made))).float()
     except Exception as error:
         raise ModelError(f"{kind} fails on a plain RGB photo: {error!r}"[:300]) from error
     ours = preprocess(image)

@@ -1,6 +1,6 @@
 """The methods, one file per family, and their registry."""
 
-from camlucida.methods.base import GradientCAM, Method, Progress, RawMap
+from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
 from camlucida.methods.cam import CAM
 from camlucida.methods.eigencam import EigenCAM
 from camlucida.methods.fullgrad import FullGrad, full_gradient
@@ -17,6 +17,7 @@ from camlucida.methods.registry import Entry, build, entry, entry_of, methods, r
 
 __all__ = [
     "CAM",
+    "Context",
     "EigenCAM",
     "Entry",
     "FullGrad",

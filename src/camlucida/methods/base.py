@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.layers import GridRule, Layers
 from camlucida.maps import Steps
+from camlucida.preprocess import Preprocess
 from camlucida.seeds import ImageGenerators
 from camlucida.tap import Tap, tap
 from camlucida.targets import Target
 
 
+class Context(TypedDict, total=False):
+    """What a method may need beside the model, the images, the target and the layers.
+
+    Attributes:
+        generator: one random stream per image.
+        progress: called as the work proceeds.
+        grid: how layer outputs are read as feature maps.
+        preprocess: how photos become inputs, for methods that work on pixels.
+    """
+
+    generator: Required[ImageGenerators]
+    progress: Progress | None
+    grid: GridRule | Mapping[str, GridRule] | None
+    preprocess: Preprocess | None
+
+
 class Progress(Protocol):
     """Called with the work done and the whole work, in the method's own units."""
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: float, total: float) -> None:
         """Report progress."""
 
 
@@ -37,6 +54,7 @@ class RawMap:
         channels: per layer, the number of channels.
         connected: per layer, whether the target depends on it.
         notes: remarks on single images, ``{position: remarks}``.
+        details: anything else that the method has to tell, one entry per image along the first dimension.
     """
 
     layers: dict[str, Tensor]
@@ -48,6 +66,7 @@ class RawMap:
     channels: dict[str, int] = field(default_factory=dict)
     connected: dict[str, bool] = field(default_factory=dict)
     notes: dict[int, list[str]] = field(default_factory=dict)
+    details: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,10 +93,7 @@ class Method:
         inputs: Tensor,
         target: Target,
         layers: Layers,
-        *,
-        generator: ImageGenerators,
-        progress: Progress | None = None,
-        grid: GridRule | Mapping[str, GridRule] | None = None,
+        **context: Unpack[Context],
     ) -> RawMap:
         """Compute the signed maps of a batch.
 
@@ -86,9 +102,7 @@ class Method:
             inputs: ``(N, C, H, W)`` on the model's device.
             target: what is explained.
             layers: the layers; ignored by methods that explain the input.
-            generator: one random stream per image.
-            progress: called as the work proceeds.
-            grid: how layer outputs are read as feature maps.
+            **context: at least ``generator``, see :class:`Context`.
         """
         raise NotImplementedError
 
@@ -115,13 +129,11 @@ class GradientCAM(Method):
         inputs: Tensor,
         target: Target,
         layers: Layers,
-        *,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
-        grid: GridRule | Mapping[str, GridRule] | None = None,
+        **context: Unpack[Context],
     ) -> RawMap:
         """One tap for all layers, then ``combine`` for each."""
-        return assemble(self, inputs, tap(model, inputs, layers, target, grid=grid), self.combine)
+        tapped = tap(model, inputs, layers, target, grid=context.get("grid"))
+        return assemble(self, inputs, tapped, self.combine)
 
 
 def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> RawMap:

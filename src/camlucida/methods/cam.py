@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.borrow import borrowed
 from camlucida.errors import MethodError
-from camlucida.layers import GridRule, Layers
+from camlucida.layers import Layers
 from camlucida.maps import Steps, rectify
-from camlucida.methods.base import Method, Progress, RawMap, assemble
+from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.seeds import ImageGenerators
 from camlucida.tap import tap
 from camlucida.targets import Target
 
@@ -53,14 +51,11 @@ class CAM(Method):
         inputs: Tensor,
         target: Target,
         layers: Layers,
-        *,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
-        grid: GridRule | Mapping[str, GridRule] | None = None,
+        **context: Unpack[Context],
     ) -> RawMap:
         """One forward pass, which also finds the linear head."""
         with borrowed(model, inputs) as module, _LinearInputs(module) as seen:
-            tapped = tap(module, inputs, layers, target, gradients=False, grid=grid)
+            tapped = tap(module, inputs, layers, target, gradients=False, grid=context.get("grid"))
         assert tapped.target is not None  # noqa: S101
         logits = tapped.outputs.detach().requires_grad_()
         with torch.enable_grad():

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.errors import MethodError
-from camlucida.layers import GridRule, Layers
-from camlucida.methods.base import Method, Progress, RawMap, assemble
+from camlucida.layers import Layers
+from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.seeds import ImageGenerators
 from camlucida.tap import tap
 from camlucida.targets import Target
 
@@ -57,13 +55,10 @@ class EigenCAM(Method):
         inputs: Tensor,
         target: Target,
         layers: Layers,
-        *,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
-        grid: GridRule | Mapping[str, GridRule] | None = None,
+        **context: Unpack[Context],
     ) -> RawMap:
         """One forward pass."""
-        tapped = tap(model, inputs, layers, target, gradients=False, grid=grid)
+        tapped = tap(model, inputs, layers, target, gradients=False, grid=context.get("grid"))
         return assemble(self, inputs, tapped, lambda activation, _: self.project(activation))
 
     def project(self, activation: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from camlucida.borrow import borrowed, check_inputs
 from camlucida.errors import MethodError
-from camlucida.layers import GridRule, Layers
+from camlucida.layers import Layers
 from camlucida.maps import Steps, normalise, resize
-from camlucida.methods.base import Method, Progress, RawMap
+from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.registry import register
 from camlucida.outputs import first_tensor
-from camlucida.seeds import ImageGenerators
 from camlucida.targets import Target, evaluate
 
 Scale = Literal["channel", "sample"]
@@ -67,10 +66,7 @@ class FullGrad(Method):
         inputs: Tensor,
         target: Target,
         layers: Layers,  # noqa: ARG002
-        *,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
-        grid: GridRule | Mapping[str, GridRule] | None = None,  # noqa: ARG002
+        **context: Unpack[Context],  # noqa: ARG002
     ) -> RawMap:
         """One forward and one backward pass through the whole model."""
         full = full_gradient(model, inputs, target)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.borrow import borrowed
 from camlucida.errors import MethodError
-from camlucida.layers import GridRule, Layers
+from camlucida.layers import Layers
 from camlucida.maps import rectify
-from camlucida.methods.base import GradientCAM, Progress, RawMap, assemble
+from camlucida.methods.base import Context, GradientCAM, Progress, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.seeds import ImageGenerators
 from camlucida.tap import tap
 from camlucida.targets import LogitMargin, Target
 
@@ -93,17 +91,13 @@ class GradCAMpp(GradientCAM):
         inputs: Tensor,
         target: Target,
         layers: Layers,
-        *,
-        generator: ImageGenerators,
-        progress: Progress | None = None,
-        grid: GridRule | Mapping[str, GridRule] | None = None,
+        **context: Unpack[Context],
     ) -> RawMap:
         """One tap for all layers; the true form then differentiates each entry twice more."""
         if self.form != "true":
-            return super().run(
-                model, inputs, target, layers, generator=generator, progress=progress, grid=grid
-            )
+            return super().run(model, inputs, target, layers, **context)
         with borrowed(model, inputs) as module:
+            grid, progress = context.get("grid"), context.get("progress")
             tapped = tap(module, inputs, layers, target, differentiable=True, grid=grid)
             alphas = {
                 id(activation): self._true_alpha(activation, tapped.gradients[name], progress)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from camlucida.borrow import borrowed
 from camlucida.errors import MethodError
-from camlucida.layers import INPUT, GridRule, Layers
+from camlucida.layers import INPUT, Layers
 from camlucida.maps import Steps
-from camlucida.methods.base import Method, Progress, RawMap
+from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.registry import register
 from camlucida.seeds import ImageGenerators
 from camlucida.tap import tap
@@ -80,10 +80,7 @@ class InputGradient(Method):
         inputs: Tensor,
         target: Target,
         layers: Layers,  # noqa: ARG002
-        *,
-        generator: ImageGenerators,
-        progress: Progress | None = None,
-        grid: GridRule | Mapping[str, GridRule] | None = None,  # noqa: ARG002
+        **context: Unpack[Context],
     ) -> RawMap:
         """One tap at the input for each gradient that ``attribute`` asks for."""
         with borrowed(model, inputs) as module:
@@ -99,7 +96,9 @@ class InputGradient(Method):
                 return tap(module, at, INPUT, pinned).gradients[INPUT]
 
             with torch.no_grad():
-                attribution = self.attribute(gradient, inputs, generator, progress)
+                attribution = self.attribute(
+                    gradient, inputs, context["generator"], context.get("progress")
+                )
                 signed = _REDUCTIONS[self.reduction](attribution)
         return RawMap(
             layers={INPUT: signed},

