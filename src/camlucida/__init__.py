@@ -18,9 +18,11 @@ from camlucida.preprocess import Preprocess
 from camlucida.tap import Tap, tap
 from camlucida.targets import (
     Cell,
+    Cells,
     CosineSimilarity,
     DotProduct,
     ExpLogit,
+    HalfSquaredDistance,
     Logit,
     LogitMargin,
     LogProbability,
@@ -34,6 +36,7 @@ from camlucida.version import __version__
 __all__ = [
     "CamlucidaError",
     "Cell",
+    "Cells",
     "Comparison",
     "CosineSimilarity",
     "Diagnostics",
@@ -41,6 +44,7 @@ __all__ = [
     "ExpLogit",
     "Explanation",
     "Grid",
+    "HalfSquaredDistance",
     "ImageError",
     "LayerError",
     "LoadedModel",

@@ -24,7 +24,7 @@ from camlucida.explanation import (
     Prediction,
     Views,
 )
-from camlucida.layers import INPUT, GridRule, Layers, default_layer, resolve_all
+from camlucida.layers import GridRule, Layers, resolve_all
 from camlucida.maps import Steps, preset
 from camlucida.methods import Method, Progress, RawMap, build, entry_of
 from camlucida.models import (
@@ -45,6 +45,7 @@ Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo]"
 MethodLike: TypeAlias = "str | Method"
 
 _SATURATED = 1e-6
+_LABEL = 16  # longest value of an option that is shown in a label
 
 
 @overload
@@ -188,7 +189,7 @@ def _plan(
         if value != getattr(type(built), name, value)
     }
     aggregator = getattr(wanted, "aggregator", None)
-    extra = [f"{k}={v}" for k, v in changed.items()]
+    extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
     if label.startswith("diff") and aggregator:
         extra.insert(0, aggregator)
     return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")
@@ -218,16 +219,12 @@ def _explain(
     progress: Progress | None,
 ) -> Explanation:
     module, inputs = subject.module, batch.inputs
-    if not method.uses_layers:
-        if layers is not None:
-            raise MethodError(
-                f"{label} explains the input through the whole model; leave out layers"
-            )
-        names: tuple[str, ...] = (INPUT,)
-    elif layers is None:
-        names = (default_layer(module, inputs),)
-    else:
+    if layers is None:
+        names = method.default_layers(module, inputs)
+    elif method.uses_layers:
         names = tuple(resolve_all(module, layers))
+    else:
+        raise MethodError(f"{label} explains the input through the whole model; leave out layers")
     raw = method.run(
         module,
         inputs,
@@ -457,6 +454,19 @@ class _Subject:
         makers = [partial(_view_of_photo, p, self.preprocess) for p in pictures]
         sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
         return _Batch(inputs, Views(makers, self.class_names), sources)
+
+
+def prepare(
+    model: nn.Module | LoadedModel, images: Images, preprocess: Preprocess | None = None
+) -> tuple[nn.Module, Tensor, View, Preprocess | None]:
+    """What :func:`explain` makes of a model and images: for other analyses of single images.
+
+    Returns:
+        The unwrapped module, the inputs ``(N, C, H, W)``, the view of the first image and the preprocessing.
+    """
+    subject = _Subject.of(model, preprocess, None)
+    batch = subject.prepare(images)
+    return subject.module, batch.inputs, batch.views[0], subject.preprocess
 
 
 def _view_of_photo(picture: Image.Image, preprocess: Preprocess) -> View:

@@ -423,6 +423,73 @@ class Cell(Target):
 
 
 @dataclass(frozen=True, eq=False)
+class Cells(Target):
+    r"""A set of cells of a feature map, $\sum_{(r,c)} \|a_{:,r,c}\|_1$ (FAME, loss $L_a$ summed).
+
+    Attributes:
+        layer: the layer, by name or module; the forward pass stops there.
+        mask: which cells, ``(h, w)`` or ``(N, h, w)``, bool or weights; ``None`` (default) is all of them.
+        absolute: sum the absolute values (default) or the signed ones.
+    """
+
+    layer: Layer = ""
+    mask: Tensor | None = None
+    absolute: bool = True
+
+    @property
+    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The mask, where each image has its own."""
+        return ("mask",) if self.mask is not None and self.mask.ndim == 3 else ()
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Feature maps ``(N, K, h, w)`` to ``(N,)``; raises ``TargetError`` for another map size."""
+        cells = (outputs.abs() if self.absolute else outputs).sum(1)
+        if self.mask is None:
+            return cells.sum(dim=(1, 2))
+        if self.mask.shape[-2:] != outputs.shape[-2:]:
+            raise TargetError(
+                f"the mask has shape {tuple(self.mask.shape)}, the map of layer {self.layer!r} is "
+                f"{tuple(outputs.shape[-2:])}"
+            )
+        return (cells * self.mask.to(cells)).sum(dim=(1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class HalfSquaredDistance(Target):
+    r"""Half the squared distance of a layer's output to a given one, $\frac{1}{2}\|f(x) - t\|^2$ (LOTS).
+
+    Descending it moves the image towards the target vector; the general form behind FAME.
+
+    Attributes:
+        reference: what the output shall become, one for all images or one per image; kept constant.
+        layer: the layer where the forward pass stops; ``None`` (default) is the model's output.
+
+    Source: Rozsa, Günther and Boult, "LOTS about attacking deep features", IJCB 2017, equation 1.
+    """
+
+    reference: Tensor
+    layer: Layer | None = None
+
+    def take(self, index: Tensor) -> Self:
+        """One reference for all images stays as it is."""
+        if self.reference.ndim in (2, 4) and self.reference.shape[0] > 1:
+            return replace(self, reference=self.reference[index.to(self.reference.device)])
+        return self
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Outputs ``(N, ...)`` to ``(N,)``, at least 0."""
+        reference = self.reference.detach().to(outputs)
+        if reference.ndim < outputs.ndim:
+            reference = reference[None]
+        if reference.shape[1:] != outputs.shape[1:] or reference.shape[0] not in (1, len(outputs)):
+            raise TargetError(
+                f"the reference has shape {tuple(self.reference.shape)}, the outputs "
+                f"{tuple(outputs.shape)}; pass one for all images or one per image"
+            )
+        return (outputs - reference).square().flatten(1).sum(1) / 2
+
+
+@dataclass(frozen=True, eq=False)
 class Custom(Target):
     """Any function of the model's output, ``(N, ...)`` to ``(N,)``."""
 

@@ -3,6 +3,7 @@
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
 from camlucida.methods.cam import CAM
 from camlucida.methods.eigencam import EigenCAM
+from camlucida.methods.fame import FAME
 from camlucida.methods.fullgrad import FullGrad, full_gradient
 from camlucida.methods.gradcam import GradCAM, GradCAMEW, HiResCAM, LayerCAM, XGradCAM
 from camlucida.methods.gradcampp import GradCAMpp
@@ -17,6 +18,7 @@ from camlucida.methods.registry import Entry, build, entry, entry_of, methods, r
 
 __all__ = [
     "CAM",
+    "FAME",
     "Context",
     "EigenCAM",
     "Entry",

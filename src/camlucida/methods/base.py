@@ -9,7 +9,7 @@ from typing import Any, Protocol, Required, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.layers import GridRule, Layers
+from camlucida.layers import INPUT, GridRule, Layers, default_layer
 from camlucida.maps import Steps
 from camlucida.preprocess import Preprocess
 from camlucida.seeds import ImageGenerators
@@ -86,6 +86,10 @@ class Method:
     def uses_layers(self) -> bool:
         """Whether the method explains layers that a user can choose."""
         return True
+
+    def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+        """The layers that are explained when none are named: the model's last feature map."""
+        return (default_layer(model, inputs),) if self.uses_layers else (INPUT,)
 
     def run(
         self,

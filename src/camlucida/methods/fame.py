@@ -1,0 +1,444 @@
+"""FAME: pixel attribution by gradient descent on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Unpack, get_args
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed, check_inputs
+from camlucida.errors import MethodError
+from camlucida.layers import INPUT, Layers
+from camlucida.maps import Normalise, Steps, normalise, smooth
+from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.registry import register
+from camlucida.preprocess import Preprocess
+from camlucida.tap import run
+from camlucida.targets import Target, evaluate
+
+Loss = Literal["target", "raise", "absolute"]
+ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_max", "l2"]
+InputSpace = Literal["input", "pixel"]
+EarlyStop = Literal["sample", "batch_mean"]
+Preset = Literal["paper", "reference_code"]
+
+KERNEL, SIGMA = 49, 7.7
+"""The paper's Gaussian, for inputs of 224 pixels."""
+
+_GRAY = (0.2989, 0.587, 0.114)
+_NO_GRADIENT = 1e-12
+_AUTO_LIMIT = 500
+_AUTO_EVERY = 15
+
+
+# -------------------------------------------------------------------------------------- the update (eq 3)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where :func:`descend` ended.
+
+    Attributes:
+        images: the moved images, in the space that was descended in, ``(N, C, H, W)``.
+        start: the same images before the first step.
+        passes: forward-backward passes that each image took, ``(N,)``.
+        losses: the loss of each image before the first and after the last step, ``(N, 2)``.
+        kept: the images after the iteration counts asked for, in their order.
+    """
+
+    images: Tensor
+    start: Tensor
+    passes: Tensor
+    losses: Tensor
+    kept: tuple[Tensor, ...] = ()
+
+
+def descend(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    *,
+    iterations: int = 500,
+    step_size: float = 1 / 255,
+    epsilon: float | None = None,
+    early_stop: EarlyStop = "sample",
+    clamp: tuple[float, float] | None = None,
+    keep: Sequence[int] = (),
+    settled: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Descent:
+    r"""The LOTS update: $\bar x \leftarrow \bar x - \eta \nabla / \max|\nabla|$, the maximum per image.
+
+    Args:
+        loss: from images ``(n, C, H, W)`` and their positions ``(n,)`` in the batch to losses ``(n,)``; images
+            that have stopped are left out.
+        images: where to start, ``(N, C, H, W)``; kept in single precision at least.
+        iterations: steps, 500 by default.
+        step_size: the largest move of a pixel in one step, 1/255 by default.
+        epsilon: an image stops before a step when its loss is below this; ``None`` (default) never stops.
+        early_stop: judge each image by its own loss, or all by the batch's mean (the authors' code).
+        clamp: bounds of the pixels after each step; ``None`` (default) for no bounds.
+        keep: iteration counts after which to keep a copy.
+        settled: from the number of steps done, the images and their positions to a mask ``(n,)`` of those
+            that may stop.
+        progress: called after each step.
+
+    Returns:
+        The moved images. One whose gradient is below 1e-12 everywhere takes no further step, since
+        nothing changes any more.
+
+    Source: FAME (Zhang and Günther, arXiv 2605.12017), equation 3; LOTS (Rozsa et al., IJCB 2017).
+    """
+    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+    start = images.detach().to(dtype)
+    moved = start.clone()
+    count = len(images)
+    passes = torch.zeros(count, dtype=torch.long, device=images.device)
+    losses = torch.zeros(count, 2, dtype=dtype, device=images.device)
+    active = torch.arange(count, device=images.device)
+    kept = {0: start} if 0 in keep else {}
+    for step in range(iterations):
+        whole = len(active) == count
+        leaf = (moved if whole else moved[active]).detach().requires_grad_()
+        with torch.enable_grad():
+            values = loss(leaf, active)
+            gradient = (
+                torch.autograd.grad(values.sum(), leaf)[0]
+                if values.requires_grad
+                else torch.zeros_like(leaf)
+            )
+        values = values.detach().to(dtype)
+        if step == 0:
+            losses[:, 0] = values
+        losses[active, 1] = values
+        passes[active] += 1
+        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+        go = largest.flatten() >= _NO_GRADIENT
+        if epsilon is not None:
+            below = values < epsilon if early_stop == "sample" else (values.mean() < epsilon)
+            go = go & ~below
+        move = step_size * gradient / torch.where(largest > 0, largest, 1)
+        new = leaf.detach() - torch.where(go[:, None, None, None], move, 0)
+        if clamp is not None:
+            new = new.clamp(*clamp)
+        if whole:
+            moved = new
+        else:
+            moved[active] = new
+        if settled is not None:
+            go = go & ~settled(step + 1, new, active)
+        if step + 1 in keep:
+            kept[step + 1] = moved.clone()
+        active = active[go]
+        if progress is not None:
+            progress(step + 1, iterations)
+        if len(active) == 0:
+            break
+    if progress is not None:
+        progress(iterations, iterations)
+    return Descent(moved, start, passes, losses, tuple(kept.get(k, moved) for k in keep))
+
+
+# --------------------------------------------------------------------------------- the attribution (eq 4)
+
+
+def gray(images: Tensor) -> Tensor:
+    """``(N, C, H, W)`` to ``(N, H, W)``: 0.2989, 0.587, 0.114 in the tensor's own channel order.
+
+    One channel stays as it is; other counts than three are averaged.
+    """
+    if images.shape[1] != 3:
+        return images.mean(dim=1)
+    weights = images.new_tensor(_GRAY)
+    return torch.einsum("nchw,c->nhw", images, weights)
+
+
+_REDUCE: dict[ChannelReduction, Callable[[Tensor, Tensor], Tensor]] = {
+    "gray_then_abs": lambda moved, start: (gray(moved) - gray(start)).abs(),
+    "abs_then_gray": lambda moved, start: gray((moved - start).abs()),
+    "abs_mean": lambda moved, start: (moved - start).abs().mean(dim=1),
+    "abs_max": lambda moved, start: (moved - start).abs().amax(dim=1),
+    "l2": lambda moved, start: torch.linalg.vector_norm(moved - start, dim=1),
+}
+
+
+def movement(
+    moved: Tensor, start: Tensor, channel_reduction: ChannelReduction = "gray_then_abs"
+) -> Tensor:
+    r"""How far each pixel moved: by default $|G(\bar x) - G(x)|$ with $G$ gray, then the difference.
+
+    Args:
+        moved: ``(N, C, H, W)``.
+        start: likewise.
+        channel_reduction: ``"gray_then_abs"`` (default), ``"abs_then_gray"``, ``"abs_mean"``, ``"abs_max"`` or
+            ``"l2"``.
+
+    Returns:
+        ``(N, H, W)``, at least 0.
+    """
+    return _REDUCE[channel_reduction](moved, start)
+
+
+# ------------------------------------------------------------------------------------------- the method
+
+
+@register(
+    "fame",
+    paper="Zhang & Günther 2026",
+    year=2026,
+    equation="3, 4",
+    needs="gradients down to the pixels",
+    passes="iterations x (forward + backward), 500 by default",
+)
+@dataclass(frozen=True)
+class FAME(Method):
+    r"""Which pixels move when the image is changed, step by step, to lower the target.
+
+    $\bar x^0 = x$, $\bar x \leftarrow \bar x - \eta \nabla\mathcal{L} / \max|\nabla\mathcal{L}|$, and the
+    map is the blurred $|G(\bar x) - G(x)|$. The target decides the paper's loss: a logit
+    ($\mathcal{L}_{cls}$), a cosine similarity ($\mathcal{L}_+$, and $\mathcal{L}_-$ with
+    ``loss="raise"``), a :class:`~camlucida.targets.Cell` ($\mathcal{L}_a$), or
+    :class:`~camlucida.targets.HalfSquaredDistance` (general LOTS).
+
+    Attributes:
+        iterations: steps, 500 by default (75 to 200 are already stable); ``"auto"`` stops each image when its
+            map has settled, at the latest after 500.
+        step_size: largest move of a pixel in a step, 1/255 by default, in units of the space moved in.
+        loss: what is descended: the ``"target"`` itself (default), 1 minus it (``"raise"``), or its absolute
+            value (``"absolute"``, an older script of the authors; it turns around for negative logits).
+        channel_reduction: how channels become one, see :func:`movement`.
+        sigma: standard deviation of the blur in pixels, 7.7 by default; ``"scaled"`` is 7.7 * H / 224; 0 for
+            none.
+        kernel: odd width of the blur, 49 by default; with ``"scaled"`` it scales too. Cut where reflecting
+            needs a larger image.
+        normalise: ``"max"`` (default, the paper) or ``"minmax"`` (the authors' code).
+        epsilon: stop an image before a step when its loss is below this; ``None`` (default) never stops.
+        early_stop: judge by each image's own loss (default), or by the ``"batch_mean"`` (the authors' code).
+        input_space: move the tensor that the model receives (``"input"``, default; classification in the paper)
+            or its pixels in [0, 1] (``"pixel"``; faces in the paper), which needs the model's preprocessing.
+        clamp: keep pixels in [0, 1]; only with ``input_space="pixel"``; ``False`` by default.
+        tolerance: with ``"auto"``, the change of the map (1 - correlation over 15 steps) that counts as
+            settled.
+        precision: ``"full"`` (default), or ``"bf16"`` to run the model under bfloat16 autocast while the image
+            stays in single precision.
+        snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
+            ``"map@75"`` and, before the blur, ``"movement@75"``.
+        preset: ``"reference_code"`` sets the authors' code: minmax with 1e-8 in its denominators.
+    """
+
+    iterations: int | Literal["auto"] = 500
+    step_size: float = 1 / 255
+    loss: Loss = "target"
+    channel_reduction: ChannelReduction = "gray_then_abs"
+    sigma: float | Literal["scaled"] = SIGMA
+    kernel: int = KERNEL
+    normalise: Normalise = "max"
+    epsilon: float | None = None
+    early_stop: EarlyStop = "sample"
+    input_space: InputSpace = "input"
+    clamp: bool = False
+    tolerance: float = 1e-3
+    precision: Literal["full", "bf16"] = "full"
+    snapshots: tuple[int, ...] = ()
+    preset: Preset = "paper"
+    eps: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the options; apply the preset."""
+        if self.preset == "reference_code":
+            object.__setattr__(self, "normalise", "minmax")
+            object.__setattr__(self, "eps", 1e-8)
+        for name, value, known in (
+            ("loss", self.loss, get_args(Loss)),
+            ("channel_reduction", self.channel_reduction, get_args(ChannelReduction)),
+            ("input_space", self.input_space, get_args(InputSpace)),
+            ("early_stop", self.early_stop, get_args(EarlyStop)),
+            ("precision", self.precision, ("full", "bf16")),
+            ("preset", self.preset, get_args(Preset)),
+        ):
+            if value not in known:
+                raise MethodError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.iterations != "auto" and (
+            not isinstance(self.iterations, int) or self.iterations < 1
+        ):
+            raise MethodError(
+                f"iterations must be a number of steps >= 1 or 'auto', got {self.iterations!r}"
+            )
+        if not self.step_size > 0:
+            raise MethodError(f"step_size must be > 0, got {self.step_size}")
+        if self.clamp and self.input_space != "pixel":
+            raise MethodError("clamp bounds pixels in [0, 1]; it needs input_space='pixel'")
+
+    @property
+    def limit(self) -> int:
+        """The largest number of steps."""
+        return _AUTO_LIMIT if self.iterations == "auto" else self.iterations
+
+    @property
+    def uses_layers(self) -> bool:
+        """Pixels are explained."""
+        return False
+
+    @property
+    def steps(self) -> Steps:
+        """Blurred and scaled; the blur is applied by ``run``, which knows the image size."""
+        return Steps(rectify=False, normalise=self.normalise, eps=self.eps)
+
+    def blur(self, size: tuple[int, int]) -> tuple[float, int]:
+        """Sigma and kernel used for images of this size."""
+        sigma, kernel = self.sigma, self.kernel
+        if sigma == "scaled":
+            sigma = SIGMA * size[0] / 224
+            kernel = max(1, round((self.kernel - 1) * size[0] / 224 / 2) * 2 + 1)
+        return float(sigma), min(kernel, 2 * min(size) - 1)
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,  # noqa: ARG002
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """Descend, then blur how far the pixels moved."""
+        preprocess = context.get("preprocess")
+        if self.input_space == "pixel" and preprocess is None:
+            raise MethodError(
+                "fame input_space='pixel' needs to know how pixels become inputs; pass preprocess= to "
+                "explain, or use input_space='input'"
+            )
+        images = inputs
+        if self.input_space == "pixel":
+            assert preprocess is not None  # noqa: S101
+            images = preprocess.denormalise(inputs)
+        with borrowed(model, inputs) as module, torch.no_grad():
+            check_inputs(module, inputs)
+            outputs = run(module, inputs, {}, _no_edit, target)
+            pinned = target.pin(outputs)
+            values = evaluate(pinned, outputs, len(inputs))
+            loss = self._loss(module, pinned, inputs.dtype, preprocess)
+            descent = descend(
+                loss,
+                images,
+                iterations=self.limit,
+                step_size=self.step_size,
+                epsilon=self.epsilon,
+                early_stop=self.early_stop,
+                clamp=(0.0, 1.0) if self.clamp else None,
+                keep=self.snapshots,
+                settled=_Settled(self, images) if self.iterations == "auto" else None,
+                progress=context.get("progress"),
+            )
+            moved = movement(descent.images, descent.start, self.channel_reduction)
+            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+            details = {
+                "passes": descent.passes,
+                "loss": descent.losses,
+                "movement": moved,
+            }
+            for count, image in zip(self.snapshots, descent.kept, strict=True):
+                at = movement(image, descent.start, self.channel_reduction)
+                details[f"movement@{count}"] = at
+                details[f"map@{count}"] = self.steps.finish(self.smoothed(at), size)
+            blurred = self.smoothed(moved)
+        return RawMap(
+            layers={INPUT: blurred},
+            fused=blurred,
+            outputs=outputs,
+            target=pinned,
+            values=values,
+            notes=self._notes(descent, size),
+            details=details,
+        )
+
+    def smoothed(self, moved: Tensor) -> Tensor:
+        """Movement ``(N, H, W)`` after the blur, not yet scaled."""
+        if self.eps:
+            moved = moved / (moved.amax(dim=(1, 2), keepdim=True) + self.eps)
+        sigma, kernel = self.blur((int(moved.shape[-2]), int(moved.shape[-1])))
+        return smooth(moved, sigma, kernel) if sigma else moved
+
+    def _loss(
+        self,
+        module: nn.Module,
+        target: Target,
+        dtype: torch.dtype,
+        preprocess: Preprocess | None,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        def loss(images: Tensor, index: Tensor) -> Tensor:
+            if self.input_space == "pixel":
+                assert preprocess is not None  # noqa: S101
+                images = preprocess.normalise(images)
+            device = images.device.type
+            bf16 = torch.autocast(device, torch.bfloat16, enabled=True)
+            with bf16 if self.precision == "bf16" else torch.autocast(device, enabled=False):
+                outputs = run(module, images.to(dtype), {}, _no_edit, target)
+            values = evaluate(target.take(index), outputs, len(images))
+            if self.loss == "raise":
+                return 1 - values
+            return values.abs() if self.loss == "absolute" else values
+
+        return loss
+
+    def _notes(self, descent: Descent, size: tuple[int, int]) -> dict[int, list[str]]:
+        notes: dict[int, list[str]] = {}
+        untouched = (descent.images == descent.start).flatten(1).all(1)
+        for i in untouched.nonzero()[:, 0].tolist():
+            first = float(descent.losses[i, 0])
+            if self.epsilon is not None and first < self.epsilon:
+                why = (
+                    f"the loss {first:.3g} lay below epsilon={self.epsilon} before the first step; "
+                    "epsilon=None never stops"
+                )
+            else:
+                why = (
+                    "the loss has no gradient at the image (a dead cell, a saturated probability, or a "
+                    "similarity of the image with itself)"
+                )
+            notes[i] = [f"the image was never moved, so the map is empty: {why}"]
+        sigma, kernel = self.blur(size)
+        wanted = self.kernel if self.sigma != "scaled" else kernel
+        if sigma and kernel < wanted:
+            cut = f"the blur's kernel was cut from {wanted} to {kernel} pixels for a {size[0]}x{size[1]} image"
+            for i in range(len(descent.images)):
+                notes.setdefault(i, []).append(cut)
+        return notes
+
+
+class _Settled:
+    """Tells which images' maps no longer change: correlation with the map 15 steps before."""
+
+    def __init__(self, method: FAME, start: Tensor) -> None:
+        self.method = method
+        self.start = start.to(torch.promote_types(start.dtype, torch.float32))
+        self.before: Tensor | None = None
+
+    def __call__(self, step: int, images: Tensor, index: Tensor) -> Tensor:
+        still = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        if step % _AUTO_EVERY:
+            return still
+        method = self.method
+        moved = movement(images, self.start[index], method.channel_reduction)
+        maps = normalise(method.smoothed(moved), method.normalise, eps=method.eps).flatten(1)
+        if self.before is None:
+            self.before = torch.zeros(
+                len(self.start), maps.shape[1], dtype=maps.dtype, device=maps.device
+            )
+        else:
+            still = correlation(maps, self.before[index]) > 1 - method.tolerance
+        self.before[index] = maps
+        return still
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of the rows of two ``(N, P)`` tensors; 0 where a row is constant."""
+    a = a - a.mean(1, keepdim=True)
+    b = b - b.mean(1, keepdim=True)
+    product = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return torch.where(product > 0, (a * b).sum(1) / torch.where(product > 0, product, 1), 0)
+
+
+def _no_edit(_: str, output: Tensor) -> Tensor:
+    return output

@@ -1,0 +1,106 @@
+"""Cell analysis: where a cell looks, on networks for which that is known."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from camlucida import LayerError
+from camlucida.cells import analyse_cells, depth_curve, depth_figure, nominal_cell, spread
+from camlucida.methods import FAME
+
+FAST = FAME(iterations=5, sigma=0)
+
+
+class Patches(nn.Module):
+    """Cells that look exactly at their 4x4 patch, then cells that look everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.local = nn.Conv2d(3, 4, 4, stride=4)
+        self.wide = nn.Conv2d(4, 4, 7, padding=3)
+
+    def forward(self, x):
+        return self.wide(self.local(x)).mean((2, 3))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Patches().double().eval()
+
+
+def test_local_cells_have_all_their_mass_on_the_patch(model):
+    found = analyse_cells(model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST)
+    assert found.size == (4, 5)
+    assert [(c.row, c.col) for c in found.cells] == [(r, c) for r in range(4) for c in range(5)]
+    for cell in found.cells:
+        assert cell.inside == pytest.approx(1)
+        assert cell.support == cell.nominal == nominal_cell(cell.row, cell.col, (4, 5), (16, 20))
+        assert cell.offset < 2
+    assert str(found.field) == "4x4"
+    assert found.chance == pytest.approx(1 / 20)
+
+
+def test_wide_cells_do_not(model):
+    found = analyse_cells(model, torch.randn(3, 16, 16, dtype=torch.float64), "wide", method=FAST)
+    assert found.mean("inside") < 0.5
+    assert found.mean("rms_radius") > 2
+    assert found.cells[0].support == (0, 0, 16, 16)
+
+
+def test_batches_do_not_matter(model):
+    x = torch.randn(3, 16, 16, dtype=torch.float64)
+    whole = analyse_cells(model, x, "wide", method=FAST)
+    parts = analyse_cells(model, x, "wide", method=FAST, batch_size=3)
+    torch.testing.assert_close(whole.maps, parts.maps, rtol=0, atol=1e-12)
+
+
+def test_dead_cells_have_an_empty_map_and_no_numbers(model):
+    with torch.no_grad():
+        model.local.weight.zero_()
+        model.local.bias.zero_()
+    net = nn.Sequential(model.local, nn.ReLU())
+    found = analyse_cells(net, torch.randn(3, 8, 8, dtype=torch.float64), "1", method=FAST)
+    assert all(cell.dead and math.isnan(cell.inside) for cell in found.cells)
+    assert found.maps.abs().max() == 0
+    assert found.summary()["dead_cells"] == 4
+
+
+def test_nominal_cells_tile_the_image():
+    covered = torch.zeros(10, 11)
+    for r in range(3):
+        for c in range(4):
+            top, left, bottom, right = nominal_cell(r, c, (3, 4), (10, 11))
+            covered[top:bottom, left:right] += 1
+    assert (covered == 1).all()
+
+
+def test_figure_frames_every_cell(model):
+    found = analyse_cells(model, torch.rand(3, 16, 16, dtype=torch.float64), "local", method=FAST)
+    figure = found.figure()
+    assert len(figure.axes) == 16
+    assert all(len(axis.patches) == 1 for axis in figure.axes)
+
+
+def test_depth_curve_falls_from_local_to_wide(model):
+    curve = depth_curve(
+        model, torch.randn(3, 32, 32, dtype=torch.float64), ["local", "wide"], method=FAST, most=9
+    )
+    assert [len(a.cells) for a in curve] == [9, 9]
+    assert curve[0].mean("inside") > 0.99 > curve[1].mean("inside")
+    assert len(depth_figure(curve).axes) == 2
+
+
+def test_spread_covers_the_map():
+    assert spread(2, 2, 9) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    cells = spread(14, 28, 16)
+    assert len(cells) == 16
+    assert min(r for r, _ in cells) <= 2
+    assert max(c for _, c in cells) >= 24
+
+
+def test_unknown_layer(model):
+    with pytest.raises(LayerError, match="nearest"):
+        analyse_cells(model, torch.zeros(3, 8, 8, dtype=torch.float64), "locall")
