@@ -19,7 +19,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := model._modules.get("_orig_mod"), nn.Module):  # noqa: SLF001
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:
             return model
@@ -31,6 +31,11 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
     Raises:
         ModelError: naming what was given and what the model expects.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "the model is a TorchScript module, whose layers cannot be observed; explain the original "
+            "nn.Module"
+        )
     if not isinstance(inputs, Tensor):
         raise ModelError(
             f"inputs must be a tensor (N, C, H, W), got {type(inputs).__name__}; "
@@ -96,8 +101,11 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             token = _BORROWED.set(_BORROWED.get() | {id(module)})
             stack.callback(_BORROWED.reset, token)
-            stack.callback(_restore_buffers, _snapshot_buffers(module))
             for child in module.modules():
+                # Batch norms write to their statistics only while training.
+                if not isinstance(child, nn.modules.batchnorm._NormBase):  # noqa: SLF001
+                    stack.callback(_put_back, child._buffers, dict(child._buffers))  # noqa: SLF001
+                    _copy_all(child._buffers)  # noqa: SLF001
                 if child.training:
                     stack.callback(setattr, child, "training", True)
                     child.training = False
@@ -111,25 +119,16 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
             yield module
 
 
-_Snapshot = list[tuple[nn.Module, str, Tensor, Tensor]]
+_Buffers = dict[str, Tensor | None]
 
 
-def _snapshot_buffers(module: nn.Module) -> _Snapshot:
-    """Copy the buffers that a forward pass in evaluation mode could still write to."""
-    return [
-        (child, name, buffer, buffer.clone())
-        for child in module.modules()
-        # Batch norms write to their statistics only while training.
-        if not isinstance(child, nn.modules.batchnorm._NormBase)  # noqa: SLF001
-        for name, buffer in child._buffers.items()  # noqa: SLF001
-        if buffer is not None
-    ]
+def _copy_all(buffers: _Buffers) -> None:
+    """Have the forward pass write to copies, so that the buffers themselves stay untouched."""
+    for name, buffer in buffers.items():
+        if buffer is not None:
+            buffers[name] = buffer.clone()
 
 
-def _restore_buffers(snapshot: _Snapshot) -> None:
-    with torch.no_grad():
-        for child, name, buffer, copy in snapshot:
-            if child._buffers.get(name) is not buffer:  # noqa: SLF001
-                child._buffers[name] = buffer  # noqa: SLF001
-            if not torch.equal(buffer, copy):
-                buffer.copy_(copy)
+def _put_back(buffers: _Buffers, before: _Buffers) -> None:
+    buffers.clear()
+    buffers.update(before)

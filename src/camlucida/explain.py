@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from camlucida.borrow import check_inputs, unwrap
 from camlucida.data.images import read_image
-from camlucida.errors import ImageError, MethodError
+from camlucida.errors import CamlucidaError, ImageError, MethodError
 from camlucida.explanation import (
     Comparison,
     Diagnostics,
@@ -119,13 +119,20 @@ def explain(
             ``ModelError``); its text says what was given, what was expected and what to do.
     """
     subject = _Subject.of(model, preprocess, class_names)
-    chosen = [method] if isinstance(method, str | Method) else list(method)
+    chosen = (
+        list(method) if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    )
     if not chosen:
         raise MethodError("no method was given")
+    if batch_size < 1:
+        raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     if options and len(chosen) > 1:
         raise MethodError(
             f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; pass method objects"
         )
+    if isinstance(seed, torch.Generator):
+        # Drawn once, so that all batches and methods share it.
+        seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
     resolved = as_target(target).resolve(subject.class_index)
     plans = [_plan(one, resolved, options) for one in chosen]
     batch = subject.prepare(images)
@@ -155,9 +162,9 @@ def explain(
             if progress is not None:
                 progress(done, total)
         explanations.append(_join(parts, batch))
-    if isinstance(method, str | Method):
-        return explanations[0]
-    return Comparison(explanations)
+    if isinstance(method, Sequence) and not isinstance(method, str):
+        return Comparison(explanations)
+    return explanations[0]
 
 
 def _share(progress: Progress | None, before: int, images: int, total: int) -> Progress | None:
@@ -190,19 +197,15 @@ def _plan(
     }
     aggregator = getattr(wanted, "aggregator", None)
     extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
-    if label.startswith("diff") and aggregator:
+    if label.startswith("diff") and aggregator not in (None, "mean"):
         extra.insert(0, aggregator)
     return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")
 
 
 def _part(target: Target, start: int, length: int, total: int) -> Target:
     """A target's share for some images of a longer list; one that holds no list is shared by all."""
-    if length == total:
-        return target
-    classes = getattr(target, "classes", None)
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
-        target = replace(target, classes=torch.as_tensor(classes))  # type: ignore[type-var]
-    return target.take(torch.arange(start, start + length))
+    target = target.for_images(total)
+    return target if length == total else target.take(torch.arange(start, start + length))
 
 
 def _explain(
@@ -239,15 +242,19 @@ def _explain(
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     with torch.inference_mode(mode=False), torch.no_grad():
         finite = raw.fused.isfinite().flatten(1).all(1)
-        fused = torch.where(finite[:, None, None], raw.fused, 0)
-        if isinstance(steps, str) and len(raw.layers) > 1 and method.uses_layers:
-            fused = used.fuse(raw.layers, size)
+        clean = finite[:, None, None]
+        signed = raw.fused
+        if raw.by_steps and steps is not None:
+            layers_clean = {name: torch.where(clean, m, 0) for name, m in raw.layers.items()}
+            fused = used.fuse(layers_clean, size)
+        else:
+            fused = torch.where(clean, signed, 0)
         logits = raw.target.logits(raw.outputs)
         probabilities = None if logits is None or logits.shape[1] < 2 else logits.float().softmax(1)
         return Explanation(
             maps=used.finish(fused, size),
-            raw=used.layer(fused),
-            signed=raw.fused,
+            raw=used.layer(torch.where(clean, signed, 0)),
+            signed=signed,
             layer_maps=raw.layers,
             target_values=raw.values,
             target=raw.target,
@@ -265,7 +272,7 @@ def _explain(
                     "target": raw.target.describe(),
                     "layers": list(raw.layers),
                     "steps": {**vars(used)},
-                    "seed": seed if isinstance(seed, int) else "drawn from a generator",
+                    "seed": seed,
                     "input_size": list(inputs.shape[1:]),
                     "dtype": str(inputs.dtype),
                     "device": str(inputs.device),
@@ -340,8 +347,11 @@ def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
         for name in first.target.per_image
         if isinstance(getattr(first.target, name), Tensor)
     }
+    target = replace(first.target, **fields) if fields else first.target  # type: ignore[type-var]
+    facts = {**first.provenance.facts, "target": target.describe()}
     return replace(
         first,
+        provenance=replace(first.provenance, facts=facts),
         maps=torch.cat([e.maps for e in parts]),
         raw=torch.cat([e.raw for e in parts]),
         signed=torch.cat([e.signed for e in parts]),
@@ -350,7 +360,7 @@ def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
         },
         details={name: torch.cat([e.details[name] for e in parts]) for name in first.details},
         target_values=torch.cat([e.target_values for e in parts]),
-        target=replace(first.target, **fields) if fields else first.target,  # type: ignore[type-var]
+        target=target,
         predictions=tuple(p for e in parts for p in e.predictions),
         diagnostics=tuple(d for e in parts for d in e.diagnostics),
         views=batch.views,
@@ -418,9 +428,9 @@ class _Subject:
         if isinstance(images, Tensor):
             return self._from_tensor(images[None] if images.ndim == 3 else images)
         photos: Sequence[Any] = (
-            [images]
-            if isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-            else list(images)
+            list(images)
+            if isinstance(images, Sequence) and not isinstance(images, str)
+            else [images]
         )
         if not photos:
             raise ImageError("no image was given")

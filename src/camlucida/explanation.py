@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from camlucida import render
 from camlucida.errors import CamlucidaError
 from camlucida.methods import Method
+from camlucida.plain import to_json
 from camlucida.provenance import Provenance
 from camlucida.targets import Target
 
@@ -180,7 +180,7 @@ class Explanation:
         index: int = 0,
         *,
         alpha: float = 0.6,
-        colours: str = render.COLOURS,
+        colours: str | None = None,
         whole: bool = True,
     ) -> Image.Image:
         """The map of one image over its picture.
@@ -188,7 +188,8 @@ class Explanation:
         Args:
             index: which image.
             alpha: opacity of the map, 0 to 1.
-            colours: a matplotlib colour map.
+            colours: a matplotlib colour map; by default ``"inferno"``, and one with light at 0 for a map with
+                negative values.
             whole: draw on the whole photo, with the map on the part that the model saw (default), or only
                 on that part.
 
@@ -251,14 +252,19 @@ class Explanation:
             np.savez_compressed(path, **self._arrays())  # type: ignore[arg-type]
         elif suffix == ".json":
             _make_parent(path)
-            path.write_text(json.dumps(self.record(), indent=2) + "\n", encoding="utf-8")
+            path.write_text(to_json(self.record()), encoding="utf-8")
         elif suffix:
             _save_figure(self.figure, path)
         else:
             path.mkdir(parents=True, exist_ok=True)
+            taken = {"figure"}
             for i in range(len(self)):
-                stem = Path(self.sources[i] or "").stem if self.sources else ""
-                self.overlay(i).save(path / f"{stem or f'image{i}'}.png")
+                stem = Path((self.sources[i] if self.sources else None) or f"image{i}").stem
+                name, n = stem, 2
+                while name.lower() in taken:
+                    name, n = f"{stem}-{n}", n + 1
+                taken.add(name.lower())
+                self.overlay(i).save(path / f"{name}.png")
             self.save(path / "maps.npz")
             self.save(path / "record.json")
             self.save(path / "figure.png")
@@ -326,9 +332,10 @@ class Comparison(Mapping[str, Explanation]):
     def figure(self) -> Figure:
         """A grid: one row per image, the photo first, then the map of each method."""
         first = next(iter(self.values()))
+        signed = any(bool((e.maps < 0).any()) for e in self.values())
         pictures, rows = [], []
         for i in range(len(first)):
-            overlays = [e.overlay(i) for e in self.values()]
+            overlays = [render.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
             pictures.append([first.views[i].scaled().picture, *overlays])
             source = first.sources[i] if first.sources else None
             top = first.predictions[i][0] if first.predictions else None
@@ -336,7 +343,8 @@ class Comparison(Mapping[str, Explanation]):
             if top is not None:
                 parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
             rows.append("\n".join(parts))
-        return render.grid(pictures, columns=["photo", *self], rows=rows, colours=render.COLOURS)
+        bar = (render.SIGNED, -1.0, 1.0) if signed else (render.COLOURS, 0.0, 1.0)
+        return render.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
 
     def _repr_png_(self) -> bytes:
         return render.png(self.figure(), dpi=90)

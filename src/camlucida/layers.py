@@ -174,7 +174,8 @@ def find_grid(output: Tensor, input_size: tuple[int, int], name: str = "layer") 
         if _mismatch(last, input_size) < _mismatch(first, input_size):
             return Grid("nhwc")
         return Grid()
-    if output.ndim == 3 and (found := _token_grid(output.shape[1], input_size)):
+    tokens = output.shape[1] if output.ndim == 3 and output.shape[2] > 1 else 0
+    if tokens and (found := _token_grid(tokens, input_size)):
         return Grid("tokens", *found)
     raise LayerError(
         f"layer {name!r} returns shape {tuple(output.shape)}, which is no feature map (N, K, h, w), "
@@ -259,7 +260,9 @@ def _observe(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
             counts[name] = counts.get(name, 0) + 1
             tensor = single_tensor(output)
             grid, shape = None, None
-            if tensor is not None and tensor.ndim in (3, 4) and tensor.is_floating_point():
+            # Windowed attention folds its windows into the batch: no map of the image.
+            whole = tensor is not None and tensor.shape[:1] == inputs.shape[:1]
+            if tensor is not None and whole and tensor.is_floating_point():
                 try:
                     grid = find_grid(tensor, size, name)
                     k, h, w = grid.to_map(tensor).shape[1:]
@@ -280,7 +283,7 @@ def _observe(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
         if name:
             watch(name, module)
     try:
-        result = model(inputs)
+        result = model(inputs.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -304,7 +307,7 @@ def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:
         return [seen[name] for name, _ in module.named_modules() if name in seen]
 
 
-_POOLING = re.compile(r"pool(2d)?(same)?$", re.IGNORECASE)
+_POOLING = re.compile(r"pool([12]d)?(same)?$", re.IGNORECASE)
 _DEFAULTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 

@@ -114,8 +114,7 @@ class Steps:
         sigma: Gaussian blur at input resolution in pixels; 0 for none.
         kernel: odd width of the blur in pixels, ``None`` for three sigmas to each side.
         normalise: final scaling, ``"minmax"`` by default.
-        early_normalise: scale also before resizing when there is only one layer (as some published codes
-            do).
+        early_normalise: scale a single layer's map before resizing too (as some published codes do).
         eps: added to the denominators of both scalings; 0 by default.
     """
 
@@ -133,8 +132,8 @@ class Steps:
         return rectify(signed) if self.rectify else signed
 
     def fuse(self, signed: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """One map from those of all layers; a single layer's map passes unchanged, signed."""
-        if len(signed) == 1:
+        """One map from those of all layers; a single layer's map passes signed, at its own size."""
+        if len(signed) == 1 and not self.early_normalise:
             (only,) = signed.values()
             return only
         scaled = {
@@ -146,11 +145,13 @@ class Steps:
     def finish(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
         """The attribution map ``(N, *size)`` of a fused signed map ``(N, h, w)``."""
         maps = self.layer(fused)
-        if self.early_normalise:
-            maps = normalise(maps, self.normalise, eps=self.eps)
+        # Rounding in resizing and smoothing must not become a pattern in a constant map.
+        lowest = maps.amin(dim=(-2, -1), keepdim=True)
+        constant = lowest == maps.amax(dim=(-2, -1), keepdim=True)
         maps = resize(maps, size, self.mode)
         if self.sigma:
             maps = smooth(maps, self.sigma, self.kernel)
+        maps = torch.where(constant, lowest, maps)
         return normalise(maps, self.normalise, eps=self.eps)
 
 

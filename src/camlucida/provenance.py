@@ -6,26 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from camlucida.version import __version__
 
-_Versions = tuple[tuple[int, int], ...]
-_HASHES: WeakKeyDictionary[nn.Module, tuple[_Versions, str]] = WeakKeyDictionary()
+_Versions = tuple[tuple[int, int, int], ...]
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of a model's parameters and persistent buffers.
-
-    Remembered until a parameter or buffer is written to.
-    """
-    versions = _versions(model)
-    known = _HASHES.get(model)
-    if known is not None and known[0] == versions:
-        return known[1]
+    """SHA-256 over names, shapes, types and values of a model's parameters and persistent buffers."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
@@ -33,13 +24,16 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
         plain = tensor.detach().to("cpu").contiguous()
         digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    _HASHES[model] = (versions, digest.hexdigest())
     return digest.hexdigest()
 
 
 def _versions(model: nn.Module) -> _Versions:
+    """What tells that a tensor was replaced or written to (but not by writing to its ``.data``)."""
     tensors = [*model.parameters(), *model.buffers()]
-    return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)  # noqa: SLF001
+    return tuple(
+        (id(t), t.data_ptr(), 0 if t.is_inference() else t._version)  # noqa: SLF001
+        for t in tensors
+    )
 
 
 @dataclass

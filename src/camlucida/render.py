@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 """Default colour map: rises evenly in brightness, so it is read right in grey and by the colour-blind."""
 
+SIGNED = "PuOr_r"
+"""Colour map of maps with negative values: light at 0, told apart by the colour-blind."""
+
 _LONGEST = 1024  # pixels of a drawn picture's longer side
 
 
@@ -59,8 +62,32 @@ def colourise(attribution: Tensor, colours: str = COLOURS) -> Image.Image:
     return Image.fromarray((mpl.colormaps[colours](values)[..., :3] * 255).round().astype(np.uint8))
 
 
+def scaled(
+    attribution: Tensor, colours: str | None = None, *, signed: bool = False
+) -> tuple[Tensor, str]:
+    """A map as it is coloured: in [0, 1], with the colours for it.
+
+    Args:
+        attribution: ``(H, W)``; values outside [0, 1] (a map that was not normalised) are divided by the
+            largest absolute one.
+        colours: a matplotlib colour map; by default ``"inferno"``, or ``"PuOr_r"`` with 0 in its middle for
+            a map with negative values.
+        signed: colour a map without negative values as one of those too.
+    """
+    lowest, highest = float(attribution.min()), float(attribution.max())
+    largest = max(-lowest, highest)
+    if lowest < 0 or signed:
+        return attribution / (2 * (largest or 1)) + 0.5, colours or SIGNED
+    return attribution / largest if highest > 1 else attribution, colours or COLOURS
+
+
 def overlay(
-    view: View, attribution: Tensor, *, alpha: float = 0.6, colours: str = COLOURS
+    view: View,
+    attribution: Tensor,
+    *,
+    alpha: float = 0.6,
+    colours: str | None = None,
+    signed: bool = False,
 ) -> Image.Image:
     """Lay a map over the picture it explains.
 
@@ -69,9 +96,10 @@ def overlay(
 
     Args:
         view: the picture.
-        attribution: ``(H, W)`` in [0, 1], of the model's input.
+        attribution: ``(H, W)``, of the model's input; coloured as :func:`scaled` says.
         alpha: opacity of the map, 0 to 1; 0.6 by default.
-        colours: a matplotlib colour map; ``"inferno"`` by default.
+        colours: a matplotlib colour map.
+        signed: use the colours of maps with negative values in any case.
 
     Returns:
         RGB, at most 1024 pixels to a side.
@@ -82,7 +110,8 @@ def overlay(
     left, top, right, bottom = (round(edge) for edge in view.box)
     size = (max(1, bottom - top), max(1, right - left))
     # Pooled to the size drawn where the picture is smaller than the map.
-    enlarged = resize(attribution.detach().to("cpu", torch.float32)[None], size)[0]
+    values, colours = scaled(attribution.detach().to("cpu", torch.float32), colours, signed=signed)
+    enlarged = resize(values[None], size)[0]
     coloured = np.asarray(colourise(enlarged, colours), dtype=np.float32)
     height, width = grey.shape[:2]
     rows = slice(max(top, 0), min(top + size[0], height))
@@ -97,7 +126,7 @@ def grid(
     *,
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
-    colours: str | None = None,
+    bar: tuple[str, float, float] | None = (COLOURS, 0, 1),
     cell: float = 2.6,
 ) -> Figure:
     """Pictures in rows and columns, with headings.
@@ -106,13 +135,14 @@ def grid(
         pictures: one list per row, all of one length.
         columns: a heading for each column.
         rows: a label for each row.
-        colours: draw a bar of this colour map from 0 to 1; ``None`` for no bar.
+        bar: colour map of a bar and its ends; ``None`` for no bar.
         cell: width of a picture in inches.
 
     Returns:
         A matplotlib figure, not attached to any window.
     """
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     n_rows, n_columns = len(pictures), max(len(row) for row in pictures)
@@ -135,12 +165,16 @@ def grid(
                 -0.03, 0.5, rows[r], transform=axes[r, 0].transAxes, rotation=90, ha="right",
                 va="center", fontsize=8,
             )  # fmt: skip
-    if colours is not None:
-        bar = figure.colorbar(
-            ScalarMappable(cmap=colours), ax=axes.ravel().tolist(), fraction=0.03, pad=0.01
+    if bar is not None:
+        colours, low, high = bar
+        drawn = figure.colorbar(
+            ScalarMappable(Normalize(low, high), cmap=colours),
+            ax=axes.ravel().tolist(),
+            fraction=0.03,
+            pad=0.01,
         )
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label("attribution, 0 to 1 in each map", fontsize=7)
+        drawn.ax.tick_params(labelsize=7)
+        drawn.set_label(f"attribution, {low:g} to {high:g} in each map", fontsize=7)
     return figure
 
 

@@ -12,7 +12,7 @@ from camlucida.errors import MethodError
 from camlucida.explain import Photo, explain
 from camlucida.methods.fame import FAME, SIGMA
 from camlucida.models import LoadedModel
-from camlucida.render import COLOURS, View, grid, overlay
+from camlucida.render import View, grid, overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +36,7 @@ class Smoothing:
         sigmas = sorted({sigma for _, sigma in self.maps})
         pictures = [[overlay(self.view, self.maps[n, s]) for s in sigmas] for n in counts]
         columns = ["no blur" if s == 0 else f"sigma {s:g} px" for s in sigmas]
-        return grid(
-            pictures, columns=columns, rows=[f"{n} iterations" for n in counts], colours=COLOURS
-        )
+        return grid(pictures, columns=columns, rows=[f"{n} iterations" for n in counts])
 
 
 def smoothing(

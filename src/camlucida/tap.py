@@ -96,11 +96,6 @@ def tap(
         ModelError: for inputs that do not fit the model.
     """
     check_inputs(unwrap(model), inputs)
-    if isinstance(unwrap(model), torch.jit.ScriptModule):
-        raise LayerError(
-            "the model is a TorchScript module, whose layers cannot be observed; "
-            "explain the original nn.Module"
-        )
     chosen = resolve_all(model, layers)
     wanted = as_target(target)
     if differentiable:
@@ -181,6 +176,7 @@ class _Kept:
         differentiable: bool,
         grid: GridRule | Mapping[str, GridRule] | None,
     ) -> None:
+        self.images = int(inputs.shape[0])
         self.size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         self.gradients = gradients
         self.differentiable = differentiable
@@ -189,6 +185,11 @@ class _Kept:
         self.readers: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def keep(self, name: str, output: Tensor) -> Tensor:
+        if output.shape[:1] != (self.images,):
+            raise LayerError(
+                f"layer {name!r} returns shape {tuple(output.shape)} for {self.images} images (windowed "
+                "attention folds its windows into the batch); choose the block around it"
+            )
         rule = self.grid.get(name) if isinstance(self.grid, Mapping) else self.grid
         if name == INPUT:
             rule = Grid()
@@ -289,7 +290,10 @@ def _hooks(
             ran.add(name)
             tensor = _layer_tensor(name, module, output)
             edited = edit(name, tensor)
-            return edited if isinstance(output, Tensor) else type(output)([edited, *output[1:]])
+            if isinstance(output, Tensor):
+                return edited
+            items = [edited, *output[1:]]
+            return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
         return hook
 
@@ -308,7 +312,8 @@ def _hooks(
             if module is None:
                 raise TargetError("a target cannot stop at the input; name a layer of the model")
             handles.append(module.register_forward_hook(stop))
-        yield edit(INPUT, inputs) if INPUT in layers else inputs
+        # A copy: some models write to their input.
+        yield edit(INPUT, inputs) if INPUT in layers else inputs.clone()
     finally:
         for handle in handles:
             handle.remove()

@@ -56,6 +56,27 @@ class Target:
         }
         return replace(self, **chosen) if chosen else self  # type: ignore[type-var]
 
+    def for_images(self, images: int) -> Self:
+        """This target with its lists turned into tensors, checked against the number of images.
+
+        Raises:
+            TargetError: when a list is not as long as there are images.
+        """
+        changed: dict[str, Tensor] = {}
+        for name in self.per_image:
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                if any(isinstance(item, str) for item in value):
+                    continue
+                value = changed[name] = torch.as_tensor(value)
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) != images:
+                plural = name if name.endswith("s") else f"{name}s"
+                raise TargetError(
+                    f"{len(value)} {plural} were given for {images} images; pass one per image, or one "
+                    "for all"
+                )
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+
     def resolve(self, lookup: Callable[[str], int]) -> Self:  # noqa: ARG002
         """This target with class names turned into indices by ``lookup``."""
         return self
@@ -470,11 +491,11 @@ class HalfSquaredDistance(Target):
     reference: Tensor
     layer: Layer | None = None
 
-    def take(self, index: Tensor) -> Self:
-        """One reference for all images stays as it is."""
-        if self.reference.ndim in (2, 4) and self.reference.shape[0] > 1:
-            return replace(self, reference=self.reference[index.to(self.reference.device)])
-        return self
+    @property
+    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The reference, where each image has its own."""
+        own = self.reference.ndim in (2, 4) and self.reference.shape[0] > 1
+        return ("reference",) if own else ()
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """Outputs ``(N, ...)`` to ``(N,)``, at least 0."""

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, Required, TypedDict, Unpack
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    Required,
+    TypedDict,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 from torch import Tensor, nn
 
+from camlucida.errors import MethodError
 from camlucida.layers import INPUT, GridRule, Layers, default_layer
 from camlucida.maps import Steps
 from camlucida.preprocess import Preprocess
@@ -55,6 +66,7 @@ class RawMap:
         connected: per layer, whether the target depends on it.
         notes: remarks on single images, ``{position: remarks}``.
         details: anything else that the method has to tell, one entry per image along the first dimension.
+        by_steps: ``fused`` follows from ``layers`` by the steps, so that other steps fuse them otherwise.
     """
 
     layers: dict[str, Tensor]
@@ -67,6 +79,7 @@ class RawMap:
     connected: dict[str, bool] = field(default_factory=dict)
     notes: dict[int, list[str]] = field(default_factory=dict)
     details: dict[str, Tensor] = field(default_factory=dict)
+    by_steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,19 @@ class Method:
     A method of your own derives from this (or from :class:`GradientCAM`), and is made known with
     :func:`camlucida.methods.register`.
     """
+
+    def __post_init__(self) -> None:
+        """Check every option that is one of a few words.
+
+        Raises:
+            MethodError: naming the option, its value and the words.
+        """
+        for name, annotation in get_type_hints(type(self)).items():
+            if get_origin(annotation) is Literal and getattr(self, name) not in get_args(
+                annotation
+            ):
+                known = ", ".join(map(repr, get_args(annotation)))
+                raise MethodError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @property
     def steps(self) -> Steps:
@@ -175,4 +201,5 @@ def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> R
         dead_channels=dead,
         channels={name: a.shape[1] for name, a in tapped.activations.items()},
         connected=tapped.connected,
+        by_steps=True,
     )

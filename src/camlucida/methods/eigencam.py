@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import MethodError
 from camlucida.layers import Layers
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.registry import register
@@ -26,7 +25,6 @@ Sign = Literal["auto", "none"]
     needs="a layer",
     discriminative=False,
     passes="1 forward",
-    remark="the same map for every class",
 )
 @dataclass(frozen=True)
 class EigenCAM(Method):
@@ -43,11 +41,6 @@ class EigenCAM(Method):
 
     center: bool = True
     sign: Sign = "auto"
-
-    def __post_init__(self) -> None:
-        """Check the sign rule."""
-        if self.sign not in get_args(Sign):
-            raise MethodError(f"sign must be 'auto' or 'none', got {self.sign!r}")
 
     def run(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Unpack, get_args
+from dataclasses import dataclass
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ Loss = Literal["target", "raise", "absolute"]
 ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_max", "l2"]
 InputSpace = Literal["input", "pixel"]
 EarlyStop = Literal["sample", "batch_mean"]
+Precision = Literal["full", "bf16"]
 Preset = Literal["paper", "reference_code"]
 
 KERNEL, SIGMA = 49, 7.7
@@ -225,7 +226,8 @@ class FAME(Method):
             stays in single precision.
         snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
             ``"map@75"`` and, before the blur, ``"movement@75"``.
-        preset: ``"reference_code"`` sets the authors' code: minmax with 1e-8 in its denominators.
+        preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``.
+        eps: added to the denominators of the scaling before and after the blur; 0 by default.
     """
 
     iterations: int | Literal["auto"] = 500
@@ -240,26 +242,17 @@ class FAME(Method):
     input_space: InputSpace = "input"
     clamp: bool = False
     tolerance: float = 1e-3
-    precision: Literal["full", "bf16"] = "full"
+    precision: Precision = "full"
     snapshots: tuple[int, ...] = ()
     preset: Preset = "paper"
-    eps: float = field(default=0.0, repr=False)
+    eps: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the options; apply the preset."""
         if self.preset == "reference_code":
             object.__setattr__(self, "normalise", "minmax")
             object.__setattr__(self, "eps", 1e-8)
-        for name, value, known in (
-            ("loss", self.loss, get_args(Loss)),
-            ("channel_reduction", self.channel_reduction, get_args(ChannelReduction)),
-            ("input_space", self.input_space, get_args(InputSpace)),
-            ("early_stop", self.early_stop, get_args(EarlyStop)),
-            ("precision", self.precision, ("full", "bf16")),
-            ("preset", self.preset, get_args(Preset)),
-        ):
-            if value not in known:
-                raise MethodError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        super().__post_init__()
         if self.iterations != "auto" and (
             not isinstance(self.iterations, int) or self.iterations < 1
         ):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camlucida.borrow import borrowed, check_inputs
-from camlucida.errors import MethodError
 from camlucida.layers import Layers
 from camlucida.maps import Steps, normalise, resize
 from camlucida.methods.base import Context, Method, RawMap
@@ -44,11 +43,6 @@ class FullGrad(Method):
     """
 
     scale: Scale = "channel"
-
-    def __post_init__(self) -> None:
-        """Check the scale."""
-        if self.scale not in get_args(Scale):
-            raise MethodError(f"scale must be 'channel' or 'sample', got {self.scale!r}")
 
     @property
     def steps(self) -> Steps:
@@ -145,23 +139,23 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
         check_inputs(module, inputs)
         x = inputs.detach().clone().requires_grad_()
         with _BiasRecorder() as recorder:
-            outputs = first_tensor(module(x))
+            outputs = first_tensor(module(x.clone()))
         with torch.autocast(inputs.device.type, enabled=False):
             target = target.pin(outputs.detach())
             values = evaluate(target, outputs, inputs.shape[0])
             gradients: list[Tensor | None] = [None] * (1 + len(recorder.biases))
             if values.requires_grad:
-                leaves = [x, *(z for z, _ in recorder.biases)]
+                leaves = [x, *(z for z, *_ in recorder.biases)]
                 gradients = list(torch.autograd.grad(values.sum(), leaves, allow_unused=True))
         with torch.no_grad():
             gradient = gradients[0]
             input_term = torch.zeros_like(x) if gradient is None else x * gradient
             spatial, other = [], torch.zeros_like(values)
-            for (_, bias), g in zip(recorder.biases, gradients[1:], strict=True):
+            for (_, bias, is_map), g in zip(recorder.biases, gradients[1:], strict=True):
                 if g is None:
                     continue
                 term = bias * g
-                if term.ndim == 4:
+                if is_map:
                     spatial.append(term.float() if term.dtype != torch.float64 else term)
                 else:
                     other = other + term.flatten(1).sum(1)
@@ -179,7 +173,7 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
 
 
 class _BiasRecorder(TorchFunctionMode):
-    """Sees every function that adds a bias, and keeps its output and the bias, shaped to multiply.
+    """Sees every function that adds a bias; keeps its output, the bias shaped to multiply, and if it is a map.
 
     Functions rather than modules are watched: a norm that ends in its own activation, a functional call and
     a module that runs twice all count as what they are.
@@ -187,7 +181,7 @@ class _BiasRecorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.biases: list[tuple[Tensor, Tensor]] = []
+        self.biases: list[tuple[Tensor, Tensor, bool]] = []
 
     def __torch_function__(
         self,
@@ -208,13 +202,13 @@ class _BiasRecorder(TorchFunctionMode):
             elif name == "batch_norm":
                 bias = _norm_bias(*args, **kwargs)
             if bias is not None:
-                return self._keep(output, bias, channel_last=name == "linear")
+                return self._keep(output, bias, spatial=name != "linear")
         return output
 
-    def _keep(self, output: Tensor, bias: Tensor, *, channel_last: bool) -> Tensor:
+    def _keep(self, output: Tensor, bias: Tensor, *, spatial: bool) -> Tensor:
         shape = [1] * output.ndim
-        shape[-1 if channel_last else 1] = -1
-        self.biases.append((output, bias.detach().view(shape)))
+        shape[1 if spatial else -1] = -1
+        self.biases.append((output, bias.detach().view(shape), spatial and output.ndim == 4))
         # An in-place operation behind the layer must not write to what is kept.
         return output.clone()
 
@@ -227,8 +221,8 @@ class _BiasRecorder(TorchFunctionMode):
             return output
         kept = output.detach()
         # The derivative is 0 at the bounds: all of the output there is offset.
-        offset = low * (kept <= low) + high * (kept >= high)
-        self.biases.append((output, offset.to(kept.dtype)))
+        offset = torch.where((kept <= low) | (kept >= high), kept, 0)
+        self.biases.append((output, offset, output.ndim == 4))
         return output.clone()
 
 

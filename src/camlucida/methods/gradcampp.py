@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.borrow import borrowed
 from camlucida.errors import MethodError
-from camlucida.layers import Layers
+from camlucida.layers import Grid, Layers
 from camlucida.maps import rectify
 from camlucida.methods.base import Context, GradientCAM, Progress, RawMap, assemble
 from camlucida.methods.registry import register
@@ -57,11 +58,6 @@ class GradCAMpp(GradientCAM):
     eps: float = 0.0
     max_entries: int = 4096
 
-    def __post_init__(self) -> None:
-        """Check the form."""
-        if self.form not in get_args(Form):
-            raise MethodError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
-
     def alpha(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The weights alpha of the exp form, ``(N, K, h, w)``; a zero denominator gives 0."""
         mass = activation.sum(dim=(2, 3), keepdim=True)
@@ -98,6 +94,12 @@ class GradCAMpp(GradientCAM):
             return super().run(model, inputs, target, layers, **context)
         with borrowed(model, inputs) as module:
             grid, progress = context.get("grid"), context.get("progress")
+            rules = grid.values() if isinstance(grid, Mapping) else [grid or Grid()]
+            if not all(isinstance(rule, Grid) for rule in rules):
+                raise MethodError(
+                    "gradcam++ form='true' differentiates single entries of the map and needs a Grid, not a "
+                    "function from the layer's output"
+                )
             tapped = tap(module, inputs, layers, target, differentiable=True, grid=grid)
             alphas = {
                 id(activation): self._true_alpha(activation, tapped.gradients[name], progress)

@@ -40,13 +40,6 @@ class InputGradient(Method):
 
     reduction: Reduction = "abs_sum"
 
-    def __post_init__(self) -> None:
-        """Check the reduction."""
-        if self.reduction not in _REDUCTIONS:
-            raise MethodError(
-                f"reduction must be one of {', '.join(_REDUCTIONS)}, got {self.reduction!r}"
-            )
-
     @property
     def steps(self) -> Steps:
         """Signed reductions are rectified, absolute ones need no rectifying."""

@@ -1,0 +1,100 @@
+"""The command line: ``camlucida COMMAND``, one file per command.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from camlucida.cli.cells import cells
+from camlucida.cli.console import complain
+from camlucida.cli.demo import demo
+from camlucida.cli.explain import explain
+from camlucida.cli.layers import layers
+from camlucida.cli.methods import methods
+from camlucida.cli.version import version
+from camlucida.errors import CamlucidaError
+
+app = typer.Typer(
+    name="camlucida",
+    help="Visual explanations of image models that you can trust.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (explain, demo, methods, layers, cells, version):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if show_version:
+        version()
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows ``camlucida``; by default the process's own arguments.
+
+    Returns:
+        The exit code: 0 when all went well; 2 when the arguments are wrong or a photo failed; 130
+        after Ctrl-C; 1 for a fault that nobody foresaw. Whatever goes wrong is one line on stderr;
+        with ``CAMLUCIDA_DEBUG=1`` the traceback follows.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # names that the terminal cannot show
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module="camlucida")
+        warnings.showwarning = lambda message, *_args, **_options: complain(f"note: {message}")
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        given = None if arguments is None else list(arguments)
+        code = app(args=given, prog_name="camlucida", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except SystemExit as error:  # a closed pipe: `camlucida methods | head`
+        return error.code if isinstance(error.code, int) else 1
+    except CamlucidaError as error:
+        return _refuse(str(error), 2)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
+            return _refuse(f"{error.format_message()} (camlucida --help shows what there is)", 2)
+        name = type(error).__name__
+        if name == "OutOfMemoryError":  # torch's, which is not imported here
+            return _refuse("the device has not enough memory; try a smaller --batch-size", 1)
+        return _refuse(f"unexpected {name}: {error} (CAMLUCIDA_DEBUG=1 shows the traceback)", 1)
+    code = code if isinstance(code, int) else 0
+    if code == 130:
+        complain("stopped")
+    return code
+
+
+def _refuse(text: str, code: int) -> int:
+    complain(text)
+    if os.environ.get("CAMLUCIDA_DEBUG", "0") not in {"", "0"}:
+        traceback.print_exc()
+    return code

@@ -1,0 +1,145 @@
+"""``camlucida cells``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.writing import out_folder, write
+from camlucida.plain import to_json
+
+if TYPE_CHECKING:
+    from camlucida.cells import CellAnalysis
+
+
+def cells(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The layer. (default: the model's last feature map)"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="As for camlucida explain.")
+    ] = "embedded",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(metavar="N", help="FAME steps per cell.")] = 75,
+    depth: Annotated[
+        bool,
+        typer.Option("--depth", help="A few cells of every resolution instead: the depth curve."),
+    ] = False,
+    most: Annotated[
+        int, typer.Option(metavar="N", help="With --depth: cells per layer, spread evenly.")
+    ] = 16,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Cells at a time.")] = 49,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path(
+        "camlucida-out"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Does a cell of a feature map look at the patch under it? One FAME map per cell.
+
+    Class activation maps are enlarged as if it did. Written are the tiled picture with the patches framed
+    in white, the maps (.npz) and the numbers (.json): how much of a cell's attribution lies on its patch, how
+    far away and how wide the rest is, and the receptive field.
+    """
+    from camlucida.cells import analyse_cells, depth_curve, depth_figure
+    from camlucida.layers import default_layer
+    from camlucida.methods import FAME
+    from camlucida.models import load_model
+
+    loaded = load_model(model, architecture=architecture, device=device)
+    fame = FAME(iterations=iterations)
+    with out_folder(out), progress_bar() as bar:
+        task = bar.add_task("layers" if depth else "cells", total=None)
+
+        def progress(done: float, total: float) -> None:
+            bar.update(task, completed=int(done), total=int(total))
+
+        source = str(photo)
+        if depth:
+            found = depth_curve(
+                loaded,
+                source,
+                None if layer is None else layer.split(","),
+                method=fame,
+                most=most,
+                progress=progress,
+            )
+            stem = f"{photo.stem}.depth"
+            figure = depth_figure(found)
+        else:
+            if layer is None:
+                from camlucida.explain import prepare
+
+                module, inputs, _, _ = prepare(loaded, source)
+                layer = default_layer(module, inputs)
+            found = [
+                analyse_cells(
+                    loaded, source, layer, method=fame, batch_size=batch_size, progress=progress
+                )
+            ]
+            stem = f"{photo.stem}.cells"
+            figure = found[0].figure()
+        document = {
+            "photo": source,
+            "model": loaded.name,
+            "layers": [a.to_dict() for a in found],
+        }
+        files = [
+            write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130)),
+            write(out / f"{stem}.npz", lambda p: _save_maps(p, found)),
+            write(
+                out / f"{stem}.json", lambda p: p.write_text(to_json(document), encoding="utf-8")
+            ),
+        ]
+    if as_json:
+        print_json(document)
+        return
+    _table([a.summary() for a in found])
+    for file in files:
+        console().print(shown(file), markup=False, soft_wrap=True)
+
+
+def _save_maps(path: Path, analyses: list[CellAnalysis]) -> None:
+    import numpy as np
+
+    arrays: dict[str, Any] = {a.layer: a.maps.numpy() for a in analyses}
+    np.savez_compressed(path, **arrays)
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    columns = (
+        "layer",
+        "cells",
+        "sees",
+        "on its patch",
+        "by chance",
+        "offset px",
+        "spread px",
+        "dead",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"layer", "sees"} else "right")
+    for row in rows:
+        table.add_row(
+            row["layer"],
+            "x".join(map(str, row["size"])),
+            row["receptive_field"] or "?",
+            f"{row['inside']:.1%}",
+            f"{row['chance']:.1%}",
+            f"{row['offset']:.1f}",
+            f"{row['rms_radius']:.1f}",
+            str(row["dead_cells"]),
+        )
+    console().print(table)

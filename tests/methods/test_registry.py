@@ -1,0 +1,119 @@
+"""The registry: names, options, targets, and methods from outside."""
+
+from dataclasses import dataclass, fields, is_dataclass
+
+import pytest
+import torch
+
+import camlucida
+from camlucida import CamlucidaError, LogitMargin, MethodError, Probability
+from camlucida.methods import GradCAM, GradientCAM, build, entry, entry_of, methods, register
+from camlucida.methods.registry import _REGISTRY
+from reference import networks
+
+EXPECTED = {
+    "cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "gradcam-ew", "layercam", "eigencam",
+    "fullgrad", "saliency", "inputxgradient", "integrated-gradients", "smoothgrad", "diffgradcam",
+    "diffgradcam++",
+}  # fmt: skip
+
+
+def test_every_method_is_there():
+    assert {row.name for row in methods()} >= EXPECTED
+
+
+@pytest.mark.parametrize("row", methods(), ids=lambda r: r.name)
+def test_rows_are_complete(row):
+    assert row.summary.endswith(".")
+    assert row.paper
+    assert row.equation
+    assert row.passes
+    assert 1990 < row.year < 2100
+    assert is_dataclass(row.method)
+    assert row.method.__dataclass_params__.frozen
+    assert set(row.options) == {f.name for f in fields(row.method)}
+    documented = row.method.__doc__
+    for option in row.options:
+        assert any(f"{option}:" in (base.__doc__ or "") for base in row.method.__mro__), (
+            f"{option} is not documented in {documented}"
+        )
+
+
+@pytest.mark.parametrize("name", ["GradCAM++", "gradcam++", "GRADCAM++"])
+def test_case_does_not_matter(name):
+    assert entry(name).name == "gradcam++"
+
+
+def test_spaces_and_underscores_do_not_matter():
+    assert entry("integrated_gradients") is entry("Integrated Gradients")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("gradcm", "gradcam"), ("layer-cam", "layercam"), ("fulgrad", "fullgrad")]
+)
+def test_unknown_name_suggests(name, near):
+    with pytest.raises(MethodError, match=rf"nearest: .*\b{near}"):
+        build(name)
+
+
+def test_unknown_option_suggests():
+    with pytest.raises(MethodError, match="did you mean 'form'"):
+        build("gradcam++", forms="true")
+    with pytest.raises(MethodError, match="none"):
+        build("hirescam", relu=True)
+    with pytest.raises(MethodError, match="aggregator"):
+        build("diffgradcam", agregator="max")
+
+
+def test_invalid_value_names_the_method():
+    with pytest.raises(MethodError, match=r"gradcam\+\+: form"):
+        build("gradcam++", form="quick")
+    with pytest.raises(CamlucidaError, match="aggregator"):
+        build("diffgradcam", aggregator="median")
+
+
+def test_xgradcam_norm_is_checked():
+    with pytest.raises(MethodError, match="norm"):
+        build("xgradcam", norm="l2")
+
+
+def test_diffgradcam_takes_margins_and_classes_only():
+    _, target = build("diffgradcam", [1, 2], aggregator="max")
+    assert target.aggregator == "max"
+    assert target.classes == [1, 2]
+    own = LogitMargin(3, aggregator="lse")
+    assert build("diffgradcam", own)[1] is own
+    with pytest.raises(MethodError, match="LogitMargin"):
+        build("diffgradcam", Probability(1))
+    with pytest.raises(MethodError, match="LogitMargin"):
+        build("diffgradcam", lambda z: z[:, 0])
+    with pytest.raises(MethodError, match="aggregator"):
+        build("diffgradcam", own, aggregator="max")
+
+
+def test_a_method_from_outside():
+    @register("test-outside", paper="nobody", year=2026, equation="1")
+    @dataclass(frozen=True)
+    class Outside(GradientCAM):
+        """Sum of the activation times a factor.
+
+        Attributes:
+            factor: multiplies.
+        """
+
+        factor: float = 2.0
+
+        def combine(self, activation, gradient):  # noqa: ARG002
+            return self.factor * activation.sum(1)
+
+    try:
+        model, x = networks.build(), networks.images(2, 3, (5, 6))
+        found = camlucida.explain(model, x, method="test-outside", layers="features", factor=3.0)
+        expected = 3 * model.features(x).sum(1).detach()
+        torch.testing.assert_close(found.signed, expected)
+        assert entry_of(Outside()).name == "test-outside"
+        with pytest.raises(MethodError, match="taken"):
+            register("gradcam", paper="x", year=2026, equation="1")(Outside)
+    finally:
+        _REGISTRY.pop("test-outside", None)
+    assert entry("gradcam").method is GradCAM

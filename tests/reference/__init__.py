@@ -1,0 +1,1 @@
+"""Slow, obvious re-implementations straight from the formulas of the specification."""

@@ -1,0 +1,340 @@
+"""What a user holds: indexing, words, pictures and files that say what they show."""
+
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from camlucida import CamlucidaError, CosineSimilarity, Preprocess, explain
+from camlucida.explanation import Diagnostics
+from reference import networks
+
+SIZE = (12, 16)
+X = networks.images(3, 3, SIZE)
+
+
+def model():
+    return networks.build(size=SIZE, signed=False, m=4)
+
+
+@pytest.fixture
+def found():
+    return explain(model(), X, layers="features", target=[0, 1, 2], class_names=list("abcd"))
+
+
+def strict(text):
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# ------------------------------------------------------------------------------------------- indexing
+
+
+def test_index(found):
+    assert len(found) == 3
+    for n, one in enumerate(found):
+        assert len(one) == 1
+        assert torch.equal(one.maps[0], found.maps[n])
+        assert torch.equal(one.layer_maps["features"][0], found.layer_maps["features"][n])
+        assert one.target.classes.tolist() == [n]
+        assert one.explained == (found.explained[n],)
+        assert one.diagnostics == (found.diagnostics[n],)
+        assert one.overlay().tobytes() == found.overlay(n).tobytes()
+    assert torch.equal(found[-1].maps, found[2].maps)
+    for outside in (3, -4):
+        with pytest.raises(IndexError):
+            found[outside]
+
+
+def test_index_of_an_embedding():
+    e = explain(
+        model(), X, layers="features",
+        target=CosineSimilarity(torch.arange(12.0, dtype=torch.float64).view(3, 4)),
+    )  # fmt: skip
+    assert e[1].target.reference.tolist() == [[4, 5, 6, 7]]
+
+
+def test_explained(found):
+    for n, letter in enumerate("abc"):
+        assert found.explained[n] == f"{letter}, Logit {found.target_values[n].item():.3g}"
+    free = explain(model(), X, layers="features", target=lambda z: z[:, 0])
+    assert free.explained[0].startswith("Custom ")
+
+
+# ----------------------------------------------------------------------------------------- diagnostics
+
+
+def diagnostics(**changed):
+    healthy = {
+        "raw_min": -1.0, "raw_max": 2.0, "all_negative": False, "constant": False, "finite": True,
+        "dead_channels": {"l": (0, 4)}, "disconnected": (), "saturated": False,
+    }  # fmt: skip
+    return Diagnostics(**{**healthy, **changed}).messages
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"all_negative": True, "raw_max": -0.5}, "every value is negative (-1 to -0.5)"),
+        ({"constant": True, "raw_max": 0.0}, "constant (0)"),
+        ({"finite": False}, "NaN or infinite"),
+        ({"disconnected": ("l",)}, "does not depend on layer 'l'"),
+        ({"dead_channels": {"l": (4, 4)}}, "all 4 channels of layer 'l'"),
+        ({"notes": ("look here",)}, "look here"),
+    ],
+)
+def test_messages(changed, words):
+    assert diagnostics() == ()
+    (message,) = diagnostics(**changed)
+    assert words in message
+
+
+def test_no_message_is_said_twice():
+    messages = diagnostics(disconnected=("l",), constant=True, raw_min=0.0, raw_max=0.0)
+    assert len(messages) == 1
+
+
+# --------------------------------------------------------------------------------------------- pictures
+
+
+def test_figure(found):
+    figure = found.figure()
+    pictures = [axis for axis in figure.axes if axis.images]
+    assert len(pictures) >= 2 * 3
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_repr_png(found):
+    picture = Image.open(io.BytesIO(found._repr_png_()))
+    assert picture.format == "PNG"
+    assert min(picture.size) > 100
+
+
+def test_overlay_is_the_size_of_the_photo_and_bright_where_the_map_is():
+    bright = torch.zeros(1, 3, *SIZE, dtype=torch.float64)
+    e = explain(model(), bright, layers="features", target=0)
+    maps = torch.zeros(1, *SIZE, dtype=torch.float64)
+    maps[0, 2, 13] = 1
+    from dataclasses import replace
+
+    overlay = np.asarray(replace(e, maps=maps).overlay(), dtype=int).sum(2)
+    assert overlay.shape == SIZE
+    assert np.unravel_index(overlay.argmax(), SIZE) == (2, 13)
+
+
+# The crop of the model is the middle of the photo; the map's bright cell must land there.
+
+
+def cell_explanation(photo_size, preprocess):
+    """An explanation of a photo whose map is one bright cell, top right but one."""
+    from dataclasses import replace
+
+    picture = Image.fromarray(np.full((*photo_size, 3), 90, np.uint8))
+    m = networks.build(size=preprocess.size, signed=False).float()
+    e = explain(m, picture, layers="features", target=0, preprocess=preprocess)
+    maps = torch.zeros(1, *preprocess.size)
+    height, width = preprocess.size
+    maps[0, : height // 4, 3 * width // 4 :] = 1
+    return replace(e, maps=maps)
+
+
+def centre_of_brightness(picture, background):
+    array = np.asarray(picture, dtype=float).sum(2)
+    lit = array > background
+    rows, columns = np.nonzero(lit)
+    return rows.mean() + 0.5, columns.mean() + 0.5, lit
+
+
+@pytest.mark.parametrize(
+    ("photo", "preprocess", "box"),
+    [
+        ((200, 300), Preprocess((16, 16), resize=20), (50 + 20, 20, 250 - 20, 180)),
+        ((300, 200), Preprocess((16, 16), resize=16), (0, 50, 200, 250)),
+        ((200, 300), Preprocess((16, 24), resize=(16, 24), crop=False), (0, 0, 300, 200)),
+        ((160, 160), Preprocess((16, 24), resize=16), (-40, 0, 200, 160)),
+    ],
+)
+def test_the_map_lands_where_the_model_looked(photo, preprocess, box):
+    e = cell_explanation(photo, preprocess)
+    left, top, right, bottom = box
+    assert preprocess.crop_box(photo[1], photo[0]) == pytest.approx(box, abs=1)
+    overlay = e.overlay()
+    assert overlay.size == (photo[1], photo[0])
+    row, column, lit = centre_of_brightness(overlay, 250)
+    # The patch covers the upper quarter and the right quarter of the crop, cut at the photo's edge.
+    patch_left, patch_right = left + 0.75 * (right - left), min(right, photo[1])
+    assert row == pytest.approx(top + (bottom - top) / 8, abs=2)
+    assert column == pytest.approx((patch_left + patch_right) / 2, abs=2)
+    assert not lit[:, : int(patch_left) - 8].any()
+    # Outside of the crop the photo is darkened, and nothing is painted there.
+    array = np.asarray(overlay, dtype=int)
+    if left > 2:
+        assert (array[:, : int(left) - 1] == array[0, 0]).all()
+        assert array[0, 0].max() < 60
+
+
+def test_overlay_of_the_part_the_model_saw():
+    e = cell_explanation((200, 300), Preprocess((16, 16), resize=20))
+    part = e.overlay(whole=False)
+    assert part.size == pytest.approx((160, 160), abs=1)
+    row, column, _ = centre_of_brightness(part, 250)
+    assert row == pytest.approx(20, abs=2)
+    assert column == pytest.approx(140, abs=2)
+
+
+def test_tensors_are_drawn_with_the_normalisation_undone():
+    preprocess = Preprocess((12, 16), resize=None, crop=False)
+    pixels = torch.rand(3, 12, 16)
+    m = model().float()
+    e = explain(m, preprocess.normalise(pixels), layers="features", preprocess=preprocess)
+    array = np.asarray(e.views[0].picture, dtype=float) / 255
+    assert np.abs(array - pixels.permute(1, 2, 0).numpy()).max() < 1 / 255
+    assert e.views[0].box == (0, 0, 16, 12)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("value", [None, 0.5, -4.0])
+def test_any_tensor_can_be_drawn(channels, value):
+    m = networks.build(size=SIZE, channels=channels, signed=False)
+    x = networks.images(1, channels, SIZE) if value is None else torch.full(
+        (1, channels, *SIZE), value, dtype=torch.float64
+    )  # fmt: skip
+    assert explain(m, x, layers="features").overlay().size == (16, 12)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_save_npz(found, tmp_path):
+    path = found.save(tmp_path / "deep" / "maps.npz")
+    stored = np.load(path)
+    assert set(stored) == {"maps", "raw", "signed", "target_values", "layer:features"}
+    assert np.array_equal(stored["maps"], found.maps.numpy())
+    assert np.array_equal(stored["signed"], found.signed.numpy())
+    assert np.array_equal(stored["raw"], found.raw.numpy())
+    assert np.array_equal(stored["target_values"], found.target_values.numpy())
+
+
+def test_save_json(found, tmp_path):
+    record = strict(found.save(tmp_path / "record.json").read_text())
+    assert record["label"] == "gradcam"
+    assert record["layers"] == ["features"]
+    assert len(record["images"]) == 3
+    for n, image in enumerate(record["images"]):
+        assert image["target"]["classes"] == [n]
+        assert image["target_value"] == pytest.approx(found.target_values[n].item())
+        assert image["explained"] == found.explained[n]
+        assert len(image["predictions"]) == 4
+        assert image["diagnostics"]["raw_max"] == pytest.approx(found.signed[n].max().item())
+    provenance = record["provenance"]
+    assert provenance["method"] == "GradCAM"
+    assert provenance["steps"]["normalise"] == "minmax"
+    assert provenance["seed"] == 0
+    assert len(provenance["weights_sha256"]) == 64
+
+
+def test_record_of_a_broken_map_is_json_too(tmp_path):
+    x = X.clone()
+    x[0, 0, 0, 0] = torch.nan
+    m = networks.Split(nn.Identity(), model().head)
+    m.head[1] = nn.Linear(3, 4).double()
+    e = explain(m, x, layers="features", target=0)
+    assert not e.diagnostics[0].finite
+    record = strict(e.save(tmp_path / "record.json").read_text())
+    assert record["images"][0]["messages"]
+    assert record["images"][1]["messages"] == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_save_picture(found, tmp_path, suffix):
+    path = found.save(tmp_path / f"figure.{suffix}")
+    assert Image.open(path).width > 200
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_save_vector(found, tmp_path, suffix):
+    assert found.save(tmp_path / f"figure.{suffix}").stat().st_size > 1000
+
+
+def test_save_folder(tmp_path):
+    photos = []
+    for name in ("one", "two"):
+        photos.append(tmp_path / f"{name}.png")
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photos[-1])
+    e = explain(
+        model().float(), photos, layers="features", preprocess=Preprocess(SIZE, SIZE, crop=False)
+    )
+    folder = e.save(tmp_path / "out")
+    assert {p.name for p in folder.iterdir()} == {
+        "one.png", "two.png", "maps.npz", "record.json", "figure.png",
+    }  # fmt: skip
+    assert Image.open(folder / "two.png").size == (30, 20)
+    record = strict((folder / "record.json").read_text())
+    assert [i["source"] for i in record["images"]] == [str(p) for p in photos]
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path):
+    photos = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        photos.append(tmp_path / folder / "photo.png")
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photos[-1])
+    e = explain(
+        model().float(), photos, layers="features", preprocess=Preprocess(SIZE, SIZE, crop=False)
+    )
+    folder = e.save(tmp_path / "out")
+    pictures = [p for p in folder.iterdir() if p.suffix == ".png" and p.name != "figure.png"]
+    assert len(pictures) == 2
+
+
+def test_a_photo_called_figure_is_not_overwritten(tmp_path):
+    path = tmp_path / "figure.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path)
+    e = explain(
+        model().float(), path, layers="features", preprocess=Preprocess(SIZE, SIZE, crop=False)
+    )
+    folder = e.save(tmp_path / "out")
+    sizes = {Image.open(p).size for p in folder.iterdir() if p.suffix == ".png"}
+    assert (30, 20) in sizes
+    assert len(sizes) == 2
+
+
+def test_save_unknown_suffix(found, tmp_path):
+    with pytest.raises(CamlucidaError, match=r"\.npz"):
+        found.save(tmp_path / "maps.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pickle(found):
+    again = pickle.loads(pickle.dumps(found.provenance))  # noqa: S301
+    assert again.to_dict() == found.provenance.to_dict()
+
+
+# ------------------------------------------------------------------------------------------- comparison
+
+
+def test_comparison(tmp_path):
+    both = explain(model(), X, method=["gradcam", "gradcam++"], layers="features")
+    figure = both.figure()
+    assert len([axis for axis in figure.axes if axis.images]) >= 3 * 3
+    titles = [axis.get_title() for axis in figure.axes]
+    for title in ("photo", "gradcam", "gradcam++"):
+        assert title in titles
+    folder = both.save(tmp_path / "both")
+    assert {p.name for p in folder.iterdir()} == {"gradcam", "gradcam++", "comparison.png"}
+    assert (folder / "gradcam" / "maps.npz").exists()
+    both.save(tmp_path / "grid.png")
+    with pytest.raises(CamlucidaError):
+        both.save(tmp_path / "grid.npz")
+    assert Image.open(io.BytesIO(both._repr_png_())).format == "PNG"
