@@ -199,6 +199,61 @@ def test_a_buffer_that_was_empty_is_empty_again():
     assert model.cache is None
 
 
+class Writes(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", scale)
+
+    def forward(self, x):
+        self.scale.copy_(x.detach().amax((0, 2, 3)))
+        return x
+
+
+class Reads(Writes):
+    def forward(self, x):
+        return x / self.scale.view(1, -1, 1, 1)
+
+
+def test_two_modules_may_share_a_buffer():
+    """What one writes the other reads, inside as outside."""
+    scale = torch.ones(3)
+    model = nn.Sequential(
+        Writes(scale), nn.Conv2d(3, 3, 3), Reads(scale), nn.Flatten(), nn.Linear(72, 2)
+    )
+    outputs = tap(model, 7 * X, "1").outputs
+    assert torch.equal(scale, torch.ones(3))
+    torch.testing.assert_close(outputs, model(7 * X).detach())
+
+
+class CountingNorm(nn.BatchNorm2d):
+    """A norm with a buffer of its own."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+class AdaptingNorm(nn.BatchNorm2d):
+    """A norm that updates its statistics in evaluation mode too (test-time adaptation)."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=True
+        )
+
+
+@pytest.mark.parametrize("norm", [CountingNorm, AdaptingNorm])
+def test_a_norm_that_writes_in_evaluation_mode(norm):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.Flatten(), nn.Linear(96, 2)).eval()
+    before = snapshot(model)
+    tap(model, X, "0")
+    assert differences(before, snapshot(model)) == []
+
+
 def test_nan_in_a_buffer_is_no_change():
     model = nasty()
     model.last.fill_(torch.nan)

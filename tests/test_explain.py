@@ -255,6 +255,17 @@ def test_steps_of_ones_own_also_say_how_layers_are_fused():
     torch.testing.assert_close(found.maps, expected)
 
 
+def test_signed_preset_keeps_the_signs_of_several_layers():
+    """``.signed`` is before rectifying and ``.raw`` is rectified only where the steps rectify."""
+    m = halving()
+    found = explain(m, X, layers=["first", "second"], target=1, steps="signed")
+    expected = camlucida.maps.fuse(found.layer_maps, SIZE)
+    torch.testing.assert_close(found.maps, expected)
+    assert expected.min() < 0
+    torch.testing.assert_close(found.signed, expected)
+    torch.testing.assert_close(found.raw, expected)
+
+
 def test_several_layers():
     m = halving()
     found = explain(m, X, method=LayerCAM(), layers=["first", m.second])

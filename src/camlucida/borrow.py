@@ -14,6 +14,10 @@ from camlucida.errors import ModelError
 _BORROWED: ContextVar[frozenset[int]] = ContextVar("camlucida_borrowed", default=frozenset())
 
 
+# Torch's own batch norms write to their statistics only while training; their subclasses may do anything.
+_QUIET = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm})
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside ``DataParallel``, ``DistributedDataParallel`` or ``torch.compile``."""
     while True:
@@ -101,11 +105,11 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             token = _BORROWED.set(_BORROWED.get() | {id(module)})
             stack.callback(_BORROWED.reset, token)
+            copies: dict[int, Tensor] = {}
             for child in module.modules():
-                # Batch norms write to their statistics only while training.
-                if not isinstance(child, nn.modules.batchnorm._NormBase):  # noqa: SLF001
+                if type(child) not in _QUIET:
                     stack.callback(_put_back, child._buffers, dict(child._buffers))  # noqa: SLF001
-                    _copy_all(child._buffers)  # noqa: SLF001
+                    _copy_all(child._buffers, copies)  # noqa: SLF001
                 if child.training:
                     stack.callback(setattr, child, "training", True)
                     child.training = False
@@ -122,11 +126,11 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
 _Buffers = dict[str, Tensor | None]
 
 
-def _copy_all(buffers: _Buffers) -> None:
-    """Have the forward pass write to copies, so that the buffers themselves stay untouched."""
+def _copy_all(buffers: _Buffers, copies: dict[int, Tensor]) -> None:
+    """Have the forward pass write to copies, one for each buffer, so that the buffers stay untouched."""
     for name, buffer in buffers.items():
         if buffer is not None:
-            buffers[name] = buffer.clone()
+            buffers[name] = copies.setdefault(id(buffer), buffer.clone())
 
 
 def _put_back(buffers: _Buffers, before: _Buffers) -> None:

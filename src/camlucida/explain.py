@@ -247,6 +247,7 @@ def _explain(
         if raw.by_steps and steps is not None:
             layers_clean = {name: torch.where(clean, m, 0) for name, m in raw.layers.items()}
             fused = used.fuse(layers_clean, size)
+            signed = fused if len(raw.layers) > 1 else signed
         else:
             fused = torch.where(clean, signed, 0)
         logits = raw.target.logits(raw.outputs)

@@ -338,7 +338,10 @@ def default_layer(model: nn.Module, inputs: Tensor) -> str:
         calls, result = _observe(module, probe)
         # Behind a head that is still zero nothing has a gradient; then look from its input.
         head = [c.input for c in calls if isinstance(c.module, nn.Linear) and c.input is not None]
-        for output in [first_tensor(result), *head[-1:]]:
+        outputs = [first_tensor(result), *head[-1:]]
+        if head and _is_blind(outputs[0], head[-1]):
+            del outputs[0]
+        for output in outputs:
             name = _last_map(calls, output)
             if name is not None:
                 _DEFAULTS[module] = name
@@ -347,6 +350,14 @@ def default_layer(model: nn.Module, inputs: Tensor) -> str:
         f"no module of {type(module).__name__} returns a feature map that its output depends on; pass "
         "layers= a name (`camlucida layers` lists what runs) or explain the input itself"
     )
+
+
+def _is_blind(output: Tensor, head: Tensor) -> bool:
+    """Whether the output has no gradient at all with respect to what went into its head."""
+    if not (output.requires_grad and head.requires_grad) or output is head:
+        return False
+    (gradient,) = torch.autograd.grad(output.sum(), head, retain_graph=True, allow_unused=True)
+    return gradient is not None and not gradient.any()
 
 
 def _last_map(calls: list[_Call], output: Tensor) -> str | None:

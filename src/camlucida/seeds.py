@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,22 +17,30 @@ class ImageGenerators:
 
     The numbers are drawn on the CPU and moved, so that they are the same on every device.
 
+    Images are looked at when the first number is drawn: methods that draw none pay nothing.
+
     Args:
-        generators: one CPU generator per image.
+        seed: the seed.
+        inputs: the images, ``(N, ...)``.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators = list(generators)
+    def __init__(self, seed: int, inputs: Tensor) -> None:
+        self._seed = seed
+        self._inputs = inputs
 
     @classmethod
     def of(cls, seed: Seed, inputs: Tensor) -> ImageGenerators:
         """Generators for the images ``(N, ...)`` from a seed, or from a number drawn from a generator."""
         if isinstance(seed, torch.Generator):
             seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
-        return cls([torch.Generator().manual_seed(_mix(seed, image)) for image in inputs])
+        return cls(seed, inputs)
+
+    @cached_property
+    def _generators(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(_mix(self._seed, image)) for image in self._inputs]
 
     def __len__(self) -> int:
-        return len(self._generators)
+        return len(self._inputs)
 
     def randn(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers ``(N, *shape)`` with the device and type of ``like``."""

@@ -187,7 +187,7 @@ def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> R
         }
         fused = method.steps.fuse(signed, size)
         dead = {
-            name: (activation == 0).flatten(2).all(-1).sum(-1)
+            name: (~activation.flatten(2).any(-1)).sum(-1)
             for name, activation in tapped.activations.items()
         }
     assert tapped.target is not None  # noqa: S101

@@ -50,6 +50,11 @@ class InputGradient(Method):
         """The input is explained."""
         return False
 
+    @property
+    def at_input(self) -> bool:
+        """Whether the gradient at the input itself is asked for, so that the first pass may give it."""
+        return True
+
     def attribute(
         self,
         gradient: Callable[[Tensor], Tensor],
@@ -78,13 +83,13 @@ class InputGradient(Method):
         """One tap at the input for each gradient that ``attribute`` asks for."""
         with borrowed(model, inputs) as module:
             # The class is the image's own, also where the gradient is taken elsewhere.
-            first = tap(module, inputs, INPUT, target)
+            first = tap(module, inputs, INPUT, target, gradients=self.at_input)
             pinned = first.target
             assert pinned is not None  # noqa: S101
             assert first.values is not None  # noqa: S101
 
             def gradient(at: Tensor) -> Tensor:
-                if at is inputs:
+                if at is inputs and self.at_input:
                     return first.gradients[INPUT]
                 return tap(module, at, INPUT, pinned).gradients[INPUT]
 
@@ -189,6 +194,11 @@ class IntegratedGradients(InputGradient):
         if self.n_steps < 1:
             raise MethodError(f"n_steps must be at least 1, got {self.n_steps}")
 
+    @property
+    def at_input(self) -> bool:
+        """Gradients are taken elsewhere."""
+        return False
+
     def attribute(
         self,
         gradient: Callable[[Tensor], Tensor],
@@ -238,6 +248,11 @@ class SmoothGrad(InputGradient):
             raise MethodError(f"n_samples must be at least 1, got {self.n_samples}")
         if self.noise < 0:
             raise MethodError(f"noise must be at least 0, got {self.noise}")
+
+    @property
+    def at_input(self) -> bool:
+        """Gradients are taken elsewhere."""
+        return False
 
     def attribute(
         self,
