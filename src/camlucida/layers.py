@@ -239,19 +239,30 @@ class LayerInfo:
 
 
 @dataclass
-class _Call:
+class Call:
+    """One run of a module in a forward pass.
+
+    Attributes:
+        name: dotted name.
+        module: the module.
+        info: what is known about its output.
+        input: its first argument, where that is a tensor.
+        output: what it returned, where that is one tensor; kept alive, as identity is told by ``id()``.
+        identity: tensor and version: two modules may return the very same map.
+    """
+
     name: str
     module: nn.Module
     info: LayerInfo
     input: Tensor | None
-    output: Tensor | None  # kept alive: identity is told by id()
-    identity: tuple[int, int] | None  # tensor and version: two modules may return the very same map
+    output: Tensor | None
+    identity: tuple[int, int] | None
 
 
-def _observe(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
+def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
     """Run once and list all module calls in the order in which they end."""
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-    calls: list[_Call] = []
+    calls: list[Call] = []
     counts: dict[str, int] = {}
     handles = []
 
@@ -275,7 +286,7 @@ def _observe(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
             info = LayerInfo(name, type(module).__name__, 1, shape, grid)
             identity = None if tensor is None else (id(tensor), tensor._version)  # noqa: SLF001
             first = args[0] if args and isinstance(args[0], Tensor) else None
-            calls.append(_Call(name, module, info, first, tensor, identity))
+            calls.append(Call(name, module, info, first, tensor, identity))
 
         handles.append(module.register_forward_hook(hook))
 
@@ -302,12 +313,12 @@ def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:
         inputs: ``(N, C, H, W)``, one image is enough.
     """
     with borrowed(model, inputs) as module, torch.no_grad():
-        calls, _ = _observe(module, inputs)
+        calls, _ = observe(module, inputs)
         seen = {call.name: call.info for call in calls}
         return [seen[name] for name, _ in module.named_modules() if name in seen]
 
 
-_POOLING = re.compile(r"pool([12]d)?(same)?$", re.IGNORECASE)
+POOLING = re.compile(r"pool([12]d)?(same)?$", re.IGNORECASE)
 _DEFAULTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -335,7 +346,7 @@ def default_layer(model: nn.Module, inputs: Tensor) -> str:
         return known
     with borrowed(module, inputs):
         probe = inputs[:1].detach().clone().requires_grad_()
-        calls, result = _observe(module, probe)
+        calls, result = observe(module, probe)
         # Behind a head that is still zero nothing has a gradient; then look from its input.
         head = [c.input for c in calls if isinstance(c.module, nn.Linear) and c.input is not None]
         outputs = [first_tensor(result), *head[-1:]]
@@ -360,11 +371,11 @@ def _is_blind(output: Tensor, head: Tensor) -> bool:
     return gradient is not None and not gradient.any()
 
 
-def _last_map(calls: list[_Call], output: Tensor) -> str | None:
+def _last_map(calls: list[Call], output: Tensor) -> str | None:
     # A random direction: sums cancel in normalised embeddings and softmax outputs.
     generator = torch.Generator().manual_seed(0)
     score = (output * torch.randn(output.shape, generator=generator).to(output)).sum()
-    passed_over = {c.identity for c in calls if _POOLING.search(type(c.module).__name__)}
+    passed_over = {c.identity for c in calls if POOLING.search(type(c.module).__name__)}
     usable = [
         c
         for c in calls
@@ -390,7 +401,7 @@ def _last_map(calls: list[_Call], output: Tensor) -> str | None:
     return None
 
 
-def _is_attention_part(name: str, calls: list[_Call]) -> bool:
+def _is_attention_part(name: str, calls: list[Call]) -> bool:
     """Whether the module lies inside an attention module (its projections, norms and dropouts)."""
     attention = {c.name for c in calls if "attention" in type(c.module).__name__.lower()}
     return any(parent in attention for parent in _parents(name))

@@ -151,15 +151,15 @@ def icam(  # the whole of I-CAM for one image, float64
         _, other, _, copy_maps, copy_gradients = look(copy, cls)
         s = svim(ssim(image, copy, image.max() - image.min()))
         counted.append(weight(s, 1 - mdd(p, softmax(other))))
-        for l, name in enumerate(names):
+        for at, name in enumerate(names):
             d = distance(image, at_input, copy_maps[name], copy_gradients[name])
-            scores[l] += counted[-1] * d
+            scores[at] += counted[-1] * d
     assert any(counted)
     weights = layer_weights(list(scores), coverage)
     d1, d2, d3 = softmax_derivatives(p[cls])
     fused = np.zeros(image.shape[1:])
-    for l, name in enumerate(names):
+    for at, name in enumerate(names):
         a = alpha(maps[name], gradients[name], d2, d3)
         one = layer_map(maps[name], gradients[name], a, d1, logits[cls], bias, form)
-        fused += weights[l] * bilinear(one, fused.shape)
+        fused += weights[at] * bilinear(one, fused.shape)
     return minmax(fused), scores, weights, counted

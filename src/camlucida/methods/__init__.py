@@ -7,6 +7,7 @@ from camlucida.methods.fame import FAME
 from camlucida.methods.fullgrad import FullGrad, full_gradient
 from camlucida.methods.gradcam import GradCAM, GradCAMEW, HiResCAM, LayerCAM, XGradCAM
 from camlucida.methods.gradcampp import GradCAMpp
+from camlucida.methods.icam import ICAM
 from camlucida.methods.input_gradient import (
     InputGradient,
     InputXGradient,
@@ -19,6 +20,7 @@ from camlucida.methods.registry import Entry, build, entry, entry_of, methods, r
 __all__ = [
     "CAM",
     "FAME",
+    "ICAM",
     "Context",
     "EigenCAM",
     "Entry",

@@ -1,0 +1,131 @@
+"""The numerical traps of I-CAM, in words, where an image falls into one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from camlucida.methods.icam.method import ICAM
+    from camlucida.methods.icam.passes import Copies, Seen
+
+_PATCHY = 0.01  # share of entries beyond a pole that is worth a word
+
+
+def remarks(
+    options: ICAM, seen: Seen, copies: Copies, scores: Tensor, weights: Tensor, kind: torch.dtype
+) -> dict[int, list[str]]:
+    """What a reader of each image's map has to know, ``{position: remarks}``.
+
+    Args:
+        options: the method.
+        seen: what the model told about the images.
+        copies: and about their copies.
+        scores: layer scores, ``(N, R, L)``.
+        weights: layer weights, likewise.
+        kind: precision of the finished maps.
+    """
+    found: dict[int, list[str]] = {}
+    for i in range(len(seen.score)):
+        said = [
+            *_about_copies(options, copies, i),
+            *_about_layers(seen, scores, i),
+            *_about_alpha(options, seen, weights[i].mean(0), i),
+            *_about_size(options, seen, kind, i),
+            *_about_bias(options, seen, weights[i].mean(0), i),
+        ]
+        if said:
+            found[i] = said
+    return found
+
+
+def _about_copies(options: ICAM, copies: Copies, i: int) -> list[str]:
+    said = []
+    raw = copies["svim"][i] * copies["mds"][i]
+    if (raw < 0).any():
+        said.append(
+            "MDS is negative for some copies, whose weight is then NaN (eq. 5); use mds_clamp=True"
+        )
+    uniform = int((raw == 0).all(-1).sum())
+    if uniform:
+        runs = "" if options.runs == 1 else f" in {uniform} of {options.runs} runs"
+        said.append(
+            f"every perturbed copy changes the output so much that its weight is 0{runs}; all copies were "
+            f"counted alike; a lower alpha than {options.alpha:g} perturbs less"
+        )
+    return said
+
+
+def _about_layers(seen: Seen, scores: Tensor, i: int) -> list[str]:
+    if not scores[i].any():
+        return ["all layer scores are 0, so the layers were averaged with equal weights"]
+    blind = [
+        name for name, is_blind in zip(seen.maps, seen.blind[i].tolist(), strict=True) if is_blind
+    ]
+    if not blind:
+        return []
+    return [f"the target does not depend on the map of {', '.join(blind)}, which scores 0"]
+
+
+def _about_alpha(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str]:
+    if options.alpha_form == "none":
+        return []
+    y = float(seen.margin[i].sigmoid())
+    if options.alpha_form == "literal" and seen.second[i] == 0:
+        why = "at Y = 1/2" if options.function in {"softmax", "sigmoid"} else "for this function"
+        return [
+            f"alpha is 0 {why}, since f'' = 0 there: the map is empty (alpha_form='none' is not)"
+        ]
+    share = float((weights.to(seen.pole_share) * seen.pole_share[i]).sum())
+    if share <= _PATCHY:
+        return []
+    said = (
+        f"at Y = {y:.4f} alpha has a pole: {share:.0%} of the entries with a positive gradient lie beyond it "
+        "and count negatively, a likely cause of patchy maps (alpha_form='none' has no pole)"
+    )
+    return [said]
+
+
+def _about_size(options: ICAM, seen: Seen, kind: torch.dtype, i: int) -> list[str]:
+    before = torch.stack([m.values[i].abs().max() for m in seen.maps.values()]).max()
+    after = before.to(kind)
+    lost = bool(before > 0 and after == 0) or bool(seen.first[i] == 0)
+    if options.alpha_form == "literal" and seen.second[i] == 0:
+        return []
+    if lost:
+        said = (
+            f"f' = {float(seen.first[i]):.2g} leaves an empty map (a saturated softmax); "
+            "drop_common_factor=True leaves this common factor out"
+        )
+        return [said]
+    if not after.isfinite():
+        return [f"f' = {float(seen.first[i]):.2g} overflows; drop_common_factor=True leaves it out"]
+    return []
+
+
+def _about_bias(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str]:
+    if options.bias == "none":
+        return []
+    said = []
+    if options.drop_common_factor and (options.relu or options.layer_normalise == "max"):
+        said.append(
+            f"drop_common_factor changes the balance of map and {options.bias} bias, which matters under "
+            "relu and max-normalisation; it is exact with bias='none'"
+        )
+    if options.relu:
+        counted = [
+            (name, m)
+            for (name, m), w in zip(seen.maps.items(), weights.tolist(), strict=True)
+            if w > 0
+        ]
+        emptied = [n for n, m in counted if m.values[i].max() + m.constant[i] <= 0]
+        if emptied:
+            said.append(
+                f"with its bias the map of {', '.join(emptied)} is negative: relu empties it"
+            )
+        idle = [n for n, m in counted if m.values[i].min() + m.constant[i] >= 0]
+        if len(idle) == len(counted):
+            said.append("the bias lifts all maps above 0, so that relu does nothing")
+    return said
