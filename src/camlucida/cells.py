@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from camlucida.borrow import borrowed
 from camlucida.errors import LayerError
-from camlucida.explain import Photo, prepare
 from camlucida.layers import Layer, list_layers, resolve
 from camlucida.methods import Progress
 from camlucida.methods.fame import FAME
@@ -27,6 +26,7 @@ from camlucida.preprocess import Preprocess
 from camlucida.receptive_field import ReceptiveField, receptive_fields
 from camlucida.render import View, overlay
 from camlucida.seeds import ImageGenerators
+from camlucida.subject import Photo, prepare
 from camlucida.tap import tap
 from camlucida.targets import Cell, Cells
 

@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeAlias, overload
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.borrow import check_inputs, unwrap
-from camlucida.data.images import read_image
-from camlucida.errors import CamlucidaError, ImageError, MethodError
+from camlucida.errors import CamlucidaError, MethodError
 from camlucida.explanation import (
     Comparison,
     Diagnostics,
     Explanation,
     Prediction,
-    Views,
 )
 from camlucida.layers import GridRule, Layers, resolve_all
 from camlucida.maps import Steps, preset
 from camlucida.methods import Method, Progress, RawMap, build, entry_of
 from camlucida.models import (
     LoadedModel,
-    class_names_of,
-    preprocess_of,
-    read_class_names,
-    resolve_class,
 )
 from camlucida.preprocess import Preprocess
 from camlucida.provenance import Provenance
-from camlucida.render import View
 from camlucida.seeds import ImageGenerators, Seed
+from camlucida.subject import Batch, Images, Subject
 from camlucida.targets import Target, TargetLike, as_target
 
-Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
-Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo]"
 MethodLike: TypeAlias = "str | Method"
 
 _SATURATED = 1e-6
@@ -118,7 +105,7 @@ def explain(
         CamlucidaError: one of its kinds (``ImageError``, ``LayerError``, ``TargetError``, ``MethodError``,
             ``ModelError``); its text says what was given, what was expected and what to do.
     """
-    subject = _Subject.of(model, preprocess, class_names)
+    subject = Subject.of(model, preprocess, class_names)
     chosen = (
         list(method) if isinstance(method, Sequence) and not isinstance(method, str) else [method]
     )
@@ -209,8 +196,8 @@ def _part(target: Target, start: int, length: int, total: int) -> Target:
 
 
 def _explain(
-    subject: _Subject,
-    batch: _Batch,
+    subject: Subject,
+    batch: Batch,
     method: Method,
     target: Target,
     label: str,
@@ -337,7 +324,7 @@ def _diagnose(raw: RawMap, finite: Tensor, probabilities: Tensor | None) -> tupl
     return tuple(found)
 
 
-def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
+def _join(parts: list[Explanation], batch: Batch) -> Explanation:
     """One explanation from those of consecutive batches."""
     first = parts[0]
     if len(parts) == 1:
@@ -367,135 +354,3 @@ def _join(parts: list[Explanation], batch: _Batch) -> Explanation:
         views=batch.views,
         sources=batch.sources,
     )
-
-
-# ---------------------------------------------------------------------------------- models and images
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Inputs for the model, and what they look like."""
-
-    inputs: Tensor
-    views: Views
-    sources: tuple[str | None, ...]
-
-    def part(self, start: int, stop: int) -> _Batch:
-        return _Batch(self.inputs[start:stop], self.views[start:stop], self.sources[start:stop])
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """The model that is explained, and what is known about it."""
-
-    module: nn.Module
-    name: str
-    preprocess: Preprocess | None
-    class_names: tuple[str, ...] | None
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module | LoadedModel,
-        preprocess: Preprocess | None,
-        class_names: Sequence[str] | str | os.PathLike[str] | None,
-    ) -> _Subject:
-        named = None if class_names is None else read_class_names(class_names)
-        if isinstance(model, LoadedModel):
-            return cls(
-                unwrap(model.module),
-                model.name,
-                preprocess or model.preprocess,
-                named or model.class_names,
-            )
-        if not isinstance(model, nn.Module):
-            raise MethodError(
-                f"the model must be a torch.nn.Module or come from camlucida.load_model, got "
-                f"{type(model).__name__}"
-            )
-        module = unwrap(model)
-        return cls(
-            module,
-            type(module).__name__,
-            preprocess or preprocess_of(module),
-            named or class_names_of(module),
-        )
-
-    def class_index(self, name: str) -> int:
-        return resolve_class(name, self.class_names)
-
-    def prepare(self, images: Images) -> _Batch:
-        """Inputs on the model's device and in its precision."""
-        if isinstance(images, Tensor):
-            return self._from_tensor(images[None] if images.ndim == 3 else images)
-        photos: Sequence[Any] = (
-            list(images)
-            if isinstance(images, Sequence) and not isinstance(images, str)
-            else [images]
-        )
-        if not photos:
-            raise ImageError("no image was given")
-        if all(isinstance(p, Tensor) for p in photos):
-            if len({p.shape for p in photos}) > 1:
-                raise ImageError("the tensors of a list must all have one shape (C, H, W)")
-            return self._from_tensor(torch.stack(list(photos)))
-        return self._from_photos(photos)
-
-    def _from_tensor(self, inputs: Tensor) -> _Batch:
-        if inputs.ndim != 4 or inputs.shape[0] == 0:
-            raise ImageError(
-                f"a tensor of images must be (N, C, H, W) or (C, H, W), got {tuple(inputs.shape)}"
-            )
-        check_inputs(self.module, inputs)
-        makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
-        return _Batch(inputs, Views(makers, self.class_names), (None,) * len(inputs))
-
-    def _from_photos(self, photos: Sequence[Photo]) -> _Batch:
-        if self.preprocess is None:
-            raise ImageError(
-                f"it is not known how {self.name} wants its images prepared; pass "
-                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or a tensor "
-                "(N, C, H, W) that is ready"
-            )
-        pictures = [read_image(photo) for photo in photos]
-        inputs = torch.stack([self.preprocess(picture) for picture in pictures])
-        parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
-        if parameter is not None:
-            inputs = inputs.to(parameter.device, parameter.dtype)
-        makers = [partial(_view_of_photo, p, self.preprocess) for p in pictures]
-        sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
-        return _Batch(inputs, Views(makers, self.class_names), sources)
-
-
-def prepare(
-    model: nn.Module | LoadedModel, images: Images, preprocess: Preprocess | None = None
-) -> tuple[nn.Module, Tensor, View, Preprocess | None]:
-    """What :func:`explain` makes of a model and images: for other analyses of single images.
-
-    Returns:
-        The unwrapped module, the inputs ``(N, C, H, W)``, the view of the first image and the preprocessing.
-    """
-    subject = _Subject.of(model, preprocess, None)
-    batch = subject.prepare(images)
-    return subject.module, batch.inputs, batch.views[0], subject.preprocess
-
-
-def _view_of_photo(picture: Image.Image, preprocess: Preprocess) -> View:
-    return View(picture, preprocess.crop_box(*picture.size))
-
-
-def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
-    """A ready input as a picture: normalisation undone where it is known, else stretched to [0, 1]."""
-    pixels = image.detach().to("cpu", torch.float32)
-    channels = pixels.shape[0]
-    if preprocess is not None and channels == len(preprocess.mean):
-        pixels = preprocess.denormalise(pixels)
-        if preprocess.channels == "bgr":
-            pixels = pixels.flip(0)
-    elif pixels.amin() < 0 or pixels.amax() > 1:
-        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin())
-    if channels not in (1, 3):
-        pixels = pixels.mean(0, keepdim=True)
-    array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
-    return View(picture, (0, 0, picture.width, picture.height))

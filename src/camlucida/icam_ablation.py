@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.errors import MethodError
-from camlucida.explain import Images, explain
+from camlucida.explain import explain
 from camlucida.layers import Layers
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
+from camlucida.subject import Images
 from camlucida.targets import TargetLike
 
 PARTS = ("bias", "alpha", "filter", "weights", "copies", "noise")

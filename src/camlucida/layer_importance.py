@@ -14,11 +14,12 @@ from torch import nn
 
 from camlucida.data.images import find_images
 from camlucida.errors import ImageError, MethodError
-from camlucida.explain import Photo, explain
+from camlucida.explain import explain
 from camlucida.layers import Layers
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
+from camlucida.subject import Photo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from camlucida.errors import MethodError
-from camlucida.explain import Photo, explain
+from camlucida.explain import explain
 from camlucida.methods.fame import FAME, SIGMA
 from camlucida.models import LoadedModel
 from camlucida.render import View, grid, overlay
+from camlucida.subject import Photo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

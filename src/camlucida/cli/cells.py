@@ -77,7 +77,7 @@ def cells(
             figure = depth_figure(found)
         else:
             if layer is None:
-                from camlucida.explain import prepare
+                from camlucida.subject import prepare
 
                 module, inputs, _, _ = prepare(loaded, source)
                 layer = default_layer(module, inputs)

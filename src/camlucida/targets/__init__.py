@@ -1,0 +1,44 @@
+"""What is explained: a scalar per image.
+
+A target is a callable from the model's output ``(N, ...)`` to ``(N,)``, vectorised over the batch. Contrast
+is a property of the target, not of the method: DiffGradCAM is Grad-CAM on a :class:`LogitMargin`.
+"""
+
+from camlucida.targets.base import Target
+from camlucida.targets.classes import (
+    Aggregator,
+    Classes,
+    ClassTarget,
+    ExpLogit,
+    Logit,
+    LogitMargin,
+    LogProbability,
+    Probability,
+    Segmentation,
+)
+from camlucida.targets.custom import Custom, TargetLike, as_target, evaluate
+from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
+from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
+
+__all__ = [
+    "Aggregator",
+    "Cell",
+    "Cells",
+    "ClassTarget",
+    "Classes",
+    "CosineSimilarity",
+    "Custom",
+    "DotProduct",
+    "ExpLogit",
+    "HalfSquaredDistance",
+    "LogProbability",
+    "Logit",
+    "LogitMargin",
+    "NegativeDistance",
+    "Probability",
+    "Segmentation",
+    "Target",
+    "TargetLike",
+    "as_target",
+    "evaluate",
+]

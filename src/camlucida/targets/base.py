@@ -1,0 +1,89 @@
+"""What every target is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from camlucida.errors import TargetError
+from camlucida.layers import Layer
+
+
+class Target:
+    """Base of all targets; a subclass is a frozen dataclass that defines ``__call__``.
+
+    Attributes:
+        layer: the layer whose output is the argument of ``__call__``; ``None`` for the model's output.
+            With a layer the forward pass stops there.
+        per_image: names of the fields that may hold one entry per image.
+    """
+
+    layer: Layer | None = None
+    per_image: tuple[str, ...] = ()
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """The scalar of each image: ``(N, ...)`` to ``(N,)``."""
+        raise NotImplementedError
+
+    def logits(self, outputs: Tensor) -> Tensor | None:  # noqa: ARG002
+        """The class logits ``(N, M)`` in the model's output, ``None`` for a target without classes."""
+        return None
+
+    def pin(self, outputs: Tensor) -> Self:  # noqa: ARG002
+        """This target with everything fixed that depends on the image, such as the predicted class."""
+        return self
+
+    def take(self, index: Tensor) -> Self:
+        """This target for the images ``index``, a ``(N',)`` tensor of positions, repeats allowed."""
+        chosen = {
+            name: value[index.to(value.device)]
+            for name in self.per_image
+            if isinstance(value := getattr(self, name), Tensor) and value.ndim > 0
+        }
+        return replace(self, **chosen) if chosen else self  # type: ignore[type-var]
+
+    def for_images(self, images: int) -> Self:
+        """This target with its lists turned into tensors, checked against the number of images.
+
+        Raises:
+            TargetError: when a list is not as long as there are images.
+        """
+        changed: dict[str, Tensor] = {}
+        for name in self.per_image:
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                if any(isinstance(item, str) for item in value):
+                    continue
+                value = changed[name] = torch.as_tensor(value)
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) != images:
+                plural = name if name.endswith("s") else f"{name}s"
+                raise TargetError(
+                    f"{len(value)} {plural} were given for {images} images; pass one per image, or one "
+                    "for all"
+                )
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+
+    def resolve(self, lookup: Callable[[str], int]) -> Self:  # noqa: ARG002
+        """This target with class names turned into indices by ``lookup``."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options, ready for JSON."""
+        options = {name: _plain(value) for name, value in vars(self).items()}
+        return {"target": type(self).__name__, **options}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist() if value.numel() <= 64 else f"tensor of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    if isinstance(value, torch.nn.Module):
+        return type(value).__name__
+    return getattr(value, "__qualname__", repr(value))

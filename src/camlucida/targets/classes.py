@@ -1,0 +1,237 @@
+"""Targets of classifiers: logits, probabilities, margins, and regions of dense outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from camlucida.errors import TargetError
+from camlucida.targets.base import Target
+
+Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
+"""One class for all images, one per image, or ``None`` for the predicted class of each image."""
+
+Aggregator = Literal["mean", "max", "lse", "lae"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTarget(Target):
+    """Base of the targets that explain a class of a classifier with logits ``(N, M)``.
+
+    Attributes:
+        classes: index or name, one per image or one for all; ``None`` explains the predicted class, the
+            arg-max of the logits, the first of equal ones.
+    """
+
+    classes: Classes = None
+    per_image = ("classes",)
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """The logits ``(N, M)``.
+
+        Raises:
+            TargetError: for an output that is not ``(N, M)``.
+        """
+        if outputs.ndim != 2:
+            raise TargetError(
+                f"{type(self).__name__} explains classifiers with logits (N, M), but the model returned "
+                f"shape {tuple(outputs.shape)}; for dense outputs use Segmentation, for embeddings "
+                "CosineSimilarity"
+            )
+        return outputs
+
+    def pin(self, outputs: Tensor) -> Self:
+        """Fix the class of each image: a ``(N,)`` tensor of indices."""
+        return replace(self, classes=self.indices(self.logits(outputs)))
+
+    def resolve(self, lookup: Callable[[str], int]) -> Self:
+        """Turn class names into indices."""
+        classes = self.classes
+        if isinstance(classes, str):
+            return replace(self, classes=lookup(classes))
+        if isinstance(classes, Sequence):
+            return replace(self, classes=[lookup(c) if isinstance(c, str) else c for c in classes])
+        return self
+
+    def indices(self, logits: Tensor) -> Tensor:
+        """The class index of each image, ``(N,)``.
+
+        Raises:
+            TargetError: when a class is out of range, is a name, or there are not as many as images.
+        """
+        n, m = logits.shape[:2]
+        if self.classes is None:
+            return logits.flatten(2).mean(-1).argmax(1) if logits.ndim > 2 else logits.argmax(1)
+        unresolved = [self.classes] if isinstance(self.classes, str) else self.classes
+        if isinstance(unresolved, Sequence) and any(isinstance(c, str) for c in unresolved):
+            raise TargetError(
+                f"class {self.classes!r} is a name, but the model's class names are not known; pass an "
+                "index, or class_names= to explain"
+            )
+        classes = torch.as_tensor(self.classes, device=logits.device)
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise TargetError(f"class indices must be integers, got {classes.dtype}")
+        if classes.ndim == 0:
+            classes = classes.expand(n)
+        if classes.shape != (n,):
+            raise TargetError(
+                f"{classes.numel()} classes were given for {n} images; pass one per image, or one for all"
+            )
+        if (out := (classes < 0) | (classes >= m)).any():
+            raise TargetError(
+                f"class {int(classes[out][0])} does not exist: the model has {m} classes, 0 to {m - 1}"
+            )
+        return classes.long()
+
+    def _gather(self, scores: Tensor) -> Tensor:
+        return scores.gather(1, self.indices(scores)[:, None])[:, 0]
+
+    def _rivals(self, logits: Tensor, name: str) -> None:
+        if logits.shape[1] < 2:
+            raise TargetError(
+                f"{name} compares a class with the others, but the model has a single output; use Logit"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Logit(ClassTarget):
+    """The logit of a class, ``z_c``: the default target."""
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``."""
+        return self._gather(self.logits(outputs))
+
+
+@dataclass(frozen=True, eq=False)
+class ExpLogit(ClassTarget):
+    """The exponential of a class's logit, ``exp(z_c)``: the score behind Grad-CAM++'s equation 19."""
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``, positive."""
+        return self._gather(self.logits(outputs)).exp()
+
+
+@dataclass(frozen=True, eq=False)
+class Probability(ClassTarget):
+    """The softmax probability of a class, ``p_c``. Its gradient vanishes where the softmax saturates."""
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)`` in [0, 1]; raises ``TargetError`` for a single output."""
+        self._rivals(logits := self.logits(outputs), "Probability")
+        return self._gather(logits.softmax(1))
+
+
+@dataclass(frozen=True, eq=False)
+class LogProbability(ClassTarget):
+    """The logarithm of the softmax probability of a class, ``log p_c``."""
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``, at most 0; raises ``TargetError`` for a single output."""
+        self._rivals(logits := self.logits(outputs), "LogProbability")
+        return self._gather(logits.log_softmax(1))
+
+
+@dataclass(frozen=True, eq=False)
+class LogitMargin(ClassTarget):
+    r"""How far a class's logit lies above its rivals' (DiffGradCAM eq. 1-2).
+
+    $\Delta_i = z_i - \beta(z_{-i})$ with $\beta$ over the other M - 1 logits: their mean, their maximum
+    (the first of equal ones), $\log\sum\exp$ (``"lse"``; then $\Delta = \log(p/(1-p))$) or its average
+    form ``"lae"``, which differs from ``"lse"`` by the constant $\log(M-1)$ only.
+
+    Attributes:
+        aggregator: ``"mean"`` (default), ``"max"``, ``"lse"`` or ``"lae"``.
+
+    Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, equations 1, 2.
+    """
+
+    aggregator: Aggregator = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the aggregator."""
+        if self.aggregator not in get_args(Aggregator):
+            raise TargetError(
+                f"aggregator must be one of {', '.join(get_args(Aggregator))}, got {self.aggregator!r}"
+            )
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``; raises ``TargetError`` for a single output."""
+        self._rivals(logits := self.logits(outputs), "LogitMargin")
+        own = F.one_hot(self.indices(logits), logits.shape[1]).bool()
+        others = logits.shape[1] - 1
+        if self.aggregator == "mean":
+            rivals = logits.masked_fill(own, 0).sum(1) / others
+        else:
+            masked = logits.masked_fill(own, -torch.inf)
+            if self.aggregator == "max":
+                rivals = masked.max(dim=1).values
+            else:
+                rivals = masked.logsumexp(1)
+                if self.aggregator == "lae":
+                    rivals = rivals - torch.log(logits.new_tensor(others))
+        return self._gather(logits) - rivals
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation(ClassTarget):
+    r"""The logits of a class summed over a region of a dense output ``(N, M, H, W)``.
+
+    $Y = \sum_{ij \in \mathcal{M}} z_{c,ij}$, the target of Seg-Grad-CAM (Vinogradova, Dibrov and Myers,
+    AAAI 2020, equation 2).
+
+    Attributes:
+        mask: ``(H, W)`` or ``(N, H, W)``, bool or weights, at the output's resolution; ``None`` sums over
+            the pixels that the model assigns to the class.
+    """
+
+    mask: Tensor | None = None
+
+    @property
+    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The classes, and the mask where each image has its own."""
+        per_image = self.mask is not None and self.mask.ndim == 3
+        return ("classes", "mask") if per_image else ("classes",)
+
+    def logits(self, outputs: Tensor) -> None:  # type: ignore[override]  # noqa: ARG002
+        """``None``: a dense output has no class logits per image."""
+        return
+
+    def pin(self, outputs: Tensor) -> Self:
+        """Fix the class (by default the one with the largest mean logit) and the region."""
+        self._check(outputs)
+        classes = self.indices(outputs)
+        mask = self.mask
+        if mask is None:
+            mask = outputs.argmax(1) == classes[:, None, None]
+        return replace(self, classes=classes, mask=mask)
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M, H, W)`` to ``(N,)``; raises ``TargetError`` for other shapes."""
+        self._check(outputs)
+        if self.mask is None:
+            return self.pin(outputs)(outputs)
+        index = self.indices(outputs)[:, None, None, None].expand(-1, 1, *outputs.shape[2:])
+        scores = outputs.gather(1, index)[:, 0]
+        return (scores * self.mask.to(scores)).sum(dim=(1, 2))
+
+    def _check(self, outputs: Tensor) -> None:
+        if outputs.ndim != 4:
+            raise TargetError(
+                f"Segmentation needs a dense output (N, M, H, W), the model returned "
+                f"{tuple(outputs.shape)}"
+            )
+        if self.mask is not None:
+            shape = tuple(self.mask.shape)
+            if shape[-2:] != tuple(outputs.shape[2:]) or shape[:-2] not in (
+                (),
+                (outputs.shape[0],),
+            ):
+                raise TargetError(
+                    f"the mask has shape {shape}; expected (H, W) or (N, H, W) of the output "
+                    f"{tuple(outputs.shape)}"
+                )
