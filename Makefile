@@ -28,6 +28,7 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.gradient $(BENCH)
+	$(BIN)/python -m benchmarks.fame_icam $(BENCH)
 
 clean:
 	rm -rf $(VENV)

@@ -1,0 +1,77 @@
+"""FAME and I-CAM against the passes they are made of.
+
+``python -m benchmarks.fame_icam`` from the repository's root; see ``benchmarks/README.md``. FAME's bound is
+1.1 times as many forward and backward passes as it has iterations, I-CAM's n + 2 of them per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from benchmarks.command import main
+from benchmarks.timing import Contender, Task
+from torch import Tensor
+
+from camlucida.methods import FAME, ICAM, Method
+from camlucida.seeds import ImageGenerators
+from camlucida.targets import Logit
+
+ITERATIONS = 20
+COPIES = 8
+
+
+def contenders(task: Task) -> Iterator[Contender]:
+    """Each method after the bare passes that it should not cost much more than."""
+    yield Contender(
+        f"forward + backward to the pixels, x {ITERATIONS}",
+        "torch",
+        lambda: _passes(task, ITERATIONS),
+    )
+    yield Contender(
+        f"fame ({ITERATIONS} iterations)", "camlucida", lambda: _run(task, FAME(ITERATIONS))
+    )
+    yield Contender(
+        f"fame ({ITERATIONS} iterations, bf16)",
+        "camlucida",
+        lambda: _run(task, FAME(ITERATIONS, precision="bf16")),
+    )
+    yield Contender(
+        f"forward + backward to the pixels, x {COPIES + 2}",
+        "torch",
+        lambda: _passes(task, COPIES + 2),
+    )
+    yield Contender(f"icam (n = {COPIES})", "camlucida", lambda: _run(task, ICAM(n_perturb=COPIES)))
+
+
+def _passes(task: Task, count: int) -> Tensor:
+    """What a careful user would write: no gradient of a parameter is computed."""
+    gradient = torch.zeros_like(task.inputs)
+    required = [p for p in task.model.parameters() if p.requires_grad]
+    rows = torch.arange(len(task.inputs))
+    try:
+        for parameter in required:
+            parameter.requires_grad_(False)
+        for _ in range(count):
+            x = task.inputs.detach().clone().requires_grad_()
+            score = task.model(x)[rows, list(task.classes)].sum()
+            (gradient,) = torch.autograd.grad(score, x)
+    finally:
+        for parameter in required:
+            parameter.requires_grad_(True)
+    return gradient.sum(1)
+
+
+def _run(task: Task, method: Method) -> Tensor:
+    layers = method.default_layers(task.model, task.inputs)
+    return method.run(
+        task.model,
+        task.inputs,
+        Logit(list(task.classes)),
+        layers,
+        generator=ImageGenerators.of(0, task.inputs),
+    ).fused
+
+
+if __name__ == "__main__":
+    main(contenders, "FAME and I-CAM")
