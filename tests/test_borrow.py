@@ -11,8 +11,11 @@ from camlucida.methods import full_gradient, methods
 from reference import networks
 from reference.state import differences, snapshot
 
-METHODS = [row.name for row in methods()]
+# Methods for transformers refuse other networks before they run.
+METHODS = [row.name for row in methods() if "transformer" not in row.needs]
 QUICK = {
+    "opticam": {"iterations": 3},
+    "rise": {"masks": 100},
     "integrated-gradients": {"n_steps": 2},
     "smoothgrad": {"n_samples": 2},
     "fame": {"iterations": 2},
@@ -104,7 +107,7 @@ def raising(*_):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_after_the_target_raised(untouched, name):
-    if name.startswith("diff"):
+    if name.startswith("diff") or name == "finercam":
         pytest.skip("takes margins only")
     with pytest.raises(ZeroDivisionError):
         explain(untouched, X, method=name, target=raising, layers=None, **QUICK.get(name, {}))

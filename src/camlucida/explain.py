@@ -20,6 +20,7 @@ from camlucida.explanation import (
 from camlucida.layers import GridRule, Layers, resolve_all
 from camlucida.maps import Steps, preset
 from camlucida.methods import Method, Progress, RawMap, build, entry_of
+from camlucida.methods.augment import SMOOTHING, unwrapped
 from camlucida.models import (
     LoadedModel,
 )
@@ -173,14 +174,14 @@ def _plan(
                 f"{type(method).__name__} was given as an object; set {', '.join(options)} on it"
             )
         built, wanted = method, target
-        row = entry_of(method)
-        label = row.name if row else type(method).__name__
+        row = entry_of(unwrapped(method))
+        label = row.name if row else type(unwrapped(method)).__name__
     else:
         raise MethodError(f"a method is a name or a Method object, got {type(method).__name__}")
     changed = {
         name: value
         for name, value in built.describe()["options"].items()
-        if value != getattr(type(built), name, value)
+        if value != getattr(type(unwrapped(built)), name, None if name in SMOOTHING else value)
     }
     aggregator = getattr(wanted, "aggregator", None)
     extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]

@@ -164,7 +164,7 @@ def test_a_name_that_implies_a_target_sends_options_there():
     [
         ("gradcat", ["unknown method 'gradcat'", "gradcam"]),
         ("gradcam++:from=exp", ["no option 'from'", "did you mean 'form'?"]),
-        ("gradcam:form=exp", ["gradcam has no option 'form'", "options: none"]),
+        ("gradcam:form=exp", ["gradcam has no option 'form'", "options: aug_smooth"]),
         ("gradcam++:form=ture", ["exp, true, tf_original", "did you mean 'true'?"]),
         ("gradcam++:max_entries=many", ["a whole number", "'many'"]),
         ("diffgradcam:aggregator=sum", ["aggregator", "mean, max, lse, lae"]),

@@ -92,10 +92,12 @@ def parse_method(text: str, target: Target | None = None) -> MethodChoice:
         MethodError: The name or an option is unknown, with the nearest ones, or a value does not fit.
     """
     from camlucida.methods import build, entry
+    from camlucida.methods.augment import SMOOTHING
 
     name, written = split(text, MethodError)
     row = entry(name)
     known = {**_options(row.method), **(_options(row.target) if row.target else {})}
+    known |= {name: _Option(name, bool, False) for name in SMOOTHING}
     options = _convert(row.name, written, known, MethodError)
     try:
         method, _ = build(row.name, target, **options)
@@ -114,6 +116,8 @@ _TARGETS = {
     "probability": "Probability",
     "log-probability": "LogProbability",
     "exp-logit": "ExpLogit",
+    "finer": "FinerMargin",
+    "rest": "ResidualSoftmax",
     "cell": "Cell",
 }
 TARGET_NAMES = tuple(_TARGETS)

@@ -1,5 +1,7 @@
 """The methods, one file per family, and their registry."""
 
+from camlucida.methods.attention import AttentionRollout, LeGrad
+from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
 from camlucida.methods.cam import CAM
 from camlucida.methods.eigencam import EigenCAM
@@ -15,14 +17,22 @@ from camlucida.methods.input_gradient import (
     Saliency,
     SmoothGrad,
 )
+from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.registry import Entry, build, entry, entry_of, methods, register
+from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM
+from camlucida.methods.rise import RISE
 
 __all__ = [
     "CAM",
     "FAME",
     "ICAM",
+    "RISE",
+    "AttentionRollout",
+    "AugSmooth",
     "Context",
     "EigenCAM",
+    "EigenGradCAM",
+    "EigenSmooth",
     "Entry",
     "FullGrad",
     "GradCAM",
@@ -34,10 +44,14 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "LayerCAM",
+    "LeGrad",
     "Method",
+    "OptiCAM",
     "Progress",
     "RawMap",
+    "RefineCAM",
     "Saliency",
+    "ShapleyCAM",
     "SmoothGrad",
     "XGradCAM",
     "build",
@@ -46,4 +60,5 @@ __all__ = [
     "full_gradient",
     "methods",
     "register",
+    "smoothed",
 ]

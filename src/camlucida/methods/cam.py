@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
@@ -61,7 +61,7 @@ class CAM(Method):
         with torch.inference_mode(mode=False), torch.enable_grad():
             logits = tapped.outputs.detach().clone().requires_grad_()
             (slope,) = torch.autograd.grad(tapped.target(logits).sum(), logits)
-        weights = {}
+        weights: dict[str, Tensor] = {}
         for name, activation in tapped.activations.items():
             head = find_head(activation, tapped.outputs, seen.calls)
             if head is None:
@@ -69,12 +69,14 @@ class CAM(Method):
                     f"cam needs a network that ends in global average pooling of layer {name!r} and one "
                     "linear layer; this one does not. Use gradcam, which needs neither"
                 )
-            weights[id(activation)] = slope.to(head.weight) @ head.weight
-        return assemble(
+            weights[name] = (slope.to(head.weight) @ head.weight).to(activation)
+        by_map = {id(activation): weights[name] for name, activation in tapped.activations.items()}
+        raw = assemble(
             self,
             inputs,
             tapped,
-            lambda activation, _: torch.einsum(
-                "nk,nkhw->nhw", weights[id(activation)].to(activation), activation
-            ),
+            lambda activation, _: torch.einsum("nk,nkhw->nhw", by_map[id(activation)], activation),
         )
+        several = len(weights) > 1
+        details = {f"weights[{n}]" if several else "weights": w for n, w in weights.items()}
+        return replace(raw, details=details)

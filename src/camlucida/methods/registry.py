@@ -143,18 +143,22 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     Args:
         name: registered name.
         target: what is explained.
-        **options: the method's fields, and those of its target where the name implies one.
+        **options: the method's fields, and those of its target where the name implies one; ``aug_smooth=True``
+            and ``eigen_smooth=True`` with every method.
 
     Raises:
         MethodError: for an unknown name or option, an invalid value, or a target of another kind.
     """
+    from camlucida.methods.augment import SMOOTHING, smoothed
+
     row = entry(name)
+    smoothing = {option: options.pop(option) for option in SMOOTHING if option in options}
     known, for_target = row.options, row.target_options
     for option in options:
         if option not in known and option not in for_target:
-            near = difflib.get_close_matches(option, [*known, *for_target], n=1)
+            near = difflib.get_close_matches(option, [*known, *for_target, *SMOOTHING], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            listed = ", ".join([*for_target, *known]) or "none"
+            listed = ", ".join([*for_target, *known, *SMOOTHING])
             raise MethodError(f"{row.name} has no option {option!r}{hint} (options: {listed})")
     if row.target is not None:
         target = _as_kind(row, target, {k: v for k, v in options.items() if k in for_target})
@@ -162,7 +166,7 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
         method = row.method(**{k: v for k, v in options.items() if k in known})
     except CamlucidaError as error:
         raise MethodError(f"{row.name}: {error}") from error
-    return method, as_target(target)
+    return smoothed(method, **smoothing), as_target(target)
 
 
 def _as_kind(row: Entry, target: TargetLike, options: dict[str, Any]) -> Target:

@@ -19,6 +19,7 @@ from camlucida.targets.classes import (
 from camlucida.targets.custom import Custom, TargetLike, as_target, evaluate
 from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
+from camlucida.targets.finer import FinerMargin, ResidualSoftmax
 
 __all__ = [
     "Aggregator",
@@ -30,12 +31,14 @@ __all__ = [
     "Custom",
     "DotProduct",
     "ExpLogit",
+    "FinerMargin",
     "HalfSquaredDistance",
     "LogProbability",
     "Logit",
     "LogitMargin",
     "NegativeDistance",
     "Probability",
+    "ResidualSoftmax",
     "Segmentation",
     "Target",
     "TargetLike",

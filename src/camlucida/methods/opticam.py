@@ -1,0 +1,289 @@
+"""Opti-CAM: the mixture of channels under which the masked image keeps the most of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed
+from camlucida.errors import MethodError
+from camlucida.layers import Layers
+from camlucida.maps import Steps, normalise, rectify, resize
+from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.masking import Masked, MaskSpace
+from camlucida.methods.registry import register
+from camlucida.tap import tap
+from camlucida.targets import Target
+
+Loss = Literal["plain", "norm"]
+MaskNormalise = Literal["minmax", "max", "sigmoid"]
+Keep = Literal["last", "best"]
+
+_BETAS = 0.9, 0.999
+_EPS = 1e-8
+
+
+@register(
+    "opticam",
+    paper="Zhang et al. 2023",
+    year=2023,
+    equation="definition of section 3",
+    needs="a layer, gradients down to the pixels",
+    passes="iterations x (forward + backward), 50 by default",
+)
+@dataclass(frozen=True)
+class OptiCAM(Method):
+    r"""Channel weights optimised, image by image, so that the masked image scores high.
+
+    $m(u) = \mathrm{norm}(\mathrm{Up}(\sum_k \mathrm{softmax}(u)_k \mathrm{ReLU}(A^k)))$, and $u$ maximises
+    $Y(x \odot m(u))$ by Adam from equal weights. The map is $m$ itself, at the input's resolution.
+
+    The loss, ``details["loss"]`` ``(N, iterations)`` with NaN after an image has stopped, is that of the mask
+    before each step; ``details["objective"]`` ``(N, 2)`` is $Y(x \odot m)$ of the first and of the returned
+    mask; ``details["average_drop"]`` is $100 \max(0, p - o) / p$ with the class's probabilities of the
+    whole and of the masked image; ``details["weights"]`` is the softmax. With several layers each is
+    optimised on its own, the keys carry its name in brackets, and the maps are averaged.
+
+    Attributes:
+        iterations: Adam steps, 50 by default.
+        learning_rate: 0.1 by default, the authors' script (their class defaults are 0.01 and 100 steps).
+        loss: ``"plain"`` (default) is $Y(x) - Y(x \odot m)$, ``"norm"`` its absolute value.
+        normalise: how the mask is brought to [0, 1]: ``"minmax"`` (default), ``"max"`` or ``"sigmoid"``.
+        mask_space: what is multiplied with the mask: ``"pixel"`` values in [0, 1] before mean and std, as
+            the authors do, or the ``"input"`` as the model receives it; ``"auto"`` (default) is pixels
+            where the preprocessing is known.
+        early_stop: every ``iterations // 10`` steps an image stops if its loss is higher than at the check
+            before (default; the authors judge the sum over the batch).
+        keep: return the ``"last"`` mask (default) or the ``"best"`` one seen.
+
+    Source: Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
+    interpretability", CVIU 2024 (arXiv 2301.07002); settings from the authors' code (hanwei0912/OptiCAM).
+    """
+
+    iterations: int = 50
+    learning_rate: float = 0.1
+    loss: Loss = "plain"
+    normalise: MaskNormalise = "minmax"
+    mask_space: MaskSpace = "auto"
+    early_stop: bool = True
+    keep: Keep = "last"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.iterations < 1:
+            raise MethodError(f"iterations must be at least 1 step, got {self.iterations}")
+        if not self.learning_rate > 0:
+            raise MethodError(f"learning_rate must be > 0, got {self.learning_rate}")
+
+    @property
+    def steps(self) -> Steps:
+        """None: the mask is the map."""
+        return Steps(rectify=False, layer_normalise="none", normalise="none")
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """One tap, then ``iterations`` forward and backward passes for each layer."""
+        with borrowed(model, inputs) as module:
+            tapped = tap(module, inputs, layers, target, gradients=False, grid=context.get("grid"))
+            pinned, values = tapped.target, tapped.values
+            assert pinned is not None  # noqa: S101
+            assert values is not None  # noqa: S101
+            masked = Masked(module, inputs, pinned, self.mask_space, context.get("preprocess"))
+            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+            maps: dict[str, Tensor] = {}
+            details: dict[str, Tensor] = {}
+            notes: dict[int, list[str]] = {}
+            several = len(tapped.activations) > 1
+            for done, (name, activation) in enumerate(tapped.activations.items()):
+                features = rectify(activation.detach())
+                found = self.optimise(
+                    masked.values,
+                    features,
+                    values.detach(),
+                    size,
+                    _share(context.get("progress"), done, len(tapped.activations)),
+                )
+                with torch.no_grad():
+                    maps[name] = found.mask
+                    outputs = masked.outputs(found.mask, torch.arange(len(inputs)))
+                    key = f"[{name}]" if several else ""
+                    details |= {
+                        f"loss{key}": found.losses,
+                        f"objective{key}": torch.stack(
+                            [found.first, masked.read(outputs, torch.arange(len(inputs)))], dim=1
+                        ),
+                        f"steps{key}": found.steps,
+                        f"weights{key}": found.weights,
+                    }
+                    drop = _average_drop(pinned, tapped.outputs, outputs)
+                    if drop is not None:
+                        details[f"average_drop{key}"] = drop[0]
+                    _note(notes, name if several else "", found, drop)
+            if masked.note:
+                for i in range(len(inputs)):
+                    notes.setdefault(i, []).append(masked.note)
+            fused = self.steps.fuse(maps, size)
+        return RawMap(
+            layers=maps,
+            fused=fused,
+            outputs=tapped.outputs.detach(),
+            target=pinned,
+            values=values.detach(),
+            dead_channels={
+                name: (a == 0).flatten(2).all(-1).sum(-1) for name, a in tapped.activations.items()
+            },
+            channels={name: a.shape[1] for name, a in tapped.activations.items()},
+            notes=notes,
+            details=details,
+            by_steps=True,
+        )
+
+    def mask(self, u: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mask ``(N, *size)`` of the variables ``u`` ``(N, K)`` and the features ``(N, K, h, w)``."""
+        mixed = resize(torch.einsum("nk,nkhw->nhw", u.softmax(1), features), size)
+        return mixed.sigmoid() if self.normalise == "sigmoid" else normalise(mixed, self.normalise)
+
+    def optimise(
+        self,
+        score: Callable[[Tensor, Tensor], Tensor],
+        features: Tensor,
+        whole: Tensor,
+        size: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> Optimum:
+        """Adam on the weights of each image by itself.
+
+        Args:
+            score: from masks ``(n, H, W)`` and positions ``(n,)`` in the batch to ``Y(x * m)``, ``(n,)``.
+            features: rectified activations ``(N, K, h, w)``.
+            whole: ``Y(x)``, ``(N,)``.
+            size: (H, W) of the mask.
+            progress: called after each step.
+        """
+        n, k = features.shape[:2]
+        u = features.new_full((n, k), 0.5)
+        mean, square, best_u = torch.zeros_like(u), torch.zeros_like(u), u.clone()
+        losses = features.new_full((n, self.iterations), torch.nan)
+        best = features.new_full((n,), torch.inf)
+        before, first = best.clone(), torch.zeros_like(best)
+        steps = torch.zeros(n, dtype=torch.long, device=u.device)
+        moved = torch.zeros(n, dtype=torch.bool, device=u.device)
+        active = torch.arange(n, device=u.device)
+        check = max(1, self.iterations // 10)
+        for step in range(self.iterations):
+            leaf = u[active].requires_grad_()
+            with torch.enable_grad():
+                reached = score(self.mask(leaf, features[active], size), active).to(u.dtype)
+                gap = whole[active].to(u.dtype) - reached
+                loss = gap.abs() if self.loss == "norm" else gap
+                gradient = (
+                    torch.autograd.grad(loss.sum(), leaf)[0]
+                    if loss.requires_grad
+                    else torch.zeros_like(leaf)
+                )
+            loss = loss.detach()
+            losses[active, step] = loss
+            if step == 0:
+                first = reached.detach()
+            better = loss < best[active]
+            best[active] = torch.where(better, loss, best[active])
+            best_u[active] = torch.where(better[:, None], u[active], best_u[active])
+            go = torch.ones_like(better)
+            if self.early_stop and step % check == 0:
+                go = ~(loss > before[active])
+                before[active] = loss
+            # What has stopped keeps the mask whose loss was judged.
+            active, gradient = active[go], gradient[go]
+            moved[active] |= gradient.flatten(1).any(1)
+            mean[active] = _BETAS[0] * mean[active] + (1 - _BETAS[0]) * gradient
+            square[active] = _BETAS[1] * square[active] + (1 - _BETAS[1]) * gradient**2
+            root = (square[active] / (1 - _BETAS[1] ** (step + 1))).sqrt() + _EPS
+            u[active] -= self.learning_rate * mean[active] / (1 - _BETAS[0] ** (step + 1)) / root
+            steps[active] += 1
+            if progress is not None:
+                progress(step + 1, self.iterations)
+            if len(active) == 0:
+                break
+        with torch.no_grad():
+            final = self.mask(u, features, size)
+            if self.keep == "best":
+                index = torch.arange(n, device=u.device)
+                gap = whole.to(u.dtype) - score(final, index).to(u.dtype)
+                worse = (gap.abs() if self.loss == "norm" else gap) > best
+                u = torch.where(worse[:, None], best_u, u)
+                final = self.mask(u, features, size)
+            # Scaling hides a NaN, which is to be told of.
+            sound = features.isfinite().flatten(1).all(1) & whole.isfinite()
+            final = torch.where(sound[:, None, None], final, torch.nan)
+        return Optimum(final, u.softmax(1), losses, first, steps, moved)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where :meth:`OptiCAM.optimise` ended.
+
+    Attributes:
+        mask: ``(N, H, W)``.
+        weights: of the channels, ``(N, K)``, each image's sum to 1.
+        losses: before each step, ``(N, iterations)``, NaN after an image has stopped.
+        first: the target of the first mask, ``(N,)``.
+        steps: Adam steps that each image took, ``(N,)``.
+        moved: whether an image ever had a gradient, ``(N,)``.
+    """
+
+    mask: Tensor
+    weights: Tensor
+    losses: Tensor
+    first: Tensor
+    steps: Tensor
+    moved: Tensor
+
+
+_Drop = tuple[Tensor, Tensor, Tensor]
+
+
+def _average_drop(target: Target, whole: Tensor, masked: Tensor) -> _Drop | None:
+    """Average Drop in percent, and the probabilities it compares; ``None`` for targets without classes."""
+    classes = getattr(target, "classes", None)
+    logits, after = target.logits(whole), target.logits(masked)
+    if logits is None or after is None or logits.shape[1] < 2 or not isinstance(classes, Tensor):
+        return None
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    index = classes.to(logits.device)[:, None]
+    p = logits.to(dtype).softmax(1).gather(1, index)[:, 0]
+    o = after.to(dtype).softmax(1).gather(1, index)[:, 0]
+    drop = torch.where(p > 0, (p - o).clamp_min(0) / torch.where(p > 0, p, 1), 0)
+    return 100 * drop, p, o
+
+
+def _note(notes: dict[int, list[str]], layer: str, found: Optimum, drop: _Drop | None) -> None:
+    of = f" of layer {layer!r}" if layer else ""
+    for i in range(len(found.mask)):
+        own = notes.setdefault(i, [])
+        if drop is not None:
+            percent, p, o = (float(t[i]) for t in drop)
+            own.append(
+                f"Average Drop{of} {percent:.1f} %: p = {p:.3f} for the image, {o:.3f} for what the mask leaves"
+            )
+        if not found.moved[i]:
+            own.append(
+                f"the target has no gradient with respect to the channel weights{of}, so the map is their "
+                "plain mean (a dead head, a zero activation or a constant mask)"
+            )
+
+
+def _share(progress: Progress | None, before: int, layers: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(before * total + done, layers * total)

@@ -1,0 +1,215 @@
+"""RISE: the mean of random masks, weighted by what the model says to the image behind them."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed, check_inputs
+from camlucida.errors import MethodError
+from camlucida.layers import INPUT, Layers
+from camlucida.maps import Steps
+from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.masking import Masked, MaskSpace
+from camlucida.methods.registry import register
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import run
+from camlucida.targets import Logit, Probability, Target, evaluate
+
+Score = Literal["probability", "target"]
+
+_BLOCK = 100  # masks drawn at a time: what is drawn depends on neither batch nor chunk
+_EVERY = 500  # masks between two looks at whether the map has settled
+
+
+@register(
+    "rise",
+    paper="Petsiuk, Das & Saenko 2018",
+    year=2018,
+    equation="6, section 3.2",
+    needs="nothing but the output",
+    passes="masks x forward, 4000 by default",
+)
+@dataclass(frozen=True)
+class RISE(Method):
+    r"""Random masks averaged with the probability that survives behind each.
+
+    $L = \frac{1}{N p_1} \sum_i p_c(x \odot M_i)\, M_i$. A mask is an ``s`` x ``s`` grid of cells that are
+    kept with probability $p_1$, enlarged bilinearly and cut out at a random offset. The model is a black box.
+
+    The work may end early, with the map so far: ``details["masks"]`` says how many masks each image had.
+
+    Attributes:
+        masks: N, 4000 by default (the paper's number for VGG; 8000 for ResNet).
+        s: cells of a mask's side, 7 by default.
+        p1: probability that a cell is kept, 0.5 by default.
+        debias: divide by how often each pixel was kept instead of by $N p_1$, which removes the pattern of
+            the finite sample; ``False`` by default.
+        score: ``"probability"`` (default, the paper) turns a class's logit into its softmax probability;
+            every other target is used as it is, as ``"target"`` does for the logit too.
+        mask_space: what is multiplied: the ``"input"`` as the model receives it (default, the authors'
+            code), or ``"pixel"`` values in [0, 1]; ``"auto"`` is pixels where the preprocessing is known.
+        tolerance: an image stops when its map's correlation with the one 500 masks before is above
+            1 - tolerance; ``None`` (default) for all masks. The same for batch and single image.
+        budget_seconds: time per image after which no further masks are drawn; ``None`` (default) for no
+            limit. How far that gets depends on the machine.
+        chunk: masks in one forward pass; ``None`` (default) is 16 on a CPU, whose caches hold no more, and
+            64 on other devices.
+    """
+
+    masks: int = 4000
+    s: int = 7
+    p1: float = 0.5
+    debias: bool = False
+    score: Score = "probability"
+    mask_space: MaskSpace = "input"
+    tolerance: float | None = None
+    budget_seconds: float | None = None
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        for name in ("masks", "s", "chunk"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise MethodError(f"{name} must be at least 1, got {value}")
+        if not 0 < self.p1 < 1:
+            raise MethodError(f"p1 must lie between 0 and 1, got {self.p1}")
+        for name in ("tolerance", "budget_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise MethodError(f"{name} must be > 0, got {value}")
+
+    @property
+    def uses_layers(self) -> bool:
+        """Pixels are explained."""
+        return False
+
+    @property
+    def steps(self) -> Steps:
+        """Scaled: every value counts, a mean of masks has no sign."""
+        return Steps(rectify=False)
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,  # noqa: ARG002
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """Forward passes only, block by block for all images."""
+        with borrowed(model, inputs) as module, torch.no_grad():
+            check_inputs(module, inputs)
+            outputs = run(module, inputs, {}, lambda _, output: output, target)
+            pinned = self._scored(target.pin(outputs), outputs)
+            values = evaluate(pinned, outputs, len(inputs))
+            masked = Masked(module, inputs, pinned, self.mask_space, context.get("preprocess"))
+            sums = _Sums(inputs, self)
+            progress = context.get("progress")
+            started = time.monotonic()
+            chunk = self.chunk or (16 if inputs.device.type == "cpu" else 64)
+            limit = math.inf if self.budget_seconds is None else self.budget_seconds * len(inputs)
+            active = list(range(len(inputs)))
+            for start in range(0, self.masks, _BLOCK):
+                count = min(_BLOCK, self.masks - start)
+                drawn = self.draw(context["generator"], inputs)
+                for done, i in enumerate(active):
+                    for part in torch.split(self.make(drawn[i, :count], inputs), chunk):
+                        index = torch.full((len(part),), i)
+                        sums.add(i, part, masked.values(part, index))
+                    if progress is not None:
+                        share = start + count * (done + 1) / len(active)
+                        progress(share, self.masks)
+                active = [i for i in active if not sums.settled(i)]
+                if not active or time.monotonic() - started > limit:
+                    break
+            if progress is not None:
+                progress(self.masks, self.masks)
+            maps = sums.maps()
+        notes: dict[int, list[str]] = {}
+        for i, count in enumerate(sums.counts.tolist()):
+            if count < self.masks:
+                notes[i] = [f"ended after {count} of {self.masks} masks"]
+            if masked.note:
+                notes.setdefault(i, []).append(masked.note)
+        return RawMap(
+            layers={INPUT: maps},
+            fused=maps,
+            outputs=outputs,
+            target=pinned,
+            values=values,
+            notes=notes,
+            details={"masks": sums.counts},
+        )
+
+    def draw(self, generator: ImageGenerators, inputs: Tensor) -> Tensor:
+        """The random numbers behind the next 100 masks of each image, ``(N, 100, s * s + 2)``."""
+        # In single precision, so that every type of input sees the same masks.
+        return generator.rand((_BLOCK, self.s**2 + 2), torch.empty(0, device=inputs.device))
+
+    def make(self, drawn: Tensor, inputs: Tensor) -> Tensor:
+        """Masks ``(B, H, W)`` in [0, 1] for images ``(N, C, H, W)`` from random numbers ``(B, s * s + 2)``."""
+        height, width = (int(side) for side in inputs.shape[-2:])
+        dtype = torch.promote_types(inputs.dtype, torch.float32)
+        cells = self.s**2
+        kept = (drawn[:, :cells] < self.p1).to(dtype).view(-1, 1, self.s, self.s)
+        cell = (-(-height // self.s), -(-width // self.s))
+        size = ((self.s + 1) * cell[0], (self.s + 1) * cell[1])
+        large = F.interpolate(kept, size=size, mode="bilinear", align_corners=False)[:, 0]
+        offset = (drawn[:, cells:] * torch.tensor(cell, device=drawn.device)).long()
+        rows = offset[:, :1] + torch.arange(height, device=drawn.device)
+        columns = offset[:, 1:] + torch.arange(width, device=drawn.device)
+        which = torch.arange(len(large), device=drawn.device)[:, None, None]
+        return large[which, rows[:, :, None], columns[:, None]]
+
+    def _scored(self, target: Target, outputs: Tensor) -> Target:
+        """The probability of the class whose logit is to be explained."""
+        logits = target.logits(outputs)
+        if self.score == "probability" and type(target) is Logit and logits is not None:
+            return Probability(target.classes) if logits.shape[1] > 1 else target
+        return target
+
+
+class _Sums:
+    """What has been added up so far."""
+
+    def __init__(self, inputs: Tensor, method: RISE) -> None:
+        dtype = torch.promote_types(inputs.dtype, torch.float32)
+        self.method = method
+        self.weighted = torch.zeros_like(inputs[:, 0], dtype=dtype)
+        self.kept = torch.zeros_like(self.weighted)
+        self.counts = torch.zeros(len(inputs), dtype=torch.long)
+        self.before: dict[int, Tensor] = {}
+
+    def add(self, i: int, masks: Tensor, values: Tensor) -> None:
+        self.weighted[i] += torch.einsum("n,nhw->hw", values.to(masks), masks)
+        self.kept[i] += masks.sum(0)
+        self.counts[i] += len(masks)
+
+    def map(self, i: int) -> Tensor:
+        if self.method.debias:
+            seen = self.kept[i] > 0
+            return torch.where(seen, self.weighted[i] / torch.where(seen, self.kept[i], 1), 0)
+        return self.weighted[i] / (self.counts[i] * self.method.p1)
+
+    def maps(self) -> Tensor:
+        return torch.stack([self.map(i) for i in range(len(self.counts))])
+
+    def settled(self, i: int) -> bool:
+        if self.method.tolerance is None or int(self.counts[i]) % _EVERY:
+            return False
+        now, before = self.map(i).flatten(), self.before.get(i)
+        self.before[i] = now
+        if before is None:
+            return False
+        a, b = now - now.mean(), before - before.mean()
+        norm = float(a.norm() * b.norm())
+        return norm == 0 or float(a @ b) / norm > 1 - self.method.tolerance

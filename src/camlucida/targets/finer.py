@@ -1,0 +1,109 @@
+"""Targets of two of Grad-CAM's relatives: Finer-CAM's comparison and ShapleyCAM's utility."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from camlucida.errors import TargetError
+from camlucida.targets.classes import ClassTarget
+
+Weights = Literal["probability", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class FinerMargin(ClassTarget):
+    r"""How a class differs from the classes most like it: Finer-CAM is any CAM on this target.
+
+    $Y = \sum_{d} \omega_d\,(z_c - \alpha z_d)$ over the ``similar`` classes whose logits lie nearest to
+    $z_c$, with $\omega_d = p_d / \sum_e p_e$ of the softmax, or equal ones. Evidence that the class shares
+    with its neighbours cancels; with ``alpha=0`` it is the logit itself.
+
+    Attributes:
+        similar: how many classes to compare with, 3 by default; fewer where the model has fewer.
+        alpha: strength of the comparison, 1 by default; less keeps more of the whole object.
+        weights: ``"probability"`` (default; differentiated through, as the authors' code does) or
+            ``"mean"``.
+        rivals: the classes to compare with, ``(R,)`` for all images or ``(N, R)``; ``None`` (default) takes
+            the nearest ones of each image.
+
+    Source: Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao, "Finer-CAM", CVPR 2025
+    (arXiv 2501.11309): weights from the difference $y^c - \gamma y^d$. How several classes are weighed and
+    chosen follows the authors' code (Imageomics/Finer-CAM, also part of pytorch-grad-cam).
+    """
+
+    similar: int = 3
+    alpha: float = 1.0
+    weights: Weights = "probability"
+    rivals: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.weights not in get_args(Weights):
+            raise TargetError(
+                f"weights must be one of {', '.join(get_args(Weights))}, got {self.weights!r}"
+            )
+        if self.similar < 1:
+            raise TargetError(f"similar must be at least 1 class, got {self.similar}")
+        if self.rivals is not None and self.rivals.ndim not in (1, 2):
+            raise TargetError(
+                f"rivals must be class indices (R,) or (N, R), got {tuple(self.rivals.shape)}"
+            )
+
+    @property
+    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The classes, and the rivals where each image has its own."""
+        own = self.rivals is not None and self.rivals.ndim == 2
+        return ("classes", "rivals") if own else ("classes",)
+
+    def pin(self, outputs: Tensor) -> Self:
+        """Fix the class of each image and those it is compared with."""
+        logits = self.logits(outputs)
+        classes = self.indices(logits)
+        return replace(self, classes=classes, rivals=self._nearest(logits, classes))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``; raises ``TargetError`` for a single output."""
+        self._rivals(logits := self.logits(outputs), "FinerMargin")
+        rivals = self._nearest(logits, self.indices(logits))
+        differences = self._gather(logits)[:, None] - self.alpha * logits.gather(1, rivals)
+        if self.weights == "mean":
+            return differences.mean(1)
+        # Relative to each other, so that a class with p near 1 leaves no 0 / 0.
+        share = logits.gather(1, rivals).softmax(1)
+        return (share * differences).sum(1)
+
+    def _nearest(self, logits: Tensor, classes: Tensor) -> Tensor:
+        n, m = logits.shape
+        if self.rivals is None:
+            distance = (logits.detach() - logits.detach().gather(1, classes[:, None])).abs()
+            distance = distance.scatter(1, classes[:, None], torch.inf)
+            return distance.argsort(dim=1, stable=True)[:, : min(self.similar, m - 1)]
+        rivals = self.rivals.to(logits.device).long()
+        rivals = rivals.expand(n, -1) if rivals.ndim == 1 else rivals
+        if len(rivals) != n:
+            raise TargetError(f"{len(rivals)} rows of rivals were given for {n} images")
+        if (out := (rivals < 0) | (rivals >= m)).any():
+            raise TargetError(
+                f"class {int(rivals[out][0])} does not exist: the model has {m} classes"
+            )
+        return rivals
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualSoftmax(ClassTarget):
+    r"""A class's logit plus its log-probability, $z_c + \log p_c$ ("ReST", the utility of ShapleyCAM).
+
+    Its gradient is $(1, 0, ...) + (e_c - p)$: it neither ignores the other classes, as the logit does, nor
+    vanishes where the softmax saturates.
+
+    Source: Cai, "CAMs as Shapley Value-based Explainers", The Visual Computer 2025 (arXiv 2501.06261).
+    """
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, M)`` to ``(N,)``; of a single output the logit itself, whose softmax is 1."""
+        logits = self.logits(outputs)
+        return self._gather(logits) + self._gather(logits.log_softmax(1))
