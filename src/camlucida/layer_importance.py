@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from camlucida.data.images import find_images
+from camlucida.data.folders import class_photos
 from camlucida.errors import ImageError, MethodError
 from camlucida.explain import explain
 from camlucida.layers import Layers
@@ -235,13 +234,8 @@ def _share(scores: Array) -> Array:
 
 def _labelled(items: Items) -> tuple[list[Photo], list[str]]:
     if isinstance(items, str | os.PathLike):
-        root = Path(items)
-        paths = [path for path in find_images(root) if path.parent != root]
-        if not paths:
-            raise ImageError(
-                f"{str(root)!r} holds no class folders; expected photos in {root / 'CLASS' / 'photo.jpg'}"
-            )
-        return list(paths), [path.relative_to(root).parts[0] for path in paths]
+        paths, labels = class_photos(items)
+        return list(paths), labels
     pairs = list(items)
     if not pairs:
         raise ImageError("no labelled image was given")

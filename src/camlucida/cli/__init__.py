@@ -14,12 +14,16 @@ from typing import Annotated
 
 import typer
 
+from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
 from camlucida.cli.console import complain
 from camlucida.cli.demo import demo
+from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
 from camlucida.cli.layers import layers
+from camlucida.cli.layers_report import layers_report
 from camlucida.cli.methods import methods
+from camlucida.cli.survey import survey
 from camlucida.cli.version import version
 from camlucida.errors import CamlucidaError
 
@@ -31,8 +35,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (explain, demo, methods, layers, cells, version):
+for _command in (
+    explain,
+    demo,
+    methods,
+    layers,
+    cells,
+    layers_report,
+    examples,
+    cases,
+    version,
+):
     app.command()(_command)
+app.add_typer(survey, name="survey")
 
 
 @app.callback(invoke_without_command=True)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from camlucida.methods.icam.method import ICAM
     from camlucida.methods.icam.passes import Copies, Seen
 
+_OVERTURNED = (
+    0.2  # share from which on maps were seen to correlate negatively with those without alpha
+)
 _PATCHY = 0.01  # share of entries beyond a pole that is worth a word
 
 
@@ -81,9 +84,10 @@ def _about_alpha(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str
     share = float((weights.to(seen.pole_share) * seen.pole_share[i]).sum())
     if share <= _PATCHY:
         return []
+    harm = "the map may be turned over" if share > _OVERTURNED else "a likely cause of patchy maps"
     said = (
         f"at Y = {y:.4f} alpha has a pole: {share:.0%} of the entries with a positive gradient lie beyond it "
-        "and count negatively, a likely cause of patchy maps (alpha_form='none' has no pole)"
+        f"and count negatively, {harm} (alpha_form='none' has no pole)"
     )
     return [said]
 

@@ -1,0 +1,92 @@
+"""``camlucida examples``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.layers_report import icam_method
+from camlucida.cli.photos import Names
+from camlucida.cli.writing import out_folder, write
+
+
+def examples(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
+    train: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Training photos: FOLDER/CLASS/photo.jpg."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
+    ] = "embedded",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
+    ] = None,
+    true: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The photo's true class, name or index.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Neighbours per class.")] = 5,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="Several may be given. (default: all blocks)"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=4.")
+    ] = "icam",
+    seed: Annotated[int, typer.Option(help="Of the perturbed copies.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Training photos at a time.")] = 8,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where results go, and the cache of features.")
+    ] = Path("camlucida-out"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Explain a prediction by the training images that are most alike where I-CAM looks.
+
+    For the predicted class and, if given, the true one: the nearest training photos of that class, drawn
+    with their maps beside the photo. The features of the training photos are kept beside the results, so
+    that a second photo is fast; Ctrl-C keeps what is done.
+    """
+    from camlucida.examples import nearest_examples
+    from camlucida.models import load_model
+    from camlucida.plain import to_json
+
+    wanted = icam_method(method)
+    loaded = load_model(model, architecture=architecture, device=device)
+    with out_folder(out), progress_bar() as bar:
+        task = bar.add_task("training photos", total=None)
+        found = nearest_examples(
+            loaded,
+            photo,
+            train,
+            true=true,
+            k=k,
+            method=wanted,
+            layers=layer or None,
+            seed=seed,
+            cache=out,
+            batch_size=batch_size,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        document = {"path": shown(photo.resolve()), "model": loaded.name, **found.to_dict()}
+        stem = f"{Names(out).take(photo)}.examples"
+        figure = found.figure()
+        files = [
+            write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130)),
+            write(
+                out / f"{stem}.json", lambda p: p.write_text(to_json(document), encoding="utf-8")
+            ),
+        ]
+    for _, reason in found.skipped:
+        complain(f"left out: {reason}")
+    if as_json:
+        print_json(document)
+        return
+    console().print(found)
+    for file in files:
+        console().print(shown(file), markup=False, soft_wrap=True)

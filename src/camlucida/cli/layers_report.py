@@ -1,0 +1,119 @@
+"""``camlucida layers-report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.photos import Names
+from camlucida.cli.writing import out_folder, write
+from camlucida.errors import MethodError
+
+if TYPE_CHECKING:
+    from camlucida.methods.icam import ICAM
+
+
+def layers_report(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
+    ] = "embedded",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
+    ] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="Name or index. (default: the predicted one)"
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="Several may be given. (default: all blocks)"),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Draws of the perturbed copies; gives spreads.")
+    ] = 1,
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=16.")
+    ] = "icam",
+    seed: Annotated[int, typer.Option(help="Of the perturbed copies.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results go.")] = Path(
+        "camlucida-out"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Which layers a prediction comes from, by Integrative CAM: scores, weights and maps.
+
+    Written are the maps of all layers with their weights (.layers.png), the bar chart (.bars.png), the maps
+    (.npz) and the numbers (.json).
+    """
+    from dataclasses import replace
+
+    from camlucida.explain import explain
+    from camlucida.layer_report import LayerReport
+    from camlucida.models import load_model
+    from camlucida.plain import to_json
+
+    wanted = icam_method(method)
+    if runs > 1:
+        wanted = replace(wanted, runs=runs)
+    loaded = load_model(model, architecture=architecture, device=device)
+    with out_folder(out), progress_bar() as bar:
+        task = bar.add_task("explaining", total=None)
+        explanation = explain(
+            loaded,
+            str(photo),
+            method=wanted,
+            target=class_,
+            layers=layer or None,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        report = LayerReport.of(explanation)
+        document = {
+            "path": shown(photo.resolve()),
+            "photo": shown(photo),
+            "model": loaded.name,
+            **explanation.record(),
+            **report.to_dict(),
+        }
+        stem = f"{Names(out).take(photo)}.layers"
+        figure, bars = report.figure(), report.bars()
+        files = [
+            write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130)),
+            write(out / f"{stem}-bars.png", lambda p: bars.savefig(p, dpi=130)),
+            write(out / f"{stem}.npz", explanation.save),
+            write(
+                out / f"{stem}.json", lambda p: p.write_text(to_json(document), encoding="utf-8")
+            ),
+        ]
+    if as_json:
+        print_json(document)
+        return
+    console().print(report)
+    for message in document["messages"]:
+        console().print(message, markup=False)
+    for file in files:
+        console().print(shown(file), markup=False, soft_wrap=True)
+
+
+def icam_method(text: str) -> ICAM:
+    """I-CAM with its options from ``icam:key=value,...``.
+
+    Raises:
+        MethodError: It is another method, or an option is wrong.
+    """
+    from camlucida.cli.options import parse_method
+    from camlucida.methods.icam import ICAM
+
+    method = parse_method(text).method
+    if not isinstance(method, ICAM):
+        raise MethodError(f"layers are weighed by I-CAM only; write icam:key=value, got {text!r}")
+    return method

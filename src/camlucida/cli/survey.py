@@ -1,0 +1,132 @@
+"""``camlucida survey make`` and ``camlucida survey tally``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.writing import out_folder, write
+from camlucida.errors import CamlucidaError
+
+survey = typer.Typer(help="A blind survey: which method's maps do people find best?")
+
+
+@survey.command()
+def make(
+    folder: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, or folders of them.")
+    ],
+    method: Annotated[
+        list[str],
+        typer.Option("--method", metavar="METHOD", help="NAME or NAME:key=value; at least two."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
+    ] = "embedded",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
+    ] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="Name or index. (default: the predicted one)"
+        ),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="What is asked. (default: which map shows best where and why)"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order, and of methods that draw.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 8,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("survey.html"),
+) -> None:
+    """Write a page that asks which map is best, and the key that says whose map it is.
+
+    The page holds everything, names no method, and sends nothing: whoever answers downloads a file with the
+    answers. The key (survey.key.json) stays with you.
+    """
+    from dataclasses import replace
+
+    from camlucida.cli.options import parse_method, parse_target
+    from camlucida.cli.photos import collect
+    from camlucida.data import read_image
+    from camlucida.errors import ImageError
+    from camlucida.explain import explain
+    from camlucida.explanation import Comparison, Explanation
+    from camlucida.models import load_model
+    from camlucida.survey import QUESTION, key_file, make_survey, save_key
+
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise CamlucidaError(f"the page must be called .html, not '{shown(out)}'")
+    target = parse_target("logit", class_)
+    choices = [parse_method(text, target) for text in method]
+    files, unusable = collect(folder, out.with_suffix(".files"))
+    for _, reason in unusable:
+        complain(reason)
+    good, pictures = [], []
+    for file in files:
+        try:
+            pictures.append(read_image(file))
+            good.append(shown(file))
+        except ImageError as error:
+            complain(f"left out: {error}")
+    if not pictures:
+        raise CamlucidaError("there is no photo for the survey")
+    loaded = load_model(model, architecture=architecture, device=device)
+    with out_folder(out.parent), progress_bar() as bar:
+        task = bar.add_task("explaining", total=len(choices))
+        found: list[Explanation] = []
+        for number, choice in enumerate(choices):
+
+            def report(done: float, total: float, before: int = number) -> None:
+                bar.update(task, completed=before + done / total)
+
+            one = explain(
+                loaded,
+                pictures,
+                method=choice.name,
+                target=target,
+                seed=seed,
+                batch_size=batch_size,
+                progress=report,
+                **choice.options,
+            )
+            found.append(replace(one, sources=tuple(good)))
+        made = make_survey(Comparison(found), question=question or QUESTION, seed=seed)
+        written = [
+            write(out, lambda p: p.write_text(made.html, encoding="utf-8")),
+            write(key_file(out), lambda p: save_key(made, p)),
+        ]
+    for file in written:
+        console().print(shown(file), markup=False, soft_wrap=True)
+    console().print(
+        f"survey {made.id}: hand out the page, keep the key; then camlucida survey tally KEY ANSWERS..."
+    )
+
+
+@survey.command()
+def tally(
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="The survey.key.json.")],
+    answers: Annotated[
+        list[Path], typer.Argument(metavar="ANSWERS...", help="The files of those who answered.")
+    ],
+    permutations: Annotated[int, typer.Option(metavar="N", min=1, help="Of the test.")] = 9999,
+    seed: Annotated[int, typer.Option(help="Of the test.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Count the answers: wins per method, their spread over people, and whether it could be chance."""
+    from camlucida.survey import tally as count
+
+    result = count(key, answers, permutations=permutations, seed=seed)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        console().print(result)

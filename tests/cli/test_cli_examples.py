@@ -1,0 +1,190 @@
+"""The commands layers-report, examples, cases and survey, end to end on a tiny network."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import camlucida.models
+from camlucida.cli import main
+from camlucida.models import LoadedModel
+from camlucida.preprocess import Preprocess
+
+FAST = "icam:n_perturb=1"
+
+
+def run(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err.splitlines()
+
+
+@pytest.fixture
+def model(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    ).eval()  # fmt: skip
+    loaded = LoadedModel(net, "tiny", Preprocess(size=(12, 12), resize=None), ("ham", "egg"))
+    monkeypatch.setattr(camlucida.models, "load_model", lambda *_a, **_o: loaded)
+    return loaded
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for label in ("ham", "egg"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(3):
+            seed = i + (10 if label == "ham" else 0)
+            pixels = np.random.default_rng(seed).integers(0, 256, (12, 14, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "train" / label / f"{label}{i}.png")
+    return tmp_path / "train"
+
+
+@pytest.mark.usefixtures("model")
+def test_layers_report(capsys, photos, tmp_path):
+    out = tmp_path / "out"
+    photo = photos / "ham" / "ham0.png"
+    arguments = ("layers-report", photo, "--runs", "2", "--method", FAST, "--out", out)
+    code, text, err = run(capsys, *arguments)
+    assert (code, err) == (0, [])
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "ham0.layers.png", "ham0.layers-bars.png", "ham0.layers.npz", "ham0.layers.json",
+    }  # fmt: skip
+    document = json.loads((out / "ham0.layers.json").read_text())
+    assert [row["layer"] for row in document["layers"]] == ["1", "3"]
+    assert all(row["layer"] in text for row in document["layers"])
+    assert document["provenance"]["options"]["runs"] == 2
+    with np.load(out / "ham0.layers.npz") as stored:
+        assert stored["layer:1"].shape == (1, 12, 12)
+    code, text, _ = run(capsys, *arguments, "--layer", "3", "--json", "--class", "egg")
+    assert code == 0
+    assert [row["weight"] for row in json.loads(text)["layers"]] == [1]
+
+
+@pytest.mark.usefixtures("model")
+def test_examples(capsys, photos, tmp_path):
+    (photos / "egg" / "broken.png").write_bytes(b"no")
+    out = tmp_path / "out"
+    photo = tmp_path / "new.png"
+    Image.open(photos / "egg" / "egg1.png").save(photo)
+    arguments = ("examples", photo, "--train", photos, "--true", "egg", "-k", 2)
+    code, text, err = run(capsys, *arguments, "--method", FAST, "--out", out)
+    assert code == 0
+    assert all("broken.png" in line for line in err)
+    assert "egg1.png" in text
+    document = json.loads((out / "new.examples.json").read_text())
+    side = next(s for s in document["sides"] if "true" in s["role"])
+    assert side["neighbours"][0]["file"].endswith("egg1.png")
+    assert side["neighbours"][0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert (out / "new.examples.png").stat().st_size > 1000
+    code, text, _ = run(capsys, *arguments, "--method", FAST, "--out", out, "--json")
+    assert json.loads(text)["computed"] <= 1  # the broken one is tried again
+
+
+@pytest.mark.usefixtures("model")
+def test_examples_after_ctrl_c_keep_the_cache(capsys, photos, tmp_path, monkeypatch):
+    from camlucida import examples as module
+
+    real, calls = module.describe, []
+
+    def describe(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, "describe", describe)
+    out = tmp_path / "out"
+    arguments = ("examples", photos / "ham" / "ham0.png", "--train", photos, "--true", "egg")
+    code, _, err = run(capsys, *arguments, "--method", FAST, "--out", out, "--batch-size", 1)
+    assert code == 130
+    assert err == ["camlucida: stopped"]
+    assert [p.suffix for p in out.iterdir()] == [".npz"]
+
+
+@pytest.mark.usefixtures("model")
+def test_cases(capsys, photos, tmp_path):
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\negg0.png,2,2,8,8\n")
+    out = tmp_path / "out"
+    arguments = ("cases", photos, "--boxes", tmp_path / "boxes.csv", "--method", FAST)
+    code, text, err = run(capsys, *arguments, "--out", out, "--dial", 1)
+    assert (code, err) == (0, [])
+    assert "confident and wrong" in text
+    assert {p.name for p in out.iterdir()} == {
+        "cases.html", "cases.json", "cases.patchiness.png",
+    }  # fmt: skip
+    document = json.loads((out / "cases.json").read_text())
+    assert sum(row["photos"] for row in document["cases"]) == 6
+    assert document["confidence_dialled"]["images"] == 1
+    code, text, _ = run(capsys, *arguments, "--out", out, "--dial", 0, "--json")
+    assert json.loads(text)["confidence_dialled"] is None
+
+
+@pytest.mark.usefixtures("model")
+def test_survey(capsys, photos, tmp_path):
+    (photos / "ham" / "broken.png").write_bytes(b"no")
+    page = tmp_path / "out" / "survey.html"
+    methods = ("--method", "gradcam", "--method", "layercam")
+    code, text, err = run(capsys, "survey", "make", photos, *methods, "--out", page)
+    assert (code, len(err)) == (0, 1), err
+    assert "broken.png" in err[0]
+    key = json.loads((tmp_path / "out" / "survey.key.json").read_text())
+    assert key["survey"] in text
+    assert key["survey"] in page.read_text()
+    assert key["methods"] == ["gradcam", "layercam"]
+    given = {"survey": key["survey"], "rater": "a", "answers": {"q1": "A", "q2": "tie"}}
+    (tmp_path / "a.json").write_text(json.dumps(given))
+    tally = ("survey", "tally", tmp_path / "out" / "survey.key.json", tmp_path / "a.json")
+    code, text, err = run(capsys, *tally)
+    assert (code, err) == (0, [])
+    assert "gradcam" in text
+    code, text, _ = run(capsys, *tally, "--json")
+    assert json.loads(text)["answers"] == 2
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("layers-report", "{photo}", "--method", "gradcam"), "I-CAM only"),
+        (("layers-report", "{photo}", "--method", "icam:nope=1"), "nope"),
+        (("layers-report", "{photo}", "--layer", "nope"), "nope"),
+        (("layers-report", "none.png"), "no such file"),
+        (("examples", "{photo}", "--train", "none"), "no such file or folder"),
+        (("examples", "{photo}", "--train", "{train}", "--true", "cheese"), "cheese"),
+        (("examples", "{photo}", "--train", "{photo}"), "is a file"),
+        (("cases", "none"), "no such file or folder"),
+        (("cases", "{train}", "--threshold", "2"), "threshold"),
+        (("cases", "{train}", "--boxes", "none.csv"), "cannot be read"),
+        (("survey", "make", "{train}", "--method", "gradcam"), "2 to 10 methods"),
+        (("survey", "make", "{train}", "--method", "gradcam", "--out", "x.pdf"), ".html"),
+        (("survey", "tally", "{photo}", "{photo}"), "not JSON"),
+        (("survey", "tally", "none.json", "{photo}"), "cannot be read"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(
+    capsys, photos, tmp_path, monkeypatch, arguments, words
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    places = {"photo": photos / "ham" / "ham0.png", "train": photos}
+    code, out, err = run(capsys, *(a.format(**places) for a in arguments))
+    assert (code, out, len(err)) == (2, "", 1)
+    assert words in err[0]
+
+
+@pytest.mark.parametrize(
+    "command", [("layers-report",), ("examples",), ("cases",), ("survey", "make"), ("survey", "tally")]
+)  # fmt: skip
+def test_help(capsys, command):
+    code, out, err = run(capsys, *command, "--help")
+    assert (code, err) == (0, [])
+    assert "--help" in out

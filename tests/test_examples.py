@@ -1,0 +1,187 @@
+"""Nearest training images by I-CAM-weighted features."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from camlucida.errors import CamlucidaError, ImageError, TargetError
+from camlucida.examples import FeatureStore, describe, nearest_examples, weighted_features
+from camlucida.maps import normalise
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel
+from camlucida.preprocess import Preprocess
+from camlucida.tap import tap
+
+FAST = ICAM(n_perturb=1)
+
+
+@pytest.fixture
+def model():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    preprocess = Preprocess(size=(12, 12), resize=None)
+    return LoadedModel(net, "tiny", preprocess, ("red, ruby", "green", "blue"))
+
+
+def picture(seed):
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    )
+
+
+@pytest.fixture
+def train(tmp_path):
+    for label, seeds in (("red", range(4)), ("green", range(4, 8)), ("blue", range(8, 12))):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for seed in seeds:
+            picture(seed).save(tmp_path / "train" / label / f"{seed}.png")
+    return tmp_path / "train"
+
+
+def test_the_feature_is_what_its_definition_says(model):
+    pictures = [picture(20), picture(21)]
+    explanation, features = describe(model, pictures, [1, 2], method=FAST)
+    inputs = torch.stack([model.preprocess(p) for p in pictures])
+    seen = tap(model.module, inputs, list(explanation.layers), gradients=False)
+    for i in range(2):
+        parts = []
+        for position, name in enumerate(explanation.layers):
+            mask = normalise(explanation.layer_maps[name][i : i + 1].double())[0]
+            a = seen.activations[name][i].double()
+            v = torch.stack([(mask * channel).sum() / mask.sum() for channel in a])
+            weight = explanation.details["layer_weight"][i, position]
+            parts.append(weight**0.5 * v / v.norm())
+        np.testing.assert_allclose(features[i], torch.cat(parts).numpy(), atol=1e-6)
+    np.testing.assert_allclose((features**2).sum(1), 1, atol=1e-6)
+
+
+def test_flat_maps_and_dead_layers_give_no_nan():
+    features = weighted_features(
+        {"a": torch.zeros(1, 2, 3, 3), "b": torch.ones(1, 2, 3, 3)},
+        {"a": torch.rand(1, 3, 3), "b": torch.ones(1, 3, 3)},
+        torch.tensor([[0.5, 0.5]]),
+    )
+    np.testing.assert_allclose(features, [[0, 0, 0.5**0.5, 0.5**0.5]], atol=1e-6)
+
+
+def test_an_image_is_its_own_nearest_neighbour(model, train):
+    copy = Image.open(train / "green" / "5.png")
+    found = nearest_examples(model, copy, train, true="green", k=2, method=FAST)
+    side = found.sides[-1]
+    assert "true" in side.role
+    assert side.class_name == "green"
+    assert [n.photo.label for n in side.neighbours] == ["green", "green"]
+    assert side.neighbours[0].photo.path.name == "5.png"
+    assert side.neighbours[0].distance == pytest.approx(0, abs=1e-6)
+    assert side.neighbours[0].distance <= side.neighbours[1].distance
+    assert side.candidates == 4
+
+
+def test_a_photo_of_the_folder_is_no_neighbour_of_its_own(model, train):
+    found = nearest_examples(model, train / "green" / "5.png", train, true=1, k=9, method=FAST)
+    side = next(s for s in found.sides if "true" in s.role)
+    assert sorted(n.photo.path.name for n in side.neighbours) == ["4.png", "6.png", "7.png"]
+
+
+def test_predicted_and_true_class_side_by_side(model, train):
+    predicted = nearest_examples(model, picture(30), train, k=1, method=FAST).sides[0].class_index
+    other = (predicted + 1) % 3
+    found = nearest_examples(model, picture(30), train, true=other, k=2, method=FAST)
+    assert [s.role for s in found.sides] == ["predicted", "true"]
+    assert [s.class_index for s in found.sides] == [predicted, other]
+    for side in found.sides:
+        assert side.explanation.target.classes.tolist() == [side.class_index]
+        for n in side.neighbours:
+            assert n.explanation.target.classes.tolist() == [n.photo.class_index]
+    same = nearest_examples(model, picture(30), train, true=predicted, k=1, method=FAST)
+    assert [s.role for s in same.sides] == ["predicted and true"]
+    figure = found.figure()
+    assert len([a for a in figure.axes if a.images]) == 4 * 3
+    document = found.to_dict()
+    assert len(document["sides"][1]["neighbours"]) == 2
+    assert found.__rich__().row_count == 4
+
+
+def test_the_cache_saves_the_work_and_notices_changes(model, train, tmp_path):
+    options = {"true": "green", "k": 2, "method": FAST, "cache": tmp_path / "out", "batch_size": 3}
+    first = nearest_examples(model, picture(30), train, **options)
+    again = nearest_examples(model, picture(31), train, **options)
+    assert first.computed >= 4
+    assert again.computed in {0, 4}  # another predicted class may be new
+    third = nearest_examples(model, picture(30), train, **options)
+    assert third.computed == 0
+    assert third.to_dict()["sides"] == first.to_dict()["sides"]
+    file = train / "green" / "5.png"
+    picture(99).save(file)
+    os.utime(file, ns=(1, 1))
+    assert nearest_examples(model, picture(30), train, **options).computed == 1
+    changed = nearest_examples(
+        model, picture(30), train, **{**options, "method": ICAM(n_perturb=2)}
+    )
+    assert changed.computed >= 4
+    with torch.no_grad():
+        model.module[0].weight.mul_(1.01)
+    assert nearest_examples(model, picture(30), train, **options).computed >= 4
+
+
+def test_a_damaged_cache_is_made_again(model, train, tmp_path):
+    options = {"true": "green", "k": 1, "method": FAST, "cache": tmp_path / "out"}
+    nearest_examples(model, picture(30), train, **options)
+    (file,) = (tmp_path / "out").glob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    assert nearest_examples(model, picture(30), train, **options).computed >= 4
+
+
+def test_ctrl_c_keeps_what_is_done(model, train, tmp_path):
+    options = {"true": "green", "k": 1, "method": FAST, "cache": tmp_path / "out"}
+
+    def stop(done, _total):
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nearest_examples(model, picture(30), train, batch_size=2, progress=stop, **options)
+    (file,) = (tmp_path / "out").glob("*.npz")
+    with np.load(file) as stored:
+        assert len(stored["names"]) == 2
+    assert list((tmp_path / "out").iterdir()) == [file]
+    resumed = nearest_examples(model, picture(30), train, **options)
+    assert resumed.computed in {2, 6}
+
+
+def test_errors(model, train, tmp_path):
+    (train / "green" / "broken.png").write_bytes(b"no")
+    found = nearest_examples(model, picture(30), train, true="green", k=1, method=FAST)
+    assert any(p.name == "broken.png" for p, _ in found.skipped)
+    with pytest.raises(TargetError, match="pink"):
+        nearest_examples(model, picture(30), train, true="pink", method=FAST)
+    with pytest.raises(CamlucidaError, match="k and batch_size"):
+        nearest_examples(model, picture(30), train, k=0, method=FAST)
+    for file in train.glob("red/*"):
+        file.unlink()
+    found = nearest_examples(model, picture(30), train, true="ruby", k=1, method=FAST)
+    assert [s.role for s in found.sides] == ["predicted"]
+    assert any("no photo of the class 'red, ruby'" in reason for _, reason in found.skipped)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(CamlucidaError, match="cannot write"):
+        nearest_examples(model, picture(30), train, true=1, method=FAST, cache=blocked / "x")
+    only = train / "red" / "0.png"
+    picture(0).save(only)
+    for file in [*train.glob("green/*"), *train.glob("blue/*")]:
+        file.unlink()
+    with pytest.raises(ImageError, match="photo of the class"):
+        nearest_examples(model, only, train, method=FAST)
+
+
+def test_no_folder_keeps_nothing(tmp_path):
+    store = FeatureStore(None, "key", tmp_path)
+    store.save()
+    assert len(store) == 0
+    assert list(tmp_path.iterdir()) == []
