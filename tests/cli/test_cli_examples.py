@@ -71,7 +71,8 @@ def test_layers_report(capsys, photos, tmp_path):
 
 
 @pytest.mark.usefixtures("model")
-def test_examples(capsys, photos, tmp_path):
+def test_examples(capsys, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # paths are long here
     (photos / "egg" / "broken.png").write_bytes(b"no")
     out = tmp_path / "out"
     photo = tmp_path / "new.png"
