@@ -93,6 +93,14 @@ def test_depth_curve_falls_from_local_to_wide(model):
     assert len(depth_figure(curve).axes) == 2
 
 
+def test_depth_curve_takes_the_last_layer_of_each_resolution_in_order():
+    torch.manual_seed(0)
+    blocks = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 2, stride=2))
+    net = nn.Sequential(blocks, nn.Conv2d(2, 2, 1), nn.Conv2d(2, 3, 2, stride=2)).double()
+    curve = depth_curve(net, torch.randn(3, 16, 16, dtype=torch.float64), method=FAST, most=4)
+    assert [a.layer for a in curve] == ["0.1", "1", "2"]
+
+
 def test_spread_covers_the_map():
     assert spread(2, 2, 9) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     cells = spread(14, 28, 16)

@@ -359,7 +359,8 @@ def _per_resolution(infos: dict[str, Any]) -> list[str]:
     last: dict[tuple[int, int], str] = {}
     for name, info in infos.items():
         last[info.shape[1:]] = name
-    return list(last.values())
+    # Containers are named before what they hold: order by the layers chosen, not by what came first.
+    return [name for name in infos if name in last.values()]
 
 
 class _Part:
