@@ -18,6 +18,7 @@ class MedianCAM(GradientCAM):
     """Each channel weighted by its median gradient."""
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The signed map (N, h, w)."""
         weight = gradient.flatten(2).median(dim=2).values
         return (weight[:, :, None, None] * activation).sum(dim=1)
 
