@@ -29,6 +29,7 @@ format: $(VENV)/.lint
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.gradient $(BENCH)
 	$(BIN)/python -m benchmarks.fame_icam $(BENCH)
+	$(BIN)/python -m benchmarks.perturbation $(BENCH)
 
 clean:
 	rm -rf $(VENV)

@@ -1,5 +1,6 @@
 """The methods, one file per family, and their registry."""
 
+from camlucida.methods.ablationcam import AblationCAM
 from camlucida.methods.attention import AttentionRollout, LeGrad
 from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
@@ -21,12 +22,16 @@ from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.registry import Entry, build, entry, entry_of, methods, register
 from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM
 from camlucida.methods.rise import RISE
+from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 
 __all__ = [
     "CAM",
     "FAME",
     "ICAM",
+    "ISCAM",
     "RISE",
+    "SSCAM",
+    "AblationCAM",
     "AttentionRollout",
     "AugSmooth",
     "Context",
@@ -51,6 +56,7 @@ __all__ = [
     "RawMap",
     "RefineCAM",
     "Saliency",
+    "ScoreCAM",
     "ShapleyCAM",
     "SmoothGrad",
     "XGradCAM",

@@ -1,0 +1,216 @@
+"""AblationCAM: what the target loses when a channel is switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed
+from camlucida.chunks import Chunks, Footprint, check_budget
+from camlucida.heads import LinearHead, LinearInputs, find_head
+from camlucida.layers import Layers
+from camlucida.methods.base import Context, Method, Progress, RawMap, assemble
+from camlucida.methods.registry import register
+from camlucida.replay import Replay, replay
+from camlucida.targets import Target, evaluate
+
+Denominator = Literal["score", "abs"]
+
+_TINY = 1e-8
+_BYTES = 64 * 2**20  # of ablated outputs computed at a time
+
+
+@register(
+    "ablationcam",
+    paper="Desai & Ramaswamy 2020",
+    year=2020,
+    equation="4, 5",
+    needs="a layer",
+    passes="1 forward + 1 head per channel; 1 forward if pooling + 1 linear layer follow",
+)
+@dataclass(frozen=True)
+class AblationCAM(Method):
+    r"""Each channel weighted by the share of the target that is lost without it.
+
+    $L = \mathrm{ReLU}(\sum_k w_k A^k)$ with $w_k = (Y(x) - Y(x \mid A^k := 0)) / Y(x)$. No gradient is used.
+    The part of the model in front of the layer runs once. Where global average pooling and one linear layer
+    follow, the ablated outputs are computed from those of the image, and no further pass is needed for any
+    target.
+
+    With $|Y(x)| < 10^{-8}$ the weights are the differences themselves. ``details["weights"]`` is ``(N, K)``,
+    ``details["passes"]`` ``(N,)`` counts the passes behind the layer. With several layers these keys carry
+    the layer's name in brackets.
+
+    Attributes:
+        ablation_value: what the channel is set to, 0 by default.
+        denominator: divide by the ``"score"`` $Y(x)$ (default, the paper), which flips all signs where it is
+            negative, or by its absolute value (``"abs"``).
+        chunk: ablated copies in one pass; ``None`` (default) for as many as fit into ``memory``.
+        memory: megabytes that one pass may take, about; ``None`` (default) for what is fast on the device.
+
+    Source: Desai and Ramaswamy, "Ablation-CAM", WACV 2020, equations 4 and 5.
+    """
+
+    ablation_value: float = 0.0
+    denominator: Denominator = "score"
+    chunk: int | None = None
+    memory: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_budget(self.chunk, self.memory)
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """One forward pass, then what lies behind the layer for every channel of every image."""
+        with borrowed(model, inputs) as module, ExitStack() as stack:
+            with LinearInputs(module) as seen, Footprint(module, len(inputs)) as footprint:
+                again = stack.enter_context(
+                    replay(module, inputs, layers, target, grid=context.get("grid"))
+                )
+            tapped = again.tapped
+            # A ReLU behind the layer shows in the head only where some activation is negative.
+            exact = self.ablation_value >= 0 and tapped.outputs.ndim == 2
+            ablations = {
+                name: _Ablation(
+                    again,
+                    name,
+                    self.ablation_value,
+                    find_head(activation, tapped.outputs, seen.calls) if exact else None,
+                )
+                for name, activation in tapped.activations.items()
+            }
+            chunks = Chunks(self.chunk, self.memory, footprint.per_image, inputs.device)
+            total = sum(ablation.passes for ablation in ablations.values())
+            weights: dict[int, Tensor] = {}
+            details: dict[str, Tensor] = {}
+            notes: dict[int, list[str]] = {}
+            done = 0
+            for name, ablation in ablations.items():
+                losses = ablation.losses(chunks, _from(context.get("progress"), done, total))
+                done += ablation.passes
+                found = self.weigh(losses, ablation.values)
+                weights[id(ablation.activation)] = found.to(ablation.activation)
+                key = f"[{name}]" if len(ablations) > 1 else ""
+                details |= {f"weights{key}": found.float(), f"passes{key}": ablation.counts}
+                self._note(notes, f" of layer {name!r}" if key else "", losses, ablation)
+            raw = assemble(
+                self,
+                inputs,
+                tapped,
+                lambda activation, _: torch.einsum(
+                    "nk,nkhw->nhw", weights[id(activation)], activation
+                ),
+            )
+        return replace(raw, details=details, notes=notes)
+
+    def weigh(self, losses: Tensor, values: Tensor) -> Tensor:
+        """The weights ``(N, K)`` from what each ablation costs, ``(N, K)``, and the target ``(N,)``."""
+        whole = values.abs() if self.denominator == "abs" else values
+        usable = whole.abs() >= _TINY
+        return losses / torch.where(usable, whole, 1)[:, None]
+
+    def _note(
+        self, notes: dict[int, list[str]], layer: str, losses: Tensor, ablation: _Ablation
+    ) -> None:
+        still = (losses == 0).all(1).tolist()
+        for i, value in enumerate(ablation.values.tolist()):
+            own = notes.setdefault(i, [])
+            if still[i]:
+                own.append(f"no channel{layer} changes the target when it is ablated")
+            if abs(value) < _TINY:
+                own.append(
+                    f"the target is {value:.1e}, too small to divide by: the weights{layer} are differences"
+                )
+            elif value < 0 and self.denominator == "score":
+                own.append(
+                    f"the target is negative ({value:.3g}), which flips the sign of all weights{layer}; "
+                    "denominator='abs' keeps them"
+                )
+
+
+class _Ablation:
+    """The channels of one layer, switched off one by one."""
+
+    def __init__(self, again: Replay, name: str, value: float, head: LinearHead | None) -> None:
+        self.again = again
+        self.name = name
+        self.value = value
+        self.head = head
+        self.activation = again.tapped.activations[name]
+        assert again.tapped.target is not None  # noqa: S101
+        self.target = again.tapped.target
+        outputs = again.tapped.outputs
+        if head is not None and outputs.device.type != "mps":
+            # The closed form subtracts nearly equal numbers.
+            outputs = outputs.double()
+        self.outputs = outputs
+        with torch.autocast(outputs.device.type, enabled=False):
+            self.values = evaluate(self.target, outputs, len(outputs))
+        # A channel that has the value already loses nothing.
+        changed = (self.activation != value).flatten(2).any(2)
+        self.pairs = changed.nonzero()
+        self.counts = torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
+        if head is None:
+            self.counts = changed.sum(1)
+        self.passes = int(self.counts.sum())
+
+    def losses(self, chunks: Chunks, progress: Callable[[int], None]) -> Tensor:
+        """What each ablation costs, ``Y(x) - Y(x | A^k := value)``, ``(N, K)``."""
+        losses = self.values.new_zeros(self.activation.shape[:2])
+        if not len(self.pairs):
+            return losses
+        total = len(self.pairs)
+        if self.head is None:
+            ablated = chunks.run(self._replayed, total, progress)
+        else:
+            rows = _BYTES // (self.outputs.shape[1] * self.outputs.element_size())
+            logits = Chunks(max(1, rows), None, 1, self.outputs.device)
+            ablated = logits.run(self._closed(self.head), total)
+        images, channels = self.pairs.unbind(1)
+        losses[images, channels] = self.values[images] - ablated.to(losses)
+        return losses
+
+    def _read(self, outputs: Tensor, images: Tensor) -> Tensor:
+        with torch.autocast(outputs.device.type, enabled=False):
+            return evaluate(self.target.take(images), outputs, len(images))
+
+    def _replayed(self, start: int, stop: int) -> Tensor:
+        images, channels = self.pairs[start:stop].unbind(1)
+        altered = self.activation[images]
+        altered[torch.arange(len(images), device=images.device), channels] = self.value
+        return self._read(self.again.run(self.name, altered, images), images)
+
+    def _closed(self, head: LinearHead) -> Callable[[int, int], Tensor]:
+        weight = head.weight.to(self.outputs).T
+        pooled = head.pool(self.activation.to(self.outputs))
+
+        def work(start: int, stop: int) -> Tensor:
+            images, channels = self.pairs[start:stop].unbind(1)
+            change = self.value - pooled[images, channels]
+            outputs = self.outputs[images] + change[:, None] * weight[channels]
+            return self._read(outputs, images)
+
+        return work
+
+
+def _from(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    """A layer's progress as part of that of all layers."""
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    return report
