@@ -336,5 +336,14 @@ def test_comparison(tmp_path):
     assert (folder / "gradcam" / "maps.npz").exists()
     both.save(tmp_path / "grid.png")
     with pytest.raises(CamlucidaError):
-        both.save(tmp_path / "grid.npz")
+        both.save(tmp_path / "grid.txt")
     assert Image.open(io.BytesIO(both._repr_png_())).format == "PNG"
+
+
+def test_a_comparison_saves_all_maps_and_records(tmp_path):
+    found = explain(model(), X, method=["gradcam", "saliency"], layers=None)
+    with np.load(found.save(tmp_path / "all.npz")) as stored:
+        np.testing.assert_array_equal(stored["gradcam/maps"], found["gradcam"].maps.numpy())
+        assert "saliency/target_values" in stored
+    records = json.loads(found.save(tmp_path / "all.json").read_text())
+    assert set(records) == {"gradcam", "saliency"}

@@ -249,7 +249,7 @@ class Explanation:
         suffix = path.suffix.lower()
         if suffix == ".npz":
             _make_parent(path)
-            np.savez_compressed(path, **self._arrays())  # type: ignore[arg-type]
+            np.savez_compressed(path, **self.arrays())  # type: ignore[arg-type]
         elif suffix == ".json":
             _make_parent(path)
             path.write_text(to_json(self.record()), encoding="utf-8")
@@ -270,7 +270,8 @@ class Explanation:
             self.save(path / "figure.png")
         return path
 
-    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All maps and values as arrays: maps, raw, signed, target_values, layer:NAME, details:NAME."""
         arrays = {
             "maps": self.maps,
             "raw": self.raw,
@@ -350,13 +351,29 @@ class Comparison(Mapping[str, Explanation]):
         return render.png(self.figure(), dpi=90)
 
     def save(self, path: str | Path) -> Path:
-        """Write the grid to a picture file; without a suffix, a folder with one subfolder per method.
+        """Write to a file; without a suffix, a folder with one subfolder per method and the grid.
+
+        Args:
+            path: a picture format for the grid, ``.npz`` for the maps of all methods (``"gradcam/maps"``),
+                ``.json`` for their records.
 
         Raises:
-            CamlucidaError: for a suffix that is no picture format.
+            CamlucidaError: for another suffix.
         """
         path = Path(path)
-        if path.suffix:
+        if path.suffix.lower() == ".npz":
+            _make_parent(path)
+            arrays = {
+                f"{label}/{name}": array
+                for label, explanation in self.items()
+                for name, array in explanation.arrays().items()
+            }
+            np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        elif path.suffix.lower() == ".json":
+            _make_parent(path)
+            records = {label: explanation.record() for label, explanation in self.items()}
+            path.write_text(to_json(records), encoding="utf-8")
+        elif path.suffix:
             _save_figure(self.figure, path)
         else:
             for label, explanation in self.items():

@@ -81,6 +81,11 @@ def resolve_all(model: nn.Module, layers: Layers) -> dict[str, nn.Module | None]
     Raises:
         LayerError: for an unknown layer, none at all, or the same one twice.
     """
+    if not isinstance(layers, str | nn.Module | Sequence):
+        raise LayerError(
+            f"layers must be names or modules of the model, got {type(layers).__name__}; "
+            "`camlucida layers` lists the names"
+        )
     chosen = [layers] if isinstance(layers, str | nn.Module) else list(layers)
     if not chosen:
         raise LayerError(

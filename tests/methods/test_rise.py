@@ -200,3 +200,15 @@ def test_bad_options_are_refused(options):
 def test_layers_are_refused(net):
     with pytest.raises(MethodError, match="leave out layers"):
         camlucida.explain(net, images(1), method=RISE(masks=5), layers="features")
+
+
+def test_a_constant_score_leaves_an_empty_map_and_says_so():
+
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    constant = camlucida.explain(
+        net, torch.randn(1, 3, 16, 16), method=RISE(masks=100), target=lambda z: z[:, 0] * 0 + 1
+    )
+    assert not constant.maps.any()
+    assert any("every mask scored the same" in m for m in constant.diagnostics[0].messages)

@@ -34,7 +34,12 @@ def methods(
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(Text(row.name), _facts(row))
-    console().print(table)
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
+        " Every method also takes aug_smooth=true (mean over flipped and dimmed copies)\n"
+        " and, where it weighs channels, eigen_smooth=true."
+    )
 
 
 def _facts(row: Entry) -> Table:

@@ -122,6 +122,11 @@ def entry(name: str) -> Entry:
     plain = {_plain(known): row for known, row in _REGISTRY.items()}
     if (row := plain.get(_plain(name))) is not None:
         return row
+    if ":" in name:
+        raise MethodError(
+            f"unknown method {name!r}: name:key=value is how the command line writes options; in Python pass "
+            "them as keyword arguments, or a method object such as camlucida.methods.FAME(iterations=5)"
+        )
     near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
     names = [plain[n].name for n in near] or list(_REGISTRY)
     raise MethodError(

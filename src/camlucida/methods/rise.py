@@ -138,6 +138,8 @@ class RISE(Method):
         for i, count in enumerate(sums.counts.tolist()):
             if count < self.masks:
                 notes[i] = [f"ended after {count} of {self.masks} masks"]
+            if sums.blind(i):
+                notes.setdefault(i, []).append("every mask scored the same: no place matters more")
             if masked.note:
                 notes.setdefault(i, []).append(masked.note)
         return RawMap(
@@ -188,13 +190,23 @@ class _Sums:
         self.kept = torch.zeros_like(self.weighted)
         self.counts = torch.zeros(len(inputs), dtype=torch.long)
         self.before: dict[int, Tensor] = {}
+        self.lowest = torch.full((len(inputs),), math.inf, dtype=torch.double)
+        self.highest = -self.lowest
 
     def add(self, i: int, masks: Tensor, values: Tensor) -> None:
         self.weighted[i] += torch.einsum("n,nhw->hw", values.to(masks), masks)
         self.kept[i] += masks.sum(0)
         self.counts[i] += len(masks)
+        self.lowest[i] = min(float(self.lowest[i]), float(values.min()))
+        self.highest[i] = max(float(self.highest[i]), float(values.max()))
+
+    def blind(self, i: int) -> bool:
+        """Whether every mask scored the same, so that the sum shows the masks' own density only."""
+        return bool(self.lowest[i] == self.highest[i])
 
     def map(self, i: int) -> Tensor:
+        if self.blind(i):
+            return torch.full_like(self.weighted[i], float(self.lowest[i]))
         if self.method.debias:
             seen = self.kept[i] > 0
             return torch.where(seen, self.weighted[i] / torch.where(seen, self.kept[i], 1), 0)
