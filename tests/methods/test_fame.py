@@ -331,12 +331,18 @@ def test_bad_options_are_refused(options):
         FAME(**options)
 
 
-def test_vision_transformer():
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 56}),
+    ],
+)
+def test_transformers(name, options):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8).eval()
-    found = camlucida.explain(
-        model, torch.randn(2, 3, 32, 32), method=FAME(iterations=5), target=Logit(3)
-    )
+    model = timm.create_model(name, **options).eval()
+    x = torch.randn(2, 3, options["img_size"], options["img_size"])
+    found = camlucida.explain(model, x, method=FAME(iterations=5), target=Logit(3))
     assert found.maps.amax((1, 2)).tolist() == [1, 1]
     assert (found.details["loss"][:, 1] < found.details["loss"][:, 0]).all()
