@@ -554,3 +554,12 @@ def test_a_model_that_writes_to_its_input_does_not_change_the_images():
     first, second = both.values()
     assert torch.equal(x, X)
     assert torch.equal(first.maps, second.maps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((2, 1, 7, 9), "takes images with 3 channels"), ((2, 7, 9, 3), r"permute\(0, 3, 1, 2\)")],
+)
+def test_images_with_another_number_of_channels(shape, words):
+    with pytest.raises(ImageError, match=words):
+        explain(model(), torch.rand(shape, dtype=torch.float64))

@@ -131,21 +131,23 @@ def explain(
         for start in range(0, len(batch.views), batch_size):
             part = batch.part(start, start + batch_size)
             part_target = _part(one_target, start, len(part.inputs), len(batch.views))
-            parts.append(
-                _explain(
-                    subject,
-                    part,
-                    one,
-                    part_target,
-                    label,
-                    layers,
-                    steps,
-                    seed,
-                    top,
-                    grid,
-                    _share(progress, done, len(part.inputs), total),
+            report = _share(progress, done, len(part.inputs), total)
+            with subject.taking(part.inputs):
+                parts.append(
+                    _explain(
+                        subject,
+                        part,
+                        one,
+                        part_target,
+                        label,
+                        layers,
+                        steps,
+                        seed,
+                        top,
+                        grid,
+                        report,
+                    )
                 )
-            )
             done += len(part.inputs)
             if progress is not None:
                 progress(done, total)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,30 @@ class Subject:
     def class_index(self, name: str) -> int:
         """Index of a class by its name; raises ``TargetError`` for an unknown one."""
         return resolve_class(name, self.class_names)
+
+    @contextmanager
+    def taking(self, inputs: Tensor) -> Iterator[None]:
+        """Say it in words when the model fails because the images have another number of channels.
+
+        Raises:
+            ImageError: in place of the model's own ``RuntimeError``.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
+            if first is None or first.in_channels == inputs.shape[1]:
+                raise
+            last = inputs.shape[-1] == first.in_channels
+            advice = (
+                "channels come second: inputs.permute(0, 3, 1, 2)"
+                if last
+                else "see its first layer"
+            )
+            raise ImageError(
+                f"{self.name} takes images with {first.in_channels} channels, got shape "
+                f"{tuple(inputs.shape)}; {advice}"
+            ) from error
 
     def prepare(self, images: Images) -> Batch:
         """Inputs on the model's device and in its precision."""
