@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task, built
+from benchmarks.timing import Contender, Task, built, peers
 from torch import Tensor
 
 import camlucida
@@ -62,17 +62,12 @@ TORCH_CAM = {
 def contenders(task: Task) -> Iterator[Contender]:
     """All rows, ours first."""
     yield from _ours(task)
-    for library, package, rows in (
+    yield from peers(
+        task,
         ("pytorch-grad-cam", "pytorch_grad_cam", _pytorch_grad_cam),
         ("torch-cam", "torchcam.methods", _torch_cam),
         ("captum", "captum.attr", _captum),
-    ):
-        try:
-            module = importlib.import_module(package)
-        except ImportError as error:
-            yield Contender("all", library, lambda: None, missing=f"not installed ({error})")
-        else:
-            yield from rows(module, library, task)
+    )
 
 
 def _ours(task: Task) -> Iterator[Contender]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task
+from benchmarks.timing import Contender, Task, peers
 from torch import Tensor
 
 from camlucida.methods import Method, RawMap, build
@@ -31,16 +31,11 @@ PEERS = {"ScoreCAM": "scorecam", "AblationCAM": "ablationcam"}
 def contenders(task: Task) -> Iterator[Contender]:
     """All rows, ours first."""
     yield from _ours(task)
-    for library, package, rows in (
+    yield from peers(
+        task,
         ("pytorch-grad-cam", "pytorch_grad_cam", _pytorch_grad_cam),
         ("torch-cam", "torchcam.methods", _torch_cam),
-    ):
-        try:
-            module = importlib.import_module(package)
-        except ImportError as error:
-            yield Contender("all", library, lambda: None, missing=f"not installed ({error})")
-        else:
-            yield from rows(module, library, task)
+    )
 
 
 def _ours(task: Task) -> Iterator[Contender]:

@@ -8,6 +8,7 @@ A round runs all contenders once, in a random order; the rounds give the median 
 from __future__ import annotations
 
 import gc
+import importlib
 import random
 import statistics
 import time
@@ -84,6 +85,25 @@ class Contender:
             return
         with self.build() as built:
             yield lambda: self.run(built)
+
+
+Peer = tuple[str, str, Callable[[Any, str, Task], Iterator[Contender]]]
+
+
+def peers(task: Task, *libraries: Peer) -> Iterator[Contender]:
+    """The rows of other libraries, and a row that says so for each that is not installed.
+
+    Args:
+        task: what all contenders are given.
+        *libraries: name, package to import, and the function that makes rows of the package.
+    """
+    for library, package, rows in libraries:
+        try:
+            module = importlib.import_module(package)
+        except ImportError as error:
+            yield Contender("all", library, lambda: None, missing=f"not installed ({error})")
+        else:
+            yield from rows(module, library, task)
 
 
 @dataclass
