@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -24,3 +25,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
     return str(value)
+
+
+def digest(items: Iterable[Any]) -> str:
+    """SHA-256 over plain values, in their order."""
+    found = hashlib.sha256()
+    for item in items:
+        found.update(json.dumps(plain(item), allow_nan=False, sort_keys=True).encode())
+        found.update(b"\n")
+    return found.hexdigest()

@@ -1,0 +1,147 @@
+"""What every metric is, what it may look at, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.errors import CamlucidaError
+from camlucida.explanation import Explanation
+from camlucida.preprocess import Preprocess
+
+Direction: TypeAlias = Literal["higher", "lower", "none"]
+"""Which way is better; ``"none"`` for what describes a map without judging it."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of images as metrics see it: everything that does not depend on the explaining method.
+
+    Attributes:
+        model: the module in eval mode; metrics leave it as it was.
+        inputs: the images as the model takes them, ``(N, C, H, W)``.
+        logits: the model's output for them, ``(N, M)``: one forward pass shared by all methods and metrics.
+        classes: the explained class of each image, ``(N,)``.
+        labels: the true class of each image, ``(N,)``; -1 where it is not known.
+        boxes: of each image, its objects' boxes ``(n, 4)`` as ``xmin, ymin, xmax, ymax`` in pixels of the
+            *input*, cut at its edges, the right and lower edges exclusive; ``n`` may be 0.
+        masks: where the objects are, ``(N, H, W)`` boolean: the exact mask where the data set has one, else the
+            union of the filled boxes; empty where nothing is known or nothing of it is inside the input.
+        exact: whether each image's mask is exact, ``(N,)``.
+        preprocess: for metrics that work on pixels in [0, 1]; ``None`` where it is not known.
+        seed: each image's random numbers come from it and the image (``ImageGenerators``).
+        batch_size: images per forward pass that a metric may use at a time.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    logits: Tensor
+    classes: Tensor
+    labels: Tensor
+    boxes: tuple[Tensor, ...]
+    masks: Tensor
+    exact: Tensor
+    preprocess: Preprocess | None = None
+    seed: int = 0
+    batch_size: int = 32
+
+    def __len__(self) -> int:
+        return int(self.inputs.shape[0])
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """The predicted class of each image, ``(N,)``."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax probabilities ``(N, M)``."""
+        return self.logits.softmax(1)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The images in [0, 1], before the model's normalisation, ``(N, C, H, W)``.
+
+        Raises:
+            CamlucidaError: the model's preprocessing is not known.
+        """
+        if self.preprocess is None:
+            raise CamlucidaError(
+                "this metric changes pixels in [0, 1], so it has to know how the model's inputs are normalised; "
+                "pass preprocess="
+            )
+        return self.preprocess.denormalise(self.inputs)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric found out about a batch.
+
+    Attributes:
+        values: one number per image for each of the metric's names, ``{name: (N,)}``; NaN where an image does
+            not count, such as one without a box.
+        curves: for names whose number sums up a curve, its heights, ``{name: (N, P)}``.
+        at: the positions of those heights, ``{name: (P,)}``.
+    """
+
+    values: dict[str, Tensor]
+    curves: dict[str, Tensor]
+    at: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, **values: Tensor) -> Measured:
+        """Numbers without curves, by name."""
+        return cls(dict(values), {}, {})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Base of all metrics: a frozen dataclass whose fields are the options of the paper.
+
+    The numbers themselves are computed by pure functions on tensors; a metric says which function, with
+    which options, on which of the maps. A metric of your own derives from this and is made known with
+    :func:`camlucida.metrics.register`.
+    """
+
+    def __post_init__(self) -> None:
+        """Check every option that is one of a few words.
+
+        Raises:
+            CamlucidaError: naming the option, its value and the words.
+        """
+        for name, annotation in get_type_hints(type(self)).items():
+            if get_origin(annotation) is Literal and getattr(self, name) not in get_args(
+                annotation
+            ):
+                known = ", ".join(map(repr, get_args(annotation)))
+                raise CamlucidaError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the numbers that :meth:`measure` returns, such as ``("iou@0.3", "iou@0.5")``."""
+        raise NotImplementedError
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """Judge the maps of one method.
+
+        Args:
+            scene: the images, the model and what is known about them.
+            explanation: of the same images; its ``maps`` ``(N, H, W)`` are in [0, 1] at the input's
+                resolution, ``raw`` and ``signed`` ``(N, h, w)`` at the layer's.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options, ready for JSON."""
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"metric": type(self).__name__, "options": options}
+
+
+def each(values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """Values as a double tensor on the device of ``like``."""
+    return torch.as_tensor(values, dtype=torch.float64, device=like.device)
