@@ -456,13 +456,58 @@ def test_diffgradcam_by_name_is_gradcam_on_the_margin():
     assert not torch.allclose(a.maps, explain(m, X, layers="features", target=1).maps)
 
 
+def test_methods_of_a_list_share_their_forward_passes():
+    m = model()
+    seen = []
+    m.register_forward_hook(lambda *_: seen.append(1))
+    names = ["gradcam", "hirescam", "layercam", "eigencam", "diffgradcam", "xgradcam"]
+    explain(m, X, method="gradcam", layers="features")  # what is found out once is known now
+    seen.clear()
+    together = explain(m, X, method=names, layers="features")
+    assert len(seen) == 1
+    for name in names:
+        alone = explain(m, X, method=name, layers="features")
+        assert torch.equal(together[name].maps, alone.maps)
+        assert torch.equal(together[name].target_values, alone.target_values)
+        assert torch.equal(together[name].logits, alone.logits)
+    assert len(seen) == 1 + len(names)
+
+
+def test_shared_passes_end_with_their_batch():
+    m = model()
+    names = ["gradcam", "hirescam"]
+    whole = explain(m, X, method=names, layers="features")
+    parts = explain(m, X, method=names, layers="features", batch_size=2)
+    for name in names:
+        assert torch.allclose(whole[name].maps, parts[name].maps, atol=1e-6)
+
+
+def test_pairs_of_a_name_and_its_options():
+    m = model()
+    pair = ("diffgradcam", {"aggregator": "lse"})
+    alone = explain(m, X, method=pair, layers="features")
+    assert alone.label == "diffgradcam (lse)"
+    both = explain(m, X, method=[pair, "gradcam"], layers="features")
+    assert torch.equal(both["diffgradcam (lse)"].maps, alone.maps)
+    assert set(explain(m, X, method=("gradcam", "hirescam"), layers="features")) == {
+        "gradcam",
+        "hirescam",
+    }
+
+
+def test_beside_methods_of_layers_those_of_the_input_go_without():
+    found = explain(model(), X, method=["saliency", "gradcam"], layers="features")
+    assert found["gradcam"].layers == ("features",)
+    assert found["saliency"].layers == ("input",)
+
+
 def test_progress():
     seen = []
     explain(
         model(), X, method=["gradcam", "hirescam"], layers="features", batch_size=2,
         progress=lambda *done: seen.append(done),
     )  # fmt: skip
-    assert seen == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
+    assert seen == [(2, 10), (4, 10), (6, 10), (8, 10), (9, 10), (10, 10)]
 
 
 # ---------------------------------------------------------------------------------------- diagnostics

@@ -22,6 +22,7 @@ from camlucida import (
     explain,
     tap,
 )
+from camlucida.tap import sharing
 from reference import networks
 
 X = torch.randn(2, 3, 6, 8)
@@ -722,3 +723,27 @@ def test_tokens_and_channels_last_reach_the_map():
     # Every cell has the same share: the row of the head over the number of tokens, prefix included.
     expected = (model.head.weight[1] / 16).detach()
     torch.testing.assert_close(g, expected.view(1, 4, 1, 1).expand_as(g))
+
+
+def test_sharing_serves_several_targets_from_one_pass_and_only_these_inputs():
+    m, x, layer = small(), X.clone(), "3"
+    seen = []
+    m.register_forward_hook(lambda *_: seen.append(1))
+    apart = [tap(m, x, layer, target) for target in (Logit(0), LogitMargin(1), Probability(2))]
+    seen.clear()
+    with sharing(x):
+        together = [
+            tap(m, x, layer, target) for target in (Logit(0), LogitMargin(1), Probability(2))
+        ]
+        quiet = tap(m, x, layer, gradients=False)
+        assert len(seen) == 1
+        tap(m, x.clone(), layer)
+        assert len(seen) == 2
+    tap(m, x, layer)
+    assert len(seen) == 3
+    assert quiet.gradients == {}
+    assert not quiet.outputs.requires_grad
+    for one, other in zip(apart, together, strict=True):
+        assert torch.equal(one.gradients[layer], other.gradients[layer])
+        assert torch.equal(one.values, other.values)
+        assert not other.activations[layer].requires_grad

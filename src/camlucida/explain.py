@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ from camlucida.preprocess import Preprocess
 from camlucida.provenance import Provenance
 from camlucida.seeds import ImageGenerators, Seed
 from camlucida.subject import Batch, Images, Subject
+from camlucida.tap import sharing
 from camlucida.targets import Target, TargetLike, as_target
 
-MethodLike: TypeAlias = "str | Method"
+MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
+"""A registered name, a method object, or a name with its options."""
 
 _SATURATED = 1e-6
 _LABEL = 16  # longest value of an option that is shown in a label
@@ -80,10 +83,13 @@ def explain(
             as it was.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
             photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing.
-        method: a registered name (see ``camlucida methods``), a method object, or a list of either.
+        method: a registered name (see ``camlucida methods``), a method object, a pair of a name and its
+            options, or a list of these. Methods of a list share their forward passes where they look at the
+            same layers.
         target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
             a function from the model's output to ``(N,)``. ``None`` is the predicted class's logit.
-        layers: names or modules; by default the last feature map of the model.
+        layers: names or modules; by default the last feature map of the model. Beside methods of a list that
+            explain layers, those that explain the input go without.
         steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
             ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
         preprocess: how photos become inputs; by default the model's own, where it says.
@@ -95,8 +101,8 @@ def explain(
         grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
         progress: called with the number of maps done and their total, in fractions for methods that take
             many passes.
-        **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods name
-            them there instead: ``"gradcam++:form=true"`` on the command line, method objects in Python.
+        **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods pairs
+            instead, ``("gradcam++", {"form": "true"})``.
 
     Returns:
         An :class:`Explanation` of all images; for a list of methods a :class:`Comparison`, which is a mapping
@@ -107,54 +113,55 @@ def explain(
             ``ModelError``); its text says what was given, what was expected and what to do.
     """
     subject = Subject.of(model, preprocess, class_names)
-    chosen = (
-        list(method) if isinstance(method, Sequence) and not isinstance(method, str) else [method]
-    )
+    several = isinstance(method, Sequence) and not isinstance(method, str) and not _is_pair(method)
+    chosen: list[MethodLike] = list(cast("Sequence[MethodLike]", method)) if several else [method]  # type: ignore[list-item]
     if not chosen:
         raise MethodError("no method was given")
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     if options and len(chosen) > 1:
         raise MethodError(
-            f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; pass method objects"
+            f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; give each its own as "
+            "a pair, such as ('gradcam++', {'form': 'true'})"
         )
     if isinstance(seed, torch.Generator):
         # Drawn once, so that all batches and methods share it.
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
     resolved = as_target(target).resolve(subject.class_index)
     plans = [_plan(one, resolved, options) for one in chosen]
+    anywhere = any(one.uses_layers for one, _, _ in plans)
     batch = subject.prepare(images)
     done, total = 0, len(plans) * len(batch.views)
-    explanations = []
-    for one, one_target, label in plans:
-        parts = []
-        for start in range(0, len(batch.views), batch_size):
-            part = batch.part(start, start + batch_size)
-            part_target = _part(one_target, start, len(part.inputs), len(batch.views))
-            report = _share(progress, done, len(part.inputs), total)
-            with subject.taking(part.inputs):
+    found: list[list[Explanation]] = [[] for _ in plans]
+    for start in range(0, len(batch.views), batch_size):
+        part = batch.part(start, start + batch_size)
+        shared = sharing(part.inputs) if len(plans) > 1 else nullcontext()
+        with subject.taking(part.inputs), shared:
+            for parts, (one, one_target, label) in zip(found, plans, strict=True):
                 parts.append(
                     _explain(
                         subject,
                         part,
                         one,
-                        part_target,
+                        _part(one_target, start, len(part.inputs), len(batch.views)),
                         label,
-                        layers,
+                        layers if one.uses_layers or not anywhere else None,
                         steps,
                         seed,
                         top,
                         grid,
-                        report,
+                        _share(progress, done, len(part.inputs), total),
                     )
                 )
-            done += len(part.inputs)
-            if progress is not None:
-                progress(done, total)
-        explanations.append(_join(parts, batch))
-    if isinstance(method, Sequence) and not isinstance(method, str):
-        return Comparison(explanations)
-    return explanations[0]
+                done += len(part.inputs)
+                if progress is not None:
+                    progress(done, total)
+    explanations = [_join(parts, batch) for parts in found]
+    return Comparison(explanations) if several else explanations[0]
+
+
+def _is_pair(method: object) -> bool:
+    return isinstance(method, tuple) and len(method) == 2 and isinstance(method[1], Mapping)
 
 
 def _share(progress: Progress | None, before: int, images: int, total: int) -> Progress | None:
@@ -167,6 +174,9 @@ def _share(progress: Progress | None, before: int, images: int, total: int) -> P
 def _plan(
     method: MethodLike, target: Target, options: dict[str, Any]
 ) -> tuple[Method, Target, str]:
+    if isinstance(method, tuple):
+        name, own = method
+        method, options = name, {**own, **options}
     if isinstance(method, str):
         built, wanted = build(method, target, **options)
         label = method
@@ -179,7 +189,9 @@ def _plan(
         row = entry_of(unwrapped(method))
         label = row.name if row else type(unwrapped(method)).__name__
     else:
-        raise MethodError(f"a method is a name or a Method object, got {type(method).__name__}")
+        raise MethodError(
+            f"a method is a name, a Method object or a pair of a name and options, got {type(method).__name__}"
+        )
     changed = {
         name: value
         for name, value in built.describe()["options"].items()
@@ -249,6 +261,7 @@ def _explain(
             layer_maps=raw.layers,
             target_values=raw.values,
             target=raw.target,
+            logits=logits,
             predictions=_predictions(logits, probabilities, top, subject.class_names),
             layers=tuple(raw.layers) if method.uses_layers else names,
             method=method,
@@ -352,6 +365,9 @@ def _join(parts: list[Explanation], batch: Batch) -> Explanation:
         details={name: torch.cat([e.details[name] for e in parts]) for name in first.details},
         target_values=torch.cat([e.target_values for e in parts]),
         target=target,
+        logits=None
+        if first.logits is None
+        else torch.cat([cast("Tensor", e.logits) for e in parts]),
         predictions=tuple(p for e in parts for p in e.predictions),
         diagnostics=tuple(d for e in parts for d in e.diagnostics),
         views=batch.views,

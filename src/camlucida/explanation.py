@@ -99,6 +99,7 @@ class Explanation:
         layer_maps: the signed map of each layer, ``(N, h, w)``.
         target_values: the explained scalar of each image, ``(N,)``.
         target: what was explained, with the class of each image.
+        logits: the model's class logits ``(N, M)``; ``None`` for a target without classes.
         predictions: the most probable classes of each image, empty for models without class logits.
         layers: names of the explained layers.
         method: the method with its options.
@@ -116,6 +117,7 @@ class Explanation:
     layer_maps: dict[str, Tensor]
     target_values: Tensor
     target: Target
+    logits: Tensor | None = field(repr=False)
     predictions: tuple[tuple[Prediction, ...], ...]
     layers: tuple[str, ...]
     method: Method
@@ -148,6 +150,7 @@ class Explanation:
             details={name: one(d) for name, d in self.details.items()},
             target_values=one(self.target_values),
             target=self.target.take(at),
+            logits=None if self.logits is None else one(self.logits),
             predictions=self.predictions[i : i + 1],
             diagnostics=self.diagnostics[i : i + 1],
             views=self.views[i : i + 1],

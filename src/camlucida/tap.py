@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,9 +102,62 @@ def tap(
     if differentiable:
         with torch.enable_grad():
             return _tap(unwrap(model), inputs, chosen, wanted, gradients, True, grid)
+    shared = _SHARED.get()
+    if shared is not None and shared.inputs is inputs:
+        return shared.tap(model, chosen, wanted, gradients, grid)
     with borrowed(model, inputs) as module, torch.set_grad_enabled(gradients):
-        inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
-        return _tap(module, inputs, chosen, wanted, gradients, False, grid)
+        return _tap(module, _plain(inputs), chosen, wanted, gradients, False, grid)
+
+
+@contextmanager
+def sharing(inputs: Tensor) -> Iterator[None]:
+    """Inside the block, taps of these very inputs share their forward passes.
+
+    Methods that look at the same layers of the same images then cost one forward pass together, and each
+    target the backward pass of the head. The head's graph is held until the block ends; taps of any other
+    tensor are not touched.
+
+    Args:
+        inputs: ``(N, C, H, W)``; the object itself is recognised, not its values, which must not change.
+    """
+    token = _SHARED.set(_Shared(inputs))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+class _Shared:
+    """The forward passes of one batch."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+        self._passes: list[tuple[tuple[Any, ...], tuple[_Kept, Tensor]]] = []
+
+    def tap(
+        self,
+        model: nn.Module,
+        layers: dict[str, nn.Module | None],
+        target: Target,
+        gradients: bool,
+        grid: GridRule | Mapping[str, GridRule] | None,
+    ) -> Tap:
+        autocast = torch.is_autocast_enabled(self.inputs.device.type)
+        key = (unwrap(model), tuple(layers), target.layer, grid, autocast)
+        with borrowed(model, self.inputs) as module, torch.enable_grad():
+            ran = next((ran for known, ran in self._passes if known == key), None)
+            if ran is None:
+                ran = _forward(module, _plain(self.inputs), layers, target, True, False, grid)
+                self._passes.append((key, ran))
+            with torch.set_grad_enabled(gradients):
+                return _read(ran, target, gradients, differentiable=False, again=True)
+
+
+_SHARED: ContextVar[_Shared | None] = ContextVar("camlucida_shared_taps", default=None)
+
+
+def _plain(inputs: Tensor) -> Tensor:
+    return inputs.clone() if inputs.is_inference() else inputs.detach()
 
 
 def _tap(
@@ -115,6 +169,20 @@ def _tap(
     differentiable: bool,
     grid: GridRule | Mapping[str, GridRule] | None,
 ) -> Tap:
+    ran = _forward(model, inputs, layers, target, gradients, differentiable, grid)
+    return _read(ran, target, gradients, differentiable=differentiable, again=False)
+
+
+def _forward(
+    model: nn.Module,
+    inputs: Tensor,
+    layers: dict[str, nn.Module | None],
+    target: Target,
+    gradients: bool,
+    differentiable: bool,
+    grid: GridRule | Mapping[str, GridRule] | None,
+) -> tuple[_Kept, Tensor]:
+    """What the layers returned, and the model's output."""
     kept = _Kept(inputs, gradients, differentiable, grid)
     outputs = run(model, inputs, layers, kept.keep, target)
     missing = [name for name in layers if name not in kept.maps]
@@ -127,10 +195,19 @@ def _tap(
                 else "; it is not on the path from input to output"
             )
         )
-    maps = {name: kept.maps[name] for name in layers}
-    with torch.autocast(inputs.device.type, enabled=False):
+    kept.maps = {name: kept.maps[name] for name in layers}
+    return kept, outputs
+
+
+def _read(
+    ran: tuple[_Kept, Tensor], target: Target, gradients: bool, *, differentiable: bool, again: bool
+) -> Tap:
+    """The target's value and its gradients; ``again`` keeps the graph for further targets."""
+    kept, outputs = ran
+    maps = kept.maps
+    with torch.autocast(outputs.device.type, enabled=False):
         target = target.pin(outputs.detach())
-        values = evaluate(target, outputs, inputs.shape[0])
+        values = evaluate(target, outputs, kept.images)
         found: dict[str, Tensor] = {}
         connected: dict[str, bool] = {}
         if gradients:
@@ -141,6 +218,7 @@ def _tap(
                     values.sum(),
                     list(maps.values()),
                     create_graph=differentiable,
+                    retain_graph=differentiable or again,
                     allow_unused=True,
                 )
             )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from camlucida.cli.options import MethodChoice
-    from camlucida.explanation import Comparison, Explanation
+    from camlucida.explanation import Comparison
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
@@ -62,33 +62,19 @@ class Job:
         from camlucida.explain import explain
         from camlucida.explanation import Comparison
 
-        anywhere = any(choice.method.uses_layers for choice in self.methods)
-        explanations: list[Explanation] = []
-        for before, choice in enumerate(self.methods):
-            # Beside methods that explain layers, one that takes the whole model goes without.
-            layers = self.layers if choice.method.uses_layers or not anywhere else ()
-            explanation = explain(
-                self.model,
-                list(pictures),
-                method=choice.name,
-                target=self.target,
-                layers=list(layers) or None,
-                steps=self.steps,
-                seed=self.seed,
-                batch_size=len(pictures),
-                progress=self._share(before, progress),
-                **choice.options,
-            )
-            explanations.append(replace(explanation, sources=tuple(map(shown, sources))))
-        return Comparison(explanations)
-
-    def _share(
-        self, before: int, progress: Callable[[float], object]
-    ) -> Callable[[float, float], None]:
-        def report(done: float, total: float) -> None:
-            progress((before + done / total) / len(self.methods))
-
-        return report
+        found = explain(
+            self.model,
+            list(pictures),
+            method=[(choice.name, choice.options) for choice in self.methods],
+            target=self.target,
+            layers=list(self.layers) or None,
+            steps=self.steps,
+            seed=self.seed,
+            batch_size=len(pictures),
+            progress=lambda done, total: progress(done / total),
+        )
+        names = tuple(map(shown, sources))
+        return Comparison([replace(explanation, sources=names) for explanation in found.values()])
 
 
 @dataclass
