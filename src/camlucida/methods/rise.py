@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from camlucida.borrow import borrowed, check_inputs
 from camlucida.errors import MethodError
+from camlucida.fold import folded
 from camlucida.layers import INPUT, Layers
 from camlucida.maps import Steps
 from camlucida.methods.base import Context, Method, RawMap
@@ -111,7 +112,10 @@ class RISE(Method):
             outputs = run(module, inputs, {}, lambda _, output: output, target)
             pinned = self._scored(target.pin(outputs), outputs)
             values = evaluate(pinned, outputs, len(inputs))
-            masked = Masked(module, inputs, pinned, self.mask_space, context.get("preprocess"))
+            faster = folded(module, inputs, outputs) if target.layer is None else None
+            masked = Masked(
+                module, inputs, pinned, self.mask_space, context.get("preprocess"), faster
+            )
             sums = _Sums(inputs, self)
             progress = context.get("progress")
             started = time.monotonic()

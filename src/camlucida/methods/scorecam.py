@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from camlucida.borrow import borrowed
 from camlucida.chunks import Chunks, Footprint, check_budget
 from camlucida.errors import MethodError
+from camlucida.fold import Forward, compiled, folded
 from camlucida.layers import Layers
 from camlucida.maps import normalise, resize
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.registry import register
+from camlucida.outputs import first_tensor
 from camlucida.preprocess import Preprocess
 from camlucida.seeds import ImageGenerators
 from camlucida.tap import Tap, run, tap
@@ -43,7 +45,8 @@ class ScoreCAM(Method):
 
     $L = \mathrm{ReLU}(\sum_k w_k A^k)$ with $w = \mathrm{softmax}_k(Y(x \odot H^k) - Y(x_b))$ and
     $H^k = \mathrm{minmax}(\mathrm{Up}(A^k))$. The baseline $x_b$ cancels in the softmax and is not run. A
-    constant channel has $H^k = 0$: all of them, in all images, share one pass. No gradient is used.
+    constant channel has $H^k = 0$: all of them, in all images, share one pass. No gradient is used. Batch
+    norms behind convolutions are folded into them for these passes, where the model's output stays the same.
 
     ``details["weights"]`` is ``(N, K)``, ``details["passes"]`` ``(N,)`` the forward passes with masks. With
     several layers these keys carry the layer's name in brackets.
@@ -58,6 +61,8 @@ class ScoreCAM(Method):
             approximation; ``None`` (default) for all.
         precision: ``"full"`` (default), or ``"bf16"`` to run the masked images under bfloat16 autocast: an
             approximation.
+        compiled: run the masked images through ``torch.compile``: an approximation, to rounding; the first
+            run of a model takes as long as compiling does. ``False`` by default.
         check: also compute without approximations and tell the error of the map; ``False`` by default.
         chunk: masked images in one pass; ``None`` (default) for as many as fit into ``memory``.
         memory: megabytes that one pass may take, about; ``None`` (default) for what is fast on the device.
@@ -70,6 +75,7 @@ class ScoreCAM(Method):
     mask_space: MaskSpace = "input"
     top_k: int | None = None
     precision: Precision = "full"
+    compiled: bool = False
     check: bool = False
     chunk: int | None = None
     memory: float | None = None
@@ -121,6 +127,7 @@ class ScoreCAM(Method):
             views = _Views(self, module, inputs, tapped, context.get("preprocess"))
             per_copy = footprint.per_image + views.per_image
             chunks = Chunks(self.chunk, self.memory, per_copy, inputs.device)
+            views.chunks = chunks
             seeds = _seeds(context["generator"], inputs)
             plans = {
                 name: _Channels(self, activation, seeds)
@@ -154,7 +161,7 @@ class ScoreCAM(Method):
     @property
     def approximate(self) -> bool:
         """Whether an option trades exactness for time."""
-        return self.top_k is not None or self.precision != "full"
+        return self.top_k is not None or self.precision != "full" or self.compiled
 
     def _notes(self, plans: dict[str, _Channels], views: _Views) -> dict[int, list[str]]:
         notes: dict[int, list[str]] = {}
@@ -168,6 +175,8 @@ class ScoreCAM(Method):
                     )
             if self.precision == "bf16":
                 own.append("an approximation: masked images in bfloat16")
+            if self.compiled:
+                own.append("an approximation: masked images through the compiled model")
             if views.note:
                 own.append(views.note)
         return {i: own for i, own in notes.items() if own}
@@ -183,7 +192,7 @@ class ScoreCAM(Method):
     ) -> RawMap:
         if not self.approximate:
             return raw
-        whole = replace(self, top_k=None, precision="full", check=False)
+        whole = replace(self, top_k=None, precision="full", compiled=False, check=False)
         exact = whole.run(model, inputs, target, layers, **context)
         steps = self.steps
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
@@ -438,6 +447,12 @@ class _Views:
         self.target, self.logistic = _scored(method.weighting, tapped.target, tapped.outputs)
         self.half = method.precision == "bf16"
         self.channels_last = _likes_channels_last(model, inputs, self.half)
+        self.chunks: Chunks | None = None
+        self.compiled = method.compiled
+        self.forward: Forward | None = None
+        if self.target.layer is None:
+            make = compiled if method.compiled else folded
+            self.forward = make(model, inputs, tapped.outputs)
 
     def nothing(self) -> Tensor:
         """The target of each image when its mask is 0: one pass for all, ``(N,)``."""
@@ -471,7 +486,14 @@ class _Views:
             return self._run(images.contiguous())
 
     def _run(self, images: Tensor) -> Tensor:
-        return run(self.model, images, {}, lambda _, output: output, self.target)
+        if self.forward is None:
+            return run(self.model, images, {}, lambda _, output: output, self.target)
+        number = len(images)
+        if self.compiled and self.chunks is not None and number < self.chunks.size:
+            # For every other size the model would be compiled anew.
+            rest = images[-1:].expand(self.chunks.size - number, *images.shape[1:])
+            images = torch.cat([images, rest])
+        return first_tensor(self.forward(images))[:number]
 
 
 def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Target, bool]:

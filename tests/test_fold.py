@@ -1,0 +1,133 @@
+"""Folded and compiled forward passes: the same function, and the model left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from camlucida import explain
+from camlucida.fold import compiled, folded
+
+X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def trained(model):
+    """Batch norms that do something."""
+    generator = torch.Generator().manual_seed(1)
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for t in (m.weight.data, m.bias.data, m.running_mean, m.running_var):
+                t.copy_(torch.rand(t.shape, generator=generator) + 0.5)
+    return model.eval().requires_grad_(False)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        a = self.bn1(self.conv1(x)).relu()
+        return self.fc((a + self.bn2(self.conv2(a))).mean((2, 3)))
+
+
+def outputs(model):
+    with torch.no_grad():
+        return model(X)
+
+
+def test_every_batch_norm_behind_a_convolution_is_folded():
+    model = trained(Residual())
+    before = copy.deepcopy(model.state_dict())
+    found = folded(model, X, outputs(model))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
+    assert torch.allclose(found(X), outputs(model), atol=1e-5)
+    assert found.fc is model.fc
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_timm_norms_keep_their_activation():
+    timm = pytest.importorskip("timm")
+    model = trained(timm.create_model("tf_efficientnet_lite0", num_classes=5))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        wanted = model(x)
+    found = folded(model, x, wanted)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
+    assert torch.allclose(found(x), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_a_convolution_with_another_reader_stays():
+    class Twice(Residual):
+        def forward(self, x):
+            a = self.conv1(x)
+            return self.fc((a + self.bn1(a)).mean((2, 3)))
+
+    model = trained(Twice())
+    assert folded(model, X, outputs(model)) is None
+
+
+def test_a_shared_convolution_stays():
+    class Shared(Residual):
+        def forward(self, x):
+            a = self.conv2(self.bn1(self.conv1(x)))
+            return self.fc(self.bn2(self.conv2(a)).mean((2, 3)))
+
+    model = trained(Shared())
+    found = folded(model, X, outputs(model))
+    assert [type(m) for m in found.modules() if isinstance(m, nn.BatchNorm2d)] == [nn.BatchNorm2d]
+    assert torch.allclose(found(X), outputs(model), atol=1e-5)
+
+
+def test_where_nothing_can_be_folded():
+    class Branches(Residual):
+        def forward(self, x):
+            return super().forward(x if x.mean() > 0 else -x)
+
+    plain = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    assert folded(plain, X, outputs(plain)) is None
+    branches = trained(Branches())
+    assert folded(branches, X, outputs(branches)) is None
+
+
+def test_hooks_of_the_user_keep_the_model_whole():
+    model = trained(Residual())
+    model.bn1.register_forward_hook(lambda *_: None)
+    assert folded(model, X, outputs(model)) is None
+
+
+def test_another_output_is_not_accepted():
+    model = trained(Residual())
+    assert folded(model, X, outputs(model) + 1) is None
+
+
+@pytest.mark.parametrize("method", ["scorecam", "rise"])
+def test_methods_give_the_same_maps(method):
+    model = trained(Residual())
+    options = {"masks": 50} if method == "rise" else {"layers": "bn2"}
+    fast = explain(model, X, method=method, **options)
+    model.fc.register_forward_hook(lambda *_: None)
+    assert torch.allclose(fast.maps, explain(model, X, method=method, **options).maps, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_passes_are_kept_until_the_weights_change():
+    model = trained(Residual())
+    found = compiled(model, X, outputs(model))
+    with torch.no_grad():
+        assert torch.allclose(found(X), outputs(model), atol=1e-5)
+    assert compiled(model, X, outputs(model)) is found
+    model.conv1.weight.mul_(2)
+    again = compiled(model, X, outputs(model))
+    assert again is not found
+    with torch.no_grad():
+        assert torch.allclose(again(X), outputs(model), atol=1e-4)
+    exact = explain(model, X, method="scorecam", layers="bn2")
+    quick = explain(model, X, method="scorecam", layers="bn2", compiled=True, check=True, chunk=4)
+    assert torch.allclose(quick.maps, exact.maps, atol=1e-4)
+    assert float(quick.details["error"].max()) < 1e-4
+    assert any("compiled" in note for note in quick.diagnostics[0].notes)
