@@ -30,6 +30,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.gradient $(BENCH)
 	$(BIN)/python -m benchmarks.fame_icam $(BENCH)
 	$(BIN)/python -m benchmarks.perturbation $(BENCH)
+	$(BIN)/python -m benchmarks.relatives $(BENCH)
 
 clean:
 	rm -rf $(VENV)
