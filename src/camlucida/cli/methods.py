@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +46,8 @@ def methods(
 def _facts(row: Entry) -> Table:
     """What there is to say about a method."""
     number = row.equation[:1].isdigit()
-    equation = f"equation{'s' if ',' in row.equation else ''} {row.equation}"
+    several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
+    equation = f"equation{'s' if several else ''} {row.equation}"
     facts = {
         "paper": f"{row.paper}, {equation if number else row.equation}",
         "needs": row.needs,
