@@ -1,1 +1,143 @@
-"""Metrics: attribution maps, and what is known about the images, to one number per image."""
+"""Metrics: attribution maps, and what is known about the images, to one number per image.
+
+The numbers are pure functions on tensors; a :class:`Metric` says which function, with which options, on which
+of an explanation's maps. ``camlucida metrics`` lists them.
+"""
+
+from camlucida.metrics.agreement import (
+    SSIM,
+    Agreement,
+    RankCorrelation,
+    Similarity,
+    pearson,
+    rank_correlation,
+    similarity,
+    ssim,
+    susceptibility,
+)
+from camlucida.metrics.base import Direction, Measured, Metric, Need, Scene, each
+from camlucida.metrics.concentration import (
+    CAMEntropy,
+    Complexity,
+    DeadZone,
+    Sparseness,
+    cam_entropy,
+    complexity,
+    dead_zone_activity,
+    effective_area,
+    seen_area_lost,
+    sparseness,
+)
+from camlucida.metrics.curves import Deletion, Insertion
+from camlucida.metrics.drop import (
+    ADCC,
+    AverageDrop,
+    adcc,
+    average_drop,
+    average_gain,
+    average_increase,
+)
+from camlucida.metrics.imputation import impute
+from camlucida.metrics.localisation import (
+    box_iou,
+    energy_pointing,
+    iou,
+    pointing_game,
+    saliency_score,
+    top_k_mass,
+)
+from camlucida.metrics.objects import (
+    BoxIoU,
+    EnergyPointing,
+    IoU,
+    PointingGame,
+    SaliencyScore,
+    TopKMass,
+)
+from camlucida.metrics.ranking import removal_masks
+from camlucida.metrics.regions import bounding_boxes, fill_boxes
+from camlucida.metrics.registry import (
+    Facts,
+    MetricEntry,
+    Number,
+    build_metric,
+    describe_number,
+    metric_entry,
+    metrics,
+    register,
+)
+from camlucida.metrics.road import Road, RoadDelete
+from camlucida.metrics.robustness import (
+    Infidelities,
+    Infidelity,
+    SensitivityMax,
+    infidelity,
+    sensitivity_max,
+)
+
+__all__ = [
+    "ADCC",
+    "SSIM",
+    "Agreement",
+    "AverageDrop",
+    "BoxIoU",
+    "CAMEntropy",
+    "Complexity",
+    "DeadZone",
+    "Deletion",
+    "Direction",
+    "EnergyPointing",
+    "Facts",
+    "Infidelities",
+    "Infidelity",
+    "Insertion",
+    "IoU",
+    "Measured",
+    "Metric",
+    "MetricEntry",
+    "Need",
+    "Number",
+    "PointingGame",
+    "RankCorrelation",
+    "Road",
+    "RoadDelete",
+    "SaliencyScore",
+    "Scene",
+    "SensitivityMax",
+    "Similarity",
+    "Sparseness",
+    "TopKMass",
+    "adcc",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "bounding_boxes",
+    "box_iou",
+    "build_metric",
+    "cam_entropy",
+    "complexity",
+    "dead_zone_activity",
+    "describe_number",
+    "each",
+    "effective_area",
+    "energy_pointing",
+    "fill_boxes",
+    "impute",
+    "infidelity",
+    "iou",
+    "metric_entry",
+    "metrics",
+    "pearson",
+    "pointing_game",
+    "rank_correlation",
+    "register",
+    "removal_masks",
+    "saliency_score",
+    "seen_area_lost",
+    "sensitivity_max",
+    "similarity",
+    "sparseness",
+    "ssim",
+    "susceptibility",
+    "top_k_mass",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,13 @@ from camlucida.preprocess import Preprocess
 
 Direction: TypeAlias = Literal["higher", "lower", "none"]
 """Which way is better; ``"none"`` for what describes a map without judging it."""
+
+Need: TypeAlias = Literal["boxes", "masks", "labels", "logits", "preprocess", "model", "reference"]
+"""What a metric cannot do without.
+
+``boxes``, ``masks`` (boxes will do), ``labels`` of the data; ``logits``, ``model`` and its ``preprocess``; the
+explanation of a ``reference`` method.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Scene:
         preprocess: for metrics that work on pixels in [0, 1]; ``None`` where it is not known.
         seed: each image's random numbers come from it and the image (``ImageGenerators``).
         batch_size: images per forward pass that a metric may use at a time.
+        references: explanations of the same images to compare with, by the method's registered name or label.
     """
 
     model: nn.Module
@@ -49,6 +57,7 @@ class Scene:
     preprocess: Preprocess | None = None
     seed: int = 0
     batch_size: int = 32
+    references: Mapping[str, Explanation] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.inputs.shape[0])
@@ -64,6 +73,25 @@ class Scene:
         return self.logits.softmax(1)
 
     @cached_property
+    def correct(self) -> Tensor:
+        """Whether the true class is known and predicted, ``(N,)`` boolean."""
+        return self.predicted == self.labels.to(self.predicted.device)
+
+    def reference(self, name: str) -> Explanation:
+        """The explanation that others are compared with.
+
+        Raises:
+            CamlucidaError: there is none of that name.
+        """
+        if name not in self.references:
+            there = ", ".join(self.references) or "none"
+            raise CamlucidaError(
+                f"this metric compares with {name!r}, which is not among the reference explanations "
+                f"({there}); add that method to the run, or name another with reference="
+            )
+        return self.references[name]
+
+    @cached_property
     def pixels(self) -> Tensor:
         """The images in [0, 1], before the model's normalisation, ``(N, C, H, W)``.
 
@@ -72,8 +100,8 @@ class Scene:
         """
         if self.preprocess is None:
             raise CamlucidaError(
-                "this metric changes pixels in [0, 1], so it has to know how the model's inputs are normalised; "
-                "pass preprocess="
+                "this metric changes pixels in [0, 1], so it has to know how the model's inputs are "
+                "normalised; pass preprocess="
             )
         return self.preprocess.denormalise(self.inputs)
 

@@ -1,0 +1,249 @@
+"""Insertion and deletion: how fast the probability rises and falls along the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camlucida.errors import CamlucidaError
+from camlucida.explanation import Explanation
+from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.passes import probability, scores_of
+from camlucida.metrics.ranking import ranks
+from camlucida.metrics.registry import register
+
+Start = Literal["zero", "blur", "mean"]
+Score = Literal["predicted", "explained"]
+
+_KERNEL, _SIGMA = 11, 5.0
+
+
+def blank(inputs: Tensor, start: Start) -> Tensor:
+    """An image ``(N, C, H, W)`` without its content, in the input's own space.
+
+    ``"zero"``: zeros. ``"blur"``: blurred with a Gaussian of 11 x 11 pixels and sigma 5, zeros around it.
+    ``"mean"``: the mean of each channel.
+
+    Raises:
+        CamlucidaError: for another word.
+    """
+    if start == "zero":
+        return torch.zeros_like(inputs)
+    if start == "mean":
+        return inputs.mean((2, 3), keepdim=True).expand_as(inputs)
+    if start != "blur":
+        raise CamlucidaError(f"start must be 'zero', 'blur' or 'mean', got {start!r}")
+    offsets = torch.arange(_KERNEL, device=inputs.device, dtype=torch.float64) - _KERNEL // 2
+    weights = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    weights = (weights / weights.sum()).to(inputs.dtype)
+    single = inputs.flatten(0, 1)[:, None]
+    across = F.conv2d(single, weights.view(1, 1, 1, -1), padding=(0, _KERNEL // 2))
+    return F.conv2d(across, weights.view(1, 1, -1, 1), padding=(_KERNEL // 2, 0)).view_as(inputs)
+
+
+def path(
+    model: nn.Module,
+    begin: Tensor,
+    end: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    *,
+    step: int = 224,
+    batch_size: int = 32,
+    first: Tensor | None = None,
+    last: Tensor | None = None,
+) -> Tensor:
+    """Probabilities on the way from one image to another, pixel by pixel in the order of the map.
+
+    Args:
+        model: returns logits ``(N, M)``.
+        begin: where the way begins, ``(N, C, H, W)``, as the model takes it.
+        end: where it ends.
+        maps: ``(N, H, W)``; pixels change from the highest value down, in reading order among equals.
+        classes: whose probability, ``(N,)``.
+        step: pixels that change at a time.
+        batch_size: images per forward pass.
+        first: probabilities at the beginning ``(N,)``, where they are known already.
+        last: the same at the end.
+
+    Returns:
+        ``(N, n_steps + 1)`` with ``n_steps = ceil(H W / step)``.
+
+    Raises:
+        CamlucidaError: the step is below 1, or maps and images differ in size.
+    """
+    if step < 1 or maps.shape != (len(begin), *begin.shape[2:]):
+        raise CamlucidaError(
+            f"the step must be at least 1 pixel and the maps of the images' size "
+            f"{tuple(begin.shape[2:])}, got {step} and {tuple(maps.shape)}"
+        )
+    place = ranks(maps.detach().flatten(1)).view_as(maps)
+    steps = -(-maps[0].numel() // step)
+    n = len(begin)
+    known = {0: first, steps: last}
+    wanted = [k for k in range(steps + 1) if known.get(k) is None]
+
+    def make(index: Tensor, k: Tensor) -> Tensor:
+        changed = place[index] < (k * step)[:, None, None]
+        return torch.where(changed[:, None], end[index], begin[index])
+
+    places = [(i, k) for i in range(n) for k in wanted]
+    values = scores_of(
+        model, begin, places, make, lambda z, i: probability(z, classes[i]), batch_size
+    )
+    found = values.new_empty(n, steps + 1)
+    found[:, wanted] = values.view(n, len(wanted))
+    for k, value in known.items():
+        if value is not None:
+            found[:, k] = value.to(found)
+    return found
+
+
+def area(curves: Tensor) -> Tensor:
+    """Area ``(N,)`` under evenly spaced heights ``(N, K + 1)`` over a way of length 1, by trapezoids."""
+    return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2
+
+
+def resample(curves: Tensor, at: Tensor, points: int) -> Tensor:
+    """Heights ``(N, points)`` at even positions from 0 to 1, interpolated linearly.
+
+    Args:
+        curves: heights ``(N, K + 1)``.
+        at: their positions ``(K + 1,)``, rising from 0 to 1.
+        points: how many positions.
+    """
+    wanted = torch.linspace(0, 1, points, dtype=at.dtype, device=at.device)
+    after = torch.searchsorted(at, wanted).clamp(1, len(at) - 1)
+    share = (wanted - at[after - 1]) / (at[after] - at[after - 1])
+    return torch.lerp(curves[:, after - 1], curves[:, after], share.to(curves))
+
+
+# ------------------------------------------------------------------------------------------- metrics
+
+
+@dataclass(frozen=True)
+class _Way(Metric):
+    """What insertion and deletion share."""
+
+    step: int = 224
+    score: Score = "predicted"
+    points: int = 101
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.step < 1 or self.points < 2:
+            raise CamlucidaError(
+                f"step must be at least 1 pixel and points at least 2, got {self.step} and {self.points}"
+            )
+
+    def _classes(self, scene: Scene) -> Tensor:
+        return scene.predicted if self.score == "predicted" else scene.classes
+
+    def _clean(self, scene: Scene) -> Tensor:
+        return probability(scene.logits.double(), self._classes(scene))
+
+    def _measured(self, name: str, curves: Tensor, maps: Tensor) -> Measured:
+        curves = torch.where(maps.isnan().flatten(1).any(1)[:, None], torch.nan, curves)
+        pixels = maps[0].numel()
+        steps = torch.arange(curves.shape[1], dtype=torch.float64, device=curves.device)
+        shares = (steps * self.step / pixels).clamp_max(1)
+        at = torch.linspace(0, 1, self.points, dtype=torch.float64, device=curves.device)
+        kept = resample(curves, shares, self.points)
+        return Measured({name: area(curves)}, {name: kept}, {name: at})
+
+
+@register(
+    "deletion",
+    title="Deletion",
+    direction="lower",
+    range=(0.0, 1.0),
+    source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
+    needs=("model", "logits"),
+    cost="H W / 224 forward passes",
+)
+@dataclass(frozen=True)
+class Deletion(_Way):
+    """Area under the probability while pixels are deleted from the most relevant on.
+
+    Lower is better: the map names first what the model needs. The curve is given over the share of pixels
+    deleted.
+
+    Attributes:
+        step: pixels deleted at a time, 224 by default.
+        score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
+        points: positions of the curve that is kept; the area is that of all steps.
+        start: what takes the place of pixels: ``"zero"`` (default), ``"blur"`` or ``"mean"``, all in the
+            model's input space, where 0 is usually the mean colour of the training images.
+    """
+
+    start: Start = "zero"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number with a curve."""
+        return ("deletion",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """Forward passes of partly deleted images; the whole image's logits are the scene's."""
+        curves = path(
+            scene.model,
+            scene.inputs,
+            blank(scene.inputs, self.start),
+            explanation.maps,
+            self._classes(scene),
+            step=self.step,
+            batch_size=scene.batch_size,
+            first=self._clean(scene),
+        )
+        return self._measured("deletion", curves, explanation.maps)
+
+
+@register(
+    "insertion",
+    title="Insertion",
+    direction="higher",
+    range=(0.0, 1.0),
+    source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
+    needs=("model", "logits"),
+    cost="H W / 224 forward passes",
+)
+@dataclass(frozen=True)
+class Insertion(_Way):
+    """Area under the probability while pixels are put back from the most relevant on.
+
+    Higher is better: the map names first what is enough. The curve is given over the share of pixels
+    inserted.
+
+    Attributes:
+        step: pixels inserted at a time, 224 by default.
+        score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
+        points: positions of the curve that is kept; the area is that of all steps.
+        start: the image at the beginning: ``"blur"`` (default; Gaussian, 11 x 11 pixels, sigma 5, zeros around
+            the image), ``"zero"`` or ``"mean"``, all in the model's input space.
+    """
+
+    start: Start = "blur"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number with a curve."""
+        return ("insertion",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """Forward passes of partly restored images; the whole image's logits are the scene's."""
+        curves = path(
+            scene.model,
+            blank(scene.inputs, self.start),
+            scene.inputs,
+            explanation.maps,
+            self._classes(scene),
+            step=self.step,
+            batch_size=scene.batch_size,
+            last=self._clean(scene),
+        )
+        return self._measured("insertion", curves, explanation.maps)

@@ -1,0 +1,298 @@
+"""Metrics that know where the object is; what they count is in :mod:`camlucida.metrics.localisation`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from camlucida.errors import CamlucidaError
+from camlucida.explanation import Explanation
+from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.localisation import (
+    Component,
+    Ties,
+    Truth,
+    box_iou,
+    energy_pointing,
+    iou,
+    pointing_game,
+    saliency_score,
+    top_k_mass,
+)
+from camlucida.metrics.regions import fill_boxes
+from camlucida.metrics.registry import Facts, register
+
+SHARE = (0.0, 1.0)
+
+
+@register(
+    "iou",
+    title="IoU",
+    direction="higher",
+    range=SHARE,
+    source="Zhang & Günther 2026 (FAME), table 2",
+    needs=("boxes",),
+    remark="no box is fitted to the map; the object is the first box",
+    numbers={"iou_area": Facts("IoU over all thresholds")},
+)
+@dataclass(frozen=True)
+class IoU(Metric):
+    """Intersection over union of the map above a threshold and the object (FAME's protocol).
+
+    Numbers: ``iou@0.3`` and so on, and ``iou_area``, the area under IoU over the threshold, whose curve runs
+    from threshold 0 (where every pixel counts) to 1. Higher is better; 0 to 1.
+
+    An image without a box does not count (NaN); one whose first box the crop leaves out scores 0, as
+    published. A zero map scores 0 above threshold 0.
+
+    Attributes:
+        thresholds: of the map in [0, 1]; 0.3, 0.5 and 0.7 by default, as published.
+        truth: the ``"first"`` box, filled (default, as published), or the ``"mask"``: exact where the data has
+            one, else the union of the boxes.
+        points: thresholds of the curve, evenly spread over 0 to 1.
+    """
+
+    thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
+    truth: Literal["first", "mask"] = "first"
+    points: int = 21
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        object.__setattr__(self, "thresholds", tuple(float(t) for t in self.thresholds))
+        if not all(0 <= t <= 1 for t in self.thresholds):
+            raise CamlucidaError(f"thresholds must lie between 0 and 1, got {self.thresholds}")
+        if self.points < 2:
+            raise CamlucidaError(f"a curve has at least 2 points, got {self.points}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number per threshold, and the area."""
+        return (*(f"iou@{t:g}" for t in self.thresholds), "iou_area")
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """All thresholds at once."""
+        maps = explanation.maps
+        if self.truth == "first":
+            masks = fill_boxes(scene.boxes, _size(maps), "first").to(maps.device)
+            counts = _has_boxes(scene, maps)
+        else:
+            masks = scene.masks.to(maps.device)
+            counts = masks.flatten(1).any(1)
+        at = torch.linspace(0, 1, self.points, dtype=torch.float64, device=maps.device)
+        levels = torch.cat([at.new_tensor(self.thresholds), at])
+        found = torch.where(counts[:, None], iou(maps, masks, levels), math.nan)
+        curve = found[:, len(self.thresholds) :]
+        area = torch.trapezoid(curve, at, dim=1)
+        values = [*found[:, : len(self.thresholds)].unbind(1), area]
+        return Measured(
+            dict(zip(self.names, values, strict=True)), {"iou_area": curve}, {"iou_area": at}
+        )
+
+
+@register(
+    "box_iou",
+    title="Box IoU",
+    direction="higher",
+    range=SHARE,
+    source="Singh et al. 2024 (Integrative CAM), average IoU",
+    needs=("boxes", "labels", "logits"),
+    remark="counts correctly predicted images only; the paper gives no threshold and no component rule",
+)
+@dataclass(frozen=True)
+class BoxIoU(Metric):
+    """Intersection over union of a box fitted to the map and the object's box (I-CAM's protocol).
+
+    Higher is better; 0 to 1; 0 for a blank map; NaN for an image without a box or not correctly predicted.
+
+    Attributes:
+        threshold: share of the map's maximum, 0.5 by default.
+        component: fit the box to the ``"largest"`` connected region (default) or to ``"all"``.
+        gt: the ``"best"`` of the object's boxes (default), the ``"first"``, or their ``"union"``.
+        correct_only: leave out images that are not correctly predicted, as published.
+    """
+
+    threshold: float = 0.5
+    component: Component = "largest"
+    gt: Truth = "best"
+    correct_only: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if not 0 < self.threshold <= 1:
+            raise CamlucidaError(
+                f"threshold is a share of the maximum, above 0 and up to 1, got {self.threshold}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number."""
+        return ("box_iou",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """On the attribution maps, at the input's resolution."""
+        found = box_iou(
+            explanation.maps,
+            scene.boxes,
+            self.threshold,
+            component=self.component,
+            gt=self.gt,
+            correct=scene.correct if self.correct_only else None,
+        )
+        return Measured.of(box_iou=found)
+
+
+@register(
+    "saliency_score",
+    title="Saliency score",
+    direction="higher",
+    range=SHARE,
+    source="Singh et al. 2024 (Integrative CAM), equation 32",
+    needs=("boxes", "labels", "logits"),
+    remark="counts correctly predicted images only",
+)
+@dataclass(frozen=True)
+class SaliencyScore(Metric):
+    """Share of the map that lies in the boxes (I-CAM).
+
+    Higher is better; 0 to 1; 0 for a blank map; NaN for an image without a box or not correctly predicted.
+
+    Attributes:
+        correct_only: leave out images that are not correctly predicted, as published.
+    """
+
+    correct_only: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number."""
+        return ("saliency_score",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """With the union of all boxes, also where an exact mask is known."""
+        maps = explanation.maps
+        found = saliency_score(maps, fill_boxes(scene.boxes, _size(maps)).to(maps.device))
+        counts = _has_boxes(scene, maps)
+        if self.correct_only:
+            counts &= scene.correct.to(maps.device)
+        return Measured.of(saliency_score=torch.where(counts, found, math.nan))
+
+
+@register(
+    "energy_pointing",
+    title="Energy on the object",
+    direction="higher",
+    range=SHARE,
+    source="Wang et al. 2020 (Score-CAM), section 4.3; Arras et al. 2022, relevance mass accuracy",
+    needs=("masks",),
+)
+@dataclass(frozen=True)
+class EnergyPointing(Metric):
+    """Share of the map's energy that lies on the object.
+
+    Higher is better; 0 to 1; 0 for a blank map; NaN (not counted) for an empty mask.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number."""
+        return ("energy_pointing",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """With the exact mask where there is one, else the boxes."""
+        maps = explanation.maps
+        return Measured.of(energy_pointing=energy_pointing(maps, scene.masks.to(maps.device)))
+
+
+@register(
+    "pointing_game",
+    title="Pointing game",
+    direction="higher",
+    range=SHARE,
+    source="Zhang et al. 2018 (Excitation Backprop), the pointing game",
+    needs=("masks",),
+    remark="an empty mask does not count",
+)
+@dataclass(frozen=True)
+class PointingGame(Metric):
+    """Whether the map's maximum lies on the object.
+
+    Higher is better; 0 or 1, between them where the maximum is shared; a blank map scores the object's share
+    of the image; NaN (not counted) for an empty mask.
+
+    Attributes:
+        tolerance: distance in pixels up to which a maximum beside the object is a hit; 0 by default, 15 in
+            the paper.
+        ties: the ``"mean"`` over the pixels that share the maximum (default), or ``"any"``.
+    """
+
+    tolerance: float = 0.0
+    ties: Ties = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if not self.tolerance >= 0:
+            raise CamlucidaError(f"tolerance must be at least 0 pixels, got {self.tolerance}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number."""
+        return ("pointing_game",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """With the exact mask where there is one, else the boxes."""
+        maps = explanation.maps
+        masks = scene.masks.to(maps.device)
+        return Measured.of(pointing_game=pointing_game(maps, masks, self.tolerance, ties=self.ties))
+
+
+@register(
+    "top_k_mass",
+    title="Top pixels on the object",
+    direction="higher",
+    range=SHARE,
+    source="Arras et al. 2022 (CLEVR-XAI), relevance rank accuracy",
+    needs=("masks",),
+)
+@dataclass(frozen=True)
+class TopKMass(Metric):
+    """Share of the k most salient pixels that lie on the object.
+
+    Higher is better; 0 to 1; a blank map scores the object's share of the image; NaN (not counted) for an
+    empty mask.
+
+    Attributes:
+        k: how many pixels; ``None`` (default) for as many as the object has.
+    """
+
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.k is not None and self.k < 1:
+            raise CamlucidaError(f"k must be at least 1 pixel, got {self.k}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number."""
+        return ("top_k_mass",)
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """With the exact mask where there is one, else the boxes."""
+        maps = explanation.maps
+        return Measured.of(top_k_mass=top_k_mass(maps, scene.masks.to(maps.device), self.k))
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return int(maps.shape[1]), int(maps.shape[2])
+
+
+def _has_boxes(scene: Scene, maps: Tensor) -> Tensor:
+    return torch.tensor([len(own) > 0 for own in scene.boxes], device=maps.device)

@@ -1,0 +1,60 @@
+"""Forward passes of altered images, in chunks, on a model that is given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed
+from camlucida.errors import CamlucidaError
+from camlucida.outputs import first_tensor
+
+
+def scores_of(
+    model: nn.Module,
+    like: Tensor,
+    places: Sequence[tuple[int, int]],
+    make: Callable[[Tensor, Tensor], Tensor],
+    read: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """Altered images through a model.
+
+    Args:
+        model: runs in evaluation mode and without gradients.
+        like: the model's inputs, for their type and device.
+        places: which altered images: pairs of an image's index and of a number that ``make`` understands.
+        make: from both as tensors ``(n,)`` to inputs ``(n, C, H, W)``.
+        read: from logits ``(n, M)``, in double precision, and image indices ``(n,)`` to scores ``(n, ...)``.
+        batch_size: images per pass.
+
+    Returns:
+        The scores of all places, ``(len(places), ...)``; empty for none.
+
+    Raises:
+        CamlucidaError: the batch size is below 1.
+    """
+    if batch_size < 1:
+        raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
+    found = []
+    with borrowed(model, like) as module, torch.inference_mode():
+        for start in range(0, len(places), batch_size):
+            some = torch.tensor(places[start : start + batch_size], device=like.device)
+            images = make(some[:, 0], some[:, 1]).to(like.dtype)
+            logits = first_tensor(module(images)).double()
+            found.append(read(logits, some[:, 0]))
+    return torch.cat(found).clone() if found else like.new_zeros(0, dtype=torch.float64)
+
+
+def probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """Softmax probability ``(n,)`` of a class of each row."""
+    return pick(logits.softmax(1), classes)
+
+
+def pick(values: Tensor, classes: Tensor) -> Tensor:
+    """The entry ``(n,)`` of each row ``(n, M)`` at a class; NaN where the class is -1."""
+    known = classes >= 0
+    entries = values.gather(1, classes.clamp_min(0)[:, None])[:, 0]
+    return torch.where(known, entries, torch.nan)

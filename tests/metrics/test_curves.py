@@ -1,0 +1,151 @@
+"""Insertion and deletion: slow loops, closed forms, batches, the model left alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import camlucida
+from camlucida import CamlucidaError
+from camlucida.metrics.base import Scene
+from camlucida.metrics.curves import Deletion, Insertion, area, blank, path, resample
+from reference import curves as slow
+from reference import networks
+from reference.state import differences, snapshot
+
+SIZE = (9, 10)
+
+
+def scene_of(n=2, **options):
+    model, x = networks.build(head="deep", size=SIZE), networks.images(n, 3, SIZE)
+    with torch.no_grad():
+        logits = model(x)
+    none = torch.full((n,), -1)
+    return Scene(
+        model, x, logits, options.pop("classes", logits.argmin(1)), none, (torch.empty(0, 4),) * n,
+        torch.zeros(n, *SIZE, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), **options
+    )  # fmt: skip
+
+
+def explained(scene):
+    return camlucida.explain(scene.model, scene.inputs, method="hirescam", layers="features")
+
+
+@pytest.mark.parametrize("step", [1, 7, 30, 90, 224])
+@pytest.mark.parametrize("score", ["predicted", "explained"])
+def test_both_are_the_loop(step, score):
+    scene = scene_of(batch_size=5)
+    explanation = explained(scene)
+    options = {"step": step, "score": score, "points": 11}
+    deletion = Deletion(**options).measure(scene, explanation)
+    insertion = Insertion(**options).measure(scene, explanation)
+    classes = scene.predicted if score == "predicted" else scene.classes
+    for i in range(2):
+        x, empty = scene.inputs[i], torch.zeros(3, *SIZE, dtype=torch.float64)
+        blurred = torch.from_numpy(slow.blur(x))
+        for name, found, ends in (
+            ("deletion", deletion, (x, empty)),
+            ("insertion", insertion, (blurred, x)),
+        ):
+            wanted = slow.path(scene.model, *ends, explanation.maps[i], classes[i], step)
+            assert np.isclose(found.values[name][i], slow.area(wanted))
+            at = np.minimum(np.arange(len(wanted)) * step / 90, 1)
+            kept = np.interp(np.linspace(0, 1, 11), at, wanted)
+            assert np.allclose(found.curves[name][i], kept)
+            assert np.allclose(found.at[name], np.linspace(0, 1, 11))
+
+
+def test_blurring_zeros_and_means():
+    x = networks.images(2, 3, (13, 12))
+    blurred = blank(x, "blur")
+    for i in range(2):
+        assert np.allclose(blurred[i], slow.blur(x[i]))
+    assert not blank(x, "zero").any()
+    assert torch.allclose(blank(x, "mean")[1, 2], x[1, 2].mean())
+    with pytest.raises(CamlucidaError, match="'zero', 'blur' or 'mean'"):
+        blank(x, "grey")
+
+
+class Count(nn.Module):
+    """Two classes; the first's logit is proportional to the image's mean."""
+
+    def forward(self, x):
+        mean = x.mean((1, 2, 3))
+        return torch.stack([mean, torch.zeros_like(mean)], 1)
+
+
+def test_a_linear_score_falls_along_the_map():
+    x = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    x[0, 0, :4] = 10.0
+    one, zero = torch.tensor([0]), torch.zeros_like(x)
+    good, bad = x[:, 0], -x[:, 0]
+    down = path(Count(), x, zero, good, one, step=8)
+    assert down.shape == (1, 9)
+    assert torch.allclose(down[0, 4:], torch.tensor(0.5).double())
+    assert (down[0, 1:5] < down[0, :4]).all()
+    late = path(Count(), x, zero, bad, one, step=8)
+    assert torch.allclose(late[0, :5], down[0, 0])
+    assert area(down) < area(late)
+
+
+def test_area_and_resampling():
+    flat = torch.full((2, 7), 0.3)
+    assert torch.allclose(area(flat), torch.tensor(0.3))
+    line = torch.tensor([[0.0, 0.4, 0.8, 1.0]])
+    found = resample(line, torch.tensor([0.0, 0.4, 0.8, 1.0]), 11)
+    assert torch.allclose(found, torch.linspace(0, 1, 11))
+
+
+def test_a_batch_equals_its_images_and_chunks_do_not_matter():
+    scene = scene_of(n=3, batch_size=4)
+    explanation = explained(scene)
+    for metric in (Deletion(step=9), Insertion(step=9, start="mean")):
+        together = metric.measure(scene, explanation)
+        (name,) = metric.names
+        for i in range(3):
+            keys = ("inputs", "logits", "classes", "labels", "boxes", "masks", "exact")
+            alone = replace(scene, **{k: getattr(scene, k)[i : i + 1] for k in keys}, batch_size=1)
+            found = metric.measure(alone, explanation[i])
+            assert torch.allclose(found.curves[name][0], together.curves[name][i])
+
+
+def test_the_clean_logits_are_not_computed_again():
+    scene = scene_of()
+    explanation = explained(scene)
+    passes = []
+    scene.model.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    Deletion(step=30).measure(scene, explanation)
+    assert sum(passes) == 2 * 3
+    passes.clear()
+    Insertion(step=30).measure(scene, explanation)
+    assert sum(passes) == 2 * 3
+
+
+def test_the_model_is_left_alone_and_nan_maps_do_not_count():
+    scene = scene_of()
+    explanation = explained(scene)
+    maps = explanation.maps.clone()
+    maps[0, 0, 0] = torch.nan
+    scene.model.train()
+    before = snapshot(scene.model)
+    found = Deletion(step=30).measure(scene, replace(explanation, maps=maps))
+    assert not differences(before, snapshot(scene.model))
+    assert found.values["deletion"].isnan().tolist() == [True, False]
+
+
+def test_errors():
+    for call, text in (
+        (lambda: Deletion(step=0), "step"),
+        (lambda: Insertion(points=1), "points"),
+        (lambda: Insertion(start="grey"), "start must be one of"),
+        (
+            lambda: path(
+                Count(), *[torch.zeros(1, 1, 4, 4)] * 2, torch.zeros(1, 3, 3), torch.zeros(1)
+            ),
+            "maps of the images",
+        ),
+    ):
+        with pytest.raises(CamlucidaError, match=text):
+            call()
