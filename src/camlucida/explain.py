@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast, overload
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError, MethodError
+from camlucida.errors import CamlucidaError, MethodError, TargetError
 from camlucida.explanation import (
     Comparison,
     Diagnostics,
@@ -127,6 +127,13 @@ def explain(
     if isinstance(seed, torch.Generator):
         # Drawn once, so that all batches and methods share it.
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
+    if isinstance(model, LoadedModel):
+        model.check_target(target)
+    elif target is None and getattr(subject.module, "embeds", False):
+        raise TargetError(
+            f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
+            "target=CosineSimilarity(reference)"
+        )
     resolved = as_target(target).resolve(subject.class_index)
     plans = [_plan(one, resolved, options) for one in chosen]
     anywhere = any(one.uses_layers for one, _, _ in plans)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from camlucida.data.classes import class_of
 from camlucida.data.images import find_images, read_image
 from camlucida.errors import CamlucidaError, ImageError, TargetError
-from camlucida.models.labels import resolve_class
 
 Box: TypeAlias = tuple[float, float, float, float]
 """``(xmin, ymin, xmax, ymax)`` in pixels of the upright photo; the right and lower edges are exclusive."""
@@ -112,7 +111,7 @@ def labelled_folder(
     skipped: list[Skipped] = []
     for label in dict.fromkeys(labels):
         try:
-            classes[label] = _class_of(label, class_names)
+            classes[label] = class_of(label, class_names)
         except TargetError as error:
             skipped.append((root / label, str(error)))
     if not classes:
@@ -123,7 +122,7 @@ def labelled_folder(
         if label in classes
     ]
     if boxes is not None:
-        known, unknown = _assign(read_boxes(boxes), photos, root)
+        known, unknown = assign_boxes(read_boxes(boxes), [photo.path for photo in photos], root)
         photos = [replace(photo, boxes=known.get(photo.path, ())) for photo in photos]
         skipped += [(Path(name), "a box for a photo that is not there") for name in unknown]
     return LabelledFolder(root, tuple(photos), classes, tuple(skipped))
@@ -201,14 +200,20 @@ def _box(row: Mapping[str, str | None], where: str) -> tuple[str, Box]:
     return name, (left, top, right, bottom)
 
 
-def _assign(
-    boxes: Mapping[str, tuple[Box, ...]], photos: Sequence[LabelledPhoto], root: Path
+def assign_boxes(
+    boxes: Mapping[str, tuple[Box, ...]], paths: Sequence[Path], root: Path
 ) -> tuple[dict[Path, tuple[Box, ...]], list[str]]:
-    """The boxes of each photo, and the names that fit no photo or more than one."""
-    inside = {photo.path.relative_to(root).as_posix(): photo.path for photo in photos}
+    """The boxes of each photo, and the names that fit no photo or more than one.
+
+    Args:
+        boxes: as :func:`read_boxes` returns them.
+        paths: the photos, which lie in ``root``.
+        root: the folder.
+    """
+    inside = {path.relative_to(root).as_posix(): path for path in paths}
     named: dict[str, list[Path]] = {}
-    for photo in photos:
-        named.setdefault(photo.path.name, []).append(photo.path)
+    for path in paths:
+        named.setdefault(path.name, []).append(path)
     known: dict[Path, tuple[Box, ...]] = {}
     unknown = []
     for name, several in boxes.items():
@@ -219,41 +224,3 @@ def _assign(
         else:
             unknown.append(name)
     return known, unknown
-
-
-def _class_of(label: str, class_names: Sequence[str] | None) -> int:
-    if re.fullmatch(r"n\d{8}", label) and class_names and len(class_names) == 1000:
-        return _synset(label)
-    index = resolve_class(label, class_names)
-    if index < 0 or (class_names and index >= len(class_names)):
-        raise TargetError(
-            f"the folder {label!r} names class {index}, but the model has "
-            f"{len(class_names) if class_names else 'no negative'} classes"
-        )
-    if class_names and not re.fullmatch(r"\s*\+?\d+\s*", label):
-        # A part of a name is too little to trust a label with.
-        whole, plain = _plain(label), _plain(class_names[index])
-        if whole != plain and whole not in [part.strip() for part in plain.split(",")]:
-            raise TargetError(
-                f"the folder {label!r} is only a part of {class_names[index]!r}; rename it to the index "
-                f"{index}, the name or one of its synonyms"
-            )
-    return index
-
-
-def _synset(label: str) -> int:
-    """The ImageNet class of a WordNet synset, as timm lists them."""
-    try:
-        from timm.data import ImageNetInfo
-    except ImportError:
-        raise TargetError(
-            f"the folder {label!r} is called by a synset, which needs timm; pip install timm"
-        ) from None
-    known = ImageNetInfo().label_names()
-    if label not in known:
-        raise TargetError(f"the folder {label!r} names none of ImageNet's 1000 synsets")
-    return int(known.index(label))
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").split())

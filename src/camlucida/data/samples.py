@@ -91,3 +91,27 @@ class DataSet(ABC, Sequence[Sample]):
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint, ready for JSON."""
         return {"name": self.name, "samples": len(self), "fingerprint": self.fingerprint()}
+
+
+class SampleList(DataSet):
+    """A data set whose samples are all in memory.
+
+    Args:
+        name: what it is called in tables and records.
+        samples: in their order; every key once.
+        skipped: what could not be used, with the reason.
+    """
+
+    def __init__(
+        self, name: str, samples: Sequence[Sample], skipped: Sequence[Skipped] = ()
+    ) -> None:
+        self.name = name
+        self.skipped = tuple(skipped)
+        self._samples = tuple(samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a position."""
+        return self._samples[index]

@@ -38,6 +38,13 @@ class LoadedModel:
     preprocess: Preprocess | None
     class_names: tuple[str, ...] | None
 
+    def check_target(self, target: object) -> None:
+        """Refuse a target that this model cannot be explained by; a classifier takes any.
+
+        Raises:
+            TargetError: saying what to pass.
+        """
+
 
 def require(package: str, extra: str = "models") -> Any:
     """Import an optional package.

@@ -15,6 +15,7 @@ from camlucida.models.embedded import load_embedded
 from camlucida.models.huggingface import class_names_of_huggingface, load_huggingface
 from camlucida.models.labels import read_class_names
 from camlucida.models.loaded import LoadedModel, first_line, nearest
+from camlucida.models.small import load_digits
 from camlucida.models.timm_models import class_names_of_timm, load_timm, preprocess_of_timm
 from camlucida.models.torchvision_models import load_torchvision
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from camlucida.preprocess import Preprocess
 
-_SOURCES = ("embedded", "torchvision", "timm", "hf")
+_SOURCES = ("embedded", "digits", "torchvision", "timm", "hf")
 
 
 def load_model(
@@ -42,6 +43,8 @@ def load_model(
     ==========================  ===================================================================
     `embedded`                  EfficientNet-Lite0, ImageNet; `embedded:lite1` is one size larger.
                                 From an installed package, no network needed
+    `digits`                    the small network for digits on photos that `camlucida train digits`
+                                trained; `digits:FOLDER` if it was trained with `--out FOLDER`
     `torchvision:NAME`          such as `torchvision:resnet50`, or with chosen weights
                                 `torchvision:resnet50@IMAGENET1K_V1`
     `timm:NAME`                 such as `timm:resnet18` or `timm:resnet18.a1_in1k`
@@ -127,6 +130,8 @@ def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedMod
         )
     if source == "embedded":
         return load_embedded(name or "lite0", pretrained=pretrained)
+    if source == "digits":
+        return load_digits(pretrained=pretrained, folder=Path(name) if name else None)
     if source in _SOURCES and not name:
         raise ModelError(f"{spec!r} names no model; write {source}:NAME")
     if source == "torchvision":
@@ -138,8 +143,8 @@ def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedMod
     if Path(spec).is_dir():
         raise ModelError(f"{spec!r} is a folder; for a transformers model write hf:{spec}")
     raise ModelError(
-        f"unknown model {spec!r}; expected embedded, torchvision:NAME, timm:NAME, hf:ORG/NAME or "
-        f"a checkpoint file{nearest(source, _SOURCES)}"
+        f"unknown model {spec!r}; expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME "
+        f"or a checkpoint file{nearest(source, _SOURCES)}"
     )
 
 

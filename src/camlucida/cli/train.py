@@ -1,0 +1,71 @@
+"""``camlucida train``: networks for the offline benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlucida.cli.console import console, print_json, progress_bar, shown
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+train = typer.Typer(
+    help="Train small networks, so that benchmarks and audits work offline.", no_args_is_help=True
+)
+
+
+@train.callback()
+def _train() -> None:
+    """Train small networks, so that benchmarks and audits work offline."""
+
+
+@train.command()
+def digits(
+    seed: Annotated[int, typer.Option(metavar="N", help="Of images, weights and order.")] = 0,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 7,
+    size: Annotated[int, typer.Option(metavar="PX", help="Height and width of the images.")] = 64,
+    images: Annotated[int, typer.Option(metavar="N", help="How many to train on.")] = 10_000,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where weights and record go; --model digits looks in the cache. (default: the cache)",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Train the model 'digits': a small network that tells digits on photos apart.
+
+    Where the digit is, is known to the pixel: maps can be judged exactly. One or two minutes on two cores.
+    """
+    from camlucida.models.small import RECORD
+    from camlucida.training.digits import train_digits
+
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        found = train_digits(
+            seed, epochs=epochs, size=size, images=images, out=out, progress=progress
+        )
+    record = {**found.record, "folder": shown(found.weights.parent)}
+    if as_json:
+        print_json(record)
+        return
+    place = console()
+    place.print(
+        f"accuracy {found.accuracy:.1%} on {record['test']['samples']} test images with other digits on "
+        f"other photos; {record['parameters']:,} parameters, {record['seconds']:.0f} s",
+        soft_wrap=True,
+    )
+    for file in (found.weights, found.weights.parent / RECORD):
+        place.print(shown(file), markup=False, soft_wrap=True)

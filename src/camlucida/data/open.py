@@ -1,0 +1,296 @@
+"""One door to all data sets: ``kind``, ``kind:path,key=value,...`` or a path."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from camlucida.data.folders import Skipped, assign_boxes, labelled_folder, read_boxes
+from camlucida.data.images import find_images
+from camlucida.data.masks import MaskedSample
+from camlucida.data.samples import DataSet, Sample, SampleList
+from camlucida.errors import CamlucidaError, ImageError, TargetError
+from camlucida.models.loaded import nearest
+
+Names = Sequence[str] | None
+
+_OPTIONS = re.compile(r""",\s*([A-Za-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|[^,="']*)\s*$""")
+_TRUE, _FALSE, _NONE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}, {"none", "null"}
+
+
+def open_data(
+    spec: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, **options: Any
+) -> DataSet:
+    """Open a data set.
+
+    ===================  =======================================================================
+    spec                 data
+    ===================  =======================================================================
+    a path               what lies there says which of the kinds below it is
+    ``folder:PATH``      one folder per class; or photos without labels, where there are none
+    ``imagenet:PATH``    ImageNet's validation images, with XML boxes
+    ``csv:FILE``         a table with file, label and, where they are known, boxes and masks
+    ``coco:PATH``        an instances file, or the folder that holds one
+    ``voc:PATH``         VOC2007, VOC2012
+    ``hf:NAME``          a data set of the package ``datasets``, or a folder that it saved
+    ``digits``           digits on photos, with exact masks: made on the fly
+    ``photos``           the labelled photos, with boxes drawn by hand
+    ===================  =======================================================================
+
+    Options follow after a comma: ``voc:data/VOCdevkit,year=2012,split=val``, ``digits,size=48``. Values with
+    commas or equal signs are quoted. A path that exists as it stands has no options, whatever it holds.
+
+    Args:
+        spec: what to open.
+        class_names: the model's; ``None`` where it has none.
+        options: as in the text, from Python; they win over those of the text.
+
+    Raises:
+        CamlucidaError: the kind or an option is unknown, or the data cannot be opened.
+    """
+    chosen, path, written = parse(os.fspath(spec))
+    kind = _KINDS[chosen]
+    known = kind.options()
+    values: dict[str, Any] = {}
+    for name, text in {**written, **options}.items():
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise CamlucidaError(
+                f"{chosen} has no option {name!r}{nearest(name, known)} (options: {listed})"
+            )
+        values[name] = (
+            _value(text, known[name], f"{chosen}: {name}") if name not in options else text
+        )
+    if kind.needs_path and not path:
+        raise CamlucidaError(f"{chosen} needs a path or name: {chosen}:PATH")
+    if not kind.needs_path and path:
+        raise CamlucidaError(f"{chosen} takes no path, got {path!r}; options follow after a comma")
+    return kind.opener(*((path,) if kind.needs_path else ()), class_names, **values)
+
+
+def parse(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Take a text apart.
+
+    Returns:
+        The kind, the path or name (empty where there is none), and the options as text.
+
+    Raises:
+        CamlucidaError: there is no such path and no such kind, or an option comes twice.
+    """
+    text = spec.strip()
+    if not text:
+        raise CamlucidaError(f"no data was named; give a path, or one of {', '.join(_KINDS)}")
+    if text not in _KINDS and _exists(text):
+        return kind_of(Path(text)), text, {}
+    options: dict[str, str] = {}
+    while found := _OPTIONS.search(text):
+        name, value = found[1].replace("-", "_"), found[2].strip()
+        if name in options:
+            raise CamlucidaError(f"{spec!r}: {name} is given twice")
+        if not value:
+            raise CamlucidaError(f"{spec!r}: {name} has no value")
+        options[name] = value[1:-1] if value[0] in "\"'" else value
+        text = text[: found.start()].rstrip()
+    kind, colon, path = text.partition(":")
+    if kind in _KINDS:
+        path = path.strip()
+        if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+            path = path[1:-1]
+        return kind, path, dict(reversed(options.items()))
+    if not _exists(text):
+        near = nearest(kind, _KINDS)
+        raise CamlucidaError(
+            f"{spec!r} is neither a path that exists nor one of the kinds {', '.join(_KINDS)}"
+            f"{near}{'' if colon or near else '; kinds are written kind:path,option=value'}"
+        )
+    return kind_of(Path(text)), text, dict(reversed(options.items()))
+
+
+def kind_of(path: Path) -> str:
+    """Which kind of data lies at a path.
+
+    Raises:
+        CamlucidaError: it is a file of no known kind.
+    """
+    from camlucida.data.huggingface import is_saved
+    from camlucida.data.imagenet import is_imagenet
+    from camlucida.data.voc import is_voc
+
+    if path.is_file():
+        suffix = path.suffix.lower()
+        kind = {".csv": "csv", ".tsv": "csv", ".json": "coco"}.get(suffix)
+        if kind is None:
+            raise CamlucidaError(
+                f"{str(path)!r} is a file of no known kind; expected a folder, a .csv or .tsv table, or "
+                "a COCO .json file"
+            )
+        return kind
+    if is_saved(path):
+        return "hf"
+    if is_voc(path):
+        return "voc"
+    if any(path.glob("annotations/instances_*.json")) or any(path.glob("instances_*.json")):
+        return "coco"
+    return "imagenet" if is_imagenet(path) else "folder"
+
+
+# ---- the kinds ----------------------------------------------------------------------------------
+
+
+def open_folder(
+    root: str | os.PathLike[str],
+    class_names: Names,
+    *,
+    labels: bool | None = None,
+    boxes: str | None = None,
+    masks: str | None = None,
+) -> SampleList:
+    """Open the photos of a folder.
+
+    Args:
+        root: with one subfolder per class, called as :func:`camlucida.data.classes.class_of` understands it.
+        class_names: the model's.
+        labels: whether the subfolders are classes; if there are subfolders with photos, unless told.
+        boxes: a table with ``file, xmin, ymin, xmax, ymax``.
+        masks: a folder with a mask ``CLASS/photo.png`` for ``CLASS/photo.jpg``, where there is one.
+
+    Raises:
+        ImageError: there is no photo.
+        TargetError: the model knows none of the classes.
+        CamlucidaError: the table cannot be read, or there is no folder of masks.
+    """
+    base = Path(root)
+    if base.is_file():
+        raise ImageError(f"{str(base)!r} is a file; give a folder")
+    if masks is not None and not Path(masks).is_dir():
+        raise CamlucidaError(f"no such folder of masks: {masks!r}")
+    name = base.resolve().name or "folder"
+    paths = find_images(base)
+    if labels is None:
+        labels = any(path.parent != base for path in paths)
+    samples: list[Sample] = []
+    if labels:
+        found = labelled_folder(base, class_names, boxes=boxes)
+        skipped = list(found.skipped)
+        loose = sum(path.parent == base for path in paths)
+        if loose:
+            skipped.append((base, f"{loose} photos outside of the class folders"))
+        for p in found.photos:
+            key = p.path.relative_to(base).as_posix()
+            samples.append(_masked(key, p.class_index, p.label, p.path, p.boxes, masks))
+        return SampleList(name, samples, skipped)
+    known, unknown = assign_boxes(read_boxes(boxes), paths, base) if boxes else ({}, [])
+    lost: list[Skipped] = [(Path(n), "a box for a photo that is not there") for n in unknown]
+    for path in paths:
+        key = path.relative_to(base).as_posix()
+        samples.append(_masked(key, None, "", path, known.get(path, ()), masks))
+    return SampleList(name, samples, lost)
+
+
+def _masked(
+    key: str, label: int | None, name: str, path: Path, boxes: tuple[Any, ...], masks: str | None
+) -> Sample:
+    if masks is None:
+        return Sample(key, label, name, path, boxes)
+    mask = (Path(masks) / key).with_suffix(".png")
+    return MaskedSample(key, label, name, path, boxes, mask_path=mask if mask.is_file() else None)
+
+
+def open_digits(
+    class_names: Names,
+    *,
+    split: Literal["train", "test"] = "test",
+    count: int | None = None,
+    size: int = 64,
+    seed: int = 0,
+    second: bool = False,
+) -> DataSet:
+    """Digits on photos, for a model whose ten classes are the digits.
+
+    Raises:
+        TargetError: the model has other classes.
+    """
+    from camlucida.data.digits import CLASS_NAMES, Digits
+
+    if class_names is not None and tuple(class_names) != CLASS_NAMES:
+        raise TargetError(
+            f"digits has the ten classes 0 to 9, but the model has {len(class_names)} others, beginning with "
+            f"{class_names[0]!r}; use the model 'digits', or give it the class names 0 to 9"
+        )
+    return Digits(split, count=count, size=size, seed=seed, second=second)
+
+
+def _photos(class_names: Names) -> DataSet:
+    from camlucida.data.labelled import open_photos
+
+    return open_photos(class_names)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a kind is opened; its options are the keyword-only arguments of the opener."""
+
+    opener: Callable[..., DataSet]
+    needs_path: bool = True
+
+    def options(self) -> Mapping[str, Any]:
+        hints = get_type_hints(self.opener)
+        found = inspect.signature(self.opener).parameters.values()
+        return {p.name: hints[p.name] for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+def _kinds() -> dict[str, _Kind]:
+    from camlucida.data.coco import open_coco
+    from camlucida.data.csv_list import open_csv
+    from camlucida.data.huggingface import open_huggingface
+    from camlucida.data.imagenet import open_imagenet
+    from camlucida.data.voc import open_voc
+
+    return {
+        "folder": _Kind(open_folder),
+        "imagenet": _Kind(open_imagenet),
+        "csv": _Kind(open_csv),
+        "coco": _Kind(open_coco),
+        "voc": _Kind(open_voc),
+        "hf": _Kind(open_huggingface),
+        "digits": _Kind(open_digits, needs_path=False),
+        "photos": _Kind(_photos, needs_path=False),
+    }
+
+
+_KINDS = _kinds()
+KINDS = tuple(_KINDS)
+"""What can be written before the colon."""
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def _value(text: str, hint: Any, what: str) -> Any:
+    """A value as the option's type has it."""
+    members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+    for member in members:
+        if member is types.NoneType and text.lower() in _NONE:
+            return None
+        if get_origin(member) is Literal and text in get_args(member):
+            return text
+        if member is bool and text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        if member is int and re.fullmatch(r"[+-]?\d{1,18}", text):
+            return int(text)
+        if member is str:
+            return text
+    words = [str(c) for m in members if get_origin(m) is Literal for c in get_args(m)]
+    words += [{bool: "true or false", int: "a whole number"}.get(m, "") for m in members]
+    expected = " or ".join(filter(None, words))
+    raise CamlucidaError(f"{what} must be {expected}, got {text!r}")

@@ -1,0 +1,1 @@
+"""Train small networks: the loop, and what is trained with it."""

@@ -1,0 +1,313 @@
+"""One plain training loop: SGD or Adam, a falling learning rate, mixed precision, resume, the best epoch."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.errors import CamlucidaError
+from camlucida.models.cache import write_bytes
+from camlucida.models.loaded import first_line, require
+
+Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
+Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]
+"""``loss(model, batch)``: the scalar to go down, or it and numbers to log, such as the accuracy."""
+Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], object]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train.
+
+    Attributes:
+        epochs: how often to go through the batches.
+        optimizer: ``"sgd"`` or ``"adam"`` (with decoupled weight decay).
+        learning_rate: at the start; with a cosine the highest.
+        momentum: of SGD.
+        weight_decay: of all parameters.
+        schedule: ``"step"``: times ``gamma`` after every ``step_size`` epochs; ``"cosine"``: falls to zero
+            along a cosine, step by step; ``"constant"``.
+        step_size: epochs.
+        gamma: factor.
+        warmup: steps in which a cosine first rises from zero.
+        clip: the largest norm of the gradient; ``None`` for no limit.
+        precision: of the forward pass.
+        accelerator: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        seed: of everything random inside the network, such as dropout: each epoch starts from it anew, so that
+            a resumed training is the same as an uninterrupted one.
+    """
+
+    epochs: int = 10
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    step_size: int = 30
+    gamma: float = 0.1
+    warmup: int = 0
+    clip: float | None = None
+    precision: Precision = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("optimizer", ("sgd", "adam")),
+            ("schedule", ("step", "cosine", "constant")),
+            ("precision", get_args(Precision)),
+            ("accelerator", ("auto", "cpu", "gpu")),
+        ):
+            if getattr(self, name) not in choices:
+                raise CamlucidaError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        if self.epochs < 1 or self.step_size < 1:
+            raise CamlucidaError("epochs and step_size must be at least 1")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise CamlucidaError(f"learning_rate must be positive, got {self.learning_rate}")
+
+
+@dataclass
+class Fitted:
+    """What a training gave; the model holds the best epoch's weights.
+
+    Attributes:
+        curves: one row per epoch: ``epoch, learning_rate, loss, seconds``, what the loss logged, and ``score``
+            where there is a validation.
+        best_epoch: the epoch (from 0) with the highest score, the first of equals; the last without validation.
+        best_score: its score; NaN without validation.
+        steps: batches that were learned from.
+        resumed_from: how many epochs were done when this run started; 0 for a fresh one.
+        options: how it was trained.
+    """
+
+    curves: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_score: float = math.nan
+    steps: int = 0
+    resumed_from: int = 0
+    options: FitOptions = field(default_factory=FitOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int], Iterable[Any]],
+    loss: Loss,
+    *,
+    validate: Callable[[nn.Module], float] | None = None,
+    options: FitOptions | None = None,
+    steps_per_epoch: int | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a model in place.
+
+    Args:
+        model: left on the device it was trained on, in eval mode, with the weights of the best epoch.
+        batches: gives the batches of an epoch; the same ones whenever it is asked for the same epoch.
+            Tensors in tuples, lists and dictionaries are moved to the device.
+        loss: see :data:`Loss`.
+        validate: a score of the model in eval mode, without gradients; higher is better.
+        options: how.
+        steps_per_epoch: needed by a cosine; else only tells the progress what is to come in the first epoch.
+        checkpoint: written after every epoch, atomically; a run that finds it goes on there. Its options must
+            be the same.
+        progress: called after each batch with done steps, all steps (0 while not known) and the latest numbers.
+
+    Returns:
+        Curves, and which epoch was the best.
+
+    Raises:
+        CamlucidaError: the loss is not finite, the checkpoint belongs to another plan or is damaged.
+    """
+    options = options or FitOptions()
+    if options.schedule == "cosine" and not steps_per_epoch:
+        raise CamlucidaError("a cosine schedule needs steps_per_epoch")
+    fabric = require("lightning_fabric", "train").Fabric(
+        accelerator=options.accelerator, devices=1, precision=options.precision
+    )
+    wrapped, optimizer = fabric.setup(model, _optimizer(model, options))
+    run = _Run(wrapped, model, optimizer, fabric, options, steps_per_epoch or 0)
+    if checkpoint is not None:
+        run.resume(checkpoint)
+    for epoch in range(len(run.fitted.curves), options.epochs):
+        run.epoch(epoch, batches(epoch), loss, validate, progress)
+        if checkpoint is not None:
+            run.save(checkpoint)
+    model.load_state_dict(run.best)
+    model.eval()
+    return run.fitted
+
+
+class _Run:
+    """The state of a training that a checkpoint holds."""
+
+    def __init__(
+        self,
+        wrapped: nn.Module,
+        model: nn.Module,
+        optimizer: Any,
+        fabric: Any,
+        options: FitOptions,
+        steps: int,
+    ) -> None:
+        self.wrapped, self.model, self.optimizer = wrapped, model, optimizer
+        self.fabric, self.options, self.steps = fabric, options, steps
+        self.fitted = Fitted(options=options)
+        self.best = _copied(model)
+
+    def epoch(
+        self,
+        epoch: int,
+        batches: Iterable[Any],
+        loss: Loss,
+        validate: Callable[[nn.Module], float] | None,
+        progress: Progress | None,
+    ) -> None:
+        torch.manual_seed(self.options.seed * 1_000_003 + epoch)
+        self.wrapped.train()
+        start, step, rate = time.perf_counter(), 0, 0.0
+        sums: dict[str, float] = {}
+        for step, batch in enumerate(batches, 1):
+            rate = self._set_rate(epoch, step - 1)
+            logged = self._learn(batch, loss, epoch)
+            for name, value in logged.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if progress is not None:
+                done = self.fitted.steps + step
+                progress(done, self.steps * self.options.epochs, {"epoch": epoch, **logged})
+        if step == 0:
+            raise CamlucidaError(f"epoch {epoch} has no batches to learn from")
+        self.steps = self.steps or step
+        self.fitted.steps += step
+        row = {"epoch": float(epoch), "learning_rate": rate}
+        row |= {name: value / step for name, value in sums.items()}
+        self._judge(epoch, row, validate)
+        row["seconds"] = time.perf_counter() - start
+        self.fitted.curves.append(row)
+
+    def _learn(self, batch: Any, loss: Loss, epoch: int) -> dict[str, float]:
+        self.optimizer.zero_grad()
+        found = loss(self.wrapped, self.fabric.to_device(batch))
+        value, logged = found if isinstance(found, tuple) else (found, {})
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise CamlucidaError(
+                f"the loss became {number} in epoch {epoch}; try a smaller learning rate"
+            )
+        self.fabric.backward(value)
+        if self.options.clip is not None:
+            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.options.clip)
+        self.optimizer.step()
+        return {"loss": number, **{name: float(v) for name, v in logged.items()}}
+
+    def _judge(
+        self, epoch: int, row: dict[str, float], validate: Callable[[nn.Module], float] | None
+    ) -> None:
+        """Keep the weights if they are the best so far."""
+        if validate is not None:
+            self.wrapped.eval()
+            with torch.no_grad():
+                row["score"] = float(validate(self.wrapped))
+        score = row.get("score", math.nan)
+        if not score <= self.fitted.best_score:  # also the first one, and any without validation
+            self.fitted.best_epoch, self.fitted.best_score = epoch, score
+            self.best = _copied(self.model)
+
+    def _set_rate(self, epoch: int, step: int) -> float:
+        options = self.options
+        rate = options.learning_rate
+        if options.schedule == "step":
+            rate *= options.gamma ** (epoch // options.step_size)
+        elif options.schedule == "cosine":
+            total, done = self.steps * options.epochs, self.steps * epoch + step
+            rising = min(1.0, (done + 1) / (options.warmup + 1))
+            rate *= rising * (1 + math.cos(math.pi * min(1.0, done / total))) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    # ---- checkpoints ----------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        fitted = self.fitted
+        content = {
+            "plan": _plan(self.options),
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "curves": fitted.curves,
+            "best_epoch": fitted.best_epoch,
+            "best_score": fitted.best_score,
+            "steps": fitted.steps,
+            "steps_per_epoch": self.steps,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getvalue())
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint, if there is one."""
+        if not path.exists():
+            return
+        again = "delete it to start anew"
+        try:
+            content = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            plan = content["plan"]
+        except Exception as error:
+            raise CamlucidaError(
+                f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
+            ) from error
+        own = _plan(self.options)
+        if changed := sorted(key for key in own if plan.get(key) != own[key]):
+            raise CamlucidaError(
+                f"the checkpoint {str(path)!r} was made with another {', '.join(changed)}; {again}"
+            )
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CamlucidaError(
+                f"the checkpoint {str(path)!r} does not fit this model ({first_line(error)}); {again}"
+            ) from error
+        fitted = self.fitted
+        self.best, self.steps = content["best"], content["steps_per_epoch"]
+        fitted.curves, fitted.steps = content["curves"], content["steps"]
+        fitted.best_epoch, fitted.best_score = content["best_epoch"], content["best_score"]
+        fitted.resumed_from = len(fitted.curves)
+
+
+def _plan(options: FitOptions) -> dict[str, Any]:
+    """What must be the same when a run is resumed; where it runs may change."""
+    plan = asdict(options)
+    del plan["accelerator"]
+    return plan
+
+
+def _optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if options.optimizer == "adam":
+        return torch.optim.AdamW(trained, options.learning_rate, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        trained,
+        options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
