@@ -46,7 +46,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing torch and what the tests compare with; about three minutes the first time ..."
-	$(INSTALL) --editable ".[embedded,models]" --group test
+	$(INSTALL) --editable ".[all]" --group test
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt
