@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.errors import CamlucidaError
-from camlucida.models.cache import cache_folder, sha256, write_bytes
+from camlucida.models.cache import cache_folder, sha256
 from camlucida.models.small import (
     RECORD,
     SmallCNN,
@@ -29,6 +29,7 @@ from camlucida.models.small import (
 from camlucida.plain import to_json
 from camlucida.training.loop import FitOptions, Fitted, fit
 from camlucida.version import __version__
+from camlucida.writing import write_bytes
 
 Progress = Callable[[str, int, int], object]
 """``progress(what, done, total)``."""

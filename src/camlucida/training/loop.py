@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.errors import CamlucidaError
-from camlucida.models.cache import write_bytes
 from camlucida.models.loaded import first_line, require
+from camlucida.writing import write_bytes
 
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]
