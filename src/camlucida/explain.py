@@ -135,7 +135,7 @@ def explain(
             "target=CosineSimilarity(reference)"
         )
     resolved = as_target(target).resolve(subject.class_index)
-    plans = [_plan(one, resolved, options) for one in chosen]
+    plans = [settle(one, resolved, options) for one in chosen]
     anywhere = any(one.uses_layers for one, _, _ in plans)
     batch = subject.prepare(images)
     done, total = 0, len(plans) * len(batch.views)
@@ -178,9 +178,15 @@ def _share(progress: Progress | None, before: int, images: int, total: int) -> P
     return lambda done, of: progress(before + images * done / of, total)
 
 
-def _plan(
-    method: MethodLike, target: Target, options: dict[str, Any]
+def settle(
+    method: MethodLike, target: Target, options: Mapping[str, Any] | None = None
 ) -> tuple[Method, Target, str]:
+    """The method, the target that its name stands for or else the given one, and its label.
+
+    Raises:
+        MethodError: the method or an option is unknown, or does not go with the target.
+    """
+    options = dict(options or {})
     if isinstance(method, tuple):
         name, own = method
         method, options = name, {**own, **options}

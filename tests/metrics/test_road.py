@@ -141,7 +141,7 @@ def test_road_delete_is_fames():
     found = RoadDelete().measure(scene, explanation)
     assert tuple(found.values) == RoadDelete().names
     every = range(0, 101, 10)
-    for stem, rule in (("road_delete", "percentile"), ("road_delete-rank", "rank")):
+    for stem, rule in (("road_delete", "percentile"), ("road_delete_rank", "rank")):
         for i in range(3):
             _, _, drop = slow.road(
                 scene.model, scene.pixels[i], explanation.maps[i], scene.labels[i], PIXELS.normalise, every,
@@ -159,7 +159,7 @@ def test_a_constant_map_deletes_nothing_except_by_rank():
     explanation = replace(explained(scene), maps=torch.zeros(3, 9, 10))
     found = RoadDelete().measure(scene, explanation).values
     assert (found["road_delete@50"] == 0).all()
-    assert (found["road_delete-rank@50"] != 0).any()
+    assert (found["road_delete_rank@50"] != 0).any()
 
 
 def test_what_is_untouched_costs_no_pass_and_logits_are_not_computed_again():
@@ -214,7 +214,7 @@ def test_options_and_names():
     assert Road(order="morf", score="logit_drop").names == ("road_drop_morf",)
     assert Road(score="prob").names == ("road", "road_morf", "road_lerf")
     assert RoadDelete(shown=(5,)).names == (
-        "road_delete", "road_delete@5", "road_delete-rank", "road_delete-rank@5",
+        "road_delete", "road_delete@5", "road_delete_rank", "road_delete_rank@5",
     )  # fmt: skip
     for metric in (Road(), RoadDelete(), Road(score="logit_drop")):
         for name in metric.names:

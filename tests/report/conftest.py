@@ -1,6 +1,5 @@
 """Run folders as the benchmark writes them, with numbers of our own."""
 
-import gc
 import json
 
 import numpy as np
@@ -25,17 +24,6 @@ NUMBERS = {
 }
 METHODS = ("gradcam", "gradcam++", "scorecam", "rise", "fame", "i-cam")
 CLASSES = ["tabby, tabby cat", "tench", "castle & <b>keep</b>"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_collections():
-    """statsmodels collects garbage in every correction, which takes long beside all that torch has loaded."""
-    import statsmodels.stats.multitest  # noqa: F401
-
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from camlucida.methods import Method
     from camlucida.targets import Target
 
+SEVERAL = "/"
+"""Stands between the members of a value that holds several, as in ``iou:thresholds=0.3/0.5``."""
+
 _PAIR = re.compile(r"""\s*([^=,]*?)\s*=\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""")
 _TRUE, _FALSE, _NONE = {"true", "yes", "on"}, {"false", "no", "off"}, {"none", "null"}
 
@@ -151,6 +154,24 @@ def parse_target(text: str, class_: str | None = None) -> Target:
     return kind(classes=class_, **options)  # type: ignore[call-arg]
 
 
+# ---- metrics ------------------------------------------------------------------------------------
+
+
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """A metric's registered name and its options from ``name:key=value,...``.
+
+    Raises:
+        CamlucidaError: The name or an option is unknown, or a value does not fit.
+    """
+    from camlucida.metrics import build_metric, metric_entry
+
+    name, written = split(text)
+    row = metric_entry(name)
+    options = _convert(row.name, written, _options(row.metric), CamlucidaError)
+    build_metric(row.name, **options)
+    return row.name, options
+
+
 # ---- values -------------------------------------------------------------------------------------
 
 
@@ -210,14 +231,15 @@ def _read(text: str, hint: Any) -> tuple[bool, Any]:
         return True, _guess(text)
     if get_origin(hint) is Literal:
         return next(((True, c) for c in get_args(hint) if str(c) == text), (False, None))
+    if get_origin(hint) is tuple:
+        member = get_args(hint)[0]
+        read = [_read(part, member) for part in text.split(SEVERAL)]
+        return all(fitting for fitting, _ in read), tuple(value for _, value in read)
     if get_origin(hint) in {Union, types.UnionType}:
         members = sorted(get_args(hint), key=lambda member: member is str)  # anything is a str
         return next((r for member in members if (r := _read(text, member))[0]), (False, None))
-    reader = _READERS.get(hint)
-    if reader is None:
-        return False, None
     try:
-        return True, reader(text)
+        return hint in _READERS, _READERS[hint](text) if hint in _READERS else None
     except ValueError:
         return False, None
 
@@ -277,6 +299,8 @@ def _expected(hint: Any) -> str:
     words = [_WORDS[member] for member in members if member in _WORDS]
     if choices:
         words.insert(0, f"one of {', '.join(choices)}")
+    if get_origin(hint) is tuple:
+        words.append(f"{_expected(get_args(hint)[0])}, or several with {SEVERAL} between them")
     return " or ".join(words) or "set in Python; it has no form on the command line"
 
 

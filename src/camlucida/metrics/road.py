@@ -293,14 +293,14 @@ _STEMS: dict[Score, str] = {
     needs=("model", "logits", "labels", "preprocess"),
     cost="20 forward passes",
     remark="no imputation although it is called ROAD; a map that is half zeros removes no more than half",
-    numbers={"road_delete-rank": Facts("ROAD-Delete by rank")},
+    numbers={"road_delete_rank": Facts("ROAD-Delete by rank")},
 )
 @dataclass(frozen=True)
 class RoadDelete(Metric):
     """How far the true class's logit falls when the most relevant pixels are blackened; FAME's ROAD-Delete.
 
     Pixels above the percentile become 0 in [0, 1], before normalisation. Beside it stands the same with exactly
-    as many pixels as were asked for, ``road_delete-rank``: curves of maps with many equal values, such as
+    as many pixels as were asked for, ``road_delete_rank``: curves of maps with many equal values, such as
     rectified ones, can be compared by that only. Higher is better. Images without a label do not count.
 
     Attributes:
@@ -364,7 +364,7 @@ class RoadDelete(Metric):
         return Measured(values, curves, dict.fromkeys(curves, at))
 
 
-_RULES: dict[MaskRule, str] = {"percentile": "road_delete", "rank": "road_delete-rank"}
+_RULES: dict[MaskRule, str] = {"percentile": "road_delete", "rank": "road_delete_rank"}
 
 
 def _preprocess(scene: Scene) -> Preprocess:

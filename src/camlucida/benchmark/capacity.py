@@ -1,0 +1,183 @@
+"""How long a larger benchmark takes and what it costs, worked out from measured rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from camlucida.benchmark.plan import Bench
+from camlucida.benchmark.shards import RunFolder
+from camlucida.benchmark.work import THREADS, Worker
+from camlucida.errors import CamlucidaError
+
+SCALES = {"ImageNet validation": 50_000, "100 million images": 100_000_000}
+"""What is worked out unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What one worker was measured to do.
+
+    Attributes:
+        images: photos measured.
+        seconds: that they took one worker, reading included.
+        waiting: those of the seconds in which it waited for photos to be read.
+        explaining: those in which methods ran.
+        measuring: those in which metrics ran.
+        device: on what.
+        bytes: on disk per image; 0 where nothing was written.
+    """
+
+    images: int
+    seconds: float
+    waiting: float
+    explaining: float
+    measuring: float
+    device: str
+    bytes: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        """Images per second and worker."""
+        return self.images / self.seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A worked plan.
+
+    Attributes:
+        name: of what.
+        images: how many.
+        workers: how many work at the same time, one GPU (or share of the processors) each.
+        hours: until all is done.
+        worker_hours: hours times workers.
+        cost: in the currency of the price; ``None`` without one.
+        gigabytes: of results on disk.
+    """
+
+    name: str
+    images: int
+    workers: int
+    hours: float
+    worker_hours: float
+    cost: float | None
+    gigabytes: float
+
+
+def rate_of(run: RunFolder) -> Rate:
+    """The rate at which the shards of a run were done; broken photos count, they are work too.
+
+    Raises:
+        CamlucidaError: no shard says how long it took.
+    """
+    facts = list(run.facts())
+    if not facts or not sum(one["seconds"] for one in facts):
+        raise CamlucidaError(f"nothing was measured in {str(run.path)!r} yet")
+    if len(facts) > 1:
+        facts = _warm(facts)
+    images = sum(one["images"] for one in facts)
+    written = sum(
+        run.file(kind, one["shard"]).stat().st_size for one in facts for kind in ("images", "rows")
+    )
+    return _rate(facts, images, written / images)
+
+
+def _warm(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without each process's first shard, which also warms up."""
+    seen: set[Any] = set()
+    kept = []
+    for one in facts:
+        if (process := one.get("pid")) in seen:
+            kept.append(one)
+        seen.add(process)
+    return kept or facts
+
+
+def estimate(
+    bench: Bench, images: int = 32, *, batch_size: int = 8, threads: int = THREADS
+) -> Rate:
+    """Measure the rate on a few photos, after a batch to warm up; nothing is written.
+
+    Args:
+        bench: what to do.
+        images: about how many photos; at least a shard's worth is done, at most all.
+        batch_size: photos at a time.
+        threads: that read photos.
+    """
+    if images < 1:
+        raise CamlucidaError(f"an estimate takes at least 1 photo, got {images}")
+    size = bench.settings.shard_size
+    numbers = range(min(bench.shards, -(-images // size)))
+    worker = Worker(bench, batch_size, threads)
+    worker.some(bench.members(0)[:batch_size])
+    started = time.perf_counter()
+    members = [index for number in numbers for index in bench.members(number)][:images]
+    shard = worker.some(members)
+    taken = time.perf_counter() - started
+    return _rate([{**shard.facts, "seconds": taken}], len(members), 0.0)
+
+
+def _rate(facts: Sequence[dict[str, Any]], images: int, written: float) -> Rate:
+    def total(name: str) -> float:
+        return float(sum(one[name] for one in facts))
+
+    return Rate(
+        images,
+        total("seconds"),
+        total("waiting"),
+        total("explaining"),
+        total("measuring"),
+        ", ".join(dict.fromkeys(str(one["device"]) for one in facts)),
+        written,
+    )
+
+
+def work_out(
+    rate: Rate,
+    *,
+    workers: int = 1,
+    price: float | None = None,
+    scales: dict[str, int] | None = None,
+) -> list[Plan]:
+    """Hours and cost of larger benchmarks at a measured rate.
+
+    Workers do not share anything but the storage, so the rate is taken to grow with their number; storage that
+    cannot keep up, and workers that share a machine's processors, make it less.
+
+    Args:
+        rate: of one worker.
+        workers: how many.
+        price: of one worker for an hour.
+        scales: names and numbers of images.
+
+    Raises:
+        CamlucidaError: a number is out of range.
+    """
+    if workers < 1:
+        raise CamlucidaError(f"a plan needs at least 1 worker, got {workers}")
+    if price is not None and not price >= 0:
+        raise CamlucidaError(f"the price must not be negative, got {price:g}")
+    found = []
+    for name, images in (scales or SCALES).items():
+        hours = images / rate.per_second / 3600
+        found.append(
+            Plan(
+                name,
+                images,
+                workers,
+                hours / workers,
+                hours,
+                None if price is None else hours * price,
+                images * rate.bytes / 1e9,
+            )
+        )
+    return found
+
+
+def to_dict(rate: Rate, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Rate and plans, ready for JSON."""
+    measured = {**asdict(rate), "images_per_second": rate.per_second}
+    return {"measured": measured, "plans": [asdict(plan) for plan in plans]}

@@ -1,0 +1,213 @@
+"""What a run says: means with intervals, ranks, tests between methods, cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camlucida.benchmark.plan import SECONDS
+from camlucida.benchmark.shards import RunFolder
+from camlucida.benchmark.statistics import (
+    CONFIDENCE,
+    MANY,
+    RESAMPLES,
+    ROUNDING,
+    Floats,
+    holm,
+    interval,
+    mean_ranks,
+    rank_sum,
+    settled,
+    signed_rank,
+)
+from camlucida.benchmark.table import Results
+from camlucida.models.loaded import require
+from camlucida.plain import plain
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The tables of a run.
+
+    Attributes:
+        table: one row per method and number: ``method, metric, mean, std`` (n - 1), ``n`` (images that count),
+            ``low, high`` (ends of the 95 % interval), ``median, rank`` (mean over images, 1 is best; NaN for
+            numbers without a direction), ``best`` (the best mean).
+        tests: one row per pair of methods and number: ``metric, a, b, n`` (images that count for both),
+            ``difference`` (mean of a - b over them), ``rank_sum, signed_rank`` (p values), ``rank_sum_holm,
+            signed_rank_holm`` (corrected over the pairs of the number).
+        images: how many were done.
+        total: how many the plan has.
+        broken: key and reason of those that could not be used.
+        notes: key and text of those where a method or metric failed.
+        accuracy: share of the labelled images whose prediction is right; ``None`` without labels.
+        plan: the plan.
+    """
+
+    table: Any
+    tests: Any
+    images: int
+    total: int
+    broken: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...]
+    accuracy: float | None
+    plan: Mapping[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards are done."""
+        return self.images == self.total
+
+    def cell(self, method: str, metric: str) -> Any:
+        """The row of a method and number, as a series."""
+        chosen = (self.table["method"] == method) & (self.table["metric"] == metric)
+        return self.table[chosen].iloc[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        found = plain({
+            "images": self.images,
+            "total": self.total,
+            "complete": self.complete,
+            "accuracy": self.accuracy,
+            "broken": [{"key": key, "reason": reason} for key, reason in self.broken],
+            "notes": [{"key": key, "note": note} for key, note in self.notes],
+            "table": self.table.to_dict("records"),
+            "tests": self.tests.to_dict("records"),
+            "plan": dict(self.plan),
+        })  # fmt: skip
+        assert isinstance(found, dict)  # noqa: S101
+        return found
+
+
+def summarise(
+    run: str | Path, *, seed: int = 0, resamples: int = RESAMPLES, tests: bool = True
+) -> Summary:
+    """Sum up a run, or what is done of it.
+
+    Means are over the images that count for the number. The interval is the BCa bootstrap's, and from 100,000
+    images on the normal one. Ranks compare the methods image by image, where all of them have a value.
+
+    Args:
+        run: the run folder.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+        tests: whether to compare the methods pair by pair.
+
+    Raises:
+        CamlucidaError: the folder is no run, or nothing of it is done.
+    """
+    pandas = require("pandas", "benchmark")
+    results = Results.of(RunFolder(Path(run)))
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for names, block in results.blocks():
+        low, high = intervals(block, seed, resamples)
+        for i, number in enumerate(names):
+            ends = np.stack([low[i], high[i]])
+            rows += _describe(results.methods, number, block[i], results.direction(number), ends)
+            if tests and number != SECONDS and len(results.methods) > 1:
+                pairs += _pairs(results.methods, number, block[i])
+    images = results.images
+    known = images["correct"].dropna()
+    return Summary(
+        table=pandas.DataFrame(rows, columns=_TABLE),
+        tests=pandas.DataFrame(pairs, columns=_TESTS),
+        images=len(images),
+        total=int(results.plan["data"]["images"]),
+        broken=_said(images, "error"),
+        notes=_said(images, "notes"),
+        accuracy=float(known.astype(float).mean()) if len(known) else None,
+        plan=results.plan,
+    )
+
+
+_TABLE = ["method", "metric", "mean", "std", "n", "low", "high", "median", "rank", "best"]
+_TESTS = [
+    "metric", "a", "b", "n", "difference", "rank_sum", "signed_rank", "rank_sum_holm", "signed_rank_holm",
+]  # fmt: skip
+
+
+def _said(images: Any, column: str) -> tuple[tuple[str, str], ...]:
+    chosen = images[images[column].notna()]
+    return tuple(zip(chosen["key"], chosen[column], strict=True))
+
+
+def intervals(block: Floats, seed: int, resamples: int) -> tuple[Floats, Floats]:
+    """Lower and upper ends of the intervals of ``(numbers, images, methods)``: ``(numbers, methods)`` each.
+
+    Columns whose values are there for the same images share their resamples.
+    """
+    low, high = np.full((2, len(block), block.shape[2]), np.nan)
+    groups: dict[bytes, list[tuple[int, int]]] = {}
+    counts = np.isfinite(block)
+    for i, j in np.ndindex(low.shape):
+        groups.setdefault(np.packbits(counts[i, :, j]).tobytes(), []).append((i, j))
+    for cells in groups.values():
+        there = counts[cells[0][0], :, cells[0][1]]
+        columns = np.stack([block[i, there, j] for i, j in cells], axis=1)
+        ends = interval(columns, seed=seed, resamples=resamples)
+        for cell, one, other in zip(cells, *ends, strict=True):
+            low[cell], high[cell] = one, other
+    return low, high
+
+
+def _describe(
+    methods: tuple[str, ...], number: str, values: Floats, direction: str, ends: Floats
+) -> list[dict[str, Any]]:
+    counts = np.isfinite(values)
+    ranks = mean_ranks(values, direction)
+    rows = []
+    for j, method in enumerate(methods):
+        own = values[counts[:, j], j]
+        rows.append({
+            "method": method,
+            "metric": number,
+            "mean": own.mean() if len(own) else np.nan,
+            "std": own.std(ddof=1) if len(own) > 1 else np.nan,
+            "n": len(own),
+            "low": ends[0, j],
+            "high": ends[1, j],
+            "median": np.median(own) if len(own) else np.nan,
+            "rank": ranks[j],
+            "best": False,
+        })  # fmt: skip
+    means = np.array([row["mean"] for row in rows])
+    if direction in {"higher", "lower"} and np.isfinite(means).any():
+        best = np.nanmax(means) if direction == "higher" else np.nanmin(means)
+        near = ROUNDING * np.nanmax(np.abs(means))
+        for row in rows:
+            row["best"] = bool(abs(row["mean"] - best) <= near)
+    return rows
+
+
+def _pairs(methods: tuple[str, ...], number: str, values: Floats) -> list[dict[str, Any]]:
+    counts = np.isfinite(values)
+    ordered = [np.sort(values[counts[:, j], j]) for j in range(len(methods))]
+    rows = []
+    for i, j in itertools.combinations(range(len(methods)), 2):
+        both = counts[:, i] & counts[:, j]
+        differences = values[both, i] - values[both, j]
+        rows.append({
+            "metric": number,
+            "a": methods[i],
+            "b": methods[j],
+            "n": len(differences),
+            "difference": differences.mean() if len(differences) else np.nan,
+            "rank_sum": rank_sum(ordered[i], ordered[j]),
+            "signed_rank": signed_rank(
+                settled(differences, values[both, i], values[both, j])
+            ),
+        })  # fmt: skip
+    for name in ("rank_sum", "signed_rank"):
+        for row, corrected in zip(rows, holm([row[name] for row in rows]), strict=True):
+            row[f"{name}_holm"] = corrected
+    return rows
+
+
+__all__ = ["CONFIDENCE", "MANY", "Summary", "summarise"]

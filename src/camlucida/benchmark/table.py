@@ -1,0 +1,136 @@
+"""Read the rows of a run, lazily: one block of numbers at a time, as dense arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camlucida.benchmark.shards import RunFolder
+from camlucida.errors import CamlucidaError
+from camlucida.models.loaded import first_line, require
+
+Floats = npt.NDArray[np.float64]
+
+_CELLS = 50_000_000  # values held at a time, 8 bytes each
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of a run, or of the part of it that is done.
+
+    Attributes:
+        folder: the run folder.
+        plan: its plan.
+    """
+
+    folder: RunFolder
+    plan: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Results:
+        """Open a run.
+
+        Raises:
+            CamlucidaError: it is no run, or nothing of it is done yet.
+        """
+        plan = folder.plan()
+        if not folder.done():
+            raise CamlucidaError(f"nothing is done yet in {str(folder.path)!r}")
+        return cls(folder, plan)
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The methods' labels, in the plan's order."""
+        return tuple(one["label"] for one in self.plan["methods"])
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers' names, in the plan's order; what explaining costs is the last."""
+        return tuple(self.plan["about"]["numbers"])
+
+    def direction(self, number: str) -> str:
+        """``"higher"``, ``"lower"`` or ``"none"``."""
+        return str(self.plan["about"]["numbers"][number]["direction"])
+
+    @cached_property
+    def images(self) -> Any:
+        """The images of all shards that are done, a data frame sorted by ``index``."""
+        return self._read("images").to_table().to_pandas().sort_values("index", ignore_index=True)
+
+    @cached_property
+    def good(self) -> Any:
+        """The images that have rows."""
+        return self.images[self.images["error"].isna()].reset_index(drop=True)
+
+    def blocks(
+        self, methods: Sequence[str] | None = None, numbers: Sequence[str] | None = None
+    ) -> Iterator[tuple[tuple[str, ...], Floats]]:
+        """The values of some numbers at a time, ``(numbers, images, methods)``; NaN where there is none.
+
+        The images are those of :attr:`good`; a block holds as many numbers as memory allows, at least one.
+
+        Args:
+            methods: labels; all by default.
+            numbers: names; all by default.
+        """
+        chosen = tuple(methods or self.methods)
+        wanted = tuple(numbers or self.numbers)
+        index = self.good["index"].to_numpy(np.int64)
+        block = max(1, _CELLS // max(1, len(index) * len(chosen)))
+        for start in range(0, len(wanted), block):
+            names = wanted[start : start + block]
+            yield names, self._filled(names, chosen, index)
+
+    def _filled(self, names: tuple[str, ...], methods: tuple[str, ...], index: Any) -> Floats:
+        """The values of some numbers, ``(numbers, images, methods)``, in one pass over the files."""
+        cells = np.full((len(names), len(index), len(methods)), np.nan)
+        at_number = {name: i for i, name in enumerate(names)}
+        at_method = {label: i for i, label in enumerate(methods)}
+        scanner = self._read("rows").scanner(columns=["index", "method", "metric", "value"])
+        for batch in self._batches(scanner):
+            if batch.num_rows == 0:
+                continue
+            number = _codes(batch.column("metric"), at_number)
+            method = _codes(batch.column("method"), at_method)
+            which = batch.column("index").to_numpy()
+            position = np.minimum(np.searchsorted(index, which), max(len(index) - 1, 0))
+            fits = (number >= 0) & (method >= 0)
+            if len(index):
+                fits &= index[position] == which
+            value = batch.column("value").to_numpy(zero_copy_only=False)
+            cells[number[fits], position[fits], method[fits]] = value[fits]
+        return cells
+
+    def _batches(self, scanner: Any) -> Iterator[Any]:
+        try:
+            yield from scanner.to_batches()
+        except (OSError, ValueError) as error:  # pyarrow's errors are one or the other
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CamlucidaError:
+        return CamlucidaError(
+            f"the results in {str(self.folder.path)!r} cannot be read: {first_line(error)}"
+        )
+
+    def _read(self, kind: str) -> Any:
+        dataset = require("pyarrow.dataset", "benchmark")
+        files = [str(self.folder.file(kind, number)) for number in sorted(self.folder.done())]
+        try:
+            return dataset.dataset(files, format="parquet")
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+
+def _codes(column: Any, known: dict[str, int]) -> npt.NDArray[np.int64]:
+    """The position of each word; -1 for words that are not known."""
+    if hasattr(column, "dictionary"):
+        words = column.dictionary.to_pylist()
+        lookup = np.array([known.get(word, -1) for word in words] or [-1], np.int64)
+        found: npt.NDArray[np.int64] = lookup[column.indices.to_numpy(zero_copy_only=False)]
+        return found
+    return np.array([known.get(word, -1) for word in column.to_pylist()], np.int64)

@@ -1,0 +1,346 @@
+"""The work itself: photos in, rows out; pure, and the same under every engine."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camlucida.benchmark.measure import Judged, is_memory, judge
+from camlucida.benchmark.plan import Bench
+from camlucida.benchmark.shards import Column, ImageRow, Shard
+from camlucida.data.boxes import map_boxes, map_mask
+from camlucida.data.samples import Sample
+from camlucida.errors import CamlucidaError
+from camlucida.metrics import fill_boxes, metrics
+from camlucida.models.loaded import first_line
+from camlucida.preprocess import Preprocess
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THREADS = 2
+"""That read photos, unless told otherwise."""
+_ALONE = 32  # of so many batches one is explained method by method, to know what each costs
+_TRIES = 32  # photos that the check tries to read
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo made ready for the model.
+
+    Attributes:
+        row: what is known about it; with an error where it cannot be used, and then nothing else.
+        inputs: ``(C, H, W)``.
+        boxes: ``(n, 4)`` in pixels of the input.
+        mask: ``(H, W)`` boolean.
+        exact: whether the mask is the data set's own.
+    """
+
+    row: ImageRow
+    inputs: Tensor = field(default_factory=lambda: torch.empty(0))
+    boxes: Tensor = field(default_factory=lambda: torch.empty(0, 4))
+    mask: Tensor = field(default_factory=lambda: torch.empty(0))
+    exact: bool = False
+
+
+def read(bench: Bench, index: int) -> Photo:
+    """Read one photo; whatever is wrong with it ends up in its row."""
+    row = ImageRow(index, f"#{index}")
+    try:
+        sample = bench.data.sample(index)
+        row = ImageRow(
+            index,
+            sample.key,
+            None if sample.path is None else str(sample.path),
+            sample.label,
+            sample.label_name,
+        )
+        if bench.settings.explain == "label" and sample.label is None:
+            return Photo(
+                replace(row, error="its class is not known, and classes are explained by label")
+            )
+        preprocess = bench.model.preprocess
+        assert preprocess is not None  # noqa: S101 - the bench has checked it
+        return _ready(row, sample, preprocess, bench.settings.legacy)
+    except (CamlucidaError, OSError, MemoryError) as error:
+        return Photo(replace(row, error=str(error) or type(error).__name__))
+
+
+def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) -> Photo:
+    picture = sample.picture()
+    boxes = map_boxes(sample.boxes, picture.size, preprocess, legacy=legacy)
+    exact = sample.mask()
+    if exact is None:
+        mask = fill_boxes([boxes], preprocess.size)[0]
+    else:
+        mask = map_mask(torch.from_numpy(np.ascontiguousarray(exact)), preprocess)
+    return Photo(row, preprocess(picture), boxes, mask, exact is not None)
+
+
+def ahead(
+    items: Iterable[T], function: Callable[[T], R], threads: int, depth: int
+) -> Iterator[tuple[T, R]]:
+    """Results of a function in the items' order, worked out in threads at most ``depth`` items ahead."""
+    pending: deque[tuple[T, Future[R]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="camlucida-read")
+    try:
+        for item in items:
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) > depth:
+                known, future = pending.popleft()
+                yield known, future.result()
+        while pending:
+            known, future = pending.popleft()
+            yield known, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Worker:
+    """Evaluates shards, one after the other, reading the next photos while it computes.
+
+    Args:
+        bench: what to do.
+        batch_size: photos at a time; halved for good when the memory is too small.
+        threads: that read photos.
+    """
+
+    def __init__(self, bench: Bench, batch_size: int = 8, threads: int = THREADS) -> None:
+        if batch_size < 1:
+            raise CamlucidaError(f"the batch size must be at least 1 photo, got {batch_size}")
+        self.bench = bench
+        self.batch_size = batch_size
+        self.threads = max(1, threads)
+        self._batches = 0
+
+    def shards(
+        self, numbers: Sequence[int], progress: Callable[[int], object] | None = None
+    ) -> Iterator[Shard]:
+        """The results of these shards, in order.
+
+        Args:
+            numbers: which.
+            progress: called with the number of photos that are done since the last call.
+        """
+        items = [(shard, index) for shard in numbers for index in self.bench.members(shard)]
+        photos = ahead(
+            items, lambda item: read(self.bench, item[1]), self.threads, 2 * self.batch_size
+        )
+        started = time.perf_counter()
+        with closing(photos) as stream:  # type: ignore[type-var]
+            for number in numbers:
+                size = len(self.bench.members(number))
+                shard = self._shard(number, (next(stream)[1] for _ in range(size)), progress)
+                now = time.perf_counter()
+                shard.facts["seconds"] = now - started
+                started = now
+                yield shard
+
+    def some(self, indices: Sequence[int]) -> Shard:
+        """The results of any photos, by their indices in the data set."""
+        photos = ahead(indices, lambda i: read(self.bench, i), self.threads, 2 * self.batch_size)
+        return self._shard(-1, (photo for _, photo in photos), None)
+
+    def _shard(
+        self, number: int, photos: Iterator[Photo], progress: Callable[[int], object] | None
+    ) -> Shard:
+        rows: list[ImageRow] = []
+        columns: list[Column] = []
+        spent = {"waiting": 0.0, "explaining": 0.0, "measuring": 0.0}
+        batch: list[tuple[int, Photo]] = []
+
+        def flush() -> None:
+            while batch:
+                part = batch[: self.batch_size]
+                found = self._judge([photo for _, photo in part])
+                if found is None:  # the memory was too small, and the batch size is now
+                    continue
+                positions = np.array([position for position, _ in part], np.int64)
+                for position, row in zip(positions, found.rows, strict=True):
+                    rows[position] = row
+                columns.extend(
+                    Column(positions[c.images], c.method, c.number, c.values, c.curves)
+                    for c in found.columns
+                )
+                spent["explaining"] += found.explaining
+                spent["measuring"] += found.measuring
+                del batch[: len(part)]
+                if progress is not None:
+                    progress(len(part))
+
+        while True:
+            before = time.perf_counter()
+            photo = next(photos, None)
+            spent["waiting"] += time.perf_counter() - before
+            if photo is None:
+                break
+            rows.append(photo.row)
+            if photo.row.error is None:
+                batch.append((len(rows) - 1, photo))
+            elif progress is not None:
+                progress(1)
+            if len(batch) >= self.batch_size:
+                flush()
+        flush()
+        facts = {
+            "shard": number,
+            "images": len(rows),
+            "broken": sum(row.error is not None for row in rows),
+            **spent,
+            "batch_size": self.batch_size,
+            "device": _device(self.bench.device),
+            "torch_threads": torch.get_num_threads(),
+            "reading_threads": self.threads,
+        }
+        return Shard(number, rows, columns, facts)
+
+    def _judge(self, photos: list[Photo]) -> Judged | None:
+        """The numbers of a batch; ``None`` when it has to be tried again with the smaller batch size."""
+        alone = self._batches % _ALONE == 0
+        try:
+            found = judge(self.bench, *_stack(self.bench, photos), alone=alone)
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            if len(photos) == 1:
+                raise CamlucidaError(
+                    f"the memory is too small for a single photo ({first_line(error)})"
+                ) from error
+        else:
+            self._batches += 1
+            return found
+        self.batch_size = len(photos) // 2
+        if self.bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def check(bench: Bench) -> dict[str, Any]:
+    """Try everything on the first photo that can be read, before the work begins.
+
+    Returns:
+        What helps to read the results, ready for JSON: title, direction, range and unit of each number, the
+        positions of its curve, the layers of each method, and the model's class names.
+
+    Raises:
+        CamlucidaError: no photo can be read, a metric needs what the data lack, or a method or metric does not
+            work with this model.
+    """
+    _check_needs(bench)
+    problems = []
+    for position in range(min(bench.images, _TRIES)):
+        photo = read(bench, bench.index(position * bench.images // min(bench.images, _TRIES)))
+        if photo.row.error is None:
+            break
+        problems.append(photo.row.error)
+    else:
+        raise CamlucidaError(
+            f"none of the first {len(problems)} photos tried can be used: {problems[0]}"
+        )
+    found = judge(bench, *_stack(bench, [photo]), alone=False, strict=True)
+    named = bench.model.class_names
+    return {
+        "numbers": {
+            number.name: {
+                "title": number.title,
+                "metric": number.metric,
+                "direction": number.direction,
+                "range": list(number.range),
+                "unit": number.unit,
+            }
+            for number in bench.numbers
+        },
+        "curves": found.positions,
+        "layers": found.layers,
+        "class_names": None if named is None else list(named),
+    }
+
+
+_LOOK = 10_000  # photos that are looked at to learn what a data set knows about them
+
+
+def lacking(bench: Bench) -> dict[str, tuple[str, ...]]:
+    """What metrics need and the data and the run do not have, by metric.
+
+    Boxes and labels are looked for in up to 10,000 photos, masks in 32, spread evenly.
+
+    Returns:
+        Words of :data:`camlucida.metrics.Need`; a metric that lacks nothing is not in it.
+    """
+    rows = {row.metric: row for row in metrics()}
+    needs = {name: rows[type(m)].needs if type(m) in rows else () for name, m in bench.metrics}
+    there = _known(bench, {word for several in needs.values() for word in several})
+    missing: dict[str, tuple[str, ...]] = {}
+    for name, metric in bench.metrics:
+        own = set(there)
+        if getattr(metric, "reference", None) in bench.references:
+            own.add("reference")
+        if lack := tuple(need for need in needs[name] if need not in own):
+            missing[name] = lack
+    return missing
+
+
+def _known(bench: Bench, asked: set[str]) -> set[str]:
+    """What the data know, as far as it is asked for, and what every run has."""
+    wanted = asked & {"boxes", "masks", "labels"}
+    there = {"logits", "preprocess", "model"}
+    count = min(bench.images, _LOOK)
+    for position in range(count if wanted else 0):
+        sample = bench.data.sample(bench.index(position * bench.images // count))
+        if sample.boxes:
+            there |= {"boxes", "masks"}
+        elif "masks" not in there and position < _TRIES:
+            try:
+                there |= {"masks"} if sample.mask() is not None else set()
+            except (CamlucidaError, OSError):
+                there |= {"masks"}  # there is one, though it is broken
+        if sample.label is not None:
+            there.add("labels")
+        if wanted <= there:
+            break
+    return there
+
+
+def _check_needs(bench: Bench) -> None:
+    for name, lack in lacking(bench).items():
+        if "reference" in lack:
+            raise CamlucidaError(
+                f"{name} compares with another method, which is not among those of the run "
+                f"({', '.join(bench.labels)}); add it, or name another with reference="
+            )
+        raise CamlucidaError(
+            f"{name} needs {' and '.join(lack)}, and {bench.data.name} has none; leave {name} out, or give "
+            "data with them"
+        )
+    if bench.settings.explain == "label" and "labels" not in _known(bench, {"labels"}):
+        raise CamlucidaError(
+            f"{bench.data.name} knows no photo's class; explain the predicted one instead"
+        )
+
+
+def _stack(bench: Bench, photos: Sequence[Photo]) -> tuple[list[ImageRow], dict[str, Any]]:
+    """The rows of a batch, and its part of a ``Scene``."""
+    device = bench.device
+    parts = {
+        "inputs": torch.stack([p.inputs for p in photos]).to(device, bench.dtype),
+        "labels": torch.tensor(
+            [-1 if p.row.label is None else p.row.label for p in photos], device=device
+        ),
+        "boxes": tuple(p.boxes.to(device) for p in photos),
+        "masks": torch.stack([p.mask for p in photos]).to(device),
+        "exact": torch.tensor([p.exact for p in photos], device=device),
+    }
+    return [p.row for p in photos], parts
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

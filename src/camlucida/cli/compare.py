@@ -1,0 +1,95 @@
+"""``camlucida compare``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from camlucida.cli.console import console, print_json
+
+if TYPE_CHECKING:
+    from camlucida.benchmark.compare import Comparison
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN1", help="What camlucida evaluate wrote.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run.")],
+    seed: Annotated[int, typer.Option(help="Of the bootstrap behind the intervals.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Compare two runs photo by photo: what changed, and whether it could be chance.
+
+    Photos are matched by their names in the data set. What only one run has is listed.
+    """
+    from camlucida.benchmark.compare import compare as compare_runs
+
+    found = compare_runs(first, second, seed=seed)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _show(found)
+
+
+def _show(found: Comparison) -> None:
+    terminal = console()
+
+    def say(text: str) -> None:
+        terminal.print(text, markup=False, soft_wrap=True)
+
+    say(f"{found.images} photos in both runs")
+    for text in found.differences or ("nothing",):
+        say(f"differs: {text}")
+    for where, several in (("first", found.only_first), ("second", found.only_second)):
+        if several:
+            say(f"in the {where} run only: {', '.join(several)}")
+    for text in found.left_out:
+        say(f"not compared: {text}")
+    terminal.print()
+    terminal.print(_table(found))
+    say(
+        "\ndifference: second - first, with its 95 % interval; p: signed-rank test, after Holm over methods."
+    )
+
+
+def _table(found: Comparison) -> Table:
+    from camlucida.cli.summary import probability
+
+    table = Table(box=None, pad_edge=False)
+    for name, right in (
+        ("number", False), ("method", False), ("first", True), ("second", True), ("difference", True),
+        ("interval", True), ("p", True), ("photos", True), ("better", False),
+    ):  # fmt: skip
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    last = None
+    for row in found.table.itertuples():
+        if last not in {None, row.metric}:
+            table.add_section()
+        table.add_row(
+            Text(row.metric if row.metric != last else ""),
+            Text(row.method),
+            _number(row.first),
+            _number(row.second),
+            _number(row.difference, "+"),
+            f"{_number(row.low, '+')} to {_number(row.high, '+')}"
+            if math.isfinite(row.low)
+            else "",
+            probability(row.p_holm),
+            str(row.n),
+            row.better,
+        )
+        last = row.metric
+    return table
+
+
+def _number(value: Any, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return ""
+    small = 1e-3 <= abs(value) < 1e4 or value == 0
+    return f"{value:{sign}.4f}" if small else f"{value:{sign}.3g}"

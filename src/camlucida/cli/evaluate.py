@@ -1,0 +1,395 @@
+"""``camlucida evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from camlucida.cli.console import complain, console, print_json, shown
+from camlucida.errors import CamlucidaError
+
+if TYPE_CHECKING:
+    from camlucida.benchmark.capacity import Plan, Rate
+    from camlucida.benchmark.local import Finished
+    from camlucida.benchmark.plan import Bench, Recipe
+
+Engine = Literal["local", "ray"]
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder with one folder per class, a table, a COCO file, or kind:path,option=value "
+            "with the kinds folder, imagenet, csv, coco, voc, hf, digits and photos.",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
+    ] = "embedded",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One name per line, or a JSON list.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="NAME or NAME:key=value,key=value, several times. (default: gradcam)",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="NAME or NAME:key=value,key=value, several times; or a group: localisation, faithfulness, "
+            "concentration, agreement, robustness, all. "
+            "See camlucida metrics. (default: those of localisation and faithfulness that the data allow)",
+        ),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="TARGET", help="As for camlucida explain.")
+    ] = "logit",
+    explain: Annotated[
+        str,
+        typer.Option(
+            metavar="CLASS",
+            help="Whose class is explained: predicted, label, or one class by name or index.",
+        ),
+    ] = "predicted",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", metavar="LAYER", help="Several are fused. (default: the last feature map)"
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="As for camlucida explain.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of methods and metrics that draw.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="So many photos, spread evenly over the data."),
+    ] = None,
+    legacy_boxes: Annotated[
+        bool, typer.Option("--legacy-boxes", help="Map boxes as the published scripts did.")
+    ] = False,
+    shard_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Photos whose results are written together.")
+    ] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos explained at a time.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="That read photos, in each worker.")] = 2,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: this process; ray: workers, here or on a cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Of ray. (default: one per GPU or two processors)"),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a running cluster. (default: one is started here)"
+        ),
+    ] = None,
+    estimate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Only time N photos, write nothing, and work out how long larger runs take on --workers.",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(metavar="PRICE", min=0, help="Of a worker for an hour, for --estimate."),
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Where the results go.")] = Path(
+        "camlucida-run"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Measure methods on a data set, and learn which is best on your model.
+
+    What is done is kept, whatever ends it; the same command goes on from there. Results of another plan are
+    never mixed. With --engine ray several machines write into one RUN, which then lies on storage they share.
+
+    [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
+    """
+    from camlucida.benchmark.plan import Recipe, Settings
+    from camlucida.cli.options import parse_method, parse_target
+
+    wanted = parse_target(target)
+    default: list[str] = [name for name in ("localisation", "faithfulness") if name in groups()]
+    choices = [parse_method(text, wanted) for text in method or ["gradcam"]]
+    recipe = Recipe(
+        data,
+        model,
+        tuple((choice.name, choice.options) for choice in choices),
+        tuple(metrics_of(metric or default)),
+        Settings(
+            target=wanted,
+            explain=explain,
+            layers=tuple(layer or ()),
+            steps=steps,
+            seed=seed,
+            limit=limit,
+            shard_size=shard_size,
+            legacy=legacy_boxes,
+        ),
+        architecture,
+        class_names,
+    )
+    bench = _fitting(recipe, device, [name for name in metric or default if name in groups()])
+    for path, reason in bench.data.skipped:
+        complain(f"left out: '{shown(path)}': {reason}")
+    if estimate is not None:
+        _estimate(bench, estimate, batch_size, threads, workers or 1, price, as_json)
+        return
+    ended = _run(bench, out, engine, batch_size, threads, workers, ray_address, device)
+    _tell(ended, bench, report and not as_json, as_json)
+    raise typer.Exit(130 if ended.interrupted else 0)
+
+
+# ---- what is measured -------------------------------------------------------------------------------
+
+
+def groups() -> dict[str, list[str]]:
+    """Names of the metrics by group: what they are about, and ``all``."""
+    from camlucida.metrics import metrics
+
+    found: dict[str, list[str]] = {"all": []}
+    for row in metrics():
+        if row.name in _ON_REQUEST:
+            continue
+        found["all"].append(row.name)
+        package, _, about = row.metric.__module__.rpartition(".")
+        if package == "camlucida.metrics":
+            found.setdefault(_GROUPS.get(about, "faithfulness"), []).append(row.name)
+    return found
+
+
+_ON_REQUEST = {"dead_zone"}  # fits masked networks only
+_GROUPS = {
+    "objects": "localisation",
+    "agreement": "agreement",
+    "concentration": "concentration",
+    "robustness": "robustness",
+}
+
+
+def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Metrics and their options from ``name:key=value,...`` or the names of groups, each once.
+
+    Raises:
+        CamlucidaError: a name or an option is unknown, or a value does not fit.
+    """
+    from camlucida.cli.options import parse_metric
+
+    known = groups()
+    found: list[tuple[str, dict[str, Any]]] = []
+    for text in texts:
+        group = [(name, dict[str, Any]()) for name in known.get(text, ())]
+        several = group or [parse_metric(text)]
+        found += [one for one in several if one not in found]
+    return found
+
+
+def _fitting(recipe: Recipe, device: str | None, chosen: list[str]) -> Bench:
+    """The bench, without the metrics of a chosen group that these data do not allow."""
+    from camlucida.benchmark.work import lacking
+
+    bench = recipe.open(device)
+    known = groups()
+    from_group = {name for group in chosen for name in known[group]}
+    missing = {name: what for name, what in lacking(bench).items() if name in from_group}
+    if not missing:
+        return bench
+    kept = tuple(one for one in recipe.metrics if one[0] not in missing)
+    if not kept:
+        raise CamlucidaError(
+            f"{bench.data.name} has no {' and no '.join(sorted({w for v in missing.values() for w in v}))}, "
+            f"which all of these metrics need: {', '.join(missing)}"
+        )
+    complain(
+        f"note: {bench.data.name} does not allow {', '.join(missing)}, left out: no "
+        f"{', no '.join(sorted({w for v in missing.values() for w in v}))}"
+    )
+    return replace(recipe, metrics=kept).around(bench.model, bench.data)
+
+
+# ---- running ----------------------------------------------------------------------------------------
+
+
+def _run(
+    bench: Bench,
+    out: Path,
+    engine: Engine,
+    batch_size: int,
+    threads: int,
+    workers: int | None,
+    address: str | None,
+    device: str | None,
+) -> Finished:
+    from camlucida.benchmark import local
+
+    with _bar() as bar:
+        task = bar.add_task("evaluating", total=bench.images, rate="")
+        first: list[float] = []
+
+        def progress(done: int, total: int) -> None:
+            first.append(done)
+            spent = bar.tasks[0].elapsed or 0.0
+            rate = (done - first[0]) / spent if spent else 0.0
+            bar.update(
+                task, completed=done, total=total, rate=f"{rate:.3g} a second" if rate else ""
+            )
+
+        if engine == "local":
+            return local.run(bench, out, batch_size=batch_size, threads=threads, progress=progress)
+        from camlucida.benchmark import ray_engine
+
+        return ray_engine.run(
+            bench,
+            out,
+            address=address,
+            workers=workers,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            progress=progress,
+        )
+
+
+def _bar() -> Any:
+    """A progress bar that also shows the rate."""
+    from rich.progress import TextColumn
+
+    from camlucida.cli.console import progress_bar
+
+    bar = progress_bar()
+    bar.columns = (*bar.columns, TextColumn("{task.fields[rate]}"))
+    return bar
+
+
+def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
+    from camlucida.benchmark.summary import summarise
+    from camlucida.cli.summary import show
+
+    run = ended.run.path
+    new, seconds = ended.images - ended.before, ended.seconds
+    if ended.interrupted:
+        complain(
+            f"stopped; {ended.images} of {ended.total} photos are done and kept in '{shown(run)}': the same "
+            "command goes on from there"
+        )
+    if not ended.images:
+        if as_json:
+            print_json({"run": shown(run), "images": 0, "total": ended.total, "interrupted": True})
+        return
+    summary = summarise(run)
+    if as_json:
+        print_json({
+            "run": shown(run),
+            "interrupted": ended.interrupted,
+            "evaluated_now": new,
+            "seconds": seconds,
+            **summary.to_dict(),
+        })  # fmt: skip
+        return
+    show(summary)
+    terminal = console()
+    if new:
+        terminal.print(f"\n{new} photos in {seconds:.3g} s, {new / seconds:.3g} a second")
+    terminal.print(f"results: {shown(run)}", markup=False, soft_wrap=True)
+    if report and not ended.interrupted:
+        _report(run, bench)
+
+
+def _report(run: Path, bench: Bench) -> None:
+    """The report, where it can be written; its failure spoils nothing."""
+    try:
+        from camlucida.report import write
+
+        page = write(run, model=bench.model, data=bench.data)
+    except (ImportError, CamlucidaError) as error:
+        complain(f"note: no report was written: {error}")
+    else:
+        console().print(f"report: {shown(page)}", markup=False, soft_wrap=True)
+
+
+# ---- estimating -------------------------------------------------------------------------------------
+
+
+def _estimate(
+    bench: Bench,
+    images: int,
+    batch_size: int,
+    threads: int,
+    workers: int,
+    price: float | None,
+    as_json: bool,
+) -> None:
+    from camlucida.benchmark.capacity import SCALES, estimate, to_dict, work_out
+    from camlucida.benchmark.work import check
+
+    check(bench)
+    rate = estimate(bench, images, batch_size=batch_size, threads=threads)
+    scales = {f"{bench.data.name}, all photos": bench.images, **SCALES}
+    plans = work_out(rate, workers=workers, price=price, scales=scales)
+    if as_json:
+        print_json(to_dict(rate, plans))
+    else:
+        _show_plans(rate, plans)
+
+
+def _show_plans(rate: Rate, plans: list[Plan]) -> None:
+    from rich.table import Table
+
+    terminal = console()
+    terminal.print(
+        f"{rate.images} photos took one worker {rate.seconds:.3g} s on {rate.device}: "
+        f"{rate.per_second:.3g} a second ({rate.explaining / rate.seconds:.0%} explaining, "
+        f"{rate.measuring / rate.seconds:.0%} measuring, "
+        f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("data")
+    for name in (
+        "photos",
+        "workers",
+        "hours",
+        "worker hours",
+        *(["cost"] * (plans[0].cost is not None)),
+    ):
+        table.add_column(name, justify="right")
+    for plan in plans:
+        cost = [] if plan.cost is None else [f"{plan.cost:,.2f}"]
+        table.add_row(
+            plan.name,
+            f"{plan.images:,}",
+            f"{plan.workers:,}",
+            _hours(plan.hours),
+            _hours(plan.worker_hours),
+            *cost,
+        )
+    terminal.print(table)
+    terminal.print("\nThe rate is taken to grow with the workers: each its own GPU or processors.")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
