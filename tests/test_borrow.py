@@ -12,7 +12,11 @@ from reference import networks
 from reference.state import differences, snapshot
 
 # Methods for transformers refuse other networks before they run.
-METHODS = [row.name for row in methods() if "transformer" not in row.needs]
+METHODS = [
+    row.name
+    for row in methods()
+    if "transformer" not in row.needs and "reference" not in row.needs
+]
 QUICK = {
     "opticam": {"iterations": 3},
     "rise": {"masks": 100},

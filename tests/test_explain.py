@@ -31,7 +31,11 @@ from camlucida.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGrad, methods
 from reference import networks
 from reference import steps as slow
 
-METHODS = [row.name for row in methods() if "transformer" not in row.needs]
+METHODS = [
+    row.name
+    for row in methods()
+    if "transformer" not in row.needs and "reference" not in row.needs
+]
 QUICK = {
     "opticam": {"iterations": 3},
     "rise": {"masks": 100},

@@ -5,8 +5,10 @@ from camlucida.methods.attention import AttentionRollout, LeGrad
 from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
 from camlucida.methods.cam import CAM
+from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.eigencam import EigenCAM
 from camlucida.methods.fame import FAME
+from camlucida.methods.fggb import FGGB
 from camlucida.methods.fullgrad import FullGrad, full_gradient
 from camlucida.methods.gradcam import GradCAM, GradCAMEW, HiResCAM, LayerCAM, XGradCAM
 from camlucida.methods.gradcampp import GradCAMpp
@@ -27,6 +29,7 @@ from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 __all__ = [
     "CAM",
     "FAME",
+    "FGGB",
     "ICAM",
     "ISCAM",
     "RISE",
@@ -35,6 +38,7 @@ __all__ = [
     "AttentionRollout",
     "AugSmooth",
     "Context",
+    "CorrRISE",
     "EigenCAM",
     "EigenGradCAM",
     "EigenSmooth",

@@ -24,7 +24,7 @@ ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_ma
 InputSpace = Literal["input", "pixel"]
 EarlyStop = Literal["sample", "batch_mean"]
 Precision = Literal["full", "bf16"]
-Preset = Literal["paper", "reference_code"]
+Preset = Literal["paper", "reference_code", "reference_code_faces"]
 
 KERNEL, SIGMA = 49, 7.7
 """The paper's Gaussian, for inputs of 224 pixels."""
@@ -229,7 +229,9 @@ class FAME(Method):
             ``view`` their maps refuse it.
         snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
             ``"map@75"`` and, before the blur, ``"movement@75"``.
-        preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``.
+        preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``;
+            ``"reference_code_faces"`` what it does for verification besides: ``input_space="pixel"``,
+            ``epsilon=0.01`` and ``early_stop="batch_mean"``, which leaves many impostors' maps empty.
         eps: added to the denominators of the scaling before and after the blur; 0 by default.
     """
 
@@ -253,9 +255,13 @@ class FAME(Method):
 
     def __post_init__(self) -> None:
         """Check the options; apply the preset."""
-        if self.preset == "reference_code":
+        if self.preset != "paper":
             object.__setattr__(self, "normalise", "minmax")
             object.__setattr__(self, "eps", 1e-8)
+        if self.preset == "reference_code_faces":
+            object.__setattr__(self, "input_space", "pixel")
+            object.__setattr__(self, "epsilon", 0.01)
+            object.__setattr__(self, "early_stop", "batch_mean")
         super().__post_init__()
         if self.iterations != "auto" and (
             not isinstance(self.iterations, int) or self.iterations < 1
@@ -388,8 +394,8 @@ class FAME(Method):
             first = float(descent.losses[i, 0])
             if self.epsilon is not None and first < self.epsilon:
                 why = (
-                    f"the loss {first:.3g} lay below epsilon={self.epsilon} before the first step; "
-                    "epsilon=None never stops"
+                    f"the loss {first:.3g} lay below epsilon={self.epsilon} before the first step (as every "
+                    "negative distance and many an impostor's similarity does); epsilon=None never stops"
                 )
             else:
                 why = (
