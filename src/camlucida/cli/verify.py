@@ -1,0 +1,241 @@
+"""``camlucida verify``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.writing import out_folder
+from camlucida.errors import CamlucidaError, ImageError
+
+if TYPE_CHECKING:
+    from camlucida.cli.options import MethodChoice
+    from camlucida.faces.embedder import Embedder
+    from camlucida.faces.pair import PairExplanation
+    from camlucida.faces.side import Which
+
+
+def verify(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PROBE GALLERY]", help="Two photos; none with --pairs."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME[:FILE]",
+            help="dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100:FILE or facenet:FILE.",
+        ),
+    ] = "dlib",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="NAME or NAME:key=value; repeat it for several. (default: fame:iterations=75)",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Of the similarity. (default: the model's own)"),
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
+    ] = False,
+    landmarks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--landmarks",
+            metavar="FILE",
+            help="x and y of 5 or 68 points in pixels, one file per photo, the probe's first.",
+        ),
+    ] = None,
+    face: Annotated[
+        str, typer.Option(metavar="WHICH", help="only, largest, or a number from 0 (the largest).")
+    ] = "only",
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="For activation maps.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="FILE|FOLDER",
+            help="Many pairs: a .csv (probe,gallery,same), LFW's pairs.txt, or a folder of CFP, AR or SCface.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(metavar="NAME", help="Of --pairs: csv, lfw, cfp-fp, cfp-ff, ar, scface.")
+    ] = "auto",
+    split: Annotated[
+        int | None, typer.Option(metavar="N", help="With --pairs: one split of LFW or CFP.")
+    ] = None,
+    draw: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --pairs: pairs that are drawn too.")
+    ] = 8,
+    both: Annotated[
+        bool, typer.Option("--both", help="With --pairs: alter the gallery photo too.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path(
+        "camlucida-out"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Do these two faces match, and which pixels make them similar or set them apart?
+
+    Prints similarity, threshold and decision; draws for both sides what makes them similar and what sets
+    them apart, on the crops and on the photos. With --pairs a whole list is judged by deleting and inserting
+    pixels; a stopped run goes on where it was.
+
+    Photos stay on this machine, and embeddings are not written.
+    """
+    from camlucida.cli.options import parse_method
+    from camlucida.faces.load import load_embedder
+
+    given = photos or []
+    if pairs is None and len(given) != 2:
+        raise CamlucidaError(
+            f"verify compares two photos, PROBE and GALLERY, or a list with --pairs; got {len(given)} photos"
+        )
+    if pairs is not None and given:
+        raise CamlucidaError("give two photos, or --pairs, not both")
+    if landmarks is not None and (pairs is not None or len(landmarks) != 2):
+        raise CamlucidaError(
+            "--landmarks is given twice: the probe's file, then the gallery photo's"
+        )
+    which: Which = int(face) if face.isdigit() else face  # type: ignore[assignment]
+    if which not in ("only", "largest") and not isinstance(which, int):
+        raise CamlucidaError(f"--face is only, largest or a number from 0, got {face!r}")
+    choices = [parse_method(text) for text in method or ["fame:iterations=75"]]
+    embedder = load_embedder(model, device=device)
+    if pairs is not None:
+        from camlucida.cli.verify_pairs import PairsJob, verify_pairs
+
+        found = verify_pairs(
+            PairsJob(
+                embedder, choices, pairs, layout, split, "largest" if face == "only" else which,
+                aligned, threshold, draw, both, seed, out,
+            )
+        )  # fmt: skip
+        if as_json:
+            print_json(found)
+        return
+    with out_folder(out):
+        explained = _explain(
+            embedder, given, choices, landmarks, which, aligned, threshold, layer, seed
+        )
+        files = explained.save(out, f"{given[0].stem}-{given[1].stem}")
+    record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
+    if as_json:
+        print_json(record)
+    else:
+        _show(explained, out, files)
+
+
+def _explain(
+    embedder: Embedder,
+    photos: Sequence[Path],
+    choices: Sequence[MethodChoice],
+    landmarks: Sequence[Path] | None,
+    which: Which,
+    aligned: bool,
+    threshold: float | None,
+    layer: str | None,
+    seed: int,
+) -> PairExplanation:
+    from camlucida.faces.pair import explain_pair
+    from camlucida.faces.side import face_photo
+
+    sides = []
+    for index, (photo, name) in enumerate(zip(photos, ("probe", "gallery"), strict=True)):
+        points = None if landmarks is None else read_landmarks(landmarks[index])
+        try:
+            sides.append(
+                face_photo(embedder, photo, face=which, already_aligned=aligned, landmarks=points)
+            )
+        except ImageError as error:
+            hint = " (--face largest, or --face N)" if "faces were found" in str(error) else ""
+            raise ImageError(f"{name} '{shown(photo)}': {error}{hint}") from error
+    with progress_bar() as bar:
+        task = bar.add_task("explaining", total=len(choices))
+        return explain_pair(
+            embedder,
+            sides[0],
+            sides[1],
+            method=[(choice.name, dict(choice.options)) for choice in choices],
+            threshold=threshold,
+            layers=layer,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def read_landmarks(path: Path) -> list[list[float]]:
+    """Points ``x y`` from a text, CSV or JSON file: the numbers in their order, two by two.
+
+    Raises:
+        ImageError: the file cannot be read, or holds no even list of numbers.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(f"the landmarks '{shown(path)}' cannot be read: {error}") from error
+    words = re.sub(r"[\[\](),;]", " ", text).split()
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError as error:
+        raise ImageError(
+            f"the landmarks '{shown(path)}' must hold numbers only: {error}"
+        ) from error
+    if not numbers or len(numbers) % 2:
+        raise ImageError(
+            f"the landmarks '{shown(path)}' hold {len(numbers)} numbers, not pairs x y"
+        )
+    return [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
+
+
+def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None:
+    screen = console()
+    screen.print(f"{explained.embedder}: {explained.verdict}", style="bold", markup=False)
+    by_text: dict[str, list[str]] = {}
+    for text in explained.messages:
+        by_text.setdefault(text, [])
+    for one in explained.methods:
+        for side, messages in zip(("probe", "gallery"), one.messages, strict=True):
+            for text in messages:
+                by_text.setdefault(text, []).append(f"{one.label} {side}")
+    for text, about in by_text.items():
+        where = f"{', '.join(dict.fromkeys(about))}: " if about else ""
+        screen.print(f"  {where}{text}", markup=False)
+    screen.print(f"\nWritten to {shown(out)}", style="bold", markup=False)
+    for name in ("grid", "maps", "record"):
+        screen.print(f"  {shown(files[name])}", markup=False, soft_wrap=True)
+    screen.print(
+        "Beside them an overlay for every method, side and kind, on the crop and on the photo.",
+        markup=False,
+    )
+
+
+def say_left_out(reasons: Sequence[str]) -> None:
+    """Photos that could not be used, a few of them in full."""
+    for text in reasons[:5]:
+        complain(f"left out: {text}")
+    if len(reasons) > 5:
+        complain(f"and {len(reasons) - 5} more")
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Threshold and errors of a list in a sentence."""
+    return (
+        f"{found['pairs']} pairs ({found['genuine']} genuine): threshold {found['threshold']:.4f}, "
+        f"FMR {found['fmr']:.1%}, FNMR {found['fnmr']:.1%}, right {found['clean_accuracy']:.1%}"
+    )

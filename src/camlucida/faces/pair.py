@@ -1,0 +1,379 @@
+"""Why two faces match, or do not: the pair explanation."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camlucida import render
+from camlucida.errors import CamlucidaError
+from camlucida.explain import MethodLike
+from camlucida.faces.embedder import Embedder
+from camlucida.faces.files import put, slug
+from camlucida.faces.side import PairSide, Which, face_photo, photo_overlay
+from camlucida.faces.similarity_maps import (
+    IDENTICAL,
+    SimilarityMaps,
+    same_embedding,
+    similarity_maps,
+)
+from camlucida.methods import Progress
+from camlucida.plain import to_json
+from camlucida.version import __version__
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+
+Side: TypeAlias = Literal["probe", "gallery"]
+Kind: TypeAlias = Literal["similar", "dissimilar"]
+
+SIDES: tuple[Side, ...] = ("probe", "gallery")
+KINDS: tuple[Kind, ...] = ("similar", "dissimilar")
+
+CARE = (
+    "A similarity map shows which pixels move this network's score for this pair. It does not show that two "
+    "faces are those of one person, nor why people find them alike, and it inherits every fault of detection, "
+    "alignment and network. Faces are biometric data: nothing is uploaded, and embeddings are not written."
+)
+"""What a reader of the maps has to know; printed in reports."""
+
+_EMPTY = 1e-12
+
+
+# --------------------------------------------------------------------------------------- the explanation
+
+
+@dataclass(frozen=True, eq=False)
+class PairMaps:
+    """The maps of one method.
+
+    Attributes:
+        label: a short name for the method with its options.
+        maps: ``(2, 2, H, W)`` in [0, 1]: probe and gallery, similar and dissimilar.
+        signed: the method's own maps of both sides ``(2, h, w)`` before rectifying.
+        messages: of each side.
+        facts: method, target and layers, ready for JSON.
+        seconds: what the maps took.
+    """
+
+    label: str
+    maps: Tensor
+    signed: Tensor
+    messages: tuple[tuple[str, ...], tuple[str, ...]]
+    facts: dict[str, Any]
+    seconds: float
+
+    def map(self, side: Side, kind: Kind) -> Tensor:
+        """One map ``(H, W)``."""
+        return self.maps[SIDES.index(side), KINDS.index(kind)]
+
+
+@dataclass(frozen=True, eq=False)
+class PairExplanation(Mapping[str, PairMaps]):
+    """Why two faces match, or do not, by one or several methods; a mapping from labels to their maps.
+
+    Attributes:
+        sides: the probe and the gallery face.
+        similarity: of their embeddings, as the embedder compares.
+        threshold: at which two faces are taken for one person; ``None`` where not known.
+        embedder: its name.
+        compare: ``"cosine"`` or ``"distance"``, whose similarity is its negative.
+        methods: the maps of each method.
+        messages: about the pair as a whole.
+    """
+
+    sides: tuple[PairSide, PairSide]
+    similarity: float
+    threshold: float | None
+    embedder: str
+    compare: str
+    methods: tuple[PairMaps, ...] = field(repr=False)
+    messages: tuple[str, ...] = ()
+
+    def __getitem__(self, label: str) -> PairMaps:
+        """The maps of a method."""
+        for found in self.methods:
+            if found.label == label:
+                return found
+        raise KeyError(label)
+
+    def __iter__(self) -> Any:
+        return iter([found.label for found in self.methods])
+
+    def __len__(self) -> int:
+        return len(self.methods)
+
+    @property
+    def match(self) -> bool | None:
+        """Whether the two are taken for one person; ``None`` without a threshold."""
+        return None if self.threshold is None else self.similarity >= self.threshold
+
+    @property
+    def verdict(self) -> str:
+        """Similarity, threshold and decision in a sentence."""
+        what = "cosine" if self.compare == "cosine" else "minus distance"
+        text = f"{what} {self.similarity:.4f}"
+        if self.threshold is None:
+            return f"{text}, no threshold known"
+        sign, word = (">=", "match") if self.match else ("<", "no match")
+        return f"{text} {sign} threshold {self.threshold:.4f}: {word}"
+
+    # ------------------------------------------------------------------------------------- drawing
+
+    def overlay(self, label: str, side: Side, kind: Kind, *, on_photo: bool = False) -> Image.Image:
+        """A map over its face.
+
+        Args:
+            label: the method's.
+            side: ``"probe"`` or ``"gallery"``.
+            kind: ``"similar"`` or ``"dissimilar"``.
+            on_photo: draw on the photo that the face was cut from, where it is known, instead of on the crop.
+
+        Returns:
+            RGB, at most 1024 pixels to a side.
+        """
+        chosen = self.sides[SIDES.index(side)]
+        attribution = self[label].map(side, kind)
+        if on_photo and chosen.photo is not None and chosen.crop.matrix is not None:
+            return photo_overlay(chosen, attribution)
+        picture = chosen.crop.image
+        return render.overlay(
+            render.View(picture, (0, 0, picture.width, picture.height)), attribution
+        )
+
+    def figure(self) -> Figure:
+        """Both faces and what makes them similar and sets them apart, one column per method."""
+        pictures, rows = [], []
+        for kind in KINDS:
+            for index, side in enumerate(SIDES):
+                face = self.sides[index].crop.image
+                maps = [_large(self.overlay(label, side, kind)) for label in self]
+                pictures.append([_large(face), *maps])
+                rows.append(f"{side}\n{kind}")
+        figure = render.grid(pictures, columns=["face", *self], rows=rows)
+        figure.suptitle(f"{self.embedder}: {self.verdict}", fontsize=10)
+        return figure
+
+    def _repr_png_(self) -> bytes:
+        return render.png(self.figure(), dpi=90)
+
+    # -------------------------------------------------------------------------------------- saving
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the maps, ready for JSON; no embedding is in it."""
+        return {
+            "camlucida": __version__,
+            "probe": _describe(self.sides[0]),
+            "gallery": _describe(self.sides[1]),
+            "embedder": self.embedder,
+            "compare": self.compare,
+            "similarity": self.similarity,
+            "threshold": self.threshold,
+            "match": self.match,
+            "verdict": self.verdict,
+            "messages": list(self.messages),
+            "methods": [
+                {
+                    "label": one.label,
+                    "seconds": one.seconds,
+                    "messages": {s: list(m) for s, m in zip(SIDES, one.messages, strict=True)},
+                    **one.facts,
+                }
+                for one in self.methods
+            ],
+            "care": CARE,
+        }
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """``LABEL/maps`` ``(2, 2, H, W)`` and ``LABEL/signed`` ``(2, h, w)`` of every method."""
+        found = {}
+        for one in self.methods:
+            found[f"{one.label}/maps"] = one.maps.cpu().numpy()
+            found[f"{one.label}/signed"] = one.signed.cpu().numpy()
+        return found
+
+    def save(self, folder: str | os.PathLike[str], stem: str = "pair") -> dict[str, Path]:
+        """Write the grid, overlays on crops and photos, the raw maps and the record into a folder.
+
+        Args:
+            folder: made where it is missing.
+            stem: what the files are called: ``STEM.png``, ``STEM.npz``, ``STEM.json`` and
+                ``STEM.METHOD.probe.similar.png`` (``.photo.png`` on the photo).
+
+        Returns:
+            The files, by what they hold.
+
+        Raises:
+            CamlucidaError: a file cannot be written.
+        """
+        out = Path(folder)
+        files: dict[str, Path] = {}
+        names: set[str] = set()
+        for one in self.methods:
+            name, n = slug(one.label), 2
+            while name.casefold() in names:
+                name, n = f"{slug(one.label)}-{n}", n + 1
+            names.add(name.casefold())
+            for side in SIDES:
+                for kind in KINDS:
+                    key = f"{name}.{side}.{kind}"
+                    crop = _large(self.overlay(one.label, side, kind))
+                    files[key] = put(out / f"{stem}.{key}.png", crop.save)
+                    if self.sides[SIDES.index(side)].photo is not None:
+                        whole = self.overlay(one.label, side, kind, on_photo=True)
+                        put(out / f"{stem}.{key}.photo.png", whole.save)
+        figure = self.figure()
+        arrays = self.arrays()
+        files["grid"] = put(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130))
+        files["maps"] = put(
+            out / f"{stem}.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **arrays)
+        )
+        text = to_json(self.record())
+        files["record"] = put(out / f"{stem}.json", lambda p: p.write_text(text, encoding="utf-8"))
+        return files
+
+
+def _describe(side: PairSide) -> dict[str, Any]:
+    crop = side.crop
+    return {
+        "source": side.source,
+        "outline": None if crop.matrix is None else crop.outline().tolist(),
+        "turned": crop.turned,
+        "scale": crop.scale,
+        "messages": list(side.messages),
+    }
+
+
+def _large(picture: Image.Image, side: int = 336) -> Image.Image:
+    """Small crops enlarged, so that they can be seen."""
+    factor = math.ceil(side / max(picture.size))
+    if factor <= 1:
+        return picture
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC
+    )
+
+
+# ---------------------------------------------------------------------------------------------- explain
+
+
+def explain_pair(
+    embedder: Embedder,
+    probe: Any,
+    gallery: Any,
+    *,
+    method: MethodLike | Sequence[MethodLike] = "fame",
+    threshold: float | None = None,
+    face: Which = "only",
+    already_aligned: bool = False,
+    layers: str | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PairExplanation:
+    """What makes two faces similar to an embedder, and what sets them apart.
+
+    Each side is explained by itself, the other side's embedding kept constant.
+
+    Args:
+        embedder: the network, see ``camlucida.faces.load_embedder``.
+        probe: a photo (path, picture, array), a :class:`Crop` or a :class:`PairSide`.
+        gallery: the same.
+        method: a registered name, a pair of a name and its options, a method object, or a list of these. See
+            :func:`similarity_maps` for what e+ and e- are.
+        threshold: of the similarity; by default the embedder's.
+        face: which of several faces in a photo, see :func:`face_photo`.
+        already_aligned: photos are aligned crops; nothing is searched.
+        layers: for activation maps; by default the embedder's.
+        target_options: for :meth:`Embedder.target`.
+        seed: of methods that draw random numbers.
+        progress: called with the number of methods done and their number, in fractions.
+
+    Returns:
+        Maps, similarity and decision.
+
+    Raises:
+        CamlucidaError: a photo cannot be read or shows no face, a method is unknown or cannot explain
+            similarities.
+    """
+    several = isinstance(method, list | tuple) and not (
+        len(method) == 2 and isinstance(method[1], Mapping)
+    )
+    listed = list(cast("Sequence[MethodLike]", method)) if several else [method]
+    chosen = cast("list[MethodLike]", listed)
+    if not chosen:
+        raise CamlucidaError("no method was given")
+    sides = tuple(
+        side
+        if isinstance(side, PairSide)
+        else face_photo(embedder, side, face=face, already_aligned=already_aligned)
+        for side in (probe, gallery)
+    )
+    inputs = embedder.inputs([side.crop for side in sides])
+    embeddings = embedder.embed(inputs)
+    similarity = float(embedder.similarity(embeddings[0], embeddings[1]))
+    theta = embedder.threshold if threshold is None else threshold
+    found: list[PairMaps] = []
+    for number, one in enumerate(chosen):
+        maps = similarity_maps(
+            embedder,
+            inputs,
+            embeddings.flip(0),
+            one,
+            threshold=theta,
+            layers=layers,
+            target_options=target_options,
+            seed=seed,
+            progress=_share(progress, number, len(chosen)),
+        )
+        found.append(_of_pair(maps, {known.label for known in found}))
+    messages = []
+    if same_embedding(similarity, embedder.compare):
+        messages.append(IDENTICAL)
+    for name, side in zip(SIDES, sides, strict=True):
+        messages += [f"{name}: {text}" for text in side.messages]
+    return PairExplanation(
+        sides=(sides[0], sides[1]),
+        similarity=similarity,
+        threshold=theta,
+        embedder=embedder.name,
+        compare=embedder.compare,
+        methods=tuple(found),
+        messages=tuple(messages),
+    )
+
+
+def _share(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, of: progress(before + done / of, total)
+
+
+def _of_pair(maps: SimilarityMaps, taken: set[str]) -> PairMaps:
+    assert maps.dissimilar is not None  # noqa: S101
+    label, n = maps.label, 2
+    while label in taken:
+        label, n = f"{maps.label} ({n})", n + 1
+    empty = [
+        f"the {kind} map is empty"
+        for kind, both in zip(KINDS, (maps.similar, maps.dissimilar), strict=True)
+        if float(both.max()) <= _EMPTY
+    ]
+    return PairMaps(
+        label=label,
+        maps=torch.stack([maps.similar, maps.dissimilar], dim=1),
+        signed=maps.signed,
+        messages=((*maps.messages[0], *empty), (*maps.messages[1], *empty)),
+        facts=maps.facts,
+        seconds=maps.seconds,
+    )

@@ -1,0 +1,409 @@
+"""Lists of face pairs in the layouts of LFW, CFP, AR and SCface, and as a table of one's own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from camlucida.data.images import find_images
+from camlucida.errors import CamlucidaError, ImageError
+
+Layout: TypeAlias = Literal["auto", "csv", "lfw", "cfp-fp", "cfp-ff", "ar", "scface"]
+Wear: TypeAlias = Literal["glass", "scarf", "neutral"]
+Distance: TypeAlias = Literal["far", "medium", "close"]
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
+_YES, _NO = {"1", "true", "yes", "same", "genuine"}, {"0", "false", "no", "different", "impostor"}
+
+
+@dataclass(frozen=True)
+class FacePair:
+    """Two photos, and whether they show one person.
+
+    Attributes:
+        probe: the photo that is tested, and altered by the Delete and Insert protocol.
+        gallery: the photo that it is compared with.
+        same: whether both show the same person; ``None`` where nobody says.
+        fold: the data set's fold, from 1; 0 where it has none.
+        person: who is on the probe, where the list says; pairs of a person are resampled together.
+    """
+
+    probe: Path
+    gallery: Path
+    same: bool | None
+    fold: int = 0
+    person: str = ""
+
+
+@dataclass(frozen=True)
+class PairList:
+    """Pairs, and where they come from.
+
+    Attributes:
+        pairs: in the order of the list.
+        layout: ``"csv"``, ``"lfw"``, ``"cfp-fp"``, ``"cfp-ff"``, ``"ar"`` or ``"scface"``.
+        source: the file or folder.
+        skipped: what could not be used, in words.
+    """
+
+    pairs: tuple[FacePair, ...]
+    layout: str
+    source: Path
+    skipped: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def genuine(self) -> int:
+        """Number of pairs that show the same person."""
+        return sum(pair.same is True for pair in self.pairs)
+
+    @property
+    def impostor(self) -> int:
+        """Number of pairs that show different people."""
+        return sum(pair.same is False for pair in self.pairs)
+
+
+def read_pairs(
+    source: str | os.PathLike[str],
+    layout: Layout = "auto",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    split: int | None = None,
+    wear: Wear = "glass",
+    distance: Distance = "medium",
+    seed: int = 0,
+) -> PairList:
+    """Read a list of pairs, or make the list of a data set that has none.
+
+    Args:
+        source: a table ``.csv`` (columns ``probe, gallery`` and, where known, ``same``; paths relative to it),
+            LFW's ``pairs.txt``, or the folder of CFP (with ``Protocol``), AR or SCface.
+        layout: recognised by itself (``"auto"``, default), or given.
+        root: the folder of LFW's photos, ``NAME/NAME_0001.jpg``; by default the first of the list's own folder,
+            ``lfw`` in it and folders called ``lfw*`` in it that holds the first pair. For a table, what its
+            paths are relative to.
+        split: one fold of LFW or CFP, from 1; all by default.
+        wear: of AR, the probes: dark glasses (default), scarfs, or the neutral photos of the second session.
+        distance: of SCface, the probes' cameras: ``"far"`` (4.2 m), ``"medium"`` (2.6 m, default) or
+            ``"close"`` (1 m).
+        seed: draws the impostors of AR and SCface, one for each genuine pair.
+
+    Returns:
+        The pairs. For CFP the probe is the second photo of a pair, which is the profile in ``"cfp-fp"``. For
+        AR the gallery is a person's first neutral photo, for SCface the frontal mug shot.
+
+    Raises:
+        CamlucidaError: nothing is recognised, a row is malformed, or no pair is left; the text names the
+            file and the row.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise CamlucidaError(f"there is no list of pairs at '{path}'")
+    if layout not in get_args(Layout):
+        known = ", ".join(get_args(Layout))
+        raise CamlucidaError(f"unknown layout {layout!r} of a list of pairs; known: {known}")
+    kind = _recognise(path) if layout == "auto" else layout
+    base = None if root is None else Path(root)
+    skipped: list[str] = []
+    if kind == "csv":
+        pairs = _csv(path, base)
+    elif kind == "lfw":
+        pairs = _lfw(path, base, skipped)
+    elif kind in {"cfp-fp", "cfp-ff"}:
+        pairs = _cfp(path, kind[-2:].upper(), skipped)
+    elif kind == "ar":
+        pairs = _ar(path, wear, seed)
+    else:
+        pairs = _scface(path, distance, seed)
+    if split is not None:
+        folds = sorted({pair.fold for pair in pairs})
+        pairs = [pair for pair in pairs if pair.fold == split]
+        if not pairs:
+            raise CamlucidaError(f"'{path}' has no split {split}; it has {folds}")
+    if not pairs:
+        reason = f": {skipped[0]}" if skipped else ""
+        raise CamlucidaError(f"'{path}' holds no usable pair{reason}")
+    return PairList(tuple(pairs), kind, path, tuple(skipped))
+
+
+def _recognise(path: Path) -> str:
+    if path.is_file():
+        return "csv" if path.suffix.lower() == ".csv" else "lfw"
+    if (path / "Protocol").is_dir():
+        return "cfp-fp"
+    names = [file.stem for file in _pictures(path)]
+    counts = {
+        kind: sum(pattern.fullmatch(name) is not None for name in names)
+        for kind, pattern in (("ar", _AR), ("scface", _SCFACE))
+    }
+    best = max(counts, key=lambda kind: counts[kind])
+    if counts[best] == 0:
+        if (path / "pairs.txt").is_file():
+            raise CamlucidaError(f"give the list itself, '{path / 'pairs.txt'}', not its folder")
+        raise CamlucidaError(
+            f"'{path}' is no known list of pairs: neither a .csv with probe,gallery,same, nor LFW's pairs.txt, "
+            "nor a folder of CFP (with Protocol), AR (m-001-01.bmp) or SCface (001_cam1_1.jpg)"
+        )
+    return best
+
+
+def _pictures(folder: Path) -> list[Path]:
+    try:
+        return list(find_images(folder))
+    except ImageError:
+        return []
+
+
+# ------------------------------------------------------------------------------------------------ a table
+
+
+def _csv(path: Path, root: Path | None) -> list[FacePair]:
+    base = path.parent if root is None else root
+    pairs = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = [name.strip().lower() for name in table.fieldnames or ()]
+            if not {"probe", "gallery"} <= set(columns):
+                raise CamlucidaError(
+                    f"'{path}': the first line must name the columns probe, gallery and (where known) same, it "
+                    f"names {', '.join(columns) or 'nothing'}"
+                )
+            table.fieldnames = columns
+            for row in table:
+                where = f"'{path}', line {table.line_num}"
+                probe, gallery = (row[name] or "" for name in ("probe", "gallery"))
+                if not probe.strip() or not gallery.strip():
+                    raise CamlucidaError(f"{where}: expected a probe and a gallery photo")
+                same = _same(row.get("same"), where)
+                person = (row.get("person") or "").strip()
+                pairs.append(
+                    FacePair(base / probe.strip(), base / gallery.strip(), same, person=person)
+                )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CamlucidaError(f"'{path}' is no readable table: {error}") from error
+    return pairs
+
+
+def _same(text: str | None, where: str) -> bool | None:
+    word = (text or "").strip().lower()
+    if not word:
+        return None
+    if word not in _YES | _NO:
+        raise CamlucidaError(f"{where}: same must be 1 or 0 (or empty), got {text!r}")
+    return word in _YES
+
+
+# ---------------------------------------------------------------------------------------------------- LFW
+
+
+def _lfw(path: Path, root: Path | None, skipped: list[str]) -> list[FacePair]:
+    lines = _lines(path)
+    head = lines[0][1].split() if lines else []
+    if not head or len(head) > 2 or not all(word.isdigit() for word in head):
+        raise CamlucidaError(
+            f"'{path}' is not LFW's list: its first line must be the numbers of folds and of pairs, such as "
+            "'10 300' (or one number); a table of your own must be called .csv"
+        )
+    per_fold = 2 * int(head[-1])
+    base: Path | None = root
+    pairs: list[FacePair] = []
+    for index, (number, line) in enumerate(lines[1:]):
+        words = line.split("\t") if "\t" in line else line.split()
+        where = f"'{path}', line {number}"
+        if len(words) == 3:
+            left, right = (words[0], words[1]), (words[0], words[2])
+        elif len(words) == 4:
+            left, right = (words[0], words[1]), (words[2], words[3])
+        else:
+            raise CamlucidaError(
+                f"{where}: expected 'NAME n m' or 'NAME n NAME m', got {line.strip()!r}"
+            )
+        if not (left[1].isdigit() and right[1].isdigit()):
+            raise CamlucidaError(f"{where}: expected the numbers of two photos, got {line!r}")
+        if base is None:
+            base = _lfw_root(path, left)
+        found = [_with_suffix(base / name / f"{name}_{int(n):04d}") for name, n in (left, right)]
+        if None in found:
+            name, n = (left, right)[found.index(None)]
+            skipped.append(f"{where}: no photo {base / name / f'{name}_{int(n):04d}'}.jpg")
+            continue
+        probe, gallery = (file for file in found if file is not None)
+        fold = index // per_fold + 1 if len(head) == 2 else 0
+        pairs.append(FacePair(probe, gallery, len(words) == 3, fold, left[0]))
+    return pairs
+
+
+def _lfw_root(path: Path, photo: tuple[str, str]) -> Path:
+    near = [path.parent, path.parent / "lfw", *sorted(path.parent.glob("lfw*"))]
+    for folder in near:
+        if _with_suffix(folder / photo[0] / f"{photo[0]}_{int(photo[1]):04d}") is not None:
+            return folder
+    return path.parent
+
+
+def _with_suffix(stem: Path) -> Path | None:
+    for suffix in _SUFFIXES:
+        file = stem.with_name(stem.name + suffix)
+        if file.is_file():
+            return file
+    return None
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CamlucidaError(f"'{path}' is no text file") from error
+    except OSError as error:
+        raise CamlucidaError(f"cannot read '{path}': {error.strerror}") from error
+    return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+# ---------------------------------------------------------------------------------------------------- CFP
+
+
+def _cfp(path: Path, kind: str, skipped: list[str]) -> list[FacePair]:
+    protocol = path / "Protocol"
+    frontal = _cfp_photos(protocol / "Pair_list_F.txt")
+    other = _cfp_photos(protocol / "Pair_list_P.txt") if kind == "FP" else frontal
+    folder = protocol / "Split" / kind
+    splits = sorted(f for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
+    if not splits:
+        raise CamlucidaError(f"'{folder}' holds no splits; expected '{folder / '01' / 'same.txt'}'")
+    pairs = []
+    for fold, split in enumerate(splits, 1):
+        for name, same in (("same.txt", True), ("diff.txt", False)):
+            file = split / name
+            if not file.is_file():
+                raise CamlucidaError(f"'{split}' has no {name}")
+            for number, line in _lines(file):
+                where = f"'{file}', line {number}"
+                words = [word.strip() for word in line.split(",")]
+                if len(words) != 2 or not all(word.isdigit() for word in words):
+                    raise CamlucidaError(f"{where}: expected two numbers 'i,j', got {line!r}")
+                gallery, probe = frontal.get(int(words[0])), other.get(int(words[1]))
+                if gallery is None or probe is None:
+                    raise CamlucidaError(f"{where}: photo {line.strip()} is not in the photo lists")
+                missing = next((f for f in (gallery, probe) if not f.is_file()), None)
+                if missing is not None:
+                    skipped.append(f"{where}: no photo {missing}")
+                    continue
+                pairs.append(FacePair(probe, gallery, same, fold, probe.parent.parent.name))
+    return pairs
+
+
+def _cfp_photos(path: Path) -> dict[int, Path]:
+    """Numbers and files of a photo list, ``1 ../Data/Images/001/frontal/01.jpg``."""
+    if not path.is_file():
+        raise CamlucidaError(f"CFP's photo list '{path}' is missing")
+    photos = {}
+    for number, line in _lines(path):
+        words = line.split(maxsplit=1)
+        if len(words) != 2 or not words[0].isdigit():
+            raise CamlucidaError(f"'{path}', line {number}: expected 'number file', got {line!r}")
+        # Relative to the list, whose ".." is the data set's folder also where Protocol is a link.
+        relative = re.sub(r"^(\.\./)+", "", words[1].strip().replace("\\", "/"))
+        photos[int(words[0])] = path.parent.parent / relative
+    return photos
+
+
+# ------------------------------------------------------------------------------------------ AR and SCface
+
+_AR = re.compile(r"([mw]-?\d{3})-(\d{1,2})", re.IGNORECASE)
+_AR_WEAR: dict[str, tuple[int, ...]] = {
+    "glass": (8, 9, 10, 21, 22, 23),
+    "scarf": (11, 12, 13, 24, 25, 26),
+    "neutral": (14,),
+}
+_SCFACE = re.compile(r"(\d{3})_(frontal|cam([1-5])_([123]))", re.IGNORECASE)
+_SCFACE_DISTANCE = {"far": "1", "medium": "2", "close": "3"}
+
+
+def _ar(path: Path, wear: str, seed: int) -> list[FacePair]:
+    if wear not in _AR_WEAR:
+        raise CamlucidaError(f"wear must be one of {', '.join(_AR_WEAR)}, got {wear!r}")
+    gallery: dict[str, Path] = {}
+    probes: list[tuple[str, Path]] = []
+    for file, found in _named(path, _AR):
+        person, number = found[1].lower(), int(found[2])
+        if number == 1:
+            gallery.setdefault(person, file)
+        elif number in _AR_WEAR[wear]:
+            probes.append((person, file))
+    return _balanced(path, probes, gallery, seed, f"{wear} photos", "m-001-01")
+
+
+def _scface(path: Path, distance: str, seed: int) -> list[FacePair]:
+    if distance not in _SCFACE_DISTANCE:
+        raise CamlucidaError(
+            f"distance must be one of {', '.join(_SCFACE_DISTANCE)}, got {distance!r}"
+        )
+    gallery: dict[str, Path] = {}
+    probes: list[tuple[str, Path]] = []
+    for file, found in _named(path, _SCFACE):
+        if found[2].lower() == "frontal":
+            gallery.setdefault(found[1], file)
+        elif found[4] == _SCFACE_DISTANCE[distance]:
+            probes.append((found[1], file))
+    return _balanced(path, probes, gallery, seed, f"{distance} photos", "001_frontal")
+
+
+def _named(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
+    seen: set[str] = set()
+    for file in _pictures(folder):
+        found = pattern.fullmatch(file.stem)
+        if found is not None and file.stem.lower() not in seen:
+            seen.add(file.stem.lower())  # SCface holds its photos twice
+            yield file, found
+
+
+def _balanced(
+    path: Path,
+    probes: Sequence[tuple[str, Path]],
+    gallery: dict[str, Path],
+    seed: int,
+    what: str,
+    example: str,
+) -> list[FacePair]:
+    """For each probe its own gallery photo, and another person's."""
+    usable = [(person, file) for person, file in probes if person in gallery]
+    if not usable or len(gallery) < 2:
+        raise CamlucidaError(
+            f"'{path}' holds {len(probes)} {what} and the gallery photos (such as {example}) of "
+            f"{len(gallery)} people; at least one probe with its own and one other gallery photo are needed"
+        )
+    genuine = [FacePair(file, gallery[person], True, person=person) for person, file in usable]
+    pick = impostors([person for person, _ in usable], list(gallery), seed)
+    others = [
+        FacePair(file, gallery[other], False, person=person)
+        for (person, file), other in zip(usable, pick, strict=True)
+    ]
+    return [*genuine, *others]
+
+
+def impostors(people: Iterable[str], gallery: Sequence[str], seed: int) -> list[str]:
+    """For each person another one of the gallery, drawn evenly.
+
+    Args:
+        people: who is on each probe.
+        gallery: who is in the gallery, at least two.
+        seed: of the draw.
+    """
+    draw = np.random.default_rng(seed)
+    known = sorted(gallery)
+    chosen = []
+    for person in people:
+        others = [name for name in known if name != person]
+        chosen.append(others[int(draw.integers(len(others)))])
+    return chosen

@@ -1,0 +1,359 @@
+"""How good maps of face pairs are: the verification accuracy left when their pixels are deleted or inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from camlucida.errors import CamlucidaError
+from camlucida.metrics.ranking import MaskRule, removal_masks
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Mode: TypeAlias = Literal["delete", "insert"]
+
+PERCENTAGES = tuple(range(0, 101, 10))
+"""P of the paper."""
+
+RULES: tuple[MaskRule, ...] = ("percentile", "rank")
+MODES: tuple[Mode, ...] = ("delete", "insert")
+
+
+# ---------------------------------------------------------------------------------------- the threshold
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where a verification system decides, and how often it is wrong there.
+
+    Attributes:
+        value: pairs with ``score >= value`` are accepted.
+        fmr: share of the impostors that are accepted (false match rate).
+        fnmr: share of the genuine pairs that are rejected (false non-match rate).
+    """
+
+    value: float
+    fmr: float
+    fnmr: float
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate: the mean of both."""
+        return (self.fmr + self.fnmr) / 2
+
+
+@dataclass(frozen=True)
+class ErrorCurves:
+    """Both error rates at every threshold; the ROC is ``fmr`` against ``1 - fnmr``.
+
+    Attributes:
+        thresholds: the distinct scores, descending.
+        fmr: false match rate at each.
+        fnmr: false non-match rate at each.
+    """
+
+    thresholds: Floats
+    fmr: Floats
+    fnmr: Floats
+
+    @property
+    def auc(self) -> float:
+        """Area under the ROC: the chance that a genuine pair scores above an impostor, ties counting half."""
+        fmr = np.concatenate([[0.0], self.fmr, [1.0]])
+        tmr = np.concatenate([[0.0], 1 - self.fnmr, [1.0]])
+        return float(_trapezoids(tmr, fmr))
+
+
+def error_curves(scores: npt.ArrayLike, same: npt.ArrayLike) -> ErrorCurves:
+    """False match and non-match rates at all distinct scores.
+
+    Args:
+        scores: ``(N,)``, higher is more similar.
+        same: ``(N,)``, whether each pair is genuine.
+
+    Raises:
+        CamlucidaError: there are no genuine or no impostor pairs, or a score is not finite.
+    """
+    values, genuine = _checked(scores, same)
+    thresholds = np.unique(values)[::-1]
+    impostors = np.sort(values[~genuine])
+    matches = np.sort(values[genuine])
+    below = np.searchsorted(impostors, thresholds, side="left")
+    fmr = (len(impostors) - below) / len(impostors)
+    fnmr = np.searchsorted(matches, thresholds, side="left") / len(matches)
+    return ErrorCurves(thresholds, fmr, fnmr)
+
+
+def eer_threshold(
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    *,
+    round_theta: bool = False,
+    eer_midpoint: bool = False,
+) -> Threshold:
+    r"""The threshold at which both errors are nearest to each other.
+
+    Candidates are the distinct scores, descending; the first with the smallest
+    $|\mathrm{FMR} - \mathrm{FNMR}|$ is taken, so the largest of several.
+
+    Args:
+        scores: ``(N,)``, higher is more similar.
+        same: ``(N,)``, whether each pair is genuine.
+        round_theta: round to 4 decimals as the published pipeline does. Where the scores are separable the
+            threshold is the lowest genuine score, and rounding up rejects that pair.
+        eer_midpoint: take the middle between that score and the next lower one: the same decisions, but not on
+            the edge of a genuine pair's score.
+
+    Returns:
+        The threshold; its rates are those at the value returned.
+
+    Raises:
+        CamlucidaError: there are no genuine or no impostor pairs, or a score is not finite.
+    """
+    values, genuine = _checked(scores, same)
+    curves = error_curves(values, genuine)
+    at = int(np.abs(curves.fmr - curves.fnmr).argmin())
+    value = float(curves.thresholds[at])
+    if eer_midpoint and at + 1 < len(curves.thresholds):
+        value = (value + float(curves.thresholds[at + 1])) / 2
+    if round_theta:
+        value = round(value, 4)
+    accepted = values >= value
+    return Threshold(value, float(accepted[~genuine].mean()), float((~accepted[genuine]).mean()))
+
+
+def accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> float:
+    """Share of all pairs that ``score >= threshold`` decides right."""
+    right = (np.asarray(scores) >= threshold) == np.asarray(same, dtype=bool)
+    return float(right.mean())
+
+
+def _checked(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    values, genuine = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
+    if values.ndim != 1 or values.shape != genuine.shape:
+        raise CamlucidaError(
+            f"scores and same must be lists of one length, got {values.shape} and {genuine.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise CamlucidaError("a similarity score is not finite")
+    if genuine.all() or not genuine.any():
+        kind = "impostor" if len(genuine) and genuine.all() else "genuine"
+        raise CamlucidaError(
+            f"there is no {kind} pair among {len(genuine)}; a threshold needs genuine and impostor pairs"
+        )
+    return values, genuine
+
+
+# ---------------------------------------------------------------------------------- deleting and inserting
+
+
+def kept_pixels(
+    maps: Tensor, percentages: Sequence[float], mode: Mode, rule: MaskRule = "percentile"
+) -> Tensor:
+    """Which pixels stay at each percentage P.
+
+    Args:
+        maps: ``(N, H, W)``, higher is more important.
+        percentages: P, in [0, 100].
+        mode: ``"delete"`` removes the P % most important pixels, ``"insert"`` keeps only those.
+        rule: which those are: ``"percentile"`` (default; the published protocol) are pixels strictly above the
+            map's percentile 100 - P, interpolated linearly, so that none of a constant map ever is;
+            ``"rank"`` are exactly ``round(P / 100 * H * W)`` pixels, of equal ones those that come first.
+
+    Returns:
+        ``(N, len(percentages), H, W)`` boolean.
+
+    Raises:
+        CamlucidaError: a percentage outside [0, 100], or an unknown mode or rule.
+    """
+    if mode not in get_args(Mode):
+        raise CamlucidaError(f"mode must be {' or '.join(map(repr, MODES))}, got {mode!r}")
+    important = removal_masks(maps, percentages, rule)
+    return important if mode == "insert" else ~important
+
+
+def altered_scores(
+    score: Callable[[Tensor, Tensor | None], Tensor],
+    probe_map: Tensor,
+    gallery_map: Tensor | None = None,
+    *,
+    percentages: Sequence[float] = PERCENTAGES,
+    rules: Sequence[MaskRule] = RULES,
+    batch_size: int = 16,
+) -> dict[tuple[MaskRule, Mode], Floats]:
+    """The scores of one pair as more and more of it is deleted or inserted.
+
+    Args:
+        score: from masks ``(n, H, W)`` of the probe, ``True`` where a pixel is kept, and of the gallery photo
+            (``None`` leaves it whole) to scores ``(n,)``.
+        probe_map: ``(H, W)``.
+        gallery_map: alter the gallery photo too, by its own map; ``None`` (default) alters the probe only.
+        percentages: P.
+        rules: which pixels count, see :func:`kept_pixels`.
+        batch_size: altered photos at a time.
+
+    Returns:
+        The scores ``(len(percentages),)`` by rule and mode.
+    """
+    keys = [(rule, mode) for rule in rules for mode in MODES]
+
+    def masks(attribution: Tensor) -> Tensor:
+        return torch.cat([
+            kept_pixels(attribution[None], percentages, mode, rule)[0] for rule, mode in keys
+        ])  # fmt: skip
+
+    probe = masks(probe_map)
+    gallery = None if gallery_map is None else masks(gallery_map)
+    found = []
+    for start in range(0, len(probe), batch_size):
+        stop = start + batch_size
+        part = score(probe[start:stop], None if gallery is None else gallery[start:stop])
+        found.append(part.detach().double().cpu())
+    scores = torch.cat(found).view(len(keys), len(percentages)).numpy()
+    return dict(zip(keys, scores, strict=True))
+
+
+# ------------------------------------------------------------------------------------------- the outcome
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """Verification accuracy as pixels are deleted or inserted.
+
+    Attributes:
+        percentages: P.
+        accuracy: share of all pairs decided right at each P.
+        auc: area under it over P / 100, times 100: lower is better for Delete, higher for Insert.
+        low: lower end of the bootstrap interval of ``auc``.
+        high: upper end.
+        level: of that interval.
+    """
+
+    percentages: tuple[float, ...]
+    accuracy: Floats
+    auc: float
+    low: float
+    high: float
+    level: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "auc": self.auc, "low": self.low, "high": self.high, "level": self.level,
+            "percentages": list(self.percentages), "accuracy": self.accuracy.tolist(),
+        }  # fmt: skip
+
+
+def area(heights: npt.ArrayLike, percentages: Sequence[float]) -> Floats:
+    """Area under curves ``(..., P)`` by trapezoids over P, divided by the range of P, times 100."""
+    at = np.asarray(percentages, dtype=np.float64)
+    if len(at) < 2 or at[-1] <= at[0]:
+        raise CamlucidaError(f"a curve needs two rising percentages, got {list(percentages)}")
+    found: Floats = _trapezoids(np.asarray(heights, dtype=np.float64), at) / (at[-1] - at[0]) * 100
+    return found
+
+
+def _trapezoids(heights: Floats, at: Floats) -> Floats:
+    found: Floats = ((heights[..., 1:] + heights[..., :-1]) / 2 * np.diff(at)).sum(axis=-1)
+    return found
+
+
+def accuracy_curve(
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    threshold: float,
+    percentages: Sequence[float] = PERCENTAGES,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> AccuracyCurve:
+    """The accuracy over P, its area, and the area's bootstrap interval.
+
+    Args:
+        scores: ``(N, P)``, of each pair at each percentage.
+        same: ``(N,)``, whether each pair is genuine.
+        threshold: of the unaltered pairs; held fixed in the bootstrap.
+        percentages: P.
+        groups: of each pair, who is on the probe: whole groups are drawn, since pairs of one person are not
+            independent. ``None`` draws pairs.
+        resamples: bootstrap samples.
+        level: of the interval.
+        seed: of the bootstrap.
+
+    Returns:
+        The curve. The interval is that of the percentiles; NaN with fewer than two groups.
+
+    Raises:
+        CamlucidaError: the shapes do not fit.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    genuine = np.asarray(same, dtype=bool)
+    if table.shape != (len(genuine), len(percentages)) or not len(genuine):
+        raise CamlucidaError(
+            f"scores must be one row per pair and one column per percentage, "
+            f"({len(genuine)}, {len(percentages)}), got {table.shape}"
+        )
+    right = ((table >= threshold) == genuine[:, None]).astype(np.float64)
+    areas = area(right, percentages)
+    low, high = bootstrap(areas, groups, resamples=resamples, level=level, seed=seed)
+    heights = right.mean(axis=0)
+    return AccuracyCurve(
+        tuple(percentages), heights, float(area(heights, percentages)), low, high, level
+    )
+
+
+def bootstrap(
+    values: npt.ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean of values ``(N,)``, whole groups drawn with replacement.
+
+    Returns:
+        Its lower and upper end; NaN with fewer than two groups.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    names = np.arange(len(numbers)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(names.max()) + 1 if len(names) else 0
+    if count < 2:
+        return float("nan"), float("nan")
+    sums = np.bincount(names, numbers, count)
+    sizes = np.bincount(names, minlength=count)
+    draw = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    means = sums[draw].sum(axis=1) / sizes[draw].sum(axis=1)
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+# ------------------------------------------------------------------------------------------ random maps
+
+
+def random_map(size: tuple[int, int], seed: int, index: int = 0, *, sigma: float = 0.0) -> Tensor:
+    """A map that knows nothing, to hold methods against.
+
+    Args:
+        size: (H, W).
+        seed: of the benchmark.
+        index: of the pair; each has its own map.
+        sigma: blur in pixels. Deleting single pixels all over a face does more harm than deleting a patch of
+            the same area, so that smooth maps are to be held against a smooth random one.
+
+    Returns:
+        ``(H, W)`` in [0, 1].
+    """
+    from camlucida.maps import normalise, smooth
+
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+    drawn = torch.rand(1, *size, generator=generator)
+    return normalise(smooth(drawn, sigma) if sigma else drawn)[0]

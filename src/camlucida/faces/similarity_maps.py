@@ -1,0 +1,229 @@
+"""What makes faces similar to others, and what sets them apart: any method on the similarity of embeddings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from camlucida.explain import MethodLike, explain
+from camlucida.explanation import Explanation
+from camlucida.faces.embedder import Embedder
+from camlucida.layers import Layer
+from camlucida.methods import FAME, FGGB, Entry, Method, Progress, build, entry, entry_of
+from camlucida.methods.augment import unwrapped
+from camlucida.methods.corrrise import CorrRISE
+from camlucida.targets import Target
+
+SIMILAR_ONLY = (
+    "the literature defines only the similar map of this method; the dissimilar one is the map of the negated "
+    "similarity"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Negated(Target):
+    """Minus another target: what lowers it.
+
+    Attributes:
+        target: the other.
+    """
+
+    target: Target
+
+    @property
+    def layer(self) -> Layer | None:  # type: ignore[override]
+        """The other target's layer."""
+        return self.target.layer
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, ...)`` to ``(N,)``."""
+        return -self.target(outputs)
+
+    def pin(self, outputs: Tensor) -> Negated:
+        """As the other target."""
+        return Negated(self.target.pin(outputs))
+
+    def take(self, index: Tensor) -> Negated:
+        """As the other target."""
+        return Negated(self.target.take(index))
+
+    def for_images(self, images: int) -> Negated:
+        """As the other target."""
+        return Negated(self.target.for_images(images))
+
+    def describe(self) -> dict[str, Any]:
+        """Name and the other target."""
+        return {"target": "Negated", "of": self.target.describe()}
+
+
+@dataclass(frozen=True)
+class SimilarityMaps:
+    """Maps of one method for a batch of faces, each with its own reference.
+
+    Attributes:
+        label: a short name for the method with its options.
+        similar: ``(N, H, W)`` in [0, 1], what makes each face similar to its reference (e+).
+        dissimilar: the same for what sets it apart (e-); ``None`` where it was not asked for.
+        signed: the method's own map ``(N, h, w)`` before rectifying.
+        values: the explained similarity of each face, ``(N,)``.
+        messages: of each face, what a reader has to know.
+        facts: method, target and layers, ready for JSON.
+        seconds: what the maps took.
+    """
+
+    label: str
+    similar: Tensor
+    dissimilar: Tensor | None
+    signed: Tensor
+    values: Tensor
+    messages: tuple[tuple[str, ...], ...]
+    facts: dict[str, Any]
+    seconds: float
+
+
+def face_method(
+    method: MethodLike, target: Target, *, threshold: float | None = None, seed: int = 0
+) -> tuple[Method, str]:
+    """A method as it is used on faces, and its label.
+
+    By name, FAME moves pixels instead of normalised inputs (the paper), FGGB knows the threshold, and
+    CorrRISE draws its masks from the seed; options given by hand go first. A method object is taken as it
+    is.
+
+    Args:
+        method: a registered name, a pair of a name and its options, or an object.
+        target: the similarity.
+        threshold: of the similarity, for FGGB; ``None`` for 0.
+        seed: of the masks that all faces share.
+
+    Raises:
+        MethodError: an unknown name or option, or a method that explains classes only.
+    """
+    if isinstance(method, Method):
+        row = entry_of(unwrapped(method))
+        return method, row.name if row else type(unwrapped(method)).__name__
+    name, options = (method, {}) if isinstance(method, str) else (method[0], dict(method[1]))
+    row = entry(name)
+    label = row.name + (
+        f" ({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""
+    )
+    return build(row.name, target, **{**_on_faces(row, threshold, seed), **options})[0], label
+
+
+def _on_faces(row: Entry, threshold: float | None, seed: int) -> dict[str, Any]:
+    if row.method is FAME:
+        return {"input_space": "pixel"}
+    if row.method is FGGB:
+        return {"theta": threshold or 0.0}
+    return {"mask_seed": seed} if row.method is CorrRISE else {}
+
+
+def similarity_maps(
+    embedder: Embedder,
+    inputs: Tensor,
+    references: Tensor,
+    method: MethodLike,
+    *,
+    dissimilar: bool = True,
+    threshold: float | None = None,
+    layers: str | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> SimilarityMaps:
+    """Explain how similar faces are to their references.
+
+    FAME lowers the similarity for e+ and raises it for e- (two runs). CorrRISE and FGGB give one signed map,
+    whose positive and negative parts are e+ and e-. For every other method e+ is the map of the similarity and
+    e- that of its negative; activation maps hold the cosine's norms constant.
+
+    Args:
+        embedder: the network.
+        inputs: aligned faces as the network receives them, ``(N, C, H, W)``.
+        references: the embedding each is compared with, ``(N, D)``.
+        method: a registered name, a pair of a name and its options, or a method object.
+        dissimilar: also make e-.
+        threshold: of the similarity; by default the embedder's.
+        layers: for activation maps; by default the embedder's.
+        target_options: for :meth:`Embedder.target`, such as ``{"detach_norms": True}``.
+        seed: of methods that draw random numbers.
+        batch_size: faces at a time.
+        progress: called with the share of the work done, and 1.
+
+    Raises:
+        MethodError: the method cannot explain similarities.
+    """
+    started = time.monotonic()
+    theta = embedder.threshold if threshold is None else threshold
+    given = dict(target_options or {})
+    target = embedder.target(references, **given)
+    kind = given.get("compare", embedder.compare)
+    if kind == "distance" and theta is not None and given.get("squared", True):
+        theta = -(theta**2)  # of the negative squared distance, which is what the target is
+    one, label = face_method(method, target, threshold=theta, seed=seed)
+    if one.uses_layers and kind == "cosine" and "detach_norms" not in given:
+        target = embedder.target(references, **given, detach_norms=True)
+    both = dissimilar and not isinstance(one, CorrRISE | FGGB)
+
+    def explained(which: Method, what: Target, part: int) -> Explanation:
+        return explain(
+            embedder,
+            inputs,
+            method=which,
+            target=what,
+            layers=(layers or embedder.layer) if which.uses_layers else None,
+            seed=seed,
+            batch_size=batch_size,
+            progress=None
+            if progress is None
+            else lambda done, of: progress((part + done / of) / (2 if both else 1), 1),
+        )
+
+    first = explained(replace(one, loss="target") if isinstance(one, FAME) else one, target, 0)
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    notes = [list(d.messages) for d in first.diagnostics]
+    second: Tensor | None = None
+    if isinstance(one, CorrRISE | FGGB):
+        second = one.steps.finish(-first.signed, size) if dissimilar else None
+    elif dissimilar:
+        if isinstance(one, FAME):
+            opposite = explained(replace(one, loss="raise"), target, 1)
+        else:
+            opposite = explained(one, Negated(target), 1)
+            for note in notes:
+                note.append(SIMILAR_ONLY)
+        second = opposite.maps
+        for note, d in zip(notes, opposite.diagnostics, strict=True):
+            note += [f"dissimilar: {m}" for m in d.messages if m not in note]
+    return SimilarityMaps(
+        label=label,
+        similar=first.maps,
+        dissimilar=second,
+        signed=first.signed,
+        values=first.target_values,
+        messages=tuple(tuple(note) for note in notes),
+        facts={
+            **one.describe(),
+            "target": type(target).__name__,
+            "detach_norms": getattr(target, "detach_norms", None),
+            "layers": list(first.layers),
+            "seed": seed,
+        },
+        seconds=time.monotonic() - started,
+    )
+
+
+def same_embedding(similarity: float, compare: str) -> bool:
+    """Whether two embeddings are the same as far as single precision tells."""
+    return similarity > 1 - 1e-6 if compare == "cosine" else similarity > -1e-5
+
+
+IDENTICAL = (
+    "probe and gallery have the same embedding: the similarity is at its largest, where its gradient is zero, "
+    "so that maps from gradients show rounding only (or nothing), and the squared distance moves nothing"
+)
