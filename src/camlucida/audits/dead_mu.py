@@ -1,0 +1,393 @@
+"""How much attribution methods put where nothing is seen, and what they leave blank where something is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.audits.base import Outcome, Verdict, mean_std, rounded
+from camlucida.audits.dead_proof import DeadZone
+from camlucida.errors import CamlucidaError
+from camlucida.explain import explain
+from camlucida.explanation import Explanation
+from camlucida.maps import rectify, resize
+from camlucida.methods import Method, OptiCAM, Progress, entry, methods
+from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
+from camlucida.preprocess import Preprocess
+
+PAPER = (
+    "gradcam", "gradcam++", "xgradcam", "scorecam", "opticam", "ablationcam", "eigencam", "hirescam",
+)  # fmt: skip
+"""The eight methods of the paper's Table 1."""
+
+THRESHOLD = 0.01
+"""Largest mean share of a map's norm on a dead zone that passes."""
+
+LOST = 0.1
+"""Share of the seen area that is blank on every image, above which a quiet dead zone is no praise."""
+
+_ALL_LAYERS = {"icam", "refinecam"}  # they choose and fuse several layers themselves
+_QUICK: dict[str, dict[str, Any]] = {
+    "fame": {"iterations": 40},
+    "rise": {"masks": 200},
+    "sscam": {"samples": 3},
+    "iscam": {"samples": 3},
+    "icam": {"n_perturb": 4},
+    "integrated-gradients": {"n_steps": 16},
+    "smoothgrad": {"n_samples": 10},
+}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A method as it is put to the test.
+
+    Attributes:
+        label: for tables.
+        name: registered name.
+        options: of the method.
+        own_layers: whether it explains the layers that it chooses itself, and not the audit's.
+    """
+
+    label: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    own_layers: bool = False
+
+
+def all_methods(*, quick: bool, names: Sequence[str] | None = None) -> tuple[Tested, ...]:
+    """Every registered method, the paper's eight first.
+
+    Args:
+        quick: fewer passes for the methods that take many; what is changed is in ``options``.
+        names: only these.
+
+    Raises:
+        MethodError: for an unknown name.
+    """
+    known = [row.name for row in methods()]
+    order = [*PAPER, *(name for name in known if name not in PAPER)]
+    chosen = order if names is None else [entry(name).name for name in names]
+    found = []
+    for name in chosen:
+        options = _QUICK.get(name, {}) if quick else {}
+        uses = entry(name).method().uses_layers
+        found.append(Tested(name, name, options, name in _ALL_LAYERS or not uses))
+        if name == "icam":
+            found.append(Tested("icam, one layer", name, options))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Zones:
+    """What is dead for a model: pixels, and cells of the explained layer.
+
+    Attributes:
+        pixels: of the input.
+        cells: of the layer; ``None`` where they were not looked for.
+        layer: the explained layer.
+    """
+
+    pixels: DeadZone
+    cells: DeadZone | None
+    layer: str
+
+    @property
+    def judged(self) -> str:
+        """``"pixels"`` where some are dead, else ``"cells"`` where some are, else nothing."""
+        if not self.pixels.empty:
+            return "pixels"
+        return "cells" if self.cells is not None and not self.cells.empty else ""
+
+    @property
+    def uniform(self) -> float:
+        """What a constant map scores."""
+        if self.judged == "cells" and self.cells is not None:
+            return self.cells.uniform
+        return self.pixels.uniform
+
+
+def measure(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    zones: Zones,
+    *,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    r"""Dead-zone activity of a method on a model, ready for JSON.
+
+    $\mu$ is taken on the rectified map before any offset, scaling or blur (section 11.4): a spatial bias would
+    make dead cells the maximum, scaling by the minimum would lift their zeros, and a blur leaks. The finished
+    map's is given beside it.
+
+    Args:
+        model: with a dead zone.
+        inputs: ``(N, C, H, W)``; the predicted class is explained.
+        tested: the method.
+        zones: what is dead.
+        preprocess: for methods that work on pixels.
+        seed: of methods that draw.
+        batch_size: images at a time.
+        progress: of the method's own passes.
+
+    Returns:
+        Lists with one number per image: ``pixels`` and ``cells``, the activity there, ``finished`` that of the
+        finished map on the same; ``lost``, the blank share of what is seen; ``blank`` maps. Beside them
+        ``always_blank`` and ``always_lost``, the shares of the whole and of the seen area that are blank on
+        every image; or ``error`` where the method cannot explain this model.
+    """
+    try:
+        shown = _explain(
+            model, inputs, tested, tested.options, zones, preprocess, seed, batch_size, progress
+        )
+        plain = shown
+        if tested.name == "icam":
+            # The bias is an offset; without it the map is what lies below.
+            options = {**tested.options, "bias": "none"}
+            plain = _explain(
+                model, inputs, tested, options, zones, preprocess, seed, batch_size, None
+            )
+    except CamlucidaError as error:
+        return {"error": str(error)}
+    own = rectify(plain.details["movement"] if tested.name == "fame" else plain.raw)
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    enlarged = resize(own, size)
+    found: dict[str, Any] = {"pixels": None, "cells": None}
+    judged = own
+    if not zones.pixels.empty:
+        mask = zones.pixels.mask
+        found["pixels"] = dead_zone_activity(enlarged, mask).tolist()
+        found["finished"] = dead_zone_activity(shown.maps, mask).tolist()
+        judged, dead = enlarged, mask
+    cells = zones.cells
+    fits = cells is not None and not cells.empty and shown.layers == (zones.layer,)
+    if cells is not None and fits and own.shape[1:] == cells.mask.shape:
+        found["cells"] = dead_zone_activity(own, cells.mask).tolist()
+        if zones.pixels.empty:
+            found["finished"] = dead_zone_activity(rectify(shown.raw), cells.mask).tolist()
+            judged, dead = own, cells.mask
+    if found["pixels"] is None and found["cells"] is None:
+        return {
+            "error": "its map has no cells of the layer behind which the wall stands, and no pixel is dead"
+        }
+    on = (judged > 0).any(0).cpu()
+    return {
+        **found,
+        "lost": seen_area_lost(judged, dead).tolist(),
+        "blank": int((~own.flatten(1).any(1)).sum()),
+        "always_blank": float((~on).double().mean()),
+        "always_lost": float((~on)[~dead].double().mean()),
+        "layers": list(shown.layers),
+        "options": shown.method.describe()["options"],
+    }
+
+
+def pictures_of(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    zones: Zones,
+    *,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+) -> Explanation | None:
+    """The explanation of a few images, to be drawn; ``None`` where the method cannot explain them."""
+    try:
+        return _explain(
+            model, inputs, tested, tested.options, zones, preprocess, seed, len(inputs), None
+        )
+    except CamlucidaError:
+        return None
+
+
+def _explain(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    options: Mapping[str, Any],
+    zones: Zones,
+    preprocess: Preprocess | None,
+    seed: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> Explanation:
+    return explain(
+        model,
+        inputs,
+        method=tested.name,
+        layers=None if tested.own_layers else zones.layer,
+        preprocess=preprocess,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+        **options,
+    )
+
+
+# ------------------------------------------------------------------------------------------- tuning
+
+
+def tune_opticam(
+    model: nn.Module,
+    inputs: Tensor,
+    layer: str,
+    *,
+    preprocess: Preprocess | None = None,
+    learning_rates: Sequence[float] = (0.01, 0.1, 0.5),
+    iterations: Sequence[int] = (50, 100),
+) -> dict[str, Any]:
+    """The learning rate and steps under which Opti-CAM's masks lower the class's probability least.
+
+    The authors of the walls paper did so before they measured, without giving the values (B10).
+
+    Args:
+        model: the model.
+        inputs: images to tune on.
+        layer: the explained layer.
+        preprocess: where it is known, masks are multiplied with pixels.
+        learning_rates: to try.
+        iterations: to try.
+
+    Returns:
+        ``options`` of the best, its ``average_drop`` in percent, and all ``tried``, ready for JSON.
+    """
+    tried = []
+    for rate, steps in product(learning_rates, iterations):
+        method: Method = OptiCAM(iterations=steps, learning_rate=rate)
+        e = explain(model, inputs, method=method, layers=layer, preprocess=preprocess)
+        drop = e.details.get("average_drop")
+        value = math.nan if drop is None else float(drop.double().mean())
+        tried.append({"learning_rate": rate, "iterations": steps, "average_drop": value})
+    best = min(tried, key=lambda row: (math.isnan(row["average_drop"]), row["average_drop"]))
+    return {
+        "options": {"learning_rate": best["learning_rate"], "iterations": best["iterations"]},
+        "average_drop": best["average_drop"],
+        "tried": tried,
+        "images": len(inputs),
+    }
+
+
+# ------------------------------------------------------------------------------------------- verdicts
+
+
+def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = "") -> Verdict:
+    """What the numbers of :func:`measure` say, in words.
+
+    Args:
+        label: of the method.
+        measured: its numbers.
+        zones: what is dead.
+        where: which model, if there are several, such as ``"on the residual net"``.
+    """
+    if "error" in measured:
+        return Verdict(label, "not tested", f"Could not be tested here: {measured['error']}")
+    kind = zones.judged
+    if measured.get(kind) is None:
+        return Verdict(
+            label, "not tested", f"Its map has no {kind} of this kind, so that it cannot be judged."
+        )
+    values = measured[kind]
+    mean, std = mean_std(values)
+    uniform, lost = zones.uniform, float(measured["always_lost"])
+    unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
+    place = f" {where}" if where else ""
+    outcome: Outcome = "pass"
+    if mean > THRESHOLD:
+        outcome = "fail"
+        text = (
+            f"Lights up what the model provably does not see{place}: {100 * mean:.1f} % of the map's norm lies on "
+            f"dead {unit} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing would put "
+            f"{100 * uniform:.1f} % there). Do not take a bright spot for something that the model used."
+        )
+    else:
+        amount = (
+            "Nothing at all" if max(values) == 0 else f"Only {100 * mean:.2g} % of the map's norm"
+        )
+        text = (
+            f"{amount} lies on dead {unit}{place} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing "
+            f"would put {100 * uniform:.1f} % there)."
+        )
+        if lost > LOST:
+            outcome = "warn"
+            text += (
+                f" But it is blank on {100 * measured['always_blank']:.0f} % of the map on every image, which "
+                f"includes {100 * lost:.0f} % of what the model does see: do not take a dark spot for something "
+                "that the model ignored."
+            )
+    finished = measured.get("finished")
+    if finished:
+        after, _ = mean_std(finished)
+        if outcome != "fail" and after > THRESHOLD:
+            outcome = "warn"
+            text += f" Its last steps (blur, offset, scaling) spread it: on the finished map it is {100 * after:.1f} %."
+    if measured["blank"]:
+        text += f" {measured['blank']} of {len(values)} maps are blank, which counts as 0."
+    return Verdict(
+        label,
+        outcome,
+        text,
+        mean,
+        THRESHOLD,
+        f"dead-zone activity, {unit}",
+        {"std": std, "uniform": uniform, "finished": measured.get("finished"), **_brief(measured)},
+    )
+
+
+def _brief(measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: measured[k] for k in ("always_blank", "always_lost", "blank", "layers", "options")}
+
+
+def row(label: str, measured: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Cells of a table: activity on pixels, on cells and of the finished map, and the area lost."""
+    if "error" in measured:
+        return (label, *(None,) * 6)
+    cells: list[str | None] = []
+    for name in ("pixels", "cells", "finished"):
+        values = measured.get(name)
+        if values is None:
+            cells.append(None)
+        else:
+            mean, std = mean_std(values)
+            cells.append(f"{rounded(100 * mean)} ± {rounded(100 * std)}")
+    lost, _ = mean_std(measured["lost"])
+    return (
+        label,
+        *cells,
+        f"{100 * measured['always_blank']:.0f}",
+        f"{100 * measured['always_lost']:.0f}",
+        f"{100 * lost:.0f}",
+    )
+
+
+ROW = (
+    "method", "μ × 100, dead pixels", "μ × 100, dead cells", "μ × 100, finished map",
+    "always blank, % of all", "always blank, % of seen", "blank, % of seen",
+)  # fmt: skip
+"""Headings of :func:`row`."""
+
+
+def check_images(inputs: Tensor) -> None:
+    """Raise unless there is an image to measure on.
+
+    Raises:
+        CamlucidaError: there is none.
+    """
+    if inputs.ndim != 4 or len(inputs) == 0:
+        raise CamlucidaError(
+            f"the audit needs images (N, C, H, W), got shape {tuple(inputs.shape)}"
+        )
+
+
+def stack(batches: Sequence[Tensor]) -> Tensor:
+    """Images of one size as a batch."""
+    return torch.stack(list(batches))

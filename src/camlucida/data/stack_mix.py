@@ -1,0 +1,281 @@
+"""STACK-MIX and STACK-GEN: images with one object in what a walled model sees and another behind the wall."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from camlucida.data.folders import LabelledFolder, LabelledPhoto, Skipped, labelled_folder
+from camlucida.data.images import find_images, read_image
+from camlucida.data.samples import DataSet, Sample
+from camlucida.errors import CamlucidaError, ImageError
+from camlucida.models.walls import Region
+from camlucida.preprocess import Preprocess
+
+DEAD_ROWS = Region.rows(170, 223)
+"""What the paper's masked VGG does not see: 54 of 224 rows (B5: counted from 0, both ends included)."""
+
+ANIMALS = range(398)
+"""ImageNet's animals, labels 0 to 397, from which the paper draws its 100 classes."""
+
+Picture = TypeVar("Picture", Tensor, Image.Image)
+
+
+def stack_mix(first: Picture, second: Picture, dead: Region = DEAD_ROWS) -> Picture:
+    """The first image, with the second in the part that is not seen; each pixel keeps its place.
+
+    Args:
+        first: tensor ``(..., H, W)`` or PIL image.
+        second: the same, of the same size.
+        dead: what the second fills; rows 170 to 223 by default.
+
+    Source: Taimeskhanov, Sicre and Garreau (ECML 2024), equation 6.
+
+    Raises:
+        ImageError: the sizes differ.
+    """
+    if isinstance(first, Image.Image) and isinstance(second, Image.Image):
+        if first.size != second.size:
+            raise ImageError(f"both images must be of one size, got {first.size} and {second.size}")
+        mask = dead.mask((first.height, first.width)).numpy()
+        arrays = [np.asarray(i.convert("RGB")) for i in (first, second)]
+        return Image.fromarray(np.where(mask[..., None], arrays[1], arrays[0]))
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        raise ImageError(
+            f"two tensors or two PIL images, got {type(first).__name__} and {type(second).__name__}"
+        )
+    if first.shape != second.shape:
+        raise ImageError(
+            f"both images must be of one size, got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    size = (int(first.shape[-2]), int(first.shape[-1]))
+    return second.where(dead.mask(size, first.device), first)
+
+
+@dataclass(frozen=True)
+class StackSample(Sample):
+    """Two photos of one class, one above the other.
+
+    Attributes:
+        first: the photo in the seen part.
+        second: the photo in the dead part.
+        make: cuts a photo to the data set's size.
+        dead: the dead part, in pixels.
+    """
+
+    first: Sample | None = None
+    second: Sample | None = None
+    make: Callable[[Image.Image], Image.Image] = field(
+        default=lambda i: i, repr=False, compare=False
+    )
+    dead: Region = DEAD_ROWS
+
+    def picture(self) -> Image.Image:
+        """The RGB image."""
+        assert self.first is not None  # noqa: S101
+        assert self.second is not None  # noqa: S101
+        return stack_mix(
+            self.make(self.first.picture()), self.make(self.second.picture()), self.dead
+        )
+
+
+class StackMix(DataSet):
+    """One image per class: two random photos of that class, the second behind the wall.
+
+    The paper draws 100 of ImageNet's animal classes (``classes=ANIMALS``) and looks the images over by hand;
+    name what is to be left out in ``leave_out``.
+
+    Args:
+        source: a data set, or a folder with one subfolder per class.
+        class_names: the model's, to understand the folder's names; see
+            :func:`camlucida.data.folders.labelled_folder`.
+        dead: what the model does not see.
+        size: height and width of the images; photos are resized to ``resize`` on the shorter side and cut
+            about the centre.
+        resize: by default the size, as the paper does.
+        count: number of images; fewer where there are fewer classes with two photos.
+        classes: the labels to draw from; all by default.
+        leave_out: keys of images that a look has ruled out; another pair of the class takes their place.
+        seed: chooses classes and photos.
+
+    Raises:
+        CamlucidaError: no class has two photos.
+    """
+
+    def __init__(
+        self,
+        source: DataSet | str | os.PathLike[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        dead: Region = DEAD_ROWS,
+        size: int = 224,
+        resize: int | None = None,
+        count: int = 100,
+        classes: Collection[int] | None = None,
+        leave_out: Collection[str] = (),
+        seed: int = 0,
+    ) -> None:
+        samples, self.skipped, name = _samples(source, class_names)
+        self.name = f"stack-mix:{name}"
+        self.dead, self.size, self.seed = dead, size, seed
+        self.resize = size if resize is None else resize
+        dead.mask((size, size))
+        self._cut = Preprocess(size=(size, size), resize=self.resize)
+        by_class: dict[int, list[Sample]] = {}
+        for sample in samples:
+            if sample.label is not None and (classes is None or sample.label in classes):
+                by_class.setdefault(sample.label, []).append(sample)
+        pairs = {label: photos for label, photos in by_class.items() if len(photos) > 1}
+        if not pairs or count < 1:
+            raise CamlucidaError(
+                f"STACK-MIX needs at least one class with two photos and count >= 1; {name} has "
+                f"{len(by_class)} fitting classes with at most "
+                f"{max(map(len, by_class.values()), default=0)} photos each, count is {count}"
+            )
+        chosen = sorted(pairs, key=lambda label: _draw(seed, "class", label))[:count]
+        found = [self._pair(label, pairs[label], set(leave_out)) for label in sorted(chosen)]
+        self._samples = [sample for sample in found if sample is not None]
+
+    def _pair(self, label: int, photos: list[Sample], leave_out: set[str]) -> StackSample | None:
+        order = sorted(photos, key=lambda s: _draw(self.seed, "photo", label, s.key))
+        for first in order:
+            for second in order:
+                key = f"{first.key}+{second.key}"
+                if first is not second and key not in leave_out:
+                    return StackSample(
+                        key=key,
+                        label=label,
+                        label_name=first.label_name,
+                        first=first,
+                        second=second,
+                        make=self._make,
+                        dead=self.dead,
+                    )
+        return None
+
+    def _make(self, image: Image.Image) -> Image.Image:
+        return _cut(image, self._cut)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample(self, index: int) -> StackSample:
+        """The image at a position; classes ascend."""
+        return self._samples[index]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size, fingerprint and options, ready for JSON."""
+        options = {
+            "dead": str(self.dead),
+            "size": self.size,
+            "resize": self.resize,
+            "seed": self.seed,
+        }
+        return {**super().describe(), "options": options}
+
+
+@dataclass(frozen=True)
+class CutSample(Sample):
+    """A photo that is cut to a size when it is read."""
+
+    make: Callable[[Image.Image], Image.Image] = field(
+        default=lambda i: i, repr=False, compare=False
+    )
+
+    def picture(self) -> Image.Image:
+        """The RGB image."""
+        return self.make(super().picture())
+
+
+class StackGen(DataSet):
+    """The authors' STACK-GEN, or any folder of such photos: resized to 256, cut to 224 about the centre.
+
+    Args:
+        root: the folder; with one subfolder per class where labels are known.
+        class_names: the model's, to understand the subfolders' names; without them, or without subfolders,
+            the photos have no label, and the predicted class is what is explained anyhow.
+        size: height and width of the images.
+        resize: of the shorter side, before the cut.
+
+    Raises:
+        ImageError: there are no photos.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        size: int = 224,
+        resize: int = 256,
+    ) -> None:
+        folder = Path(root)
+        self.name = f"stack-gen:{folder.name}"
+        self._cut = Preprocess(size=(size, size), resize=resize)
+        labels: dict[Path, LabelledPhoto] = {}
+        paths = find_images(folder)
+        if class_names is not None and all(path.parent != folder for path in paths):
+            found = labelled_folder(folder, class_names)
+            labels = {photo.path: photo for photo in found.photos}
+            self.skipped = found.skipped
+            paths = tuple(path for path in paths if path in labels)
+        self._samples = [
+            CutSample(
+                key=path.relative_to(folder).as_posix() if path != folder else path.name,
+                label=labels[path].class_index if path in labels else None,
+                label_name=labels[path].label if path in labels else "",
+                path=path,
+                make=lambda image: _cut(image, self._cut),
+            )
+            for path in paths
+        ]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample(self, index: int) -> Sample:
+        """The photo at a position, by path."""
+        return self._samples[index]
+
+
+@dataclass(frozen=True)
+class _FileSample(Sample):
+    def picture(self) -> Image.Image:
+        assert self.path is not None  # noqa: S101
+        return read_image(self.path)
+
+
+def _samples(
+    source: DataSet | LabelledFolder | str | os.PathLike[str], class_names: Sequence[str] | None
+) -> tuple[Sequence[Sample], tuple[Skipped, ...], str]:
+    if isinstance(source, DataSet):
+        return [source[i] for i in range(len(source))], source.skipped, source.name
+    folder = source if isinstance(source, LabelledFolder) else labelled_folder(source, class_names)
+    samples = [
+        _FileSample(
+            key=photo.path.relative_to(folder.root).as_posix(),
+            label=photo.class_index,
+            label_name=photo.label,
+            path=photo.path,
+        )
+        for photo in folder.photos
+    ]
+    return samples, folder.skipped, folder.root.name
+
+
+def _cut(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    pixels = preprocess.pixels(image)
+    return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def _draw(seed: int, *what: object) -> bytes:
+    """A number that depends on its arguments alone, on every machine."""
+    return hashlib.blake2b(repr((seed, *what)).encode(), digest_size=8).digest()

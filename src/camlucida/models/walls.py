@@ -1,0 +1,290 @@
+"""Walls: what a model provably cannot see, for any model and without training.
+
+A wall stands in front of the input (pixels that the model never gets) or behind a layer (cells of a feature
+map that the rest of the model never gets), as in "CAM-Based Methods Can See Through Walls" (Taimeskhanov,
+Sicre and Garreau, ECML 2024), where the first dense layer of a VGG ignores the lower part of its feature map.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed, unwrap
+from camlucida.errors import CamlucidaError, LayerError, ModelError
+from camlucida.layers import Grid, GridRule, Layer, find_grid, resolve, single_tensor
+
+_PART = re.compile(r"\s*(\d+)\s*-\s*(\d+)?\s*$")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of pixels or cells.
+
+    Attributes:
+        top: first row.
+        left: first column.
+        bottom: end of the rows, exclusive; ``None`` is the map's last row.
+        right: end of the columns, exclusive; ``None`` is the map's last column.
+    """
+
+    top: int = 0
+    left: int = 0
+    bottom: int | None = None
+    right: int | None = None
+
+    @classmethod
+    def rows(cls, first: int, last: int | None = None) -> Region:
+        """Rows ``first`` to ``last``, both included; to the lower edge by default."""
+        return cls(top=first, bottom=None if last is None else last + 1)
+
+    @classmethod
+    def parse(cls, text: str) -> Region:
+        """A region from ``rows:170-223``, ``cols:0-20`` or ``box:170-223,0-99``, ends included.
+
+        An end that is left out, as in ``rows:170-``, is the edge.
+
+        Raises:
+            CamlucidaError: the text is none of these.
+        """
+        kind, _, numbers = text.partition(":")
+        parts = [_PART.match(part) for part in numbers.split(",")]
+        wanted = {"rows": 1, "cols": 1, "box": 2}.get(kind.strip().lower())
+        if wanted != len(parts) or not all(parts):
+            raise CamlucidaError(
+                f"{text!r} is no region; write rows:FIRST-LAST, cols:FIRST-LAST or box:ROWS,COLUMNS such as "
+                "box:170-223,0-99, counted from 0, ends included"
+            )
+        spans = [(int(p[1]), None if p[2] is None else int(p[2]) + 1) for p in parts if p]
+        if any(end is not None and end <= start for start, end in spans):
+            raise CamlucidaError(f"{text!r} is empty; the last row or column lies before the first")
+        if kind.strip().lower() == "cols":
+            spans.insert(0, (0, None))
+        (top, bottom), (left, right) = (*spans, (0, None))[:2]
+        return cls(top, left, bottom, right)
+
+    def mask(self, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+        """Where the region is on a map: boolean ``(h, w)``.
+
+        Raises:
+            CamlucidaError: it lies outside the map, or covers all of it.
+        """
+        found = torch.zeros(size, dtype=torch.bool, device=device)
+        found[self.top : self.bottom, self.left : self.right] = True
+        height, width = size
+        if (self.bottom or 0) > height or (self.right or 0) > width or not found.any():
+            raise CamlucidaError(f"{self} does not lie inside a map of {height} x {width}")
+        if found.all():
+            raise CamlucidaError(f"{self} covers the whole map of {height} x {width}")
+        return found
+
+    def __str__(self) -> str:
+        def span(first: int, end: int | None) -> str:
+            return f"{first}-" if end is None else f"{first}-{end - 1}"
+
+        rows = f"rows {span(self.top, self.bottom)}"
+        if (self.left, self.right) == (0, None):
+            return rows
+        columns = f"columns {span(self.left, self.right)}"
+        return columns if (self.top, self.bottom) == (0, None) else f"{rows}, {columns}"
+
+
+Where = Region | Tensor
+"""A region, or a boolean mask ``(h, w)`` that is true where nothing is seen."""
+
+
+@dataclass(frozen=True)
+class Wall:
+    """Where a wall stands.
+
+    Attributes:
+        region: what is hidden, in pixels of the input or cells of the layer's map.
+        layer: the layer behind which it stands; ``None`` is the input.
+    """
+
+    region: Region
+    layer: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Wall:
+        """A wall from ``rows:170-223`` (input) or ``rows:5-13@features.29`` (behind a layer).
+
+        Raises:
+            CamlucidaError: the text is no wall.
+        """
+        region, at, layer = text.partition("@")
+        if at and not layer.strip():
+            raise CamlucidaError(f"{text!r} names no layer after the @")
+        return cls(Region.parse(region), layer.strip() or None)
+
+    def build(self, model: nn.Module, inputs: Tensor | None = None) -> nn.Module:
+        """The model behind this wall; ``inputs`` ``(N, C, H, W)`` let other layouts than NCHW be found."""
+        if self.layer is None:
+            return input_wall(model, self.region)
+        return feature_wall(model, self.layer, self.region, inputs=inputs)
+
+    def __str__(self) -> str:
+        return (
+            f"pixels in {self.region}"
+            if self.layer is None
+            else f"cells in {self.region} of {self.layer}"
+        )
+
+
+def input_wall(model: nn.Module, where: Where, *, fill: float = 0.0) -> nn.Module:
+    """A model that never sees some pixels of its input.
+
+    The result is a twin: it has the model's class, names, layers and weights, which are shared; the model
+    itself is left as it is. Every layer is addressed by the name it had.
+
+    Args:
+        model: any module whose first argument is ``(N, C, H, W)``.
+        where: a :class:`Region` in pixels, or a boolean mask ``(H, W)``.
+        fill: what the model gets there instead, in its input space.
+
+    Raises:
+        ModelError: for a TorchScript module.
+    """
+    twin = _twin(unwrap(model))
+    parent = type(twin)
+    hidden = _Hide(where, fill, None)
+
+    def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return parent.forward(self, hidden(x), *args, **kwargs)
+
+    own = twin.__dict__.get("forward")
+    if own is not None:
+        twin.__dict__["forward"] = lambda x, *a, **k: own(hidden(x), *a, **k)
+    else:
+        _become(twin, {"forward": forward})
+    return twin
+
+
+def feature_wall(
+    model: nn.Module,
+    layer: Layer,
+    where: Where,
+    *,
+    inputs: Tensor | None = None,
+    grid: GridRule | None = None,
+    fill: float = 0.0,
+) -> nn.Module:
+    """A model whose head never sees some cells of a layer's feature map.
+
+    The wall stands *behind* the layer: its own output, which explanations read, is whole, and what follows
+    gets ``fill`` in the hidden cells, so that the gradient there is exactly zero. The result is a twin as
+    :func:`input_wall` makes them; only the modules on the way to the layer are copied, without their
+    weights.
+
+    Args:
+        model: any module.
+        layer: dotted name or module.
+        where: a :class:`Region` in cells, or a boolean mask ``(h, w)``.
+        inputs: ``(N, C, H, W)``, to find out how the output is a map where it is not ``(N, K, h, w)``.
+        grid: how it is a map, where that is known.
+        fill: what is put in the hidden cells.
+
+    Raises:
+        LayerError: for an unknown layer, or an output that is no map.
+        ModelError: for a TorchScript module.
+    """
+    module = unwrap(model)
+    name, found = resolve(module, layer)
+    if found is None:
+        raise LayerError("a wall in front of the input is an input_wall")
+    if grid is None and inputs is not None:
+        grid = _grid_of(module, found, inputs, name)
+    if grid is not None and not isinstance(grid, Grid):
+        raise LayerError("a wall needs a Grid, which can be written back; got a function")
+    root = parent = _twin(module)
+    for part in name.split("."):
+        child = parent._modules[part]  # noqa: SLF001
+        assert child is not None  # noqa: S101
+        parent._modules[part] = twin = _twin(child)  # noqa: SLF001
+        parent = twin
+    kind = type(parent)
+    hide = _Hide(where, fill, grid)
+
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        # After the hooks, so that they see the layer's own output.
+        return hide.output(kind.__call__(self, *args, **kwargs), name)
+
+    _become(parent, {"__call__": call})
+    return root
+
+
+class _Hide:
+    """Puts a constant where nothing is to be seen."""
+
+    def __init__(self, where: Where, fill: float, grid: Grid | None) -> None:
+        if isinstance(where, Tensor) and (where.ndim != 2 or where.dtype != torch.bool):
+            raise CamlucidaError(
+                f"a mask must be boolean (h, w), got {where.dtype} of shape {tuple(where.shape)}"
+            )
+        self.where, self.fill, self.grid = where, fill, grid
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ModelError(
+                f"a wall needs a map (N, K, h, w), got shape {tuple(x.shape)}; pass inputs= or grid="
+            )
+        size = (int(x.shape[-2]), int(x.shape[-1]))
+        if isinstance(self.where, Region):
+            mask = self.where.mask(size, x.device)
+        elif tuple(self.where.shape) == size:
+            mask = self.where.to(x.device)
+        else:
+            raise CamlucidaError(
+                f"the wall's mask has shape {tuple(self.where.shape)}, but the map is {size}"
+            )
+        return torch.where(mask, torch.full((), self.fill, dtype=x.dtype, device=x.device), x)
+
+    def output(self, output: Any, name: str) -> Any:
+        """A module's output, a tensor or something that holds just one."""
+        tensor = single_tensor(output)
+        if tensor is None:
+            raise LayerError(f"layer {name!r} returns no single tensor, so no wall can stand there")
+        grid = self.grid or Grid()
+        hidden = grid.to_output(self(grid.to_map(tensor)), tensor)
+        if isinstance(output, Tensor):
+            return hidden
+        items = [hidden, *output[1:]]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+
+
+def _grid_of(model: nn.Module, layer: nn.Module, inputs: Tensor, name: str) -> Grid:
+    seen: list[Any] = []
+    handle = layer.register_forward_hook(lambda _m, _a, output: seen.append(output))
+    try:
+        with borrowed(model, inputs) as module, torch.no_grad():
+            module(inputs[:1])
+    finally:
+        handle.remove()
+    tensor = single_tensor(seen[0]) if seen else None
+    if tensor is None:
+        raise LayerError(f"layer {name!r} did not run or returns no single tensor")
+    return find_grid(tensor, (int(inputs.shape[-2]), int(inputs.shape[-1])), name)
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A second module over the same parameters, buffers and children."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("a TorchScript module cannot get a wall; use the original nn.Module")
+    twin = copy.copy(module)
+    # The registries must be its own, or a hook on the twin would be one on the model.
+    for name, blank in vars(nn.Module()).items():
+        if isinstance(blank, dict | set) and name in twin.__dict__:
+            twin.__dict__[name] = copy.copy(twin.__dict__[name])
+    return twin
+
+
+def _become(module: nn.Module, members: dict[str, Callable[..., Any]]) -> None:
+    kind = type(module)
+    members = {**members, "__module__": kind.__module__, "__doc__": kind.__doc__}  # type: ignore[dict-item]
+    module.__class__ = type(kind.__name__, (kind,), members)

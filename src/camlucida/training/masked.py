@@ -1,0 +1,405 @@
+"""Train the masked VGG on ImageNet as its authors did, on any number of GPUs and machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from camlucida.data.folders import class_photos
+from camlucida.data.images import read_image
+from camlucida.errors import CamlucidaError
+from camlucida.models.loaded import first_line, require
+from camlucida.models.masked_vgg import MaskedVGG, remask
+from camlucida.plain import to_json
+from camlucida.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from camlucida.writing import write_bytes
+
+Say: TypeAlias = Callable[[str, float, float], object]
+
+CHECKPOINT, WEIGHTS, RECORD = "last.ckpt", "best.pt", "record.json"
+"""Files of a training: where it goes on, the best epoch's weights, curves and options."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The authors' training.
+
+    SGD, learning rate times 0.1 every 30 epochs, cross-entropy, random crops of a tenth to all of the area and
+    a little out of square, flips; photos are validated at 224 pixels of the shorter side, cut about the centre.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step, over all devices together.
+        learning_rate: at the start.
+        momentum: of SGD.
+        weight_decay: of all parameters.
+        step_size: epochs between falls of the learning rate.
+        gamma: its factor.
+        area: share of the photo that a crop takes.
+        aspect: width over height of a crop.
+        size: height and width of the images.
+        precision: ``"auto"`` is mixed half precision on a GPU and single on a CPU.
+        seed: of weights, order, crops and dropout.
+        workers: processes that read photos, for each device.
+        steps: steps per epoch at most, for a trial; ``None`` for all.
+    """
+
+    epochs: int = 90
+    batch_size: int = 256
+    learning_rate: float = 0.03
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    step_size: int = 30
+    gamma: float = 0.1
+    area: tuple[float, float] = (0.1, 1.0)
+    aspect: tuple[float, float] = (0.8, 1.25)
+    size: int = 224
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    seed: int = 3
+    workers: int = 8
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            CamlucidaError: one is out of range.
+        """
+        for name in ("epochs", "batch_size", "step_size"):
+            if getattr(self, name) < 1:
+                raise CamlucidaError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise CamlucidaError(f"learning_rate must be > 0, got {self.learning_rate}")
+
+
+def train_masked_vgg(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    masked: bool = True,
+    recipe: Recipe | None = None,
+    width: float = 1.0,
+    seen_rows: int = 5,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    nodes: int = 1,
+    strategy: str = "auto",
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Train the paper's [VGG], or its unmasked twin.
+
+    On several devices it is started as Lightning Fabric is: once on each machine, which starts a process for
+    each device. After every step the mask is applied again. A run that finds its checkpoint in ``out`` goes on
+    after the last finished epoch, with the same images in the same order as if it had never stopped.
+
+    Args:
+        data: a folder with ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``; classes are numbered in the order of
+            their names.
+        out: where checkpoint, weights and record go.
+        masked: ``False`` trains the twin that sees everything.
+        recipe: how.
+        width: of the network; see :class:`MaskedVGG`.
+        seen_rows: rows of the last map that the head sees.
+        accelerator: such as ``"gpu"`` or ``"cpu"``.
+        devices: of each machine.
+        nodes: machines.
+        strategy: of Fabric, such as ``"ddp"``.
+        say: told about the progress, on the first process.
+
+    Returns:
+        The record: curves with top-1 and top-5 accuracy of every epoch, options, number of steps.
+
+    Raises:
+        CamlucidaError: the folders do not fit, the loss is not finite, or the checkpoint is of another training.
+        ModelError: a package is missing.
+    """
+    recipe = recipe or Recipe()
+    photos = {part: class_photos(Path(data) / part) for part in ("train", "val")}
+    classes = sorted(set(photos["train"][1]))
+    if unknown := sorted(set(photos["val"][1]) - set(classes)):
+        raise CamlucidaError(
+            f"{str(Path(data) / 'val')!r} has classes that train has not: {', '.join(unknown[:3])}"
+        )
+    fabric = require("lightning_fabric", "train").Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=_precision(recipe, accelerator),
+    )
+    fabric.launch()
+    run = _Run(fabric, recipe, classes, Path(out), say or (lambda *_: None))
+    plan = {
+        **asdict(replace(recipe, workers=0)),
+        "masked": masked,
+        "width": width,
+        "seen_rows": seen_rows,
+        "classes": len(classes),
+        "photos": len(photos["train"][0]),
+    }
+    torch.manual_seed(recipe.seed)
+    model = MaskedVGG(
+        len(classes), masked=masked, seen_rows=seen_rows, size=recipe.size, width=width
+    )
+    return run.train(model, photos, plan)
+
+
+class _Run:
+    def __init__(
+        self, fabric: Any, recipe: Recipe, classes: list[str], out: Path, say: Say
+    ) -> None:
+        self.fabric, self.recipe, self.out, self.say = fabric, recipe, out, say
+        self.index = {name: i for i, name in enumerate(classes)}
+        self.curve: list[dict[str, float]] = []
+        self.steps = 0
+
+    def train(
+        self,
+        model: MaskedVGG,
+        photos: dict[str, tuple[list[Path], list[str]]],
+        plan: dict[str, Any],
+    ) -> dict[str, Any]:
+        recipe, fabric = self.recipe, self.fabric
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        wrapped, fitted = fabric.setup(model, optimizer)
+        self._resume(model, optimizer, plan)
+        resumed = len(self.curve)
+        training = _Photos(*photos["train"], self.index, recipe, crop=True)
+        validation = _Photos(*photos["val"], self.index, recipe, crop=False)
+        for epoch in range(resumed, recipe.epochs):
+            start = time.perf_counter()
+            rate = recipe.learning_rate * recipe.gamma ** (epoch // recipe.step_size)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = self._epoch(wrapped, model, fitted, self._loader(training, epoch), epoch)
+            top1, top5 = self._validate(wrapped, self._loader(validation, None))
+            self.curve.append(
+                {
+                    "epoch": float(epoch),
+                    "learning_rate": rate,
+                    "loss": loss,
+                    "top1": top1,
+                    "top5": top5,
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+            self._save(model, optimizer, plan, resumed)
+        return self._record(plan, resumed)
+
+    def _epoch(
+        self, wrapped: nn.Module, model: MaskedVGG, optimizer: Any, loader: Any, epoch: int
+    ) -> float:
+        wrapped.train()
+        # Dropout: its own draws in each process, the same after a resume.
+        torch.manual_seed((self.recipe.seed * 1000 + epoch) * 1000 + self.fabric.global_rank)
+        total, count = 0.0, 0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(wrapped(images), labels)
+            self.fabric.backward(loss)
+            optimizer.step()
+            remask(model)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise CamlucidaError(
+                    f"the loss became {value} in epoch {epoch}; try a smaller learning rate, or "
+                    "precision='32-true'"
+                )
+            total, count = total + value, count + 1
+            self.steps += 1
+            if self.fabric.is_global_zero:
+                self.say(f"epoch {epoch + 1} of {self.recipe.epochs}", count, len(loader))
+        return self._mean(total, count)
+
+    @torch.no_grad()
+    def _validate(self, wrapped: nn.Module, loader: Any) -> tuple[float, float]:
+        wrapped.eval()
+        right = torch.zeros(3, dtype=torch.float64)
+        for images, labels in loader:
+            logits = wrapped(images)
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            right += torch.tensor(
+                [float(best[:, 0].sum()), float(best.any(1).sum()), float(len(labels))],
+                dtype=torch.float64,
+            )
+        total = self.fabric.all_reduce(right.to(self.fabric.device, torch.float32), reduce_op="sum")
+        return float(total[0] / total[2]), float(total[1] / total[2])
+
+    def _mean(self, total: float, count: int) -> float:
+        both = torch.tensor([total, float(count)], device=self.fabric.device)
+        both = self.fabric.all_reduce(both, reduce_op="sum")
+        return float(both[0] / both[1])
+
+    def _loader(self, photos: _Photos, epoch: int | None) -> Any:
+        photos.epoch = epoch or 0
+        recipe, world = self.recipe, self.fabric.world_size
+        batch = max(1, recipe.batch_size // world)
+        steps = None
+        if epoch is not None:
+            steps = len(photos) // (batch * world)
+            if steps == 0:
+                raise CamlucidaError(
+                    f"{len(photos)} training images are less than one batch of {recipe.batch_size}; set a smaller "
+                    "batch_size"
+                )
+            steps = min(steps, recipe.steps or steps)
+        order = _Order(
+            len(photos), self.fabric.global_rank, world,
+            seed=None if epoch is None else recipe.seed * 1000 + epoch,
+            count=None if steps is None else steps * batch,
+        )  # fmt: skip
+        loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+            photos, batch_size=batch, sampler=order, num_workers=recipe.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )  # fmt: skip
+        return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def _save(
+        self, model: MaskedVGG, optimizer: torch.optim.Optimizer, plan: dict[str, Any], resumed: int
+    ) -> None:
+        if self.fabric.is_global_zero:
+            state = model.state_dict()
+            if self.curve[-1]["top1"] >= max(row["top1"] for row in self.curve):
+                write_bytes(self.out / WEIGHTS, _bytes(state))
+            content = {
+                "plan": to_json(plan),
+                "model": state,
+                "optimizer": optimizer.state_dict(),
+                "curve": self.curve,
+                "steps": self.steps,
+            }
+            write_bytes(self.out / CHECKPOINT, _bytes(content))
+            write_bytes(self.out / RECORD, to_json(self._record(plan, resumed)).encode())
+        self.fabric.barrier()
+
+    def _resume(
+        self, model: MaskedVGG, optimizer: torch.optim.Optimizer, plan: dict[str, Any]
+    ) -> None:
+        path = self.out / CHECKPOINT
+        if not path.is_file():
+            return
+        again = "delete it to start anew"
+        try:
+            content = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            kept = json.loads(content["plan"])
+        except Exception as error:
+            raise CamlucidaError(
+                f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
+            ) from error
+        now = json.loads(to_json(plan))
+        # A longer training goes on from a shorter one; the rest must be the same.
+        if changed := [k for k in now if k != "epochs" and kept.get(k) != now[k]]:
+            raise CamlucidaError(
+                f"the checkpoint {str(path)!r} was made with another {', '.join(changed)}; {again}"
+            )
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        self.curve, self.steps = content["curve"], content["steps"]
+
+    def _record(self, plan: dict[str, Any], resumed: int) -> dict[str, Any]:
+        best = max(self.curve, key=lambda row: row["top1"], default=None)
+        return {
+            "plan": plan,
+            "devices": self.fabric.world_size,
+            "curve": self.curve,
+            "best": best,
+            "steps": self.steps,
+            "resumed_from": resumed,
+            "published": {
+                "masked": {"top1": 0.665, "top5": 0.870},
+                "unmasked": {"top1": 0.715, "top5": 0.904},
+            },
+        }
+
+
+class _Photos(Dataset[tuple[Tensor, int]]):
+    """Labelled photos; each crop depends on seed, epoch and photo alone."""
+
+    def __init__(
+        self,
+        paths: list[Path],
+        names: list[str],
+        index: dict[str, int],
+        recipe: Recipe,
+        *,
+        crop: bool,
+    ) -> None:
+        self.paths = paths
+        self.labels = [index[name] for name in names]
+        self.recipe, self.epoch = recipe, 0
+        self.whole = Preprocess(size=(recipe.size, recipe.size), resize=recipe.size)
+        self.crop: Any = None
+        if crop:
+            transforms = require("torchvision", "models").transforms
+            self.crop = transforms.Compose(
+                [
+                    transforms.RandomResizedCrop(
+                        recipe.size, scale=recipe.area, ratio=recipe.aspect
+                    ),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+                ]
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        photo = read_image(self.paths[place])
+        if self.crop is None:
+            return self.whole(photo), self.labels[place]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.recipe.seed, self.epoch, place)) & 0x7FFFFFFF)
+            return self.crop(photo), self.labels[place]
+
+
+class _Order(Sampler[int]):
+    """This process's share of a permutation, or of all in order."""
+
+    def __init__(
+        self, length: int, rank: int, world: int, *, seed: int | None, count: int | None
+    ) -> None:
+        self.length, self.rank, self.world, self.seed, self.count = length, rank, world, seed, count
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.arange(self.length)
+        if self.seed is not None:
+            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed))
+        return iter(order[self.rank :: self.world][: self.count].tolist())
+
+    def __len__(self) -> int:
+        own = len(range(self.rank, self.length, self.world))
+        return own if self.count is None else min(own, self.count)
+
+
+def _precision(recipe: Recipe, accelerator: str) -> str:
+    if recipe.precision != "auto":
+        return recipe.precision
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "16-mixed" if gpu else "32-true"
+
+
+def _bytes(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

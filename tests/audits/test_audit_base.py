@@ -1,0 +1,96 @@
+"""The report that all audits share: JSON, page, files, and parts that are kept."""
+
+import json
+
+import pytest
+import torch
+
+from camlucida import CamlucidaError
+from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, mean_std, rounded
+
+
+@pytest.fixture
+def report():
+    return AuditReport(
+        "trial",
+        "A <trial>",
+        "Two methods.\nOn nothing.",
+        "One failed.",
+        (
+            Verdict("good", "pass", "0 % of it", 0.0, 0.01, "share"),
+            Verdict("bad", "fail", "<b>50 %</b> of it", 0.5, 0.01, "share", {"nan": float("nan")}),
+        ),
+        (Table("Numbers", ("method", "μ"), (("good", 0.0), ("bad", None)), "A note."),),
+        (Picture("maps", "What is seen.", b"\x89PNG", "A map."),),
+        {"seed": 0},
+    )
+
+
+def test_the_page_is_escaped_and_stands_alone(report):
+    page = report.html()
+    assert "A &lt;trial&gt;" in page
+    assert "<b>50" not in page
+    assert "data:image/png;base64,iVBORw" in page
+    assert "default-src 'none'" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.index("&lt;b&gt;50 %") < page.index("0 % of it</td>")  # the failed come first
+
+
+def test_files_are_written_whole(report, tmp_path):
+    files = report.save(tmp_path / "deep" / "out")
+    assert [f.name for f in files] == ["trial.html", "trial.json", "trial-maps.png"]
+    document = json.loads(files[1].read_text())
+    assert document["verdicts"][1]["details"] == {"nan": None}
+    assert document["pictures"][0]["file"] == files[2].name
+    assert not [p for p in files[0].parent.iterdir() if p.name.startswith(".")]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CamlucidaError, match="cannot write"):
+        report.save(tmp_path / "file")
+
+
+def test_verdicts_are_found_and_checked(report):
+    assert report["bad"].value == 0.5
+    assert report.count("pass") == 1
+    with pytest.raises(KeyError):
+        report["other"]
+    with pytest.raises(CamlucidaError, match="outcome"):
+        Verdict("x", "maybe", "")
+    with pytest.raises(CamlucidaError, match="2 columns"):
+        Table("t", ("a", "b"), (("x",),))
+
+
+def test_parts_are_kept_for_their_key_alone(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"values": [1.5, float("nan")], "n": 3}
+
+    first = Store(tmp_path, {"seed": 0})
+    assert first.value("a part", compute) == {"values": [1.5, None], "n": 3}
+    again = Store(tmp_path, {"seed": 0})
+    assert again.value("a part", compute) == {"values": [1.5, None], "n": 3}
+    assert again.found == 1
+    assert len(calls) == 1
+    Store(tmp_path, {"seed": 1}).value("a part", compute)
+    Store(None, {"seed": 0}).value("a part", compute)
+    assert len(calls) == 3
+
+
+def test_a_damaged_part_is_computed_again(tmp_path):
+    store = Store(tmp_path, {})
+    store.tensors("w", lambda: {"a": torch.ones(2)})
+    store.value("v", lambda: 1)
+    for path in (tmp_path / "parts").iterdir():
+        path.write_bytes(b"{")
+    assert store.value("v", lambda: 2) == 2
+    assert store.tensors("w", lambda: {"a": torch.zeros(2)})["a"].sum() == 0
+    assert store.tensors("w", dict)["a"].shape == (2,)
+
+
+def test_small_numbers():
+    assert mean_std([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+    assert mean_std([4.0]) == (4.0, 0.0)
+    assert rounded(float("nan")) == rounded(None) == "–"
+    assert rounded(1.25, 2) == "1.25"

@@ -1,0 +1,224 @@
+"""Walls: the model behind one never sees what is hidden, and the model itself is left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from camlucida import CamlucidaError, explain
+from camlucida.layers import resolve
+from camlucida.models.masked_vgg import TARGET_LAYER, MaskedLinear, MaskedVGG, remask
+from camlucida.models.walls import Region, Wall, feature_wall, input_wall
+from camlucida.tap import tap
+from reference.networks import build
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, padding=1))
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        a = self.stem(x)
+        return self.head(self.norm(a + self.block(a.clone())).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    return Residual().double().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 12, 10, dtype=torch.float64)
+
+
+def test_input_wall_hides_pixels_and_nothing_else(model, images):
+    walled = input_wall(model, Region.rows(8), fill=0.25)
+    filled = images.clone()
+    filled[:, :, 8:] = 0.25
+    assert torch.equal(walled(images), model(filled))
+    seen = tap(walled, images, "input").gradients["input"]
+    assert seen[:, :, 8:].abs().max() == 0
+    assert seen[:, :, 7].abs().max() > 0
+
+
+def test_feature_wall_hides_cells_from_the_head_but_not_from_the_map(model, images):
+    walled = feature_wall(model, "norm", Region(5, 2, 9, 7))
+    whole = tap(model, images, "norm")
+    found = tap(walled, images, "norm")
+    a, g = found.only
+    torch.testing.assert_close(a, whole.only[0], rtol=0, atol=0)
+    hidden = torch.zeros(12, 10, dtype=torch.bool)
+    hidden[5:9, 2:7] = True
+    assert g[:, :, hidden].abs().max() == 0
+    assert g[:, :, ~hidden].abs().max() > 0
+    expected = torch.where(hidden, 0.0, a).relu().mean((2, 3))
+    torch.testing.assert_close(found.outputs, model.head(expected))
+
+
+def test_the_model_is_left_alone_and_weights_are_shared(model, images):
+    before, state = model(images), copy.deepcopy(model.state_dict())
+    walled = feature_wall(model, "block.1", Region.rows(6))
+    walled.stem.register_forward_hook(lambda *_: None)
+    walled.register_forward_hook(lambda *_: None)
+    assert not model._forward_hooks
+    assert not model.block[1]._forward_hooks
+    assert type(model.block[1]) is nn.Conv2d
+    assert torch.equal(model(images), before)
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+    assert list(walled.state_dict()) == list(state)
+    with torch.no_grad():
+        model.block[1].weight.zero_()
+    assert walled.block[1].weight.abs().max() == 0
+
+
+def test_names_and_kinds_stay(model, images):
+    walled = input_wall(feature_wall(model, "block", Region.rows(6)), Region(0, 0, 2, 2))
+    assert [n for n, _ in walled.named_modules()] == [n for n, _ in model.named_modules()]
+    assert isinstance(walled, Residual)
+    assert isinstance(resolve(walled, "block.-1")[1], nn.Conv2d)
+    shown = explain(walled, images, method=["gradcam", "ablationcam"], layers="norm")
+    assert all(e.maps.shape == (2, 12, 10) for e in shown.values())
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "opticam", "hirescam"])
+def test_methods_that_replay_the_head_see_the_wall_too(method):
+    """What replaces the head by its trace gives what the masked head gives."""
+    model = build(head="deep", size=(5, 6), k=4, signed=False)
+    x = torch.rand(2, 3, 5, 6, dtype=torch.float64)
+    hidden = torch.zeros(5, 6, dtype=torch.bool)
+    hidden[3:] = True
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.head = model.features, model.head
+
+        def forward(self, x):
+            return self.head(torch.where(hidden, 0.0, self.features(x)))
+
+    expected = explain(Plain().eval(), x, method=method, layers="features", target=1)
+    found = explain(
+        feature_wall(model, "features", hidden), x, method=method, layers="features", target=1
+    )
+    torch.testing.assert_close(found.raw, expected.raw, rtol=1e-9, atol=1e-12)
+
+
+def test_token_layers_need_inputs():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch = nn.Conv2d(3, 6, 4, stride=4)
+            self.norm = nn.LayerNorm(6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            t = self.patch(x).flatten(2).transpose(1, 2)
+            return self.head(self.norm(t).mean(1))
+
+    model, x = Tokens().eval(), torch.randn(1, 3, 16, 16)
+    with pytest.raises(CamlucidaError, match="inputs="):
+        feature_wall(model, "norm", Region.rows(2))(x)
+    walled = feature_wall(model, "norm", Region.rows(2), inputs=x)
+    gradient = tap(walled, x, "norm").only[1]
+    assert gradient[:, :, 2:].abs().max() == 0
+    assert gradient[:, :, :2].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("rows:170-223", Region(170, 0, 224)),
+        ("rows:170-", Region(170)),
+        ("cols:3-5", Region(0, 3, None, 6)),
+        ("box:1-2,3-4", Region(1, 3, 3, 5)),
+    ],
+)
+def test_regions_are_read(text, region):
+    assert Region.parse(text) == region
+    assert Wall.parse(f"{text}@layer4.1") == Wall(region, "layer4.1")
+
+
+@pytest.mark.parametrize(
+    "text", ["rows", "rows:5-2", "box:1-2", "lines:1-2", "rows:a-b", "rows:1-2@"]
+)
+def test_wrong_regions_are_refused(text):
+    with pytest.raises(CamlucidaError):
+        Wall.parse(text)
+
+
+def test_a_wall_outside_or_over_everything_is_refused(model, images):
+    for region in (Region.rows(12), Region.rows(5, 12), Region()):
+        with pytest.raises(CamlucidaError, match="map"):
+            input_wall(model, region)(images)
+
+
+# ------------------------------------------------------------------------------------- the masked network
+
+
+def test_masked_weights_stay_exactly_zero_through_training_and_loading():
+    hidden = torch.zeros(3, 4, dtype=torch.bool)
+    hidden[1:, 2:] = True
+    layer = MaskedLinear((2, 3, 4), 5, hidden)
+    grid = layer.weight.view(5, 2, 3, 4)
+    assert (grid[..., hidden] == 0).all()
+    assert (grid[..., ~hidden] != 0).all()
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    before = layer.weight.clone()
+    for _ in range(5):
+        optimiser.zero_grad()
+        layer(torch.randn(8, 24)).square().sum().backward()
+        optimiser.step()
+    assert (layer.weight.view(5, 2, 3, 4)[..., hidden] == 0).all()
+    assert not torch.equal(before, layer.weight)
+    layer.load_state_dict({"weight": torch.full((5, 24), torch.inf), "bias": torch.ones(5)})
+    assert (layer.weight.view(5, 2, 3, 4)[..., hidden] == 0).all()
+    with torch.no_grad():
+        layer.weight.add_(1)
+    remask(nn.Sequential(layer))
+    assert (layer.weight.view(5, 2, 3, 4)[..., hidden] == 0).all()
+
+
+def test_layout_is_the_papers():
+    model = MaskedVGG(width=1 / 64)
+    names = dict(model.named_modules())
+    assert TARGET_LAYER in names
+    assert isinstance(names[TARGET_LAYER], nn.ReLU)
+    assert len(model.features) == 30
+    assert [i for i, m in enumerate(model.features) if isinstance(m, nn.MaxPool2d)] == [
+        4,
+        9,
+        16,
+        23,
+    ]
+    with torch.device("meta"):
+        shapes = {k: tuple(v.shape) for k, v in _meta_vgg().state_dict().items()}
+    assert shapes["features.28.weight"] == (256, 512, 3, 3)
+    assert shapes["classifier.0.weight"] == (4096, 50176)
+    assert shapes["classifier.6.weight"] == (1000, 4096)
+    assert "classifier.0.seen" not in shapes
+
+
+def _meta_vgg():
+    return MaskedVGG()
+
+
+def test_the_unmasked_twin_sees_everything():
+    model = MaskedVGG(3, masked=False, width=1 / 64, size=32, seen_rows=1)
+    assert model.classifier[0].seen.all()
+
+
+def test_weights_of_a_parallel_run_load():
+    model = MaskedVGG(3, width=1 / 64, size=32, seen_rows=1)
+    state = {f"module.{k}": torch.ones_like(v) for k, v in model.state_dict().items()}
+    model.load_masked(state)
+    weight = model.classifier[0].weight.view(model.classifier[0].out_features, -1, 2, 2)
+    assert (weight[:, :, 1] == 0).all()
+    assert (weight[:, :, 0] == 1).all()
+    with pytest.raises(CamlucidaError, match="do not fit"):
+        model.load_masked({"x": torch.ones(1)})

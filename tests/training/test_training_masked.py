@@ -1,0 +1,95 @@
+"""The ImageNet recipe, on a data set of a few tiny photos."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from camlucida import CamlucidaError
+from camlucida.models.masked_vgg import load_masked_vgg
+from camlucida.training.masked import CHECKPOINT, RECORD, WEIGHTS, Recipe, _Order, train_masked_vgg
+
+TINY = Recipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
+
+
+@pytest.fixture
+def data(tmp_path):
+    for part in ("train", "val"):
+        for label, colour in enumerate(((200, 30, 30), (20, 60, 200))):
+            for number in range(3):
+                path = tmp_path / "data" / part / f"n{label}" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (40 + number, 36), colour).save(path)
+    return tmp_path / "data"
+
+
+def train(data, out, recipe=TINY, **options):
+    return train_masked_vgg(
+        data, out, recipe=recipe, width=1 / 32, seen_rows=1, accelerator="cpu", devices=1, **options
+    )
+
+
+def test_two_steps_and_what_they_leave(data, tmp_path):
+    seen = []
+    record = train(data, tmp_path / "out", say=lambda *what: seen.append(what))
+    assert record["steps"] == 2
+    assert [row["epoch"] for row in record["curve"]] == [0, 1]
+    assert all(0 <= row["top1"] <= row["top5"] <= 1 for row in record["curve"])
+    assert seen[-1] == ("epoch 2 of 2", 1, 1)
+    assert json.loads((tmp_path / "out" / RECORD).read_text()) == json.loads(json.dumps(record))
+    loaded = load_masked_vgg(tmp_path / "out" / WEIGHTS, seen_rows=1)
+    dense = loaded.module.classifier[0]
+    assert (dense.weight.view(dense.out_features, -1, 2, 2)[:, :, 1] == 0).all()
+    assert dense.weight.abs().max() > 0
+    assert loaded.module(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_a_resumed_training_is_an_uninterrupted_one(data, tmp_path):
+    whole = train(data, tmp_path / "whole")
+    train(data, tmp_path / "parts", replace(TINY, epochs=1))
+    parts = train(data, tmp_path / "parts")
+    assert parts["resumed_from"] == 1
+    assert [r["loss"] for r in parts["curve"]] == [r["loss"] for r in whole["curve"]]
+    states = [
+        torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["model"]
+        for name in ("whole", "parts")
+    ]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_another_recipe_does_not_go_on(data, tmp_path):
+    train(data, tmp_path / "out")
+    with pytest.raises(CamlucidaError, match="another learning_rate"):
+        train(data, tmp_path / "out", replace(TINY, learning_rate=0.02))
+    (tmp_path / "out" / CHECKPOINT).write_bytes(b"x")
+    with pytest.raises(CamlucidaError, match="damaged"):
+        train(data, tmp_path / "out")
+
+
+def test_the_twin_sees_everything(data, tmp_path):
+    train(data, tmp_path / "out", replace(TINY, epochs=1), masked=False)
+    state = torch.load(tmp_path / "out" / WEIGHTS, weights_only=True)
+    assert (state["classifier.0.weight"] != 0).all()
+
+
+def test_batches_larger_than_the_data_are_refused(data, tmp_path):
+    with pytest.raises(CamlucidaError, match="less than one batch"):
+        train(data, tmp_path / "out", Recipe(batch_size=99, size=32, workers=0))
+
+
+def test_processes_share_the_images_without_overlap():
+    shares = [list(_Order(10, rank, 3, seed=5, count=3)) for rank in range(3)]
+    assert all(len(share) == 3 for share in shares)
+    assert len({i for share in shares for i in share}) == 9
+    assert list(_Order(5, 1, 2, seed=None, count=None)) == [1, 3]
+    assert list(_Order(10, 0, 1, seed=5, count=None)) != list(_Order(10, 0, 1, seed=6, count=None))
+
+
+def test_the_recipe_is_the_papers():
+    recipe = Recipe()
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.03, 0.9, 1e-4)
+    assert (recipe.epochs, recipe.step_size, recipe.gamma, recipe.batch_size) == (90, 30, 0.1, 256)
+    with pytest.raises(CamlucidaError, match="epochs"):
+        Recipe(epochs=0)
