@@ -14,16 +14,25 @@ from typing import Annotated
 
 import typer
 
+from camlucida.cli.audit import audit
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
+from camlucida.cli.compare import compare
 from camlucida.cli.console import complain
 from camlucida.cli.demo import demo
+from camlucida.cli.evaluate import evaluate
 from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
 from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
 from camlucida.cli.methods import methods
+from camlucida.cli.metrics import metrics
+from camlucida.cli.report import report
+from camlucida.cli.reproduce import reproduce
+from camlucida.cli.summary import summary
 from camlucida.cli.survey import survey
+from camlucida.cli.train import train
+from camlucida.cli.verify import verify
 from camlucida.cli.version import version
 from camlucida.errors import CamlucidaError
 
@@ -39,14 +48,23 @@ for _command in (
     explain,
     demo,
     methods,
+    metrics,
     layers,
     cells,
     layers_report,
     examples,
     cases,
+    evaluate,
+    summary,
+    compare,
+    report,
+    verify,
     version,
 ):
     app.command()(_command)
+app.add_typer(audit, name="audit")
+app.add_typer(reproduce, name="reproduce")
+app.add_typer(train, name="train")
 app.add_typer(survey, name="survey")
 
 
