@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.reproduce_faces import fame_table1
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def fame_table2(
     model: Model = "torchvision:resnet50",
     architecture: Architecture = None,
     standin: StandIn = False,
-    iterations: Annotated[int, typer.Option(min=1, help="Of FAME; 500 as published.")] = 500,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of FAME. (default: 500, as published; 50 with --standin)"),
+    ] = None,
     legacy: Annotated[
         bool,
         typer.Option("--legacy", help="Map boxes and normalise maps as the authors' scripts did."),
@@ -84,8 +88,8 @@ def fame_table2(
 
     def run(sets: Sets, say: Say) -> Reproduced:
         return work(
-            sets, out, iterations=iterations, legacy=legacy, limit=limit, seed=seed, batch_size=batch_size,
-            compare=not standin, say=say,
+            sets, out, iterations=iterations or (50 if standin else 500), legacy=legacy, limit=limit,
+            seed=seed, batch_size=batch_size, compare=not standin, say=say,
         )  # fmt: skip
 
     _reproduce(run, data, model, architecture, standin, device, out, as_json)
@@ -98,6 +102,12 @@ def icam_table1(
     architecture: Architecture = None,
     standin: StandIn = False,
     runs: Annotated[int, typer.Option(min=1, help="Of I-CAM, which draws perturbations.")] = 10,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", metavar="NAME", help="Beside I-CAM. (default: gradcam, gradcam++, layercam)"
+        ),
+    ] = None,
     limit: Limit = None,
     seed: Seed = 0,
     device: Device = None,
@@ -109,10 +119,20 @@ def icam_table1(
 
     [bold]camlucida reproduce icam-table1 --data voc:VOCdevkit --model timm:vgg16[/]
     """
+    from camlucida.reproduce.icam_table1 import BASELINES
     from camlucida.reproduce.icam_table1 import icam_table1 as work
 
     def run(sets: Sets, say: Say) -> Reproduced:
-        return work(sets, out, runs=runs, limit=limit, seed=seed, batch_size=batch_size, say=say)
+        return work(
+            sets,
+            out,
+            baselines=method or BASELINES,
+            runs=runs,
+            limit=limit,
+            seed=seed,
+            batch_size=batch_size,
+            say=say,
+        )
 
     _reproduce(run, data, model, architecture, standin, device, out, as_json)
 
@@ -232,3 +252,6 @@ def _sets(
     loaded = load_model(model, architecture=architecture, device=device)
     opened = open_data(data, class_names=loaded.class_names)
     return {opened.name: (loaded, opened)}
+
+
+reproduce.command("fame-table1")(fame_table1)

@@ -18,7 +18,8 @@ from camlucida.models import LoadedModel
 from camlucida.report import Cell, Column, Table
 from camlucida.reproduce.base import Reproduced, Say, means, share, slug
 
-BASELINES = ("gradcam", "gradcam++", "layercam", "scorecam")
+BASELINES = ("gradcam", "gradcam++", "layercam")
+"""Those of the paper's survey."""
 RUNS = 10
 PROTOCOL = (
     "Average IoU of the box fitted to the map at half its maximum with the best of the photo's boxes, and the share of "
