@@ -72,6 +72,8 @@ class Everything:
         ("flag=true", True),
         ("flag=Off", False),
         ("flag=1", True),
+        ("pair=1/2", (1, 2)),
+        ("pair=5", (5,)),
         ("word=5", "5"),
         ("word=none", "none"),
         ("choice=two", "two"),
@@ -104,7 +106,7 @@ def test_values_take_the_type_of_the_option(text, value):
         ("choice=tow", "one of one, two, got 'tow'; did you mean 'two'?"),
         ("maybe=x", "a number or none"),
         ("mixed=x", "one of auto or a whole number"),
-        ("pair=1", "set in Python"),
+        ("pair=1/x", "a whole number, or several with / between them"),
     ],
 )
 def test_a_value_of_another_type_is_refused(text, expected):

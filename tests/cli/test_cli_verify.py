@@ -16,7 +16,7 @@ FAST = ["--method", "fame:iterations=2,sigma=1.0,kernel=5"]
 
 @pytest.fixture(autouse=True)
 def _small_embedder(monkeypatch):
-    monkeypatch.setattr(load, "load_embedder", lambda spec, device=None: small())  # noqa: ARG005
+    monkeypatch.setattr(load, "load_embedder", lambda *_, **__: small())
 
 
 @pytest.fixture

@@ -1,0 +1,369 @@
+"""The fooling audit: attacks, what they do, what is kept, and what is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from camlucida.audits.base import Store
+from camlucida.audits.fooling import audit_sham, audit_sham_stand_ins
+from camlucida.audits.fooling_measure import (
+    Subject,
+    Variant,
+    accuracy,
+    all_variants,
+    compare_with,
+    core_variants,
+    measure_variant,
+    moved,
+    ratio,
+)
+from camlucida.audits.fooling_nets import PAIRS, Plan, stand_in, tail
+from camlucida.audits.fooling_tune import Attack, attack_key, fool, last_linear
+from camlucida.audits.fooling_words import condition_row, said_of_gap, tail_table, verdict
+from camlucida.errors import CamlucidaError
+from camlucida.training.cam_loss import CAMOptions
+from reference import sham as slow
+
+pytest.importorskip("lightning_fabric")
+
+
+class Gap(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 24, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(24, 4)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A network that tells four colours of a square apart, and its images."""
+    torch.manual_seed(0)
+    images = 0.2 * torch.randn(96, 3, 14, 14)
+    labels = torch.arange(96) % 4
+    colours = torch.tensor([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0], [-1.0, -1.0, 2.0]])
+    for i, c in enumerate(labels):
+        top, left = int(torch.randint(2, 8, ())), int(torch.randint(2, 8, ()))
+        images[i, :, top : top + 4, left : left + 4] += colours[c][:, None, None]
+    model = Gap()
+    optimiser = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    return model.eval(), images, labels
+
+
+@pytest.fixture(scope="module")
+def fooled(case):
+    model, images, labels = case
+    attack = Attack(epochs=10, learning_rate=0.2, batch=16)
+    return fool(model, images, labels, attack, layer="features")
+
+
+def test_sham_moves_the_maps_and_not_the_decisions(case, fooled):
+    model, images, labels = case
+    first, last = fooled.record["curves"][0], fooled.record["curves"][-1]
+    assert last["cam_mse"] < 0.8 * first["cam_mse"]
+    assert accuracy(fooled.model, images, labels) >= accuracy(model, images, labels) - 0.03
+    subject = Subject(images[:24], labels[:24], "features")
+    found = {
+        v.label: measure_variant(model, fooled.model, subject, v, fooled.mask)
+        for v in (Variant("cam"), Variant("gradcam"), Variant("gradcam", "mean"))
+    }
+    mean = {k: np.mean(v["susceptibility"]) for k, v in found.items()}
+    assert mean["cam"] > 0.1
+    assert mean["MeanDiffGradCAM"] < mean["cam"]
+    assert np.mean(found["cam"]["to_mask"][1]) < np.mean(found["cam"]["to_mask"][0])
+
+
+def test_the_model_is_left_as_it_is(case):
+    model, images, labels = case
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.features[0].weight.requires_grad_(False)
+    found = fool(model, images[:32], labels[:32], Attack(batch=16), layer="features")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not model.training
+    assert not found.model.training
+    assert not found.model.features[0].weight.requires_grad
+    assert found.model.classifier.weight.requires_grad
+    assert all(p.grad is None for p in found.model.parameters())
+    model.features[0].weight.requires_grad_(True)
+
+
+def test_head_only_trains_the_head(case):
+    model, images, labels = case
+    found = fool(
+        model, images, labels, Attack(trainable="head", learning_rate=0.5), layer="features"
+    )
+    changed = {
+        k for k, v in found.model.state_dict().items() if not torch.equal(v, model.state_dict()[k])
+    }
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert last_linear(model, images[:2]) is model.classifier
+    with pytest.raises(CamlucidaError, match="linear layer"):
+        last_linear(nn.Sequential(model, nn.Softmax(1)), images[:2])
+
+
+@pytest.mark.parametrize(
+    "method", ["gradcam", "gradcam:max", "diffgradcam", "hirescam", "layercam"]
+)
+def test_adaptive_attacks_move_the_map_that_they_are_aimed_at(case, method):
+    model, images, labels = case
+    attack = Attack(epochs=8, learning_rate=0.2, batch=16).against(method)
+    found = fool(model, images, labels, attack, layer="features")
+    first, last = found.record["curves"][0], found.record["curves"][-1]
+    assert last["cam_mse"] < 0.96 * first["cam_mse"], method
+    assert last["accuracy"] > 0.9
+
+
+def test_control_and_location(case):
+    model, images, labels = case
+    control = fool(model, images, labels, Attack(kind="none", batch=16), layer="features")
+    assert "cam_mse" not in control.record["curves"][0]
+    heo = fool(
+        model,
+        images,
+        labels,
+        Attack(kind="location", batch=16, epochs=4, learning_rate=0.02),
+        layer="features",
+    )
+    assert np.array_equal(heo.mask.numpy(), slow.border(7, 7))
+    assert heo.record["curves"][-1]["cam_mse"] < heo.record["curves"][0]["cam_mse"]
+
+
+def test_attacks_are_seeded_and_named_apart(case):
+    model, images, labels = case
+    attack = Attack(batch=16, learning_rate=0.05)
+    one, two = (fool(model, images, labels, attack, layer="features").model for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    names = {
+        attack_key(a, 10)
+        for a in (
+            attack,
+            replace(attack, epochs=2),
+            attack.against("gradcam"),
+            attack.against("gradcam:lse"),
+        )
+    }
+    assert len(names) == 4
+    assert attack.against("gradcam:lse").against("sham") == replace(
+        attack, cam=replace(attack.cam, mode="norms")
+    )
+
+
+def test_what_is_measured_is_the_loops():
+    generator = torch.Generator().manual_seed(3)
+    clean, after = torch.randn(2, 5, 7, 7, generator=generator, dtype=torch.float64)
+    mask = torch.from_numpy(slow.bits(slow.ROUNDED))
+    found = moved(clean, after, mask)
+    for i in range(5):
+        a, b = slow.minmax(clean[i].numpy()), slow.minmax(after[i].numpy())
+        assert found["susceptibility"][i] == pytest.approx(((a - b) ** 2).mean())
+        other = slow.minmax(clean[i - 1].numpy())
+        assert found["another"][i] == pytest.approx(((a - other) ** 2).mean())
+        assert found["entropy"][0][i] == pytest.approx(slow.entropy(clean[i].numpy()))
+        shown = slow.minmax(np.maximum(after[i].numpy(), 0))
+        assert found["to_mask"][1][i] == pytest.approx(((shown - mask.numpy()) ** 2).mean())
+    assert ratio(found) == pytest.approx(
+        np.mean(found["susceptibility"]) / np.mean(found["another"])
+    )
+    assert found["blank"] == [0, 0]
+    same = moved(torch.ones(3, 7, 7), torch.zeros(3, 7, 7), mask)
+    assert math.isnan(ratio(same))
+    assert same["blank"] == [3, 3]
+
+
+def test_tests_are_those_of_scipy():
+    generator = np.random.default_rng(0)
+    values = {name: generator.random(30).tolist() for name in ("a", "b", "c")}
+    values["d"] = (np.array(values["a"][:20]) + 0.2 + 0.01 * np.arange(20)).tolist()
+    found = compare_with(values, "a")
+    assert set(found) == {"b", "c", "d"}
+    expected = stats.ranksums(values["a"], values["b"]).pvalue
+    assert found["b"]["rank_sum"] == pytest.approx(expected, rel=1e-6)
+    assert found["c"]["signed_rank"] == pytest.approx(
+        stats.wilcoxon(values["a"], values["c"]).pvalue
+    )
+    assert found["d"]["signed_rank"] == pytest.approx(2 * 0.5**20), "20 pairs, all larger"
+    assert found["d"]["holm"] == pytest.approx(3 * found["d"]["signed_rank"])
+
+
+def test_variants_are_every_method_with_every_margin():
+    everything = {v.label for v in all_variants(quick=False)}
+    assert {"gradcam", "MeanDiffGradCAM", "MaxDiffGradCAM", "LSE-DiffGradCAM"} <= everything
+    assert {"rise", "rise, lse margin", "layercam, max margin", "eigencam", "cam"} <= everything
+    assert "eigencam, mean margin" not in everything, "its map knows no class"
+    assert len(everything) == len(all_variants(quick=False))
+    assert {v.label for v in core_variants()} <= everything
+    assert [v.label for v in all_variants(quick=True, names=["diffgradcam"])] == [
+        "MeanDiffGradCAM", "MaxDiffGradCAM", "LSE-DiffGradCAM",
+    ]  # fmt: skip
+
+
+def numbers(susceptibility, another, blank=(0, 0)):
+    return {
+        "susceptibility": susceptibility, "another": another, "blank": list(blank), "entropy": [[1.0], [1.0]],
+        "to_mask": [[0.5], [0.4]],
+    }  # fmt: skip
+
+
+def test_verdicts():
+    one = Variant("gradcam")
+    far = verdict(
+        one, numbers([0.1, 0.1], [0.1, 0.1], (0, 1)), numbers([0.01] * 2, [0.1] * 2), worked=True
+    )
+    assert far.outcome == "fail"
+    assert "100 %" in far.text
+    assert "the control: 10 %" in far.text
+    assert "1 of 2 maps went blank" in far.text
+    assert verdict(one, numbers([0.03], [0.1]), None, worked=True).outcome == "warn"
+    assert verdict(one, numbers([0.01], [0.1]), None, worked=True).outcome == "pass"
+    weak = verdict(one, numbers([0.01], [0.1]), None, worked=False)
+    assert weak.outcome == "warn"
+    assert "says little" in weak.text
+    assert verdict(one, numbers([0.0], [0.0]), None, worked=True).outcome == "not tested"
+    assert verdict(one, {"error": "no"}, None, worked=True).outcome == "not tested"
+
+
+def test_the_gap_is_judged():
+    assert said_of_gap(0.24, 0.05, 1e-4, 0.8) == "yes"
+    assert said_of_gap(0.24, 0.2, 1e-4, 0.8) == "in part"
+    assert said_of_gap(0.15, 0.16, 0.4, 0.8) == "no"
+    assert said_of_gap(0.24, 0.05, 1e-4, 0.2) == "attack too weak to tell"
+    row = condition_row(
+        "all, 1",
+        {
+            "gradcam": numbers([0.2, 0.3] * 5, [0.1] * 10),
+            "MeanDiffGradCAM": numbers([0.01, 0.03] * 5, [0.1] * 10),
+        },
+        (0.9, 0.8),
+        0.7,
+    )
+    assert row[-1] == "yes"
+    assert row[-3] == "12.50"
+
+
+def test_long_tail():
+    labels = torch.arange(1000) % 10
+    kept = tail(labels, 10, 100.0)
+    counts = torch.bincount(labels[kept]).tolist()
+    assert counts[0] == 100
+    assert counts[9] == 1
+    assert counts == sorted(counts, reverse=True)
+    assert counts[4] == round(100 * 100 ** (-4 / 9))
+    assert torch.equal(tail(labels, 10, 1.0), torch.arange(1000))
+    table = tail_table({"gradcam": numbers([0.1, 0.2, 0.3], [0.1] * 3)}, [0, 5, 9], 10)
+    assert [row[1::2] for row in table.rows] == [("0.1000", "0.2000", "0.3000")]
+
+
+def test_audit_of_ones_own_model(case, tmp_path):
+    model, images, labels = case
+    options = {
+        "layer": "features",
+        "attack": Attack(epochs=6, learning_rate=0.2, batch=16),
+        "attackers": ("none", "sham", "gradcam:mean"),
+        "methods": ["gradcam", "eigencam", "cam"],
+        "folder": tmp_path,
+        "held_out": 12,
+    }
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    report = audit_sham(model, images, labels, **options)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert {v.subject for v in report.verdicts} >= {
+        "gradcam",
+        "MeanDiffGradCAM",
+        "eigencam",
+        "fame",
+    }
+    assert report["cam"].outcome in {"fail", "warn"}
+    assert [t.title.split(":")[0] for t in report.tables] == [
+        "The models", "Susceptibility", "Attacker against evaluated method",
+    ]  # fmt: skip
+    assert len(report.tables[-1].rows) == 3
+    assert [p.name for p in report.pictures] == ["maps", "susceptibility", "attackers"]
+    json.dumps(report.to_dict())
+    said = []
+    again = audit_sham(model, images, labels, **options, say=lambda what, *_: said.append(what))
+    assert not any("fine-tuning" in what for what in said), "finished attacks are kept"
+    assert [v.text for v in again.verdicts] == [v.text for v in report.verdicts]
+    with pytest.raises(CamlucidaError, match="six labelled"):
+        audit_sham(model, images[:4], labels[:4], layer="features")
+
+
+def test_a_head_that_is_not_linear_is_attacked_through_gradcam(case):
+    _, images, labels = case
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(294, 8),
+        nn.ReLU(),
+        nn.Linear(8, 4),
+    ).eval()
+    report = audit_sham(
+        model, images[:24], labels[:24], layer="1", attack=Attack(batch=8), attackers=("sham",),
+        methods=["gradcam"],
+    )  # fmt: skip
+    assert "Grad-CAM's map was attacked" in report.tested
+    assert report.record["main"]["cam"]["cam"] == "gradcam"
+
+
+@pytest.mark.slow
+def test_stand_ins(tmp_path):
+    plan = Plan(train=200, test=40, epochs=1, long_tail=4)
+    options = {
+        "plan": plan, "count": 8, "methods": ["gradcam", "eigencam"], "attackers": ("none", "sham"),
+        "attack": Attack(epochs=2, learning_rate=0.02), "folder": tmp_path,
+    }  # fmt: skip
+    report = audit_sham_stand_ins(**options)
+    titles = [t.title for t in report.tables]
+    assert "Under which conditions the published gap appears" in titles
+    assert "Susceptibility by how frequent a class was in training" in titles
+    assert len(dict.fromkeys(report.record["conditions"])) == 4
+    again = audit_sham_stand_ins(**options)
+    assert again.record["conditions"] == report.record["conditions"]
+
+
+@pytest.mark.slow
+def test_the_net_of_45_classes():
+    net = stand_in(Plan(train=90, test=45, epochs=1, classes=45), Store(None, {}))
+    assert len(PAIRS) == len(net.class_names) == 45
+    assert net.model(net.test[:2]).shape == (2, 45)
+    assert net.test.shape[1:] == (3, 56, 56)
+    with pytest.raises(CamlucidaError, match="10 or 45"):
+        Plan(classes=12)
+
+
+def test_refusals():
+    for make, says in (
+        (lambda: Attack(kind="other"), "kind must be"),
+        (lambda: Attack(trainable="some"), "trainable must be"),
+        (lambda: Attack(batch=1), "batch"),
+        (lambda: Attack().against("scorecam"), "cannot take part"),
+        (lambda: Attack().against("sham:mean"), "no margin"),
+        (lambda: Plan(long_tail=0.5), "long_tail"),
+    ):
+        with pytest.raises(CamlucidaError, match=says):
+            make()
+    assert Attack().against("hirescam:lse").cam == CAMOptions(
+        "hirescam", "lse", relu=True, mode="norms"
+    )
