@@ -1,4 +1,4 @@
-"""Noisy linear imputation: ours, pytorch-grad-cam's, and how far both are from the sparse solve.
+"""Noisy linear imputation: ours, pytorch-grad-cam's, and how far ours is from the sparse solve.
 
 ``python -m benchmarks.road`` from the root; see ``benchmarks/README.md``.
 """
@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from benchmarks.command import Others, random_images
-from benchmarks.timing import Contender, Row, Task, measure, peers
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.metrics.imputation import impute
 from camlucida.metrics.ranking import removal_masks
 
 PERCENTAGES = (5, 10, 30, 50, 70, 90, 95)
-OURS, TOGETHER, THEIRS = "impute", "impute, all P at once", "NoisyLinearImputer"
+OURS_PER_ROUND = 3
+"""Ours is timed so often for each time of the peer, which takes longer."""
 
 
-class Blur(nn.Module):
-    """What the harness runs around each contender, in place of a model."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Blur ``(N, C, H, W)``."""
-        return F.avg_pool2d(x, 9, 1, 4)
+Times = tuple[list[float], list[float]]
 
 
 def maps(size: int, seed: int) -> dict[str, Tensor]:
@@ -49,30 +44,25 @@ def maps(size: int, seed: int) -> dict[str, Tensor]:
     }
 
 
-def contenders(task: Task, masks: dict[str, Tensor]) -> Iterator[Contender]:
-    """One row per kind, percentage and library; one per kind for all percentages together."""
-    for kind, removed in masks.items():
-        for k, p in enumerate(PERCENTAGES):
-            name = f"{kind} {p} %"
-            yield Contender(name, OURS, partial(impute, task.inputs, removed[:, k]))
-            yield from peers(
-                task,
-                (THEIRS, "pytorch_grad_cam.metrics.road", partial(_theirs, name, removed[:, k])),
-            )
-        yield Contender(kind, TOGETHER, partial(impute, task.inputs, removed))
+def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Times:
+    """Milliseconds of processor time of each, in turns, after one run untimed."""
+    ours(), theirs()
+    found: Times = ([], [])
+    for _ in range(rounds):
+        for _ in range(OURS_PER_ROUND):
+            found[0].append(_timed(ours))
+        found[1].append(_timed(theirs))
+    return found
 
 
-def _theirs(
-    name: str, removed: Tensor, package: Any, library: str, task: Task
-) -> Iterator[Contender]:
-    imputer = package.NoisyLinearImputer()
-    kept = (~removed[0]).float()
-    yield Contender(name, library, lambda: imputer(task.inputs[0], kept))
+def _timed(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return 1000 * (time.process_time() - start)
 
 
 def error(image: Tensor, removed: Tensor) -> float:
     """Largest difference between ours without noise and the sparse solve, double precision."""
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import spsolve
 
@@ -85,60 +75,47 @@ def error(image: Tensor, removed: Tensor) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print each row as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     image = random_images(1, options.size, "cpu", options.seed)
     image = (image - image.amin()) / (image.amax() - image.amin())
-    masks = {
-        kind: removal_masks(values[None], PERCENTAGES, "rank")
-        for kind, values in maps(options.size, options.seed).items()
-    }
-    others = Others()
-    task = Task(Blur().eval(), "", image, (0,))
-    rows = measure(task, contenders(task, masks), rounds=options.rounds, seed=options.seed)
-    load = others.load()
-    by_name = {(row.contender.library, row.contender.name): row for row in rows}
-    table = Table("mask", "removed", "ours, ms", "peer, ms", "peer / ours", "largest error")
-    for kind, removed in masks.items():
+    imputer, others, console = NoisyLinearImputer(), Others(), Console(width=110)
+    row = "{:<12}{:>10}{:>11}{:>11}{:>13}{:>15}".format
+    console.print(row("mask", "removed", "ours, ms", "peer, ms", "peer / ours", "largest error"))
+    for kind, values in maps(options.size, options.seed).items():
+        removed = removal_masks(values[None], PERCENTAGES, "rank")
+        total = 0.0
         for k, p in enumerate(PERCENTAGES):
-            ours, theirs = (by_name.get((lib, f"{kind} {p} %")) for lib in (OURS, THEIRS))
-            cells = [
-                _ms(ours),
-                _ms(theirs),
-                _ratio(theirs, ours),
-                f"{error(image[0], removed[0, k]):.0e}",
-            ]
-            table.add_row(kind, f"{p} %", *cells)
-        together = by_name[TOGETHER, kind]
-        table.add_row(kind, "all at once", f"{_median(together) / len(PERCENTAGES):.1f} a mask")
-        table.add_section()
-    console = Console(width=110)
-    console.print(table)
+            kept = (~removed[0, k]).float()
+            times = interleaved(
+                partial(impute, image, removed[:, k]),
+                partial(imputer, image[0], kept),
+                options.rounds,
+            )
+            ours, theirs = map(statistics.median, times)
+            total += theirs
+            wrong = error(image[0], removed[0, k])
+            ratio = f"{theirs / ours:.1f}"
+            console.print(
+                row(kind, f"{p} %", f"{ours:.1f}", f"{theirs:.1f}", ratio, f"{wrong:.0e}")
+            )
+        impute(image, removed)
+        runs = [_timed(partial(impute, image, removed)) for _ in range(OURS_PER_ROUND)]
+        ours, theirs = (x / len(PERCENTAGES) for x in (statistics.median(runs), total))
+        console.print(
+            row(kind, "all, each", f"{ours:.1f}", f"{theirs:.1f}", f"{theirs / ours:.1f}", "")
+        )
+    load = others.load()
     console.print(
-        f"{options.size} px, {options.threads} thread(s), medians of {options.rounds} rounds (2 where slow); "
+        f"{options.size} px, {options.threads} thread(s), processor time, medians of {options.rounds} rounds; "
         + ("" if load is None else f"other programs kept {load:.2f} cores busy")
     )
-
-
-def _median(row: Row) -> float:
-    """Milliseconds."""
-    return 1000 * statistics.median(row.seconds)
-
-
-def _ms(row: Row | None) -> str:
-    return "-" if row is None or row.error else f"{_median(row):.1f}"
-
-
-def _ratio(theirs: Row | None, ours: Row | None) -> str:
-    if theirs is None or ours is None or theirs.error or ours.error:
-        return "-"
-    return f"{_median(theirs) / _median(ours):.1f}"
 
 
 if __name__ == "__main__":

@@ -59,12 +59,15 @@ def test_both_are_the_loop(step, score):
 
 def test_blurring_zeros_and_means():
     x = networks.images(2, 3, (13, 12))
+    for start in ("blur", "rise"):
+        for i in range(len(x)):
+            assert np.allclose(blank(x, start)[i], slow.blur(x[i], start))
     blurred = blank(x, "blur")
     for i in range(2):
         assert np.allclose(blurred[i], slow.blur(x[i]))
     assert not blank(x, "zero").any()
     assert torch.allclose(blank(x, "mean")[1, 2], x[1, 2].mean())
-    with pytest.raises(CamlucidaError, match="'zero', 'blur' or 'mean'"):
+    with pytest.raises(CamlucidaError, match="'zero', 'blur', 'rise' or 'mean'"):
         blank(x, "grey")
 
 

@@ -81,6 +81,7 @@ def test_closed_forms():
         (average_gain, [0, 50, 50, 0, 0, nan]),
     ):
         assert torch.allclose(function(p, o), torch.tensor(wanted).double(), equal_nan=True)
+        assert function(p.float(), o.float()).dtype == torch.float64
 
 
 def test_a_map_of_ones_keeps_everything():
@@ -120,7 +121,7 @@ def test_terms_of_adcc():
     assert adcc(one, zero, zero).item() == 1
     assert adcc(one, one, zero).item() == 0
     assert adcc(one, zero, one).item() == 0
-    assert torch.allclose(adcc(one / 2, zero, zero), torch.tensor([0.75]))
+    assert torch.allclose(adcc(one / 2, zero, zero), torch.tensor([0.75]).double())
 
 
 def test_blank_and_nan_maps():

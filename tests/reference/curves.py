@@ -2,13 +2,21 @@
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 
-def blur(image):
-    """(C, H, W), Gaussian 11 x 11, sigma 5, zeros outside."""
+def blur(image, start="blur"):
+    """(C, H, W), Gaussian 11 x 11, sigma 5, zeros outside; in RISE's code the kernel is a filtered point."""
     image = np.asarray(image, float)
-    kernel = np.array([[np.exp(-(y * y + x * x) / 50) for x in range(-5, 6)] for y in range(-5, 6)])
-    kernel /= kernel.sum()
+    kernel = np.zeros((11, 11))
+    kernel[5, 5] = 1
+    if start == "rise":
+        kernel = gaussian_filter(kernel, 5)
+    else:
+        for y in range(11):
+            for x in range(11):
+                kernel[y, x] = np.exp(-((y - 5) ** 2 + (x - 5) ** 2) / (2 * 5**2))
+        kernel /= kernel.sum()
     channels, height, width = image.shape
     padded = np.zeros((channels, height + 10, width + 10))
     padded[:, 5:-5, 5:-5] = image

@@ -16,7 +16,7 @@ from camlucida.metrics.passes import probability, scores_of
 from camlucida.metrics.ranking import ranks
 from camlucida.metrics.registry import register
 
-Start = Literal["zero", "blur", "mean"]
+Start = Literal["zero", "blur", "rise", "mean"]
 Score = Literal["predicted", "explained"]
 
 _KERNEL, _SIGMA = 11, 5.0
@@ -25,8 +25,10 @@ _KERNEL, _SIGMA = 11, 5.0
 def blank(inputs: Tensor, start: Start) -> Tensor:
     """An image ``(N, C, H, W)`` without its content, in the input's own space.
 
-    ``"zero"``: zeros. ``"blur"``: blurred with a Gaussian of 11 x 11 pixels and sigma 5, zeros around it.
-    ``"mean"``: the mean of each channel.
+    ``"zero"``: zeros. ``"blur"``: blurred with a Gaussian of 11 x 11 pixels and sigma 5, zeros around the image.
+    ``"rise"``: the same, but what of the Gaussian lies outside of the 11 x 11 pixels is mirrored into them, which
+    makes it almost flat: the kernel in the code of Petsiuk et al. 2018 (RISE). ``"mean"``: the mean of each
+    channel.
 
     Raises:
         CamlucidaError: for another word.
@@ -35,14 +37,25 @@ def blank(inputs: Tensor, start: Start) -> Tensor:
         return torch.zeros_like(inputs)
     if start == "mean":
         return inputs.mean((2, 3), keepdim=True).expand_as(inputs)
-    if start != "blur":
-        raise CamlucidaError(f"start must be 'zero', 'blur' or 'mean', got {start!r}")
-    offsets = torch.arange(_KERNEL, device=inputs.device, dtype=torch.float64) - _KERNEL // 2
-    weights = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights = (weights / weights.sum()).to(inputs.dtype)
+    if start not in {"blur", "rise"}:
+        raise CamlucidaError(f"start must be 'zero', 'blur', 'rise' or 'mean', got {start!r}")
+    weights = _kernel(mirrored=start == "rise").to(inputs)
     single = inputs.flatten(0, 1)[:, None]
     across = F.conv2d(single, weights.view(1, 1, 1, -1), padding=(0, _KERNEL // 2))
     return F.conv2d(across, weights.view(1, 1, -1, 1), padding=(_KERNEL // 2, 0)).view_as(inputs)
+
+
+def _kernel(*, mirrored: bool) -> Tensor:
+    """One line of the blur, which sums to 1: cut off at the ends of the window, or mirrored there."""
+    reach = 4 * int(_SIGMA) if mirrored else _KERNEL // 2
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / _SIGMA) ** 2)
+    weights = weights / weights.sum()
+    if not mirrored:
+        return weights
+    place = (torch.arange(_KERNEL)[:, None] + offsets) % (2 * _KERNEL)
+    place = torch.minimum(place, 2 * _KERNEL - 1 - place)
+    return ((place == _KERNEL // 2) * weights).sum(1)
 
 
 def path(
@@ -177,7 +190,7 @@ class Deletion(_Way):
         step: pixels deleted at a time, 224 by default.
         score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
         points: positions of the curve that is kept; the area is that of all steps.
-        start: what takes the place of pixels: ``"zero"`` (default), ``"blur"`` or ``"mean"``, all in the
+        start: what takes the place of pixels: ``"zero"`` (default), ``"blur"``, ``"rise"`` or ``"mean"``, all in the
             model's input space, where 0 is usually the mean colour of the training images.
     """
 
@@ -223,8 +236,9 @@ class Insertion(_Way):
         step: pixels inserted at a time, 224 by default.
         score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
         points: positions of the curve that is kept; the area is that of all steps.
-        start: the image at the beginning: ``"blur"`` (default; Gaussian, 11 x 11 pixels, sigma 5, zeros around
-            the image), ``"zero"`` or ``"mean"``, all in the model's input space.
+        start: the image at the beginning: ``"blur"`` (default; Gaussian, 11 x 11 pixels, sigma 5), ``"rise"``
+            (the kernel of the authors' code, see :func:`blank`), ``"zero"`` or ``"mean"``, all in the model's
+            input space.
     """
 
     start: Start = "blur"

@@ -29,8 +29,9 @@ def average_drop(whole: Tensor, kept: Tensor) -> Tensor:
         kept: $o$ of the image times its map, ``(N,)``.
 
     Returns:
-        ``(N,)``; 0 where $p$ is 0, which cannot fall.
+        ``(N,)`` double; 0 where $p$ is 0, which cannot fall.
     """
+    whole, kept = whole.double(), kept.double()
     fall = (whole - kept).clamp_min(0) / torch.where(whole > 0, whole, 1)
     return 100 * torch.where(whole > 0, fall, fall * 0)
 
@@ -40,7 +41,8 @@ def average_increase(whole: Tensor, kept: Tensor) -> Tensor:
 
     Chattopadhay et al. 2018, section 4.1. Higher is better.
     """
-    return torch.where(whole.isnan() | kept.isnan(), torch.nan, 100 * (kept > whole).to(whole))
+    found = 100 * (kept > whole).double()
+    return torch.where(whole.isnan() | kept.isnan(), torch.nan, found)
 
 
 def average_gain(whole: Tensor, kept: Tensor) -> Tensor:
@@ -48,6 +50,7 @@ def average_gain(whole: Tensor, kept: Tensor) -> Tensor:
 
     Zhang et al. 2023, Opti-CAM. Higher is better; 0 to 100; 0 where $p$ is 1.
     """
+    whole, kept = whole.double(), kept.double()
     room = 1 - whole
     rise = (kept - whole).clamp_min(0) / torch.where(room > 0, room, 1)
     return 100 * torch.where(room > 0, rise, rise * 0)
@@ -93,9 +96,9 @@ def adcc(coherent: Tensor, complexity: Tensor, drop: Tensor) -> Tensor:
         drop: average drop as a share, ``(N,)`` in [0, 1].
 
     Returns:
-        ``(N,)``; 0 where one of the three terms is 0.
+        ``(N,)`` double; 0 where one of the three terms is 0.
     """
-    terms = torch.stack([coherent, 1 - complexity, 1 - drop])
+    terms = torch.stack([coherent, 1 - complexity, 1 - drop]).double()
     positive = (terms > 0).all(0)
     found = 3 / torch.where(positive, terms, 1).reciprocal().sum(0)
     return torch.where(terms.isnan().any(0), torch.nan, torch.where(positive, found, 0))

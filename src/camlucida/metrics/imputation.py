@@ -1,6 +1,7 @@
 """Fill removed pixels so that they carry no information: noisy linear imputation, channel mean, zero.
 
-The linear system is set up and solved in :mod:`camlucida.metrics.multigrid`; here masks become systems.
+Here masks become linear systems. They are solved by :mod:`camlucida.metrics.multigrid`, or, where few pixels
+are removed and no two of them lie deep in a hole, by :mod:`camlucida.metrics.unknowns`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ import torch
 from torch import Tensor
 
 from camlucida.errors import CamlucidaError
-from camlucida.metrics.multigrid import solve
+from camlucida.metrics import multigrid, unknowns
+from camlucida.metrics.holes import Hole, narrow, split
 from camlucida.seeds import ImageGenerators
 
 Imputer = Literal["linear", "mean", "zero"]
 
-_CPU_CELLS = 4 * 224 * 224
+_CPU_CELLS = 2 * 224 * 224
 """Pixels that are solved for at a time on a CPU, known ones included: more would leave the caches."""
 
 _GPU_CELLS = 64 * 224 * 224
 """The same on every other device."""
+
+_SMALL = 48 * 64
+"""So many cells cost little more than none: holes of different sizes share them."""
+
+_FEW = 0.15
+"""Share of removed pixels up to which a list of them is faster than a grid, if the holes are narrow."""
 
 
 def impute(
@@ -76,7 +84,7 @@ def impute(
             filled = _linear(images[:, 0], masks, tolerance)
             if noise:
                 generators = ImageGenerators.of(0, pixels) if generators is None else generators
-                filled += noise * generators.randn((p, *pixels.shape[1:]), filled)
+                filled.add_(generators.randn((p, *pixels.shape[1:]), filled), alpha=noise)
         found = torch.where(masks[:, :, None], filled, images)
     return found if removed.ndim == 4 else found.view(n, *pixels.shape[1:])
 
@@ -101,69 +109,80 @@ def _masks(pixels: Tensor, removed: Tensor) -> Tensor:
 def _linear(images: Tensor, masks: Tensor, tolerance: float) -> Tensor:
     """Solutions ``(N, P, C, H, W)``; what stands at known pixels means nothing."""
     n, p, height, width = masks.shape
-    c = images.shape[1]
     exact = images.to(torch.promote_types(images.dtype, torch.float32))
-    found = exact.new_zeros(n * p, c, height, width)
+    found = exact.new_zeros(n * p, *exact.shape[1:])
     flat = masks.flatten(0, 1)
-    empty = flat.flatten(1).all(1).nonzero()[:, 0]
+    count = flat.sum((1, 2))
+    empty = (count == height * width).nonzero()[:, 0]
     found[empty] = exact[empty // p].mean((-2, -1), keepdim=True)
-    for systems, boxes in _chunks(flat):
-        values = torch.stack(
-            [exact[s // p][:, *box] for s, box in zip(systems, boxes, strict=True)]
-        )
-        removed = torch.stack([flat[s][box] for s, box in zip(systems, boxes, strict=True)])
-        removed = removed.to(values.dtype)
-        with torch.inference_mode():
-            known = 1 - removed
-            values *= known[:, None]
-            # Less to round, and a constant surrounding is kept exactly.
-            level = values.sum((-2, -1)) / known.sum((1, 2))[:, None]
-            values.addcmul_(level[..., None, None], known[:, None], value=-1)
-            solved = solve(values, known, removed, tolerance).add_(level[..., None, None])
-        for one, s, box in zip(solved, systems, boxes, strict=True):
-            found[s][:, *box] = one
-    return found.view(n, p, c, height, width).to(images.dtype)
+    some = (count > 0) & (count < height * width)
+    few = some & (count <= _FEW * height * width)
+    few &= narrow(flat)
+    _listed(exact, flat, few.nonzero()[:, 0], found, tolerance)
+    _boxed(exact, flat, (some & ~few).nonzero()[:, 0], found, tolerance)
+    return found.view(n, p, *exact.shape[1:]).to(images.dtype)
 
 
-Box = tuple[slice, slice]
-
-
-def _chunks(masks: Tensor) -> Iterator[tuple[list[int], list[Box]]]:
-    """Masks ``(B, H, W)`` that are solved together: which, and a box around each one's holes, all of one size.
-
-    Boxes leave a margin of known pixels around the holes. Alike masks come together; masks without a hole, or
-    without anything else, are left out.
-    """
-    height, width = masks.shape[-2:]
-    count = masks.sum((1, 2))
-    chosen = ((count > 0) & (count < height * width)).nonzero()[:, 0]
+def _listed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, tolerance: float) -> None:
+    """Fill the narrow holes of the chosen masks in ``found``: pixels as a list."""
     if len(chosen) == 0:
         return
-    top, tall = _extent(masks[chosen].any(2))
-    left, wide = _extent(masks[chosen].any(1))
-    facts = torch.stack([tall * wide, count[chosen], chosen, top, tall, left, wide], 1).tolist()
-    facts.sort(reverse=True)
-    most = _CPU_CELLS if masks.device.type == "cpu" else _GPU_CELLS
-    start = 0
-    while start < len(facts):
-        h, w, stop = 0, 0, start
-        while stop < len(facts):
-            taller, wider = max(h, facts[stop][4]), max(w, facts[stop][6])
-            if stop > start and (stop + 1 - start) * taller * wider > most:
-                break
-            h, w, stop = taller, wider, stop + 1
-        boxes = []
-        for *_, y, _tall, x, _wide in facts[start:stop]:
-            y, x = min(y, height - h), min(x, width - w)  # noqa: PLW2901
-            boxes.append((slice(y, y + h), slice(x, x + w)))
-        yield [row[2] for row in facts[start:stop]], boxes
-        start = stop
+    low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
+    # Less to round, and a constant image is kept exactly. What is not a number stays with its channel.
+    level = (low + high) / 2
+    values = (images - level).masked_fill_(~level.isfinite(), 0)
+    for part in torch.split(chosen, max(1, _most(masks) // masks[0].numel())):
+        removed, image = masks[part], part // (len(masks) // len(images))
+        solved = unknowns.solve(values, image, removed, tolerance)
+        mask, y, x = removed.nonzero().unbind(1)
+        found[part[mask], :, y, x] = solved + level[image[mask], :, 0, 0]
 
 
-def _extent(some: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and length of the range that holds all true entries ``(B, L)`` and one more at each side."""
-    places = torch.arange(some.shape[1], device=some.device)
-    first = torch.where(some, places, some.shape[1]).amin(1) - 1
-    last = torch.where(some, places, -1).amax(1) + 1
-    first, last = first.clamp_min(0), last.clamp_max(some.shape[1] - 1)
-    return first, last - first + 1
+def _boxed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, tolerance: float) -> None:
+    """Fill all holes of the chosen masks in ``found``: boxes around them."""
+    if len(chosen) == 0:
+        return
+    groups, holes = split(masks[chosen])
+    which, size = chosen.tolist(), (masks.shape[1], masks.shape[2])
+    each = len(masks) // len(images)
+    for some in _chunks(holes, _most(masks)):
+        h, w = max(hole.height for hole in some), max(hole.width for hole in some)
+        places = [(which[hole.mask], *hole.box(h, w, size)) for hole in some]
+        values = torch.stack([images[i // each, :, y, x] for i, y, x in places])
+        own = torch.stack(
+            [
+                groups[hole.mask, y, x] == hole.group
+                for hole, (_, y, x) in zip(some, places, strict=True)
+            ]
+        )
+        removed = own.to(values.dtype)
+        with torch.inference_mode():
+            known = 1 - torch.stack([masks[i, y, x] for i, y, x in places]).to(values.dtype)
+            values *= known[:, None]
+            # Less to round, and a constant surrounding is kept exactly.
+            level = (values.sum((-2, -1)) / known.sum((1, 2))[:, None])[..., None, None]
+            values.addcmul_(level, known[:, None], value=-1)
+            solved = multigrid.solve(values, known, removed, tolerance).add_(level)
+            solved = torch.where(own[:, None], solved, 0)
+        for one, (i, y, x) in zip(solved, places, strict=True):
+            found[i, :, y, x] += one
+
+
+def _most(masks: Tensor) -> int:
+    return _CPU_CELLS if masks.device.type == "cpu" else _GPU_CELLS
+
+
+def _chunks(holes: list[Hole], most: int) -> Iterator[list[Hole]]:
+    """Holes that are solved for together: of about the same size, and not too many."""
+    some: list[Hole] = []
+    h = w = area = 0
+    for hole in sorted(holes, key=lambda hole: -hole.area):
+        taller, wider = max(h, hole.height), max(w, hole.width)
+        cells = (len(some) + 1) * taller * wider
+        if some and (cells > most or cells > 1.5 * (area + hole.area) + _SMALL):
+            yield some
+            some, area, taller, wider = [], 0, hole.height, hole.width
+        some.append(hole)
+        h, w, area = taller, wider, area + hole.area
+    if some:
+        yield some

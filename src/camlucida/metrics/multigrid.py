@@ -19,12 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-_DIRECT = 64
+_DIRECT = 144
 """Grids of so many cells are solved directly."""
+
+_MATRICES = 96 * 96
+"""Up to so many cells two small matrix products are faster than a dozen passes over them."""
 
 _NARROW = 2
 """Holes that can be halved so often are narrow: there Jacobi's preconditioner is enough, and cheaper."""
@@ -66,12 +70,29 @@ class _Grid:
 
     def smooth(self, x: Tensor, t: Tensor, u: Tensor) -> Tensor:
         """``S x`` at the core; ``t`` and ``u`` are overwritten, and the result lies in ``u``."""
-        n, row = self.size, self.row
-        torch.add(x[..., 1:], x[..., :-1], out=t[..., 1:])
-        torch.add(t[..., 2:], t[..., 1:-1], out=u[..., : n - 2])
-        torch.add(u[..., row : n - 2], u[..., : n - 2 - row], out=t[..., : n - 2 - row])
+        return _Scratch(self, t, u).smooth(x)
+
+
+class _Scratch:
+    """Two buffers to form ``S x`` in, cut up in advance: on small grids the cutting is most of the work."""
+
+    def __init__(self, grid: _Grid, t: Tensor, u: Tensor) -> None:
+        n, row = grid.size, grid.row
         end = n - 2 - 2 * row
-        return torch.add(t[..., row : n - 2 - row], t[..., :end], out=u[..., :end])
+        self.pair = t[..., 1:]
+        self.left, self.right = t[..., 2:], t[..., 1:-1]
+        self.line = u[..., : n - 2]
+        self.lower, self.upper = u[..., row : n - 2], u[..., : n - 2 - row]
+        self.lines = t[..., : n - 2 - row]
+        self.below, self.above = t[..., row : n - 2 - row], t[..., :end]
+        self.result = u[..., :end]
+
+    def smooth(self, x: Tensor) -> Tensor:
+        """``S x`` at the core of ``x``, until the next call."""
+        torch.add(x[..., 1:], x[..., :-1], out=self.pair)
+        torch.add(self.left, self.right, out=self.line)
+        torch.add(self.lower, self.upper, out=self.lines)
+        return torch.add(self.below, self.above, out=self.result)
 
 
 class _Level:
@@ -98,7 +119,25 @@ class _Level:
         self.unknown = grid.cells(share)
         direct = coarser is None and grid.height * grid.width <= _DIRECT
         self.exact = _inverse(grid, share, self.diagonal - 4 * t) if direct else None
-        self.work = grid.zeros(share, 5, len(share), channels)
+        self.cut(grid.zeros(share, 5, len(share), channels))
+
+    def cut(self, work: Tensor) -> None:
+        """Name the parts of the buffers ``(5, B, C, size)``.
+
+        They are the solution, the residual and the right-hand side, each as a core and as cells, and two to
+        calculate in.
+        """
+        grid, below = self.grid, self.coarser
+        self.work = work
+        self.whole = work[0]
+        self.z, self.residual, self.r = (grid.core(x) for x in work[:3])
+        self.found, self.left, self.got = (grid.cells(x) for x in work[:3])
+        self.scratch = _Scratch(grid, work[3], work[4])
+        if below is not None:
+            height, width = grid.height // 2, grid.width // 2
+            self.passed, self.back, self.below = (
+                x[..., :height, :width] for x in (below.got, below.found, below.unknown)
+            )
 
     def take(self, index: Tensor) -> _Level:
         """The systems at these positions only."""
@@ -108,53 +147,58 @@ class _Level:
             x[index] for x in (self.share, self.diagonal, self.inverse, self.unknown)
         )
         kept.exact = None if self.exact is None else self.exact[index]
-        kept.work = self.work[:, : len(index)]
+        kept.cut(self.work[:, : len(index)])
         return kept
-
-    @property
-    def given(self) -> Tensor:
-        """Room for a right-hand side, zero between the cells."""
-        return self.work[2]
 
     def smooth(self, x: Tensor) -> Tensor:
         """``S x`` at the core of ``x (B, C, size)``; lies in scratch."""
-        return self.grid.smooth(x, self.work[3], self.work[4])
+        return self.scratch.smooth(x)
 
-    def subtract(self, r: Tensor, x: Tensor, out: Tensor) -> None:
-        """``out = r - A x`` at the core."""
-        torch.addcmul(r, self.diagonal, self.grid.core(x), value=-1, out=out)
-        out.addcmul_(self.share, self.smooth(x))
+    def _subtract(self, r: Tensor) -> None:
+        """``residual = r - A z``."""
+        torch.addcmul(r, self.diagonal, self.z, value=-1, out=self.residual)
+        self.residual.addcmul_(self.share, self.smooth(self.whole))
 
     def cycle(self, r: Tensor) -> Tensor:
         """One V-cycle: ``z``, about ``A^-1 r``, for ``r (B, C, core)``; linear and symmetric in ``r``."""
-        grid, below = self.grid, self.coarser
-        whole, rest = self.work[0], self.work[1]
-        z, residual = grid.core(whole), grid.core(rest)
+        z = self.z
         if self.exact is not None:
-            grid.core(self.given).copy_(r)
-            solved = torch.matmul(grid.cells(self.given).flatten(-2), self.exact)
-            grid.cells(whole).copy_(solved.view_as(grid.cells(whole)))
+            self.r.copy_(r)
+            solved = torch.matmul(self.got.flatten(-2), self.exact)
+            self.found.copy_(solved.view_as(self.found))
             return z
         torch.mul(self.inverse, r, out=z)
-        if below is None:
+        if self.coarser is None:
             return z
-        self.subtract(r, whole, residual)
-        half = grid.height // 2, grid.width // 2
+        self._subtract(r)
         # What reaches cells without anything unknown would come back from there on coarser levels.
-        torch.mul(
-            _restrict(grid.cells(rest)),
-            below.unknown[..., : half[0], : half[1]],
-            out=below.grid.cells(below.given)[..., : half[0], : half[1]],
-        )
-        below.cycle(below.grid.core(below.given))
-        found = below.grid.cells(below.work[0])[..., : half[0], : half[1]]
-        grid.cells(whole).addcmul_(self.unknown, _prolong(found))
-        self.subtract(r, whole, residual)
-        return z.addcmul_(self.inverse, residual)
+        torch.mul(_restrict(self.left), self.below, out=self.passed)
+        self.coarser.cycle(self.coarser.r)
+        self.found.addcmul_(self.unknown, _prolong(self.back))
+        self._subtract(r)
+        return z.addcmul_(self.inverse, self.residual)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(side: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """:func:`_prolong` of one line as a matrix ``(2 side, side)``, and its transpose."""
+    with torch.inference_mode(False):
+        found = torch.zeros(2 * side, side, dtype=dtype)
+        fine = torch.arange(2 * side)
+        near = fine // 2
+        far = (near + fine % 2 * 2 - 1).clamp(0, side - 1)
+        found[fine, near] = 0.75
+        found[fine, far] += 0.25
+        found = found.to(device)
+        return found, found.mT.contiguous()
 
 
 def _restrict(fine: Tensor) -> Tensor:
     """The transpose of :func:`_prolong`: ``(..., 2h, 2w)`` to ``(..., h, w)``."""
+    height, width = fine.shape[-2:]
+    if height * width <= _MATRICES:
+        down = _interpolation(height // 2, fine.dtype, fine.device)[1]
+        return torch.matmul(down, fine @ _interpolation(width // 2, fine.dtype, fine.device)[0])
     rows = (fine[..., 0::2, :] + fine[..., 1::2, :]).mul_(0.75)
     rows[..., 1:, :].add_(fine[..., 1:-2:2, :], alpha=0.25)
     rows[..., :-1, :].add_(fine[..., 2::2, :], alpha=0.25)
@@ -171,6 +215,9 @@ def _restrict(fine: Tensor) -> Tensor:
 def _prolong(coarse: Tensor) -> Tensor:
     """Bilinear interpolation with half-pixel centres: ``(..., h, w)`` to ``(..., 2h, 2w)``."""
     h, w = coarse.shape[-2:]
+    if 4 * h * w <= _MATRICES:
+        up = _interpolation(h, coarse.dtype, coarse.device)[0]
+        return torch.matmul(up, coarse @ _interpolation(w, coarse.dtype, coarse.device)[1])
     wide = coarse.new_empty(*coarse.shape, 2)
     wide[..., 0, 0], wide[..., -1, 1] = coarse[..., 0], coarse[..., -1]
     torch.lerp(coarse[..., 1:], coarse[..., :-1], 0.25, out=wide[..., 1:, 0])
@@ -194,8 +241,8 @@ def _inverse(grid: _Grid, share: Tensor, diagonal: Tensor) -> Tensor:
     grid.core(full).copy_(diagonal)
     own = grid.cells(full)[:, 0].flatten(1).double()
     matrix.diagonal(dim1=-2, dim2=-1).copy_(torch.where(t > 0, own, 1.0))
-    found: Tensor = torch.linalg.inv(matrix)
-    return found.to(share.dtype)
+    factor: Tensor = torch.linalg.cholesky_ex(matrix)[0]
+    return torch.cholesky_inverse(factor).to(share.dtype)
 
 
 def _hierarchy(known: Tensor, removed: Tensor, channels: int) -> _Level:
