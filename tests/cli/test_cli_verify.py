@@ -44,6 +44,23 @@ def test_two_photos(photos):
     assert record["methods"][0]["label"].startswith("fame")
 
 
+def test_identical_photos_are_told(photos):
+    text = run(
+        photos / "0.png", photos / "0.png", "--aligned", *FAST, "--json", "--out", photos / "out"
+    )
+    assert "the same embedding" in json.loads(text)["messages"][0]
+
+
+def test_json_of_a_list_is_one_document(photos):
+    table = photos / "pairs.csv"
+    table.write_text("probe,gallery,same\n0.png,0.png,1\n1.png,2.png,0\n")
+    text = run(
+        "--pairs", table, "--aligned", *FAST, "--draw", "0", "--json", "--out", photos / "out"
+    )
+    assert json.loads(text)["pairs"] == 2
+    assert "biometric" in json.loads(text)["care"]
+
+
 def test_json(photos):
     text = run(
         photos / "0.png", photos / "1.png", "--aligned", *FAST, "--json", "--threshold", "0.9",
@@ -88,6 +105,9 @@ def test_a_list_that_does_not_say_who_is_who_is_explained_pair_by_pair(photos):
     ("arguments", "match"),
     [(["a.png"], "got 1 photos"), (["a", "b", "--pairs", "c"], "not both"),
      (["a", "b", "--landmarks", "c"], "twice"), (["a", "b", "--face", "first"], "largest"),
+     (["a", "b", "--face", "0", "--face", "1", "--face", "0"], "once for all"),
+     (["--pairs", "c", "--face", "0", "--face", "1"], "once for all"),
+     (["--pairs", "c", "--layout", "scface:wear=scarf"], "no option 'wear'"),
      (["a", "b", "--method", "fam"], "unknown method"), (["no.png", "no.png", "--aligned"], "probe 'no.png'")],
 )  # fmt: skip
 def test_wrong_arguments(arguments, match):

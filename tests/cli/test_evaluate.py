@@ -114,16 +114,67 @@ def test_groups_of_metrics(capsys):
         "localisation", "--out", "run",
     )  # fmt: skip
     assert code == 0
-    assert "does not allow" in err
-    assert "no boxes" in err
+    assert "note: left out: iou, " in err
+    assert "has no boxes" in err
     assert "sparseness" in out
     assert "iou" not in out
     code, _, err = run(capsys, "evaluate", "pictures", "--metric", "localisation", "--out", "b")
     assert code == 2
-    assert "which all of these metrics need" in err
+    assert "none of these metrics can be measured: iou, " in err
     code, _, err = run(capsys, "evaluate", "pictures", "--metric", "iou", "--out", "c")
     assert code == 2
     assert "iou needs boxes" in err
+
+
+def test_every_metric_is_in_one_group():
+    found = groups()
+    assert set(found["faithfulness"]) == {
+        "deletion", "insertion", "road", "road_delete", "average_drop", "adcc",
+    }  # fmt: skip
+    assert set(found["agreement"]) == {"similarity", "rank_correlation", "ssim"}
+    assert set(found["robustness"]) == {"sensitivity_max", "infidelity"}
+    several = [name for group, names in found.items() if group != "all" for name in names]
+    assert sorted(several) == sorted(found["all"])
+
+
+def test_agreement_is_with_a_method_of_the_run(capsys):
+    agreement = ["--metric", "agreement", "--metric", "sparseness"]
+    code, out, err = evaluated(capsys, *agreement, "--method", "layercam", "--out", "a")
+    assert code == 0
+    assert "left out: similarity, rank_correlation, ssim: gradcam, to compare with, is not" in err
+    assert "methods of the run (layercam)" in err
+    assert "similarity" not in out
+    methods = ["--method", "layercam", "--method", "gradcam"]
+    code, _, err = evaluated(capsys, *agreement, *methods, "--out", "b", "--json")
+    assert code == 0
+    assert "similarity" not in err
+    code, out, _ = run(capsys, "summary", "b", "--json")
+    table = json.loads(out)["table"]
+    means = {(row["method"], row["metric"]): row["mean"] for row in table}
+    assert means["gradcam", "similarity@gradcam"] == 0
+    assert means["layercam", "similarity@gradcam"] > 0
+    code, _, err = evaluated(capsys, "--metric", "agreement", "--method", "layercam", "--out", "c")
+    assert code == 2
+    assert "gradcam, to compare with" in err
+
+
+def test_short_runs_are_written_often(capsys):
+    arguments = ["pictures", "--no-report", "--metric", "sparseness"]
+    assert run(capsys, "evaluate", *arguments, "--out", "run")[0] == 0
+    assert RunFolder(Path("run")).plan()["shard_size"] == 8
+    assert len(list(Path("run/rows").glob("*.parquet"))) == 2
+    code, out, _ = run(capsys, "evaluate", *arguments, "--out", "run")
+    assert code == 0
+    assert "nothing was left to do" in out
+
+
+def test_one_method_is_not_the_best_and_one_photo_is_no_plural(capsys):
+    arguments = ["--no-report", "--metric", "sparseness", "--limit", "1", "--out", "run"]
+    code, out, _ = run(capsys, "evaluate", "pictures/0", *arguments)
+    assert code == 0
+    assert "1 photo\n" in out
+    assert "1 photo in" in out
+    assert "*" not in out
 
 
 @pytest.mark.parametrize(
@@ -225,7 +276,7 @@ def test_compare(capsys):
     code, out, err = run(capsys, "compare", "a", "b")
     assert (code, err) == (0, "")
     assert "8 photos in both runs" in out
-    assert "differs: target.target: Logit before, LogitMargin now" in out
+    assert "differs: target.target: Logit in the first, LogitMargin in the second" in out
     code, out, _ = run(capsys, "compare", "a", "b", "--json")
     assert json.loads(out)["images"] == 8
     evaluated(capsys, *METRICS, "--out", "c", "--method", "layercam")

@@ -38,6 +38,17 @@ def test_the_grammar(tmp_path):
     assert parse(f"{tmp_path},labels=no") == ("folder", str(tmp_path), {"labels": "no"})
 
 
+def test_a_folder_that_is_called_like_a_kind(root, monkeypatch, recwarn):
+    monkeypatch.chdir(root.parent)
+    open_data("./photos", class_names=NAMES)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"own data set here, not .*write \./photos for yours"):
+        open_data("photos")
+    root.rename("voc")
+    assert parse("voc") == ("folder", "voc", {})  # the kind alone would mean nothing
+    assert open_data("voc", class_names=NAMES).name == "voc"
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

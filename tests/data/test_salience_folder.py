@@ -81,6 +81,12 @@ def test_maps_without_a_photo_are_told(data):
     ]
 
 
+def test_a_broken_photo_is_told_before_the_training(data):
+    (data / "photos" / "real" / "real3.jpg").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"real3\.jpg.*cannot be opened"):
+        salient_folder(data / "photos")
+
+
 def test_two_maps_for_one_photo_are_refused(data):
     marked(data / "maps" / "real" / "real0.bmp")
     with pytest.raises(CamlucidaError, match="several annotation maps"):

@@ -246,4 +246,6 @@ def test_explaining_an_embedder_takes_a_target():
         camlucida.explain(embedder, crop)
     with pytest.raises(TargetError, match="embeddings"):
         camlucida.explain(embedder.module, crop)
-    assert camlucida.explain(embedder, crop, target=embedder.target(torch.ones(128)), layers=embedder.layer)
+    assert camlucida.explain(
+        embedder, crop, target=embedder.target(torch.ones(128)), layers=embedder.layer
+    )

@@ -104,6 +104,18 @@ def test_photos_are_taken_out_of_packages(tmp_path):
     assert set(again) == set(people)
 
 
+def test_a_folder_of_packages_is_as_good_as_one_of_people(tmp_path):
+    with tarfile.open(tmp_path / "tabler-ui-0.0.34.tgz", "w:gz") as archive:
+        for number in (1, 2):
+            entry = tarfile.TarInfo(f"package/dist/demo/faces/male/{number}.jpg")
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"jpeg"))
+    found = face_photos(tmp_path)
+    assert {"tabler-m1", "tabler-m2", "barack-obama"} <= {photo.identity for photo in found}
+    assert all(photo.path.is_relative_to(tmp_path / "people") for photo in found)
+    assert face_photos(tmp_path) == found == face_photos(tmp_path / "people")
+
+
 def test_links_in_a_package_are_not_followed(tmp_path):
     with tarfile.open(tmp_path / "tabler-ui-0.0.34.tgz", "w:gz") as archive:
         info = tarfile.TarInfo("package/dist/demo/faces/male/1.jpg")

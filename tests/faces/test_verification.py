@@ -1,6 +1,8 @@
 """The verification benchmark: its numbers by hand, stopping and going on, and its table."""
 
 import json
+from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from camlucida.faces import benchmark as module
 from camlucida.faces.align import Crop
 from camlucida.faces.bench_pairs import BenchPair, listed_pairs
 from camlucida.faces.benchmark import VerificationBenchmark, run_verification
+from camlucida.faces.pair import CARE
 from camlucida.faces.pairs_file import read_pairs
 from camlucida.faces.protocol import PERCENTAGES, random_map
 from camlucida.faces.similarity_maps import similarity_maps
+from camlucida.report.faces_page import DrawnPair, verification_page
 from camlucida.reproduce.fame_table1 import FAME_TABLE1, FameTable1, evenly
 from reference import faces as slow
 from reference.embedders import SIDE, picture, small
@@ -165,6 +169,37 @@ def test_report_and_table(tmp_path):
     assert FameTable1(report, "standin").table("rank").rows[0][1][0].published is None
     report.figure().savefig(tmp_path / "a.png")
     report.score_figure().savefig(tmp_path / "b.png")
+
+
+def test_differences_are_paired():
+    report = run_verification(bench())
+    other = list(report.curves)
+    apart, low, high = report.difference(other[0], other[1], "rank", "insert")
+    areas = [report.curves[label]["rank", "insert"].auc for label in other[:2]]
+    assert apart == pytest.approx(areas[0] - areas[1])
+    assert low <= apart <= high
+    assert report.difference(other[0], other[0], "rank", "insert") == (0, 0, 0)
+    back = report.difference(other[1], other[0], "rank", "insert")
+    assert back == pytest.approx((-apart, -high, -low))
+    table = FameTable1(report, "standin").versus_fame()
+    assert [name for name, _ in table.rows] == [n for n in other if not n.startswith("fame")]
+
+
+def test_the_page_says_what_was_left_out_and_names_pairs_without_pictures(tmp_path):
+    report = replace(run_verification(bench()), errors=("a - b: no <face>",))
+    Image.new("RGB", (3000, 30)).save(tmp_path / "grid.png")
+    drawn = [
+        DrawnPair("one", "match", same=True, picture=tmp_path / "grid.png"),
+        DrawnPair("two", "left out: broken"),
+        DrawnPair("three", "match", picture=tmp_path / "gone.png"),
+    ]
+    page = verification_page("Title", ["Lead."], report=report, drawn=drawn).html()
+    assert page.count("<img") == 1
+    assert "match (one person)" in page
+    assert "left out: broken" in page
+    assert "2 more pairs" in page
+    assert "no &lt;face&gt;" in page
+    assert escape(CARE) in page
 
 
 def test_evenly():

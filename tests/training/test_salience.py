@@ -170,6 +170,21 @@ def test_another_plan_in_the_same_folder_is_refused(sets, tmp_path):
         train_arm(recipe, "plain", 0, sets, tmp_path)
 
 
+def test_other_test_images_do_not_spoil_a_training_under_way(sets, tmp_path):
+    def stop(what, *_):
+        if "measuring" in what:
+            raise KeyboardInterrupt
+
+    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    assert not train_salience(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
+    fewer = replace(sets, test=DigitSet(Digits("test", count=10, size=SIZE)))
+    trained = train_arm(recipe, "plain", 0, fewer, tmp_path)
+    assert trained.record["resumed_from"] == 1
+    assert len(trained.correct) == 10
+    with pytest.raises(CamlucidaError, match=r"another data\.test"):
+        train_arm(recipe, "plain", 0, sets, tmp_path)
+
+
 def test_of_two_equal_epochs_the_later_one_wins(sets, tmp_path, monkeypatch):
     scores = iter([0.5, 0.7, 0.7])
     monkeypatch.setattr(module, "accuracy", lambda *_: next(scores))

@@ -74,6 +74,16 @@ def test_the_7_by_7_masks_are_symmetric(layout):
         assert torch.equal(mask, mask.T)
 
 
+@pytest.mark.parametrize("size", [7, 8, 12, 14, (10, 6)])
+@pytest.mark.parametrize("layout", ["rounded", "midpoints", "rows"])
+def test_default_masks_of_other_grids_are_symmetric_too(size, layout):
+    mask = sham_mask(size, layout)
+    assert torch.equal(mask, mask.flip(0))
+    assert torch.equal(mask, mask.flip(1))
+    assert 0.3 < float(mask.mean()) < 0.8
+    assert int(sham_mask(8).sum()) == 40
+
+
 @pytest.mark.parametrize("size", [(7, 7), (14, 14), (3, 9), (20, 15)])
 def test_border(size):
     assert np.array_equal(border_mask(size).numpy(), slow.border(*size))

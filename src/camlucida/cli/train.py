@@ -1,4 +1,4 @@
-"""``camlucida train``: networks for the offline benchmarks."""
+"""``camlucida train``: networks for the offline benchmarks, and training with maps in the loss."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.train_salience import salience
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 train = typer.Typer(
-    help="Train small networks, so that benchmarks and audits work offline.", no_args_is_help=True
+    help="Train networks: small ones for the offline benchmarks, and any with maps in the loss.",
+    no_args_is_help=True,
 )
 
 
 @train.callback()
 def _train() -> None:
-    """Train small networks, so that benchmarks and audits work offline."""
+    """Train networks: small ones for the offline benchmarks, and any with maps in the loss."""
+
+
+train.command()(salience)
 
 
 @train.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -34,6 +34,13 @@ def verify(
             help="dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100:FILE or facenet:FILE.",
         ),
     ] = "dlib",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,8 +65,13 @@ def verify(
         ),
     ] = None,
     face: Annotated[
-        str, typer.Option(metavar="WHICH", help="only, largest, or a number from 0 (the largest).")
-    ] = "only",
+        list[str] | None,
+        typer.Option(
+            metavar="WHICH",
+            help="Of several: only, largest, or a number from 0, the largest; given twice, the probe's first. "
+            "(default: only; with --pairs largest)",
+        ),
+    ] = None,
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="For activation maps.")] = None,
     pairs: Annotated[
         Path | None,
@@ -70,7 +82,11 @@ def verify(
         ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(metavar="NAME", help="Of --pairs: csv, lfw, cfp-fp, cfp-ff, ar, scface.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of --pairs: csv, lfw, cfp-fp, cfp-ff, ar, scface; also ar:wear=scarf, scface:distance=far.",
+        ),
     ] = "auto",
     split: Annotated[
         int | None, typer.Option(metavar="N", help="With --pairs: one split of LFW or CFP.")
@@ -100,6 +116,7 @@ def verify(
     """
     from camlucida.cli.options import parse_method
     from camlucida.faces.load import load_embedder
+    from camlucida.faces.pair import slug
 
     given = photos or []
     if pairs is None and len(given) != 2:
@@ -112,19 +129,20 @@ def verify(
         raise CamlucidaError(
             "--landmarks is given twice: the probe's file, then the gallery photo's"
         )
-    which: Which = int(face) if face.isdigit() else face  # type: ignore[assignment]
-    if which not in ("only", "largest") and not isinstance(which, int):
-        raise CamlucidaError(f"--face is only, largest or a number from 0, got {face!r}")
+    which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
+    if len(which) > (2 if pairs is None else 1):
+        raise CamlucidaError("--face is given once for all photos, or twice for PROBE and GALLERY")
     choices = [parse_method(text) for text in method or ["fame:iterations=75"]]
-    embedder = load_embedder(model, device=device)
+    embedder = load_embedder(model, preset=preset, device=device)
     if pairs is not None:
         from camlucida.cli.verify_pairs import PairsJob, verify_pairs
 
         found = verify_pairs(
             PairsJob(
-                embedder, choices, pairs, layout, split, "largest" if face == "only" else which,
+                embedder, choices, pairs, layout, split, which[0],
                 aligned, threshold, draw, both, seed, out,
-            )
+            ),
+            quiet=as_json,
         )  # fmt: skip
         if as_json:
             print_json(found)
@@ -133,7 +151,8 @@ def verify(
         explained = _explain(
             embedder, given, choices, landmarks, which, aligned, threshold, layer, seed
         )
-        files = explained.save(out, f"{given[0].stem}-{given[1].stem}")
+        names = [slug(shown(photo.stem))[:60] for photo in given]
+        files = explained.save(out, "-".join(names))
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
     if as_json:
         print_json(record)
@@ -146,7 +165,7 @@ def _explain(
     photos: Sequence[Path],
     choices: Sequence[MethodChoice],
     landmarks: Sequence[Path] | None,
-    which: Which,
+    which: Sequence[Which],
     aligned: bool,
     threshold: float | None,
     layer: str | None,
@@ -160,10 +179,18 @@ def _explain(
         points = None if landmarks is None else read_landmarks(landmarks[index])
         try:
             sides.append(
-                face_photo(embedder, photo, face=which, already_aligned=aligned, landmarks=points)
+                face_photo(
+                    embedder,
+                    photo,
+                    face=which[index % len(which)],
+                    already_aligned=aligned,
+                    landmarks=points,
+                )
             )
         except ImageError as error:
             hint = " (--face largest, or --face N)" if "faces were found" in str(error) else ""
+            if "there is no face" in str(error) and len(which) == 1:
+                hint = " (--face twice: the probe's, then the gallery photo's)"
             raise ImageError(f"{name} '{shown(photo)}': {error}{hint}") from error
     with progress_bar() as bar:
         task = bar.add_task("explaining", total=len(choices))
@@ -177,6 +204,14 @@ def _explain(
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def _which(text: str) -> Which:
+    if text.isdecimal():
+        return int(text)
+    if text not in ("only", "largest"):
+        raise CamlucidaError(f"--face is only, largest or a number from 0, got {text!r}")
+    return cast("Which", text)
 
 
 def read_landmarks(path: Path) -> list[list[float]]:

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from camlucida.cli.console import console, progress_bar, shown
-from camlucida.cli.writing import out_folder, write
-from camlucida.errors import ImageError
+from camlucida.cli.writing import out_folder
+from camlucida.errors import CamlucidaError, ImageError
 from camlucida.plain import to_json
+from camlucida.writing import write_bytes
 
 if TYPE_CHECKING:
     from camlucida.cli.options import MethodChoice
     from camlucida.explain import MethodLike
     from camlucida.faces.embedder import Embedder
-    from camlucida.faces.outcome import VerificationReport
-    from camlucida.faces.pairs_file import FacePair, PairList
+    from camlucida.faces.pairs_file import FacePair, Layout, PairList
     from camlucida.faces.side import Which
-    from camlucida.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,15 @@ class PairsJob:
     out: Path
 
 
-def verify_pairs(job: PairsJob) -> dict[str, Any]:
+def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
     """Judge a list of pairs, draw some of them, and write a report.
 
     Lists that say which pairs show one person are run through the Delete and Insert protocol; of others every
     pair is explained. What a former run into the same folder has done is kept.
+
+    Args:
+        job: what to do.
+        quiet: print nothing.
 
     Returns:
         What was found, ready for JSON.
@@ -72,9 +75,11 @@ def verify_pairs(job: PairsJob) -> dict[str, Any]:
     from camlucida.faces.bench_pairs import listed_pairs
     from camlucida.faces.benchmark import VerificationBenchmark, run_verification
     from camlucida.faces.pair import CARE
-    from camlucida.faces.pairs_file import Layout, read_pairs
+    from camlucida.faces.pairs_file import read_pairs
+    from camlucida.report.faces_page import DrawnPair, verification_page, verification_table
 
-    listed = read_pairs(job.source, cast("Layout", job.layout), split=job.split, seed=job.seed)
+    layout, options = parse_layout(job.layout)
+    listed = read_pairs(job.source, layout, split=job.split, seed=job.seed, **options)  # type: ignore[arg-type]
     say_left_out(listed.skipped)
     chosen: list[MethodLike] = [
         (c.name, dict(c.options)) if c.options else c.name for c in job.methods
@@ -101,21 +106,37 @@ def verify_pairs(job: PairsJob) -> dict[str, Any]:
                 )
             say_left_out(report.errors)
             found |= report.to_dict()
-            job_tables = [tables(report, "percentile"), tables(report, "rank")]
+            tables = [verification_table(report, rule) for rule in report.plan["rules"]]
             theta: float | None = report.threshold.value
         else:
-            report, job_tables, theta = None, [], job.threshold
+            report, tables, theta = None, [], job.threshold
         drawn = _draw(job, listed, chosen, theta, everything=report is None)
         found["drawn"] = drawn
         found["care"] = CARE
-        _write_text(job.out / "verify.json", to_json(found))
-        _write_text(job.out / "index.html", _page(found, report, job_tables, drawn))
-        for table in job_tables:
-            _write_text(job.out / f"{table.name}.csv", table.csv())
+        lead = [summary(found) if report is not None else f"{len(drawn)} pairs of {found['list']}."]
+        pairs = [
+            DrawnPair(
+                one["pair"], one["verdict"], one["same"], one["grid"] and job.out / one["grid"]
+            )
+            for one in drawn
+        ]
+        facts = [("network", job.embedder.name), ("list", found["list"]), ("seed", str(job.seed))]
+        page = verification_page(
+            "Face verification", lead, report=report, tables=tables, drawn=pairs, facts=facts
+        )
+        write_bytes(job.out / "verify.json", to_json(found).encode())
+        for table in tables:
+            write_bytes(job.out / f"{table.name}.csv", table.csv().encode())
+            write_bytes(job.out / f"{table.name}.tex", table.latex().encode())
+        write_bytes(job.out / "index.html", page.html().encode())
+    if quiet:
+        return found
     screen = console()
     if report is not None:
         screen.print(summary(found), style="bold", markup=False)
-        screen.print(job_tables[0])
+        for table in tables:
+            screen.print(f"\n{table.caption}", markup=False)
+            screen.print(table)
     else:
         for one in drawn:
             screen.print(f"{one['pair']}: {one['verdict']}", markup=False, soft_wrap=True)
@@ -123,36 +144,23 @@ def verify_pairs(job: PairsJob) -> dict[str, Any]:
     return found
 
 
-def _write_text(path: Path, text: str) -> None:
-    write(path, lambda p: p.write_text(text, encoding="utf-8"))
+def parse_layout(text: str) -> tuple[Layout, dict[str, str]]:
+    """A layout and its options from ``name:key=value``, such as ``scface:distance=far``.
 
+    Raises:
+        CamlucidaError: the layout has no such option.
+    """
+    from camlucida.cli.options import split
 
-def tables(report: VerificationReport, rule: str) -> Table:
-    """Areas of every method and of random maps, with intervals."""
-    from camlucida.report.tables import Cell, Column, Table
-
-    rows = []
-    for label, curves in report.curves.items():
-        cells = [
-            Cell(curve.auc, curve.low, curve.high)
-            for curve in (curves[rule, "delete"], curves[rule, "insert"])
-        ]
-        seconds, empty = report.seconds.get(label), report.empty.get(label)
-        rows.append((label, (*cells, Cell(seconds), Cell(empty))))
-    return Table(
-        name=f"verification-{rule}",
-        caption=f"Delete and Insert on {len(report.keys)} pairs, {report.plan['embedder']}, masks by {rule}.",
-        columns=(
-            Column("Delete", "lower", places=1),
-            Column("Insert", "higher", places=1),
-            Column("time", "none", "s", places=2),
-            Column("empty maps", "none", places=0),
-        ),
-        rows=tuple(rows),
-        legend="Area under the verification accuracy as P % of the probe's pixels are deleted or inserted, "
-        "times 100; 95 % bootstrap intervals over people. Random patches are as smooth as FAME's maps; "
-        "random pixels destroy every face.",
-    )
+    name, options = split(text)
+    known = {"ar": "wear", "scface": "distance"}.get(name)
+    wrong = [key for key in options if key != known]
+    if wrong:
+        raise CamlucidaError(
+            f"layout {name!r} has no option {wrong[0]!r}; there are ar:wear=glass|scarf|neutral and "
+            "scface:distance=far|medium|close"
+        )
+    return cast("Layout", name), options
 
 
 def _draw(
@@ -188,8 +196,9 @@ def _draw(
                         job.embedder, *sides, method=list(methods), threshold=theta, seed=job.seed
                     )
                 except ImageError as error:
+                    verdict = f"left out: {error}"
                     done.append(
-                        {"pair": _name(pair), "verdict": f"left out: {error}", "grid": None}
+                        {"pair": _name(pair), "same": pair.same, "verdict": verdict, "grid": None}
                     )
                     continue
                 files = explained.save(job.out / "pairs", stem)
@@ -202,7 +211,7 @@ def _draw(
                     "grid": str(files["grid"].relative_to(job.out)),
                     "wanted": wanted,
                 }
-                _write_text(job.out / "pairs" / f"{stem}.done.json", to_json(record))
+                write_bytes(job.out / "pairs" / f"{stem}.done.json", to_json(record).encode())
             done.append({k: v for k, v in record.items() if k != "wanted"})
             bar.update(task, completed=number + 1)
     return done
@@ -228,49 +237,3 @@ def _kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 def _name(pair: FacePair) -> str:
     return f"{shown(pair.probe.name)} - {shown(pair.gallery.name)}"
-
-
-def _page(
-    found: dict[str, Any],
-    report: VerificationReport | None,
-    job_tables: Sequence[Table],
-    drawn: Sequence[dict[str, Any]],
-) -> str:
-    import base64
-    from html import escape
-
-    from camlucida.cli.verify import summary
-    from camlucida.faces.pair import CARE
-    from camlucida.render import png
-    from camlucida.report.page import Document, Section, paragraph
-
-    def picture(content: bytes, caption: str) -> str:
-        data = base64.b64encode(content).decode()
-        return (
-            f'<figure><img style="max-width:100%" alt="{escape(caption)}" '
-            f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
-        )
-
-    sections = []
-    lead = [f"{len(drawn)} pairs of {found['list']}."]
-    if report is not None:
-        lead = [summary(found)]
-        sections += [
-            Section("methods", "Which maps name the pixels that decide", [
-                *job_tables, picture(png(report.figure()), "Accuracy as pixels are deleted and inserted")
-            ]),
-            Section("scores", "The pairs as they are", [
-                picture(png(report.score_figure()), "Scores, error rates and ROC of the unaltered pairs")
-            ]),
-        ]  # fmt: skip
-    parts: list[str | Table] = []
-    for one in drawn:
-        parts.append(paragraph(f"{one['pair']}: {one['verdict']}"))
-        if one["grid"]:
-            parts.append(f'<p><a href="{escape(one["grid"])}">its maps</a></p>')
-    if parts:
-        sections.append(Section("pairs", "Pairs", parts))
-    sections.append(
-        Section("care", "What these maps show, and what they do not", [paragraph(CARE)])
-    )
-    return Document("Face verification", lead, sections).html()

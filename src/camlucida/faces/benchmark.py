@@ -19,7 +19,6 @@ from camlucida.errors import CamlucidaError, ImageError
 from camlucida.explain import MethodLike
 from camlucida.faces.bench_pairs import BenchPair
 from camlucida.faces.embedder import Embedder
-from camlucida.faces.files import TEMPORARY, put
 from camlucida.faces.outcome import VerificationReport
 from camlucida.faces.protocol import (
     MODES,
@@ -37,6 +36,7 @@ from camlucida.metrics.ranking import MaskRule
 from camlucida.plain import digest, plain, to_json
 from camlucida.provenance import weights_hash
 from camlucida.version import __version__
+from camlucida.writing import write, write_bytes
 
 Sides: TypeAlias = Literal["probe", "both"]
 
@@ -242,7 +242,7 @@ class _Work:
                 ) from error
         made = make()
         if path is not None:
-            put(path, lambda p: np.savez_compressed(p, allow_pickle=False, **made))
+            write(path, lambda p: np.savez_compressed(p, allow_pickle=False, **made))
         return made
 
     def pair(self, index: int) -> Tensor:
@@ -376,7 +376,6 @@ def _start(folder: Path, bench: VerificationBenchmark) -> None:
             raise CamlucidaError(
                 f"{str(folder)!r} holds results without a plan.json; choose another"
             )
-        text = to_json(bench.record)
-        put(file, lambda p: p.write_text(text, encoding="utf-8"))
-    for left in folder.glob(f"*/{TEMPORARY}*"):
+        write_bytes(file, to_json(bench.record).encode())
+    for left in folder.glob("*/.writing-*"):
         left.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from camlucida import render
 from camlucida.errors import CamlucidaError
 from camlucida.explain import MethodLike
 from camlucida.faces.embedder import Embedder
-from camlucida.faces.files import put, slug
 from camlucida.faces.side import PairSide, Which, face_photo, photo_overlay
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
@@ -29,6 +28,7 @@ from camlucida.faces.similarity_maps import (
 from camlucida.methods import Progress
 from camlucida.plain import to_json
 from camlucida.version import __version__
+from camlucida.writing import write, write_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -228,18 +228,18 @@ class PairExplanation(Mapping[str, PairMaps]):
                 for kind in KINDS:
                     key = f"{name}.{side}.{kind}"
                     crop = _large(self.overlay(one.label, side, kind))
-                    files[key] = put(out / f"{stem}.{key}.png", crop.save)
+                    files[key] = write(out / f"{stem}.{key}.png", crop.save)
                     if self.sides[SIDES.index(side)].photo is not None:
                         whole = self.overlay(one.label, side, kind, on_photo=True)
-                        put(out / f"{stem}.{key}.photo.png", whole.save)
+                        name_on = f"{key}.photo"
+                        files[name_on] = write(out / f"{stem}.{name_on}.png", whole.save)
         figure = self.figure()
         arrays = self.arrays()
-        files["grid"] = put(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130))
-        files["maps"] = put(
+        files["grid"] = write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130))
+        files["maps"] = write(
             out / f"{stem}.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **arrays)
         )
-        text = to_json(self.record())
-        files["record"] = put(out / f"{stem}.json", lambda p: p.write_text(text, encoding="utf-8"))
+        files["record"] = write_bytes(out / f"{stem}.json", to_json(self.record()).encode())
         return files
 
 
@@ -252,6 +252,12 @@ def _describe(side: PairSide) -> dict[str, Any]:
         "scale": crop.scale,
         "messages": list(side.messages),
     }
+
+
+def slug(label: str) -> str:
+    """A label as part of a file name: letters, digits and ``+-._``."""
+    kept = "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
+    return "-".join(part for part in kept.split("-") if part) or "map"
 
 
 def _large(picture: Image.Image, side: int = 336) -> Image.Image:
@@ -321,7 +327,7 @@ def explain_pair(
     )
     inputs = embedder.inputs([side.crop for side in sides])
     embeddings = embedder.embed(inputs)
-    similarity = float(embedder.similarity(embeddings[0], embeddings[1]))
+    similarity = float(embedder.similarity(embeddings[0], embeddings[1])) + 0.0  # not minus 0
     theta = embedder.threshold if threshold is None else threshold
     found: list[PairMaps] = []
     for number, one in enumerate(chosen):

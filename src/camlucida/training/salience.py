@@ -1,0 +1,354 @@
+"""Salience-guided training: people's maps against a mask that lies, over several seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import torch
+from torch import nn
+
+from camlucida.errors import CamlucidaError
+from camlucida.plain import plain, to_json
+from camlucida.training.cam_loss import TrainableCAM
+from camlucida.training.loop import fit
+from camlucida.training.salience_data import Batch, DigitSet
+from camlucida.training.salience_measure import Measured, accuracy, measure
+from camlucida.training.salience_models import RECORD, Start, build_start, save_weights
+from camlucida.training.salience_recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
+from camlucida.training.sham import sham_mask
+from camlucida.version import __version__
+from camlucida.writing import write_bytes
+
+Say: TypeAlias = Callable[[str, int, int], object]
+
+CHECKPOINT = "checkpoint.pt"
+PLAN = "plan.json"
+
+_BEFORE = 500  # images that the untrained maps are measured on
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training, done.
+
+    Attributes:
+        arm: what it was guided by.
+        seed: of head, order and dropout.
+        folder: with the weights.
+        record: everything measured, ready for JSON.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """On the test images."""
+        return float(self.record["accuracy"])
+
+    @property
+    def correct(self) -> list[bool]:
+        """Of each test image."""
+        return [c == "1" for c in self.record["correct"]]
+
+
+def train_arm(
+    recipe: Recipe, arm: Arm, seed: int, sets: Sets, out: Path, *, say: Say | None = None
+) -> Trained:
+    """One training: from the store where it is done, else resumed or begun.
+
+    All arms of a seed start from the same weights and see the same batches.
+
+    Args:
+        recipe: how.
+        arm: guided by what.
+        seed: which of the repetitions.
+        sets: the images.
+        out: the run's folder; this training's is ``out/ARM/seed-SEED``.
+        say: told what is done, how much of it, and of how much.
+
+    Returns:
+        The training; its network is loaded with :func:`camlucida.training.salience_models.load_trained`.
+
+    Raises:
+        CamlucidaError: the folder holds another training, the arm needs a salience that the images have not, or
+            the network has no head for a class-weight map.
+    """
+    if arm not in get_args(Arm):
+        raise CamlucidaError(f"guided by one of {', '.join(ARMS)}, got {arm!r}")
+    if arm in {"human", "mask"} and not sets.train.has_salience:
+        raise CamlucidaError(f"the images have no salience of their own, which {ARMS[arm]!r} needs")
+    folder = out / arm / f"seed-{seed}"
+    plan = {"camlucida": __version__, "arm": arm, "seed": seed, "recipe": recipe.describe()}
+    plan = json.loads(to_json({**plan, "data": sets.describe()}))
+    if done := _kept(folder, plan):
+        return Trained(arm, seed, folder, done)
+    write_bytes(folder / PLAN, to_json(plan).encode())
+    record = _train(recipe, arm, seed, sets, folder, say or (lambda *_: None))
+    write_bytes(folder / RECORD, to_json(record).encode())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return Trained(arm, seed, folder, json.loads(to_json(record)))
+
+
+# ---- one training -------------------------------------------------------------------------------
+
+
+def _train(
+    recipe: Recipe, arm: Arm, seed: int, sets: Sets, folder: Path, say: Say
+) -> dict[str, Any]:
+    clock, cpu = time.perf_counter(), time.process_time()
+    title = f"{ARMS[arm]}, seed {seed}"
+    names = sets.train.class_names
+    start = build_start(
+        recipe.model,
+        len(names),
+        architecture=recipe.architecture,
+        pretrained=recipe.pretrained,
+        size=recipe.size,
+        layer=None if recipe.cam.cam_layer is None else str(recipe.cam.cam_layer),
+        seed=seed,
+    )
+    module = start.module.to(memory_format=torch.channels_last)
+    probe = sets.train.inputs(torch.arange(1))
+    cam = TrainableCAM(module, probe, replace(recipe.cam, cam_layer=start.layer))
+    sham = sham_mask(cam.size, recipe.layout)
+    before = measure(module, cam, sets.test, sham, limit=_BEFORE)
+    guided = arm in {"human", "mask"}
+    epochs = _Epochs(recipe, sets, seed, cam.size if guided else None)
+
+    def progress(done: int, total: int, _: Mapping[str, float]) -> None:
+        say(title, done, total)
+
+    used = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=used):
+        fitted = fit(
+            module,
+            epochs.batches,
+            loss_of(recipe, arm, cam, sham),
+            validate=epochs.validate,
+            options=replace(recipe.fit, seed=seed),
+            steps_per_epoch=epochs.steps,
+            checkpoint=folder / CHECKPOINT,
+            progress=progress,
+        )
+    measuring = f"{title}: measuring"
+    found = measure(
+        module, cam, sets.test, sham, progress=lambda done, total: say(measuring, done, total)
+    )
+    best = len(sets.validation)
+    curves = [
+        {**row, "score": round(row["score"] * best) / best if "score" in row else math.nan}
+        for row in fitted.curves
+    ]
+    record = {
+        "arm": arm,
+        "seed": seed,
+        "class_names": list(names),
+        "accuracy": found.accuracy,
+        "maps": _numbers(found),
+        "maps_before": _numbers(before),
+        "correct": "".join("01"[c] for c in found.correct),
+        "best_epoch": fitted.best_epoch,
+        "validation_accuracy": curves[fitted.best_epoch]["score"],
+        "curves": curves,
+        "resumed_from": fitted.resumed_from,
+        "layer": cam.layer,
+        "grid": list(cam.size),
+        "sham_entropy": math.log(float(sham.sum())),
+        "architecture": start.architecture,
+        "preprocess": start.preprocess.to_dict(),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "device": str(next(module.parameters()).device),
+        "threads": torch.get_num_threads(),
+        "seconds": time.perf_counter() - clock,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+    return {**record, "weights": _weights(folder, module, start, record).name}
+
+
+class _Epochs:
+    """The batches of each epoch, and the score after it."""
+
+    def __init__(self, recipe: Recipe, sets: Sets, seed: int, size: tuple[int, int] | None) -> None:
+        self.sets, self.seed, self.size, self.batch = sets, seed, size, recipe.batch_size
+        count = len(sets.train)
+        # A last batch of one image would be refused by batch norms.
+        self.steps = -(-count // self.batch) - (count % self.batch == 1)
+        self.epoch = 0
+        if self.steps < 1:
+            raise CamlucidaError(f"{count} images are too few to learn from")
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        self.epoch = epoch
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.sets.train), generator=generator)
+        chunks = list(torch.split(order, self.batch))[: self.steps]
+        for images, *rest in self.sets.train.batches(chunks, self.size):
+            # The memory order in which convolutions are quick.
+            yield (images.contiguous(memory_format=torch.channels_last), *rest)
+
+    def validate(self, model: nn.Module) -> float:
+        """The accuracy, and a trifle that lets the later of two equal epochs win."""
+        return accuracy(model, self.sets.validation) + 1e-9 * self.epoch
+
+
+def _weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str, Any]) -> Path:
+    kept = {k: v for k, v in record.items() if k not in {"correct", "curves"}}
+    return save_weights(folder, module, start, kept)
+
+
+def _numbers(found: Measured) -> dict[str, Any]:
+    values = {k: v for k, v in vars(found).items() if k != "correct"}
+    return {"accuracy": found.accuracy, **values}
+
+
+def _kept(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished training of the same plan; ``None`` where it is not finished.
+
+    Raises:
+        CamlucidaError: the folder holds a training of another plan.
+    """
+    try:
+        known = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CamlucidaError(
+            f"{str(folder / PLAN)!r} cannot be read; delete the folder to train anew"
+        ) from error
+    finished = (folder / RECORD).is_file()
+    changed = _changed(known, plan)
+    if not finished:  # other test images, such as without a broken one, do not spoil a training
+        changed = [name for name in changed if not name.startswith("data.test")]
+    if changed:
+        raise CamlucidaError(
+            f"{str(folder)!r} holds a training with another {', '.join(changed)}; give another --out, or delete it"
+        )
+    try:
+        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None  # not finished, or damaged: the checkpoint goes on
+
+
+def _changed(known: Any, plan: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of what differs, the innermost."""
+    found: list[str] = []
+    for key in plan:
+        old = known.get(key) if isinstance(known, Mapping) else None
+        if isinstance(plan[key], Mapping) and isinstance(old, Mapping):
+            found += _changed(old, plan[key], f"{prefix}{key}.")
+        elif old != plan[key]:
+            found.append(re.sub(r"^recipe\.(fit\.)?", "", f"{prefix}{key}"))
+    return found
+
+
+# ---- all of them --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All trainings that are done.
+
+    Attributes:
+        recipe: how they were trained.
+        arms: what was asked for, in order.
+        seeds: the repetitions that were asked for.
+        trained: those that are done.
+        data: what identifies the images, ready for JSON.
+        stand_in: whether the images are digits on photos.
+        own_test: whether the test images did not choose the epochs.
+        complete: whether all are done; ``False`` after Ctrl-C.
+    """
+
+    recipe: Recipe
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trained: tuple[Trained, ...]
+    data: Mapping[str, Any]
+    stand_in: bool
+    own_test: bool
+    complete: bool
+
+    def of(self, arm: str) -> list[Trained]:
+        """The trainings of an arm, by seed."""
+        return [t for t in self.trained if t.arm == arm]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single images, ready for JSON."""
+        return dict(
+            plain(
+                {
+                    "camlucida": __version__,
+                    "torch": str(torch.__version__),
+                    "complete": self.complete,
+                    "stand_in": self.stand_in,
+                    "arms": list(self.arms),
+                    "seeds": list(self.seeds),
+                    "recipe": self.recipe.describe(),
+                    "data": self.data,
+                    "published": {k: list(v) for k, v in PUBLISHED.items()},
+                    "trained": [
+                        {k: v for k, v in t.record.items() if k != "correct"} for t in self.trained
+                    ],
+                }
+            )
+        )
+
+
+def train_salience(
+    recipe: Recipe,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    sets: Sets,
+    out: str | Path,
+    *,
+    say: Say | None = None,
+) -> Experiment:
+    """Train every arm with every seed; what is done is kept, and found again by the next call.
+
+    Args:
+        recipe: how.
+        arms: guided by what.
+        seeds: repetitions.
+        sets: the images.
+        out: the folder of the run.
+        say: told about the progress.
+
+    Returns:
+        All that is done; not complete where it was stopped by Ctrl-C.
+
+    Raises:
+        CamlucidaError: as :func:`train_arm` does.
+    """
+    if not arms or not seeds:
+        raise CamlucidaError("at least one arm and one seed are needed")
+    done: list[Trained] = []
+    complete = True
+    try:
+        # Seed by seed, so that whatever is done when it is stopped can be compared.
+        for seed in seeds:
+            for arm in arms:
+                done.append(train_arm(recipe, arm, seed, sets, Path(out), say=say))  # noqa: PERF401
+    except KeyboardInterrupt:
+        complete = False
+    order = {arm: i for i, arm in enumerate(arms)}
+    done.sort(key=lambda t: (order[t.arm], t.seed))  # type: ignore[index]
+    return Experiment(
+        recipe,
+        tuple(arms),
+        tuple(seeds),
+        tuple(done),
+        sets.describe(),
+        stand_in=isinstance(sets.test, DigitSet),
+        own_test=sets.own_test,
+        complete=complete,
+    )

@@ -1,0 +1,151 @@
+"""What a trained network's maps look like: how accurate it is, and where its maps lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.maps import resize
+from camlucida.metrics.concentration import cam_entropy
+from camlucida.metrics.localisation import energy_pointing
+from camlucida.training.cam_loss import TrainableCAM
+from camlucida.training.salience_data import ImageSet
+from camlucida.training.sham import border_mask
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of some images, means where nothing else is said.
+
+    Attributes:
+        correct: of each image.
+        entropy: of the map in nats, at the model's own resolution.
+        border: share of a map's energy in the outermost cells.
+        sham: share in the ones of the SHAM mask.
+        object: share on the object; NaN where it is not known where that is.
+        object_area: of the image; what a map that is the same everywhere has on the object.
+        images: how many.
+    """
+
+    correct: tuple[bool, ...]
+    entropy: float
+    border: float
+    sham: float
+    object: float
+    object_area: float
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are told right."""
+        return sum(self.correct) / max(1, len(self.correct))
+
+
+def measure(
+    model: nn.Module,
+    cam: TrainableCAM,
+    data: ImageSet,
+    sham: Tensor,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Measured:
+    """Measure a network in eval mode.
+
+    The maps are those of the loss: of the label, scaled to [0, 1]; a map that is constant has no energy and
+    counts for the entropy (0) only.
+
+    Args:
+        model: is put into eval mode.
+        cam: made for it.
+        data: the images.
+        sham: the SHAM mask ``(h, w)`` of the map's size.
+        limit: only so many images, evenly spread.
+        progress: called with images done and in all.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    maker = _in_eval(cam)
+    places = torch.arange(len(data))
+    if limit is not None and limit < len(places):
+        places = torch.linspace(0, len(data) - 1, limit).round().long()
+    # Of fewer than 3 x 3 cells all are at the border.
+    ring = (border_mask(cam.size) if min(cam.size) > 2 else torch.ones(cam.size)).to(device)
+    regions = {"border": ring, "sham": sham.to(device)}
+    sums: dict[str, list[Tensor]] = {
+        "entropy": [],
+        "border": [],
+        "sham": [],
+        "object": [],
+        "area": [],
+    }
+    correct: list[bool] = []
+    done = 0
+    chunks = list(torch.split(places, BATCH))
+    for chunk, (images, labels) in zip(chunks, data.batches(chunks), strict=True):
+        logits, maps = maker(model, images.to(device), labels.to(device))
+        correct += (logits.argmax(1).cpu() == labels).tolist()
+        maps = maps.detach().double()
+        sums["entropy"].append(cam_entropy(maps).cpu())
+        for name, region in regions.items():
+            sums[name].append(_share(maps, region).cpu())
+        if data.has_masks:
+            masks = data.masks(chunk).to(device)
+            size = (int(masks.shape[-2]), int(masks.shape[-1]))
+            on = energy_pointing(resize(maps, size), masks)
+            sums["object"].append(torch.where(maps.flatten(1).any(1), on, math.nan).cpu())
+            sums["area"].append(masks.flatten(1).double().mean(1).cpu())
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(places))
+    means = {name: _mean(parts) for name, parts in sums.items()}
+    return Measured(
+        tuple(correct), means["entropy"], means["border"], means["sham"], means["object"], means["area"],
+        len(places),
+    )  # fmt: skip
+
+
+def example_maps(model: nn.Module, cam: TrainableCAM, data: ImageSet, places: Tensor) -> Tensor:
+    """The maps of some images at their own size, ``(n, H, W)`` in [0, 1], on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    images = data.inputs(places)
+    _, maps = _in_eval(cam)(model, images.to(device), data.labels[places].to(device))
+    return resize(maps.detach().float().cpu(), (int(images.shape[-2]), int(images.shape[-1])))
+
+
+def accuracy(model: nn.Module, data: ImageSet) -> float:
+    """Share of the images that a network in eval mode tells right."""
+    device = next(model.parameters()).device
+    right = 0
+    with torch.no_grad():
+        for images, labels in data.batches(torch.split(torch.arange(len(data)), BATCH)):
+            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+    return right / len(data)
+
+
+def _in_eval(cam: TrainableCAM) -> TrainableCAM:
+    """The same maps from a network that is not learning."""
+    maker = copy(cam)
+    maker.options = replace(cam.options, mode="eval")
+    return maker
+
+
+def _share(maps: Tensor, region: Tensor) -> Tensor:
+    total = maps.sum((1, 2))
+    found = (maps * region.to(maps)).sum((1, 2)) / torch.where(total == 0, 1, total)
+    return torch.where(total == 0, math.nan, found)
+
+
+def _mean(parts: list[Tensor]) -> float:
+    if not parts:
+        return math.nan
+    values = torch.cat(parts).double()
+    return float(values.nanmean())

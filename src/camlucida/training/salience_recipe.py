@@ -1,0 +1,203 @@
+"""What salience-guided training is made of: its arms, its recipes, its images and its losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camlucida.data.digits import Digits
+from camlucida.errors import CamlucidaError
+from camlucida.training.cam_loss import (
+    CAMOptions,
+    EntropyKind,
+    EntropyLoss,
+    SalienceLoss,
+    TrainableCAM,
+)
+from camlucida.training.loop import FitOptions, Loss
+from camlucida.training.salience_data import DigitSet, ImageSet
+from camlucida.training.salience_models import SMALL
+from camlucida.training.sham import HUMAN_ENTROPY, Layout
+
+Arm: TypeAlias = Literal["human", "mask", "sham", "plain", "droid", "fmmce", "hb-cam"]
+ARMS: Mapping[str, str] = {
+    "human": "human salience",
+    "mask": "true masks",
+    "sham": "SHAM",
+    "plain": "cross-entropy alone",
+    "droid": "DROID entropy loss",
+    "fmmce": "FMMCE entropy loss",
+    "hb-cam": "HB-CAM entropy loss",
+}
+"""What a training is guided by, and how it is called in tables."""
+
+PUBLISHED: Mapping[str, tuple[float, float]] = {
+    "human": (0.9723, 0.0021),
+    "sham": (0.9766, 0.0018),
+}
+"""Accuracy and its standard deviation over 5 seeds: Iris PAD, 7 classes, DenseNet-121 (DiffGradCAM, table 1; its
+heading says AUROC, its values are accuracies)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained; the defaults are those of the published Iris PAD experiment.
+
+    Attributes:
+        model: see :func:`camlucida.training.salience_models.build_start`.
+        architecture: of a checkpoint file.
+        pretrained: start from ImageNet's weights.
+        size: height and width that photos are resized to.
+        fit: epochs, optimiser, schedule, precision. Its seed is set for each training.
+        batch_size: images per step.
+        weight: of the cross-entropy; the distance of the maps has the rest.
+        cam: which map is trained; ``cam_layer=None`` finds it.
+        layout: of the SHAM mask.
+        entropy_weight: of the entropy's term beside the cross-entropy, in the arms with an entropy loss.
+
+    Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, section 6; Boyd et al., "CYBORG", WACV 2023.
+    """
+
+    model: str = "timm:densenet121"
+    architecture: str | None = None
+    pretrained: bool = True
+    size: int = 224
+    fit: FitOptions = field(
+        default_factory=lambda: FitOptions(
+            epochs=50,
+            optimizer="sgd",
+            learning_rate=0.002,
+            momentum=0.9,
+            weight_decay=1e-6,
+            schedule="step",
+            step_size=12,
+            gamma=0.1,
+        )
+    )
+    batch_size: int = 20
+    weight: float = 0.5
+    cam: CAMOptions = field(default_factory=CAMOptions)
+    layout: Layout = "rounded"
+    entropy_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            CamlucidaError: one is out of range.
+        """
+        if self.batch_size < 2:
+            raise CamlucidaError(f"batch_size must be 2 or more, got {self.batch_size}")
+        if not 16 <= self.size <= 2048:
+            raise CamlucidaError(f"size must be 16 to 2048 pixels, got {self.size}")
+        if not 0 <= self.weight <= 1:
+            raise CamlucidaError(f"weight must be 0 to 1, got {self.weight}")
+        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
+            raise CamlucidaError(f"entropy_weight must not be negative, got {self.entropy_weight}")
+
+    def describe(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        fitted = asdict(self.fit)
+        del (
+            fitted["accelerator"],
+            fitted["seed"],
+        )  # where it runs may change; the seed is the training's
+        return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
+
+
+IRIS_PAD = Recipe()
+"""The published experiment: DenseNet-121 from ImageNet's weights, 50 epochs, 5 seeds."""
+
+STAND_IN = Recipe(
+    model=SMALL,
+    pretrained=False,
+    size=56,
+    fit=FitOptions(
+        epochs=8,
+        optimizer="adam",
+        learning_rate=0.004,
+        weight_decay=0.01,
+        schedule="cosine",
+        warmup=100,
+        accelerator="cpu",
+    ),
+    batch_size=20,
+)
+"""A small network with the paper's 7 x 7 cells on digits on photos: a trial of the mechanism, in minutes."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The images of an experiment.
+
+    Attributes:
+        train: to learn from.
+        validation: chooses the epoch.
+        test: everything is measured on; the validation images again where there are no others.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies them, ready for JSON."""
+        return {name: getattr(self, name).describe() for name in ("train", "validation", "test")}
+
+    @property
+    def own_test(self) -> bool:
+        """Whether the test images are others than those that choose the epoch."""
+        return self.test is not self.validation
+
+
+def stand_in_sets(
+    train: int = 4000, validation: int = 500, test: int = 1000, size: int = 56, seed: int = 0
+) -> Sets:
+    """Digits on photos: test images have digits and photos of their own.
+
+    Args:
+        train: how many images to learn from.
+        validation: other images of the training digits.
+        test: images of digits and photos that are never learned from.
+        size: height and width.
+        seed: of what is drawn.
+    """
+    return Sets(
+        DigitSet(Digits("train", count=train, size=size, seed=seed)),
+        DigitSet(Digits("train", count=validation, size=size, seed=seed + 100_003)),
+        DigitSet(Digits("test", count=test, size=size, seed=seed)),
+    )
+
+
+def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
+    """What goes down in an arm.
+
+    Args:
+        recipe: weights of the terms.
+        arm: which.
+        cam: makes the maps.
+        sham: the mask ``(h, w)``.
+    """
+    if arm == "plain":
+        return _plain_loss
+    if arm in {"human", "mask"}:
+        return SalienceLoss(cam, recipe.weight)
+    if arm == "sham":
+        return SalienceLoss(cam, recipe.weight, sham)
+    kinds: dict[str, EntropyKind] = {k: k for k in get_args(EntropyKind)}
+    # On another grid the same share of the cells.
+    human = HUMAN_ENTROPY + math.log(cam.size[0] * cam.size[1] / 49)
+    return EntropyLoss(cam, kinds[arm], recipe.entropy_weight, human)
+
+
+def _plain_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    images, labels = batch[:2]
+    logits = model(images)
+    entropy = F.cross_entropy(logits, labels)
+    right = (logits.argmax(1) == labels).float().mean()
+    return entropy, {"ce": entropy.detach(), "accuracy": right}

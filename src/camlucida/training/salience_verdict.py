@@ -1,0 +1,189 @@
+"""What the trainings say: is accuracy no worse with a mask that lies, and are the maps at the border?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from camlucida.audits.base import mean_std
+from camlucida.models.loaded import require
+from camlucida.training.salience import Experiment
+from camlucida.training.salience_recipe import ARMS
+
+Outcome: TypeAlias = Literal["holds", "does not hold", "not decided"]
+
+MARGIN = 0.01
+"""Accuracy that may be lost for it to count as no worse: one percentage point. The paper names none."""
+
+LEVEL = 0.05
+
+MOVED = 0.5
+"""Share of the way to the mask that maps must have gone to count as moved."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of one arm less that of another, both with the same seeds on the same images.
+
+    Attributes:
+        one: arm.
+        other: arm.
+        mean: of the differences, over the seeds.
+        per_seed: each of them.
+        low_seeds: lower end of the one-sided 95 % interval (Student's t) over trainings with other seeds; NaN
+            for one seed.
+        high_seeds: upper end of the like.
+        low_images: lower end over other test images (normal), with these trainings.
+        high_images: upper end of the like.
+    """
+
+    one: str
+    other: str
+    mean: float
+    per_seed: tuple[float, ...]
+    low_seeds: float
+    high_seeds: float
+    low_images: float
+    high_images: float
+
+    def no_worse(self, margin: float = MARGIN) -> Outcome:
+        """Whether less than a margin is lost, beyond chance of seeds and of images."""
+        lows = (self.low_seeds, self.low_images)
+        highs = (self.high_seeds, self.high_images)
+        if all(low > -margin for low in lows):
+            return "holds"
+        if all(high < 0 for high in highs):
+            return "does not hold"
+        return "not decided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim of the paper, and how it fares.
+
+    Attributes:
+        claim: in words.
+        outcome: ``"holds"``, ``"does not hold"`` or ``"not decided"``.
+        text: why, with the numbers.
+    """
+
+    claim: str
+    outcome: Outcome
+    text: str
+
+
+def compare(experiment: Experiment, one: str, other: str) -> Difference | None:
+    """Compare two arms over the seeds that both have; ``None`` where there is none."""
+    first = {t.seed: t for t in experiment.of(one)}
+    second = {t.seed: t for t in experiment.of(other)}
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        return None
+    rows = [
+        [int(a) - int(b) for a, b in zip(first[s].correct, second[s].correct, strict=True)]
+        for s in seeds
+    ]
+    per_seed = tuple(sum(row) / len(row) for row in rows)
+    images = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    low, high = _ends(per_seed)
+    low_images, high_images = _ends(images)
+    mean = sum(per_seed) / len(per_seed)
+    return Difference(one, other, mean, per_seed, low, high, low_images, high_images)
+
+
+def verdicts(experiment: Experiment, margin: float = MARGIN) -> list[Verdict]:
+    """What can be said of the published claims; only of arms that were trained."""
+    found = []
+    for other in (arm for arm in ("human", "mask", "plain") if experiment.of(arm)):
+        difference = compare(experiment, "sham", other)
+        if difference is not None:
+            found.append(_accuracy(difference, margin))
+    if experiment.of("sham"):
+        found.append(_border(experiment))
+        found.append(_entropy(experiment))
+    return found
+
+
+def _accuracy(found: Difference, margin: float) -> Verdict:
+    outcome = found.no_worse(margin)
+    points, lost = 100 * found.mean, 100 * margin
+    said = f"SHAM less {ARMS[found.other]}: {_signed(points)} percentage points"
+    if len(found.per_seed) > 1:
+        said += (
+            f" (by seed {', '.join(_signed(100 * d) for d in found.per_seed)}; with 95 % confidence at least "
+            f"{_signed(100 * found.low_seeds)} over other seeds, {_signed(100 * found.low_images)} over other images)"
+        )
+    else:
+        least = _signed(100 * found.low_images)
+        said += f" (one seed; with 95 % confidence at least {least} over other images)"
+    said += (
+        f". No worse means less than {lost:g} percentage {'point' if lost == 1 else 'points'} lost"
+    )
+    if len(found.per_seed) < 2:
+        said += "; a second seed is needed to tell"
+    return Verdict(
+        f"Accuracy is no worse with SHAM than with {ARMS[found.other]}", outcome, f"{said}."
+    )
+
+
+def _border(experiment: Experiment) -> Verdict:
+    trained = experiment.of("sham")
+    rivals = [arm for arm in ("plain", "human", "mask") if experiment.of(arm)]
+    share = [float(t.record["maps"]["sham"]) for t in trained]
+    mean = mean_std(share)[0]
+    text = f"{100 * mean:.0f} % of the maps' energy lies on the mask's ones"
+    if rivals:
+        base = {t.seed: float(t.record["maps"]["sham"]) for t in experiment.of(rivals[0])}
+        against = f"{100 * mean_std(list(base.values()))[0]:.0f} % for {ARMS[rivals[0]]}"
+    else:
+        base = {t.seed: float(t.record["maps_before"]["sham"]) for t in trained}
+        against = f"{100 * mean_std(list(base.values()))[0]:.0f} % before the training"
+    moved = [
+        (value - base[t.seed]) / (1 - base[t.seed])
+        for t, value in zip(trained, share, strict=True)
+        if t.seed in base
+    ]
+    objects = [float(t.record["maps"]["object"] or math.nan) for t in trained]
+    on = mean_std(objects)[0]
+    text += f", against {against}"
+    if on == on:  # noqa: PLR0124 - not NaN
+        area = float(trained[0].record["maps"]["object_area"])
+        text += f"; {100 * on:.1f} % on the object, which covers {100 * area:.1f} % of the image"
+    ok = bool(moved) and min(moved) > MOVED
+    least = f"{100 * min(moved):.0f} %" if moved else "an unknown share"
+    text += (
+        f". The least moved seed has gone {least} of the way; {100 * MOVED:.0f} % count as moved."
+    )
+    return Verdict("With SHAM the maps lie at the border", "holds" if ok else "does not hold", text)
+
+
+def _entropy(experiment: Experiment) -> Verdict:
+    trained = experiment.of("sham")
+    target = float(trained[0].record["sham_entropy"])
+    after = mean_std([float(t.record["maps"]["entropy"]) for t in trained])[0]
+    before = mean_std([float(t.record["maps_before"]["entropy"]) for t in trained])[0]
+    near = abs(after - target)
+    return Verdict(
+        "The maps' entropy is that of the mask",
+        "holds" if near < min(0.1, abs(before - target)) else "does not hold",
+        f"{after:.3f} nats after the training and {before:.3f} before it; the mask has {target:.3f}. Within 0.1 "
+        "counts.",
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Both one-sided 95 % ends for the mean, by Student's t."""
+    mean, std = mean_std(values)
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    half = (
+        float(require("scipy.special", "benchmark").stdtrit(n - 1, 1 - LEVEL)) * std / math.sqrt(n)
+    )
+    return mean - half, mean + half
