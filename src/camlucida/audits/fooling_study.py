@@ -1,0 +1,173 @@
+"""One model under several attacks, whose finished parts are kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.audits.base import Store
+from camlucida.audits.fooling_measure import Subject, Variant, accuracy, measure_variant
+from camlucida.audits.fooling_tune import Attack, Say, attack_key, fool
+from camlucida.errors import CamlucidaError
+from camlucida.training.cam_loss import TrainableCAM
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is fooled, and its images.
+
+    Attributes:
+        model: left as it is.
+        images: to fool it with, ready for ``prepare``.
+        labels: their classes.
+        subject: the images that are explained.
+        test: inputs that accuracy is measured on.
+        test_labels: their classes.
+        prepare: makes inputs of images.
+        name: for the report.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    subject: Subject
+    test: Tensor
+    test_labels: Tensor
+    prepare: Callable[[Tensor], Tensor] = lambda images: images
+    name: str = ""
+
+
+@dataclass
+class Study:
+    """Attacks on one case; everything finished is kept.
+
+    Attributes:
+        case: model and images.
+        store: where parts are kept.
+        folder: where a stopped attack goes on; ``None`` starts anew.
+        say: told about the progress.
+    """
+
+    case: Case
+    store: Store
+    folder: Path | None
+    say: Say
+    name: str = ""
+    records: dict[str, Any] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    _kept: dict[str, nn.Module] = field(default_factory=dict)
+    _maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def attacked(self, attack: Attack) -> tuple[str, nn.Module, Tensor]:
+        """Key, attacked copy and mask of an attack."""
+        case = self.case
+        key = self.name + attack_key(attack, len(case.images))
+        if key not in self._kept:
+            title = f"{self.name}fine-tuning: {described(attack)}"
+            model = copy.deepcopy(case.model)
+
+            def run() -> dict[str, Tensor]:
+                found = fool(
+                    case.model,
+                    case.images,
+                    case.labels,
+                    attack,
+                    layer=case.subject.layer,
+                    prepare=case.prepare,
+                    checkpoint=None if self.folder is None else self.folder / f"{key}.ckpt",
+                    say=lambda _, done, total: self.say(title, done, total),
+                )
+                self.store.value(f"{key}-record", lambda: found.record)
+                return {**found.model.state_dict(), "mask": found.mask}
+
+            weights = self.store.tensors(f"{key}-weights", run)
+            self.masks[key] = weights.pop("mask")
+            model.load_state_dict(weights)
+            self._kept[key] = model.eval()
+            self.records[key] = self.store.value(f"{key}-record", dict)
+        return key, self._kept[key], self.masks[key]
+
+    def measured(self, attack: Attack, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+        """What an attack does to the maps of each variant."""
+        key, model, mask = self.attacked(attack)
+        found = {}
+        title = f"{self.name}measuring: {described(attack)}"
+        for i, one in enumerate(variants):
+            self.say(title, i, len(variants))
+            found[one.label] = self.store.value(
+                f"{key}-on-{one.label}-{sorted(one.options.items())}-{one.images}",
+                lambda one=one: measure_variant(  # type: ignore[misc]
+                    self.clean_maps(one), model, self.case.subject, one, mask, self.reference
+                ),
+            )
+        self.say(title, len(variants), len(variants))
+        return found
+
+    def clean_maps(self, variant: Variant) -> Tensor | nn.Module:
+        """A variant's maps of the clean model; the model itself where they cannot be made."""
+        key = f"{variant.label}-{variant.images}"
+        if key not in self._maps:
+            try:
+                self._maps[key] = self.case.subject.maps(self.case.model, variant)
+            except CamlucidaError:
+                return self.case.model
+        return self._maps[key]
+
+    @property
+    def reference(self) -> Tensor | None:
+        """Grad-CAM's maps of the clean model, for similarity scores."""
+        maps = self.clean_maps(Variant("gradcam"))
+        return maps if isinstance(maps, Tensor) else None
+
+    def accuracy(self, attack: Attack | None) -> float:
+        """On the test images; ``None`` for the clean model."""
+        case = self.case
+        if attack is None:
+            model, key = case.model, f"{self.name}clean"
+        else:
+            key, model, _ = self.attacked(attack)
+        found: float = self.store.value(
+            f"{key}-accuracy", lambda: accuracy(model, case.test, case.test_labels)
+        )
+        return found
+
+    def aimed(self, attack: Attack) -> tuple[float, float]:
+        """Distance of the attacked map from the mask, before and after; mean over the explained images."""
+        key, model, mask = self.attacked(attack)
+        case = self.case
+        options = replace(attack.cam, cam_layer=case.subject.layer, mode="eval")
+
+        def measure() -> list[float]:
+            found = []
+            for net in (case.model, model):
+                cam = TrainableCAM(net, case.subject.inputs[:1], options)
+                with torch.no_grad():
+                    maps = cam(net, case.subject.inputs, case.subject.labels)[1].detach()
+                found.append(float((maps - mask.to(maps)).square().mean()))
+            return found
+
+        before, after = self.store.value(f"{key}-aimed", measure)
+        return before, after
+
+    def hit(self, attack: Attack) -> float:
+        """By which share an attack shortened the distance of its map from the mask."""
+        before, after = self.aimed(attack)
+        return 1 - after / before if before > 0 else 0.0
+
+
+def described(attack: Attack) -> str:
+    """An attack in few words."""
+    if attack.kind == "none":
+        what = "no attack"
+    elif attack.kind == "location":
+        what = "location fooling"
+    else:
+        margin = f", {attack.cam.aggregator} margin" if attack.cam.aggregator else ""
+        what = "SHAM" if attack.cam.cam == "weights" else f"{attack.cam.cam}{margin}"
+    return f"{what}, {attack.trainable}, {attack.epochs} epoch{'s' if attack.epochs > 1 else ''}"

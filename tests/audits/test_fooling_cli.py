@@ -1,0 +1,193 @@
+"""``camlucida audit sham | logit-shift | residual-logits`` as users run them, and the paper's tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import typer
+from test_fooling import Gap
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from camlucida.cli import diff_tables as cli_tables
+from camlucida.cli.audit_sham import logit_shift, residual_logits, sham
+from camlucida.errors import CamlucidaError
+from camlucida.reproduce.diff_tables import case_of, diff_table1, diff_table2, diff_table3
+from camlucida.reproduce.published import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
+
+app = typer.Typer()
+app.command()(sham)
+app.command("logit-shift")(logit_shift)
+app.command("residual-logits")(residual_logits)
+for command in (cli_tables.diff_table1, cli_tables.diff_table2, cli_tables.diff_table3):
+    app.command(command.__name__.replace("_", "-"))(command)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(9):
+        picture = Image.new("RGB", (40, 40), (25 * i, 90, 200 - 20 * i))
+        picture.paste((255, 255, 255), (i, i, i + 12, i + 12))
+        picture.save(root / f"{i}.png")
+    return root
+
+
+def test_commands_explain_themselves():
+    text = run("sham", "--help").output
+    for word in ("--trainable", "--attack", "--epochs", "--lr", "--long-tail", "--quick"):
+        assert word in text
+    assert "--strength" in run("logit-shift", "--help").output
+
+
+def test_what_goes_together(tmp_path):
+    assert isinstance(
+        run("sham", "--layer", "x", "--out", tmp_path / "o").exception, CamlucidaError
+    )
+    assert isinstance(run("sham", "--trainable", "some").exception, CamlucidaError)
+    assert isinstance(run("sham", "--attack", "scorecam").exception, CamlucidaError)
+    assert isinstance(
+        run("sham", "-m", "embedded", "--out", tmp_path / "o").exception, CamlucidaError
+    )
+    assert not (tmp_path / "o").exists()
+
+
+def test_residual_logits_writes_its_report(tmp_path):
+    result = run("residual-logits", "--draws", 2000, "--out", tmp_path, "--json")
+    document = json.loads(result.output)
+    assert document["audit"] == "residual-logits"
+    assert (tmp_path / "residual-logits-variance.png").is_file()
+
+
+@pytest.mark.slow
+def test_logit_shift_on_ones_own_photos(tmp_path, photos):
+    result = run(
+        "logit-shift", "-m", "embedded", "--data", photos, "--count", 4, "--method", "gradcam", "--out", tmp_path,
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    outcomes = {v["subject"]: v["outcome"] for v in json.loads(result.output)["verdicts"]}
+    assert outcomes["gradcam"] == "fail"
+    assert outcomes["MeanDiffGradCAM"] == "pass"
+
+
+@pytest.mark.slow
+def test_sham_on_ones_own_photos(tmp_path, photos):
+    result = run(
+        "sham", "-m", "embedded", "--data", photos, "--count", 9, "--method", "gradcam", "--epochs", 1, "--attack",
+        "gradcam:mean", "--trainable", "head", "--lr", 0.01, "--out", tmp_path, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    document = json.loads(result.output)
+    assert "predicted classes" in document["record"]["name"]
+    assert document["record"]["main"]["cam"]["aggregator"] == "mean"
+    assert document["record"]["main"]["trainable"] == "head"
+    assert (tmp_path / "sham.html").is_file()
+
+
+# --------------------------------------------------------------------------------------- tables
+
+
+@pytest.fixture(scope="module")
+def case():
+    torch.manual_seed(0)
+    images = 0.2 * torch.randn(48, 3, 14, 14)
+    labels = torch.arange(48) % 4
+    for i, c in enumerate(labels):
+        images[i, c % 3, 3:8, 3 + c : 8 + c] += 2
+    model = Gap()
+    optimiser = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    half = (images[:32], labels[:32]), (images[32:], labels[32:])
+    return case_of(model.eval(), *half, "features", name="four squares")
+
+
+def test_published_numbers():
+    assert DIFF_TABLE3["GradCAM"] == (0.2420, 0.0723)
+    assert DIFF_TABLE3["MeanDiffGradCAM"] == (0.0460, 0.0398)
+    assert DIFF_TABLE2["MaxDiffGradCAM"] == (0.101, 0.0801)
+    assert DIFF_TABLE1["SHAM"] == (0.9766, 0.0018)
+
+
+def test_table_2(case):
+    found = diff_table2(case)
+    (table,) = found.tables
+    rows = dict(table.rows)
+    assert list(rows) == list(DIFF_TABLE2)
+    for name, cells in rows.items():
+        assert [c.value for c in cells[2:4]] == list(DIFF_TABLE2[name])
+        assert 0 <= cells[0].value <= 1
+    assert rows["MeanDiffGradCAM"][0].value == pytest.approx(
+        sum(found.record["similarity"]["MeanDiffGradCAM"]) / 16
+    )
+
+
+def test_a_centred_head_makes_mean_and_gradcam_the_same(case):
+    import copy
+    from dataclasses import replace
+
+    model = copy.deepcopy(case.model)
+    with torch.no_grad():
+        model.classifier.weight.sub_(model.classifier.weight.mean(0))
+    found = diff_table2(replace(case, model=model))
+    assert dict(found.tables[0].rows)["MeanDiffGradCAM"][0].value < 1e-10
+
+
+def test_table_3(case, tmp_path):
+    from camlucida.audits.fooling_tune import Attack
+
+    attack = Attack(epochs=3, learning_rate=0.1, batch=16)
+    found = diff_table3(case, attack=attack, folder=tmp_path)
+    rows = dict(found.tables[0].rows)
+    assert [c.value for c in rows["GradCAM"][3:5]] == [0.2420, 0.0723]
+    assert rows["GradCAM without ReLU (CAM)"][3].value is None
+    assert "Published: 5.3 times" in found.lead[1]
+    assert {f.name for f in found.save(tmp_path)} >= {
+        "diff-table3.html",
+        "diff-table3.csv",
+        "diff-table3.tex",
+    }
+    json.dumps(found.to_dict())
+
+
+@pytest.mark.slow
+def test_tables_from_the_command_line(tmp_path, photos):
+    arguments = ("-m", "embedded", "--data", photos, "--count", 8, "--out", tmp_path, "--json")
+    for name in ("diff-table2", "diff-table3"):
+        result = run(name, *arguments)
+        assert result.exit_code == 0, result.exception
+        assert json.loads(result.output)["name"] == name
+        assert (tmp_path / f"{name}.html").is_file()
+    assert isinstance(run("diff-table2", "--layer", "x").exception, CamlucidaError)
+
+
+@pytest.mark.slow
+def test_table_1(tmp_path, monkeypatch):
+    from camlucida.reproduce import diff_tables
+
+    once = diff_tables._train_once
+    monkeypatch.setattr(
+        diff_tables, "_train_once", lambda kind, seed, *_: once(kind, seed, images=128, epochs=1)
+    )
+    found = diff_table1(seeds=(0,), folder=tmp_path)
+    rows = dict(found.tables[0].rows)
+    assert list(rows) == ["human salience", "SHAM", "none"]
+    assert rows["none"][2].value is None
+    assert 0 <= rows["SHAM"][0].value <= 1
+
+
+def test_refusals(case):
+    images, two = torch.zeros(3, 3, 14, 14), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(CamlucidaError, match="3 images and 2 labels"):
+        case_of(case.model, (images, two), (images, two), "features")
