@@ -32,9 +32,7 @@ from reference import networks
 from reference import steps as slow
 
 METHODS = [
-    row.name
-    for row in methods()
-    if "transformer" not in row.needs and "reference" not in row.needs
+    row.name for row in methods() if "transformer" not in row.needs and "reference" not in row.needs
 ]
 QUICK = {
     "opticam": {"iterations": 3},

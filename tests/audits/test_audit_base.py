@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from camlucida import CamlucidaError
-from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, mean_std, rounded
+from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, rounded
+from camlucida.statistics import mean_std
 
 
 @pytest.fixture

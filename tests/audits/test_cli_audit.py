@@ -42,8 +42,8 @@ def test_theory_writes_its_report(tmp_path):
 
 @pytest.mark.slow
 def test_stand_ins_show_the_papers_finding(tmp_path):
-    from camlucida.audits.dead_nets import Plan
-    from camlucida.audits.dead_zone import audit_dead_zone_stand_ins
+    from camlucida.audits.deadzone.audit import audit_dead_zone_stand_ins
+    from camlucida.audits.deadzone.nets import Plan
 
     plan = Plan(train=320, validation=40, test=40, epochs=1)
     options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "folder": tmp_path}

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from camlucida import CamlucidaError, explain
-from camlucida.audits.dead_mu import PAPER, Zones, all_methods, measure, tune_opticam, verdict
-from camlucida.audits.dead_mu import Tested as Case
-from camlucida.audits.dead_nets import NETS, build_net, stacked
-from camlucida.audits.dead_proof import dead_zone
-from camlucida.audits.dead_zone import audit_dead_zone, region_of, zones_of
+from camlucida.audits.deadzone.audit import audit_dead_zone, region_of, zones_of
+from camlucida.audits.deadzone.mu import PAPER, Zones, all_methods, measure, tune_opticam, verdict
+from camlucida.audits.deadzone.mu import Tested as Case
+from camlucida.audits.deadzone.nets import NETS, build_net, stacked
+from camlucida.audits.deadzone.proof import dead_zone
 from camlucida.maps import resize
 from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.models.masked_vgg import TARGET_LAYER, MaskedVGG

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from camlucida.audits.base import Store
-from camlucida.audits.fooling import audit_sham, audit_sham_stand_ins
-from camlucida.audits.fooling_measure import (
+from camlucida.audits.fooling.audit import audit_sham, audit_sham_stand_ins
+from camlucida.audits.fooling.measure import (
     Subject,
     Variant,
     accuracy,
@@ -26,9 +26,9 @@ from camlucida.audits.fooling_measure import (
     moved,
     ratio,
 )
-from camlucida.audits.fooling_nets import PAIRS, Plan, stand_in, tail
-from camlucida.audits.fooling_tune import Attack, attack_key, fool, last_linear
-from camlucida.audits.fooling_words import condition_row, said_of_gap, tail_table, verdict
+from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
+from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
+from camlucida.audits.fooling.words import condition_row, said_of_gap, tail_table, verdict
 from camlucida.errors import CamlucidaError
 from camlucida.training.cam_loss import CAMOptions
 from reference import sham as slow

@@ -145,7 +145,7 @@ def test_a_centred_head_makes_mean_and_gradcam_the_same(case):
 
 
 def test_table_3(case, tmp_path):
-    from camlucida.audits.fooling_tune import Attack
+    from camlucida.audits.fooling.tune import Attack
 
     attack = Attack(epochs=3, learning_rate=0.1, batch=16)
     found = diff_table3(case, attack=attack, folder=tmp_path)

@@ -8,19 +8,19 @@ from torch import nn
 
 import camlucida
 from camlucida import CamlucidaError
-from camlucida.audits import sanity_checks as checks
 from camlucida.audits.base import Store
-from camlucida.audits.sanity import audit_sanity, measure_sanity
-from camlucida.audits.sanity_models import (
+from camlucida.audits.sanity import checks
+from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
+from camlucida.audits.sanity.models import (
     copied,
     randomisation_stages,
     randomise,
     shifted_input,
     shifted_logits,
 )
-from camlucida.audits.sanity_sums import completeness
-from camlucida.audits.sanity_twins import TwinPlan, train_twins
-from camlucida.audits.sanity_words import CHECKS, results, verdict
+from camlucida.audits.sanity.sums import completeness
+from camlucida.audits.sanity.twins import TwinPlan, train_twins
+from camlucida.audits.sanity.words import CHECKS, results, verdict
 from camlucida.errors import ModelError
 from camlucida.methods import GradCAM, register
 from camlucida.methods import registry as method_registry

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from camlucida import CamlucidaError, explain
-from camlucida.audits.dead_proof import dead_zone
+from camlucida.audits.deadzone.proof import dead_zone
 from camlucida.audits.theory import LAYER, Theorem1, TheoryCNN, expected_root, proposition_1
 from camlucida.tap import tap
 from camlucida.targets import Logit

@@ -13,8 +13,8 @@ import camlucida
 from camlucida import CamlucidaError
 from camlucida.audits import registry
 from camlucida.audits.registry import AuditEntry, audits, register_audit
-from camlucida.audits.sanity_checks import Bench, choose
-from camlucida.audits.trust import (
+from camlucida.audits.sanity.checks import Bench, choose
+from camlucida.audits.trust.audit import (
     Evidence,
     MethodTrust,
     TrustReport,
@@ -24,8 +24,8 @@ from camlucida.audits.trust import (
     gather,
     judged,
 )
-from camlucida.audits.trust_faithful import faithfulness, judge, random_maps
-from camlucida.audits.trust_rules import GRADES, QUESTIONS, RULES
+from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
+from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES
 from camlucida.metrics.curves import blank
 from camlucida.report.trust_page import trust_document
 from reference import sanity as slow
@@ -228,7 +228,7 @@ def report_of(**answers):
 
 
 def test_advice_and_the_method_to_use():
-    from camlucida.audits.trust import Answer
+    from camlucida.audits.trust.audit import Answer
 
     safe, care, no = (Answer(g, ("because",)) for g in GRADES)
     report = report_of(a=(safe, no, care, no), b=(care, care, care, no), c=(no,) * 4)

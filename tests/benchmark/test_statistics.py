@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from camlucida.benchmark import statistics
-from camlucida.benchmark.statistics import holm, interval, mean_ranks, rank_sum, signed_rank
+from camlucida import statistics
+from camlucida.statistics import holm, interval, mean_ranks, rank_sum, signed_rank
 
 
 @pytest.mark.parametrize("n", [12, 60, 400])

@@ -177,6 +177,14 @@ def test_one_method_is_not_the_best_and_one_photo_is_no_plural(capsys):
     assert "*" not in out
 
 
+def test_a_folder_called_photos_is_noted(capsys, tmp_path):
+    (tmp_path / "photos").mkdir()
+    code, _, err = run(capsys, "evaluate", "photos", "--metric", "iou:colour=red")
+    assert (code, "write ./photos" in err) == (2, False)  # a wrong word comes first
+    _, _, err = run(capsys, "evaluate", "photos", "--metric", "sparseness", "--no-report")
+    assert err.startswith("camlucida: note: 'photos' is camlucida's own data set here")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from camlucida.data.labelled import LABELS, open_photos
-from camlucida.data.open import KINDS, open_data, parse
+from camlucida.data.open import KINDS, namesake, open_data, parse
 from camlucida.data.samples import Sample, SampleList
 from camlucida.errors import CamlucidaError, ImageError, TargetError
 
@@ -38,12 +38,13 @@ def test_the_grammar(tmp_path):
     assert parse(f"{tmp_path},labels=no") == ("folder", str(tmp_path), {"labels": "no"})
 
 
-def test_a_folder_that_is_called_like_a_kind(root, monkeypatch, recwarn):
+def test_a_folder_that_is_called_like_a_kind(root, monkeypatch):
     monkeypatch.chdir(root.parent)
-    open_data("./photos", class_names=NAMES)
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match=r"own data set here, not .*write \./photos for yours"):
-        open_data("photos")
+    assert open_data("photos").name == "photos"
+    assert "write ./photos for yours" in namesake("photos")
+    assert not any(map(namesake, ("./photos", "photos/", "photos:", "folder:photos", "digits")))
+    (root.parent / "digits").write_text("")
+    assert "write ./digits for yours" in namesake("digits, size=48")
     root.rename("voc")
     assert parse("voc") == ("folder", "voc", {})  # the kind alone would mean nothing
     assert open_data("voc", class_names=NAMES).name == "voc"

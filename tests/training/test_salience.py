@@ -12,13 +12,13 @@ import torch
 from camlucida.data.digits import Digits
 from camlucida.errors import CamlucidaError
 from camlucida.models import load_model
-from camlucida.training import salience as module
 from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM
-from camlucida.training.salience import train_arm, train_salience
-from camlucida.training.salience_data import DigitSet
-from camlucida.training.salience_measure import accuracy, example_maps, measure
-from camlucida.training.salience_models import build_start, load_trained, map_layer
-from camlucida.training.salience_recipe import (
+from camlucida.training.salience import experiment as module
+from camlucida.training.salience.data import DigitSet
+from camlucida.training.salience.experiment import train_arm, train_salience
+from camlucida.training.salience.measure import accuracy, example_maps, measure
+from camlucida.training.salience.models import build_start, load_trained, map_layer
+from camlucida.training.salience.recipe import (
     IRIS_PAD,
     PUBLISHED,
     STAND_IN,

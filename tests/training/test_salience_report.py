@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from camlucida.cli.train_salience import salience
 from camlucida.errors import CamlucidaError
-from camlucida.training.salience import Experiment, Trained
-from camlucida.training.salience_models import load_trained
-from camlucida.training.salience_recipe import IRIS_PAD, STAND_IN
-from camlucida.training.salience_report import salience_report, summary
-from camlucida.training.salience_verdict import compare, verdicts
+from camlucida.report.salience_page import salience_report, summary
+from camlucida.training.salience.experiment import Experiment, Trained
+from camlucida.training.salience.models import load_trained
+from camlucida.training.salience.recipe import IRIS_PAD, STAND_IN
+from camlucida.training.salience.verdict import compare, verdicts
 
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("scipy")
@@ -261,7 +261,7 @@ def test_a_network_of_timm_is_kept_with_names_and_preprocessing(eyes):
 def test_reading_ahead_gives_the_same_batches(eyes):
     from camlucida.data.salience import salient_folder
     from camlucida.preprocess import Preprocess
-    from camlucida.training.salience_data import PhotoSet
+    from camlucida.training.salience.data import PhotoSet
 
     folder = salient_folder(eyes / "data" / "train", eyes / "maps" / "train")
     how = Preprocess(size=(16, 16), resize=(16, 16), crop=False)

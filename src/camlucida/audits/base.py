@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -294,11 +294,3 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def rounded(value: float | None, places: int = 1) -> str:
     """A number for a cell; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:.{places}f}"  # noqa: PLR0124
-
-
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and unbiased standard deviation; the latter is 0 for one value, both NaN for none."""
-    numbers = torch.tensor([v for v in values if v is not None], dtype=torch.float64)
-    if len(numbers) == 0:
-        return float("nan"), float("nan")
-    return float(numbers.mean()), float(numbers.std()) if len(numbers) > 1 else 0.0

@@ -16,22 +16,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import (
-    AuditReport,
-    Outcome,
-    Picture,
-    Store,
-    Table,
-    Verdict,
-    mean_std,
-)
-from camlucida.audits.fooling_measure import Subject, Variant, all_variants, measure_variant, ratio
-from camlucida.audits.fooling_tune import last_linear
+from camlucida.audits.base import AuditReport, Outcome, Picture, Store, Table, Verdict
+from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
+from camlucida.audits.fooling.tune import last_linear
 from camlucida.borrow import borrowed
 from camlucida.errors import CamlucidaError
 from camlucida.heads import LinearInputs, find_head
 from camlucida.layers import default_layer
 from camlucida.maps import normalise
+from camlucida.statistics import mean_std
 from camlucida.tap import tap
 from camlucida.training.sham import Layout, sham_mask
 
@@ -307,7 +300,7 @@ def _range(maps: Tensor) -> Tensor:
 
 
 def _picture(clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift) -> Picture | None:
-    from camlucida.audits.fooling_figures import panel_figure
+    from camlucida.audits.fooling.figures import panel_figure
 
     chosen = [Variant("gradcam"), Variant("gradcam", "mean"), Variant("eigencam")]
     few = replace(subject, inputs=subject.inputs[:3], labels=subject.labels[:3])

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Verdict
-from camlucida.audits.dead_mu import Tested
+from camlucida.audits.deadzone.mu import Tested
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError
 from camlucida.layers import default_layer
@@ -105,7 +105,7 @@ def audits(names: Sequence[str] | None = None) -> tuple[AuditEntry, ...]:
 
 
 def _sanity(request: Request) -> AuditReport:
-    from camlucida.audits.sanity import audit_sanity
+    from camlucida.audits.sanity.audit import audit_sanity
 
     return audit_sanity(
         request.model,
@@ -125,7 +125,7 @@ def _sanity(request: Request) -> AuditReport:
 
 def _wall(request: Request) -> AuditReport:
     """The lowest quarter of the explained layer's map is hidden from what follows."""
-    from camlucida.audits.dead_zone import audit_dead_zone
+    from camlucida.audits.deadzone.audit import audit_dead_zone
     from camlucida.layers import list_layers
     from camlucida.models.walls import Region, Wall
 
@@ -150,7 +150,7 @@ def _wall(request: Request) -> AuditReport:
 
 def _pixel_wall(request: Request) -> AuditReport:
     """The lowest quarter of the input is hidden from the model."""
-    from camlucida.audits.dead_zone import audit_dead_zone
+    from camlucida.audits.deadzone.audit import audit_dead_zone
     from camlucida.models.walls import Region, Wall
 
     chosen = request.of(lambda t: t.own_layers)
@@ -199,7 +199,7 @@ def _logit_shift(request: Request) -> AuditReport:
 
 
 def _logit_subject(tested: Tested) -> str:
-    from camlucida.audits.fooling_measure import Variant
+    from camlucida.audits.fooling.measure import Variant
 
     if entry(tested.name).target is None:
         return tested.name
@@ -208,7 +208,7 @@ def _logit_subject(tested: Tested) -> str:
 
 
 def _faithful(request: Request) -> AuditReport:
-    from camlucida.audits.trust_faithful import audit_faithfulness
+    from camlucida.audits.trust.faithful import audit_faithfulness
 
     return audit_faithfulness(request)
 

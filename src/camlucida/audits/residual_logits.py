@@ -118,7 +118,7 @@ def audit_residual_logits(
         ),
     )
     record = {"sigma": 1.0, "by_classes": by_classes, "by_sigma": by_sigma, "seed": seed}
-    from camlucida.audits.fooling_figures import residual_figure
+    from camlucida.audits.fooling.figures import residual_figure
 
     columns = ("classes", "σ", "var mean", "var log-average-exp", "var max", "distance", "σ²/2")
     keys = ("classes", "sigma", "var_mean", "var_lae", "var_max", "gap", "half_square")

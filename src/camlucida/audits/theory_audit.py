@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, mean_std, rounded
-from camlucida.audits.dead_figures import framed
-from camlucida.audits.dead_nets import Say
-from camlucida.audits.dead_proof import DeadZone, dead_zone
+from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, rounded
+from camlucida.audits.deadzone.figures import framed
+from camlucida.audits.deadzone.nets import Say
+from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.audits.theory import (
     LAYER,
     Theorem1,
@@ -30,6 +30,7 @@ from camlucida.explanation import Explanation
 from camlucida.maps import resize
 from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.render import View, grid, overlay
+from camlucida.statistics import mean_std
 from camlucida.tap import tap
 from camlucida.targets import Logit
 

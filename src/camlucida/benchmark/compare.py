@@ -11,12 +11,12 @@ import numpy as np
 
 from camlucida.benchmark.plan import SECONDS, differences
 from camlucida.benchmark.shards import RunFolder
-from camlucida.benchmark.statistics import RESAMPLES, holm, settled, signed_rank
 from camlucida.benchmark.summary import intervals
 from camlucida.benchmark.table import Results
 from camlucida.errors import CamlucidaError
 from camlucida.models.loaded import require
 from camlucida.plain import plain
+from camlucida.statistics import RESAMPLES, holm, settled, signed_rank
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compare(
     return Comparison(
         pandas.DataFrame(rows),
         len(here),
-        tuple(differences(one.plan, other.plan)),
+        tuple(differences(one.plan, other.plan, ("in the first", "in the second"))),
         _only(one, other),
         _only(other, one),
         tuple(left_out),
@@ -116,6 +116,8 @@ def _describe(
     timed = number == SECONDS  # measured on some photos only, not the same ones in both
     direction = results.direction(number)
     change = second - first
+    if not timed:
+        change = settled(change, *(v[np.isfinite(v)] for v in (first, second)))
     low, high = (ends[0] for ends in intervals(change[None], seed, resamples))
     rows = []
     for j, method in enumerate(methods):
@@ -125,6 +127,8 @@ def _describe(
         )  # fmt: skip
         means = [v.mean() if len(v) else np.nan for v in (one, other)]
         difference = means[1] - means[0]
+        if not timed:
+            difference = change[both, j].mean() if both.any() else np.nan
         better = ""
         if direction in {"higher", "lower"} and difference:
             better = "second" if (difference > 0) == (direction == "higher") else "first"
@@ -137,7 +141,7 @@ def _describe(
             "difference": difference,
             "low": np.nan if timed else low[j],
             "high": np.nan if timed else high[j],
-            "p": np.nan if timed else signed_rank(settled(change[both, j], one, other)),
+            "p": np.nan if timed else signed_rank(change[both, j]),
             "better": better if np.isfinite(difference) else "",
         })  # fmt: skip
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
@@ -158,7 +162,11 @@ def _common(
     reasons = {
         name: f"{kind} {name!r} was computed with other options ({'; '.join(changed)})"
         for name in shared
-        if (changed := differences(first.get(name, {}), second.get(name, {})))
+        if (
+            changed := differences(
+                first.get(name, {}), second.get(name, {}), ("in the first", "in the second")
+            )
+        )
     }
     left_out += reasons.values()
     kept = [name for name in shared if name not in reasons]

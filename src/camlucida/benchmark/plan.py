@@ -304,16 +304,32 @@ class Bench:
         return _with_classes(self.target, torch.as_tensor(labels))
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two records, in words, in the records' order."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], sides: tuple[str, str] = ("before", "now")
+) -> list[str]:
+    """What differs between two records, in words, in the records' order.
+
+    Args:
+        old: a record.
+        new: another.
+        sides: what the two are called.
+    """
+    was, is_now = sides
     one, other = dict(_leaves(old)), dict(_leaves(new))
-    names = list(dict.fromkeys([*one, *other]))
     absent = object()
-    return [
-        f"{name}: {_shown(one.get(name, absent), absent)} before, {_shown(other.get(name, absent), absent)} now"
-        for name in names
-        if one.get(name, absent) != other.get(name, absent)
-    ]
+    found: list[str] = []
+    for name in dict.fromkeys([*one, *other]):
+        values = one.get(name, absent), other.get(name, absent)
+        if values[0] == values[1]:
+            continue
+        item, dot, _ = name.partition("].")
+        there = [any(leaf.startswith(item + dot) for leaf in side) for side in (one, other)]
+        if dot and not all(there):  # a method or metric that only one of them has
+            found.append(f"{item}]: only {was if there[0] else is_now}")
+        else:
+            shown = [_shown(value, absent) for value in values]
+            found.append(f"{name}: {shown[0]} {was}, {shown[1]} {is_now}")
+    return list(dict.fromkeys(found))
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

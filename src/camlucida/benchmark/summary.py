@@ -12,7 +12,10 @@ import numpy as np
 
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
-from camlucida.benchmark.statistics import (
+from camlucida.benchmark.table import Results
+from camlucida.models.loaded import require
+from camlucida.plain import plain
+from camlucida.statistics import (
     CONFIDENCE,
     MANY,
     RESAMPLES,
@@ -25,9 +28,6 @@ from camlucida.benchmark.statistics import (
     settled,
     signed_rank,
 )
-from camlucida.benchmark.table import Results
-from camlucida.models.loaded import require
-from camlucida.plain import plain
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Summary:
     Attributes:
         table: one row per method and number: ``method, metric, mean, std`` (n - 1), ``n`` (images that count),
             ``low, high`` (ends of the 95 % interval), ``median, rank`` (mean over images, 1 is best; NaN for
-            numbers without a direction), ``best`` (the best mean).
+            numbers without a direction), ``best`` (the best mean). ``seconds`` has no ``std, low, high``: the
+            images of a batch share one measurement.
         tests: one row per pair of methods and number: ``metric, a, b, n`` (images that count for both),
             ``difference`` (mean of a - b over them), ``rank_sum, signed_rank`` (p values), ``rank_sum_holm,
             signed_rank_holm`` (corrected over the pairs of the number).
@@ -110,7 +111,10 @@ def summarise(
         low, high = intervals(block, seed, resamples)
         for i, number in enumerate(names):
             ends = np.stack([low[i], high[i]])
-            rows += _describe(results.methods, number, block[i], results.direction(number), ends)
+            own = _describe(results.methods, number, block[i], results.direction(number), ends)
+            if number == SECONDS:
+                own = [{**row, "std": np.nan, "low": np.nan, "high": np.nan} for row in own]
+            rows += own
             if tests and number != SECONDS and len(results.methods) > 1:
                 pairs += _pairs(results.methods, number, block[i])
     images = results.images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -289,6 +289,23 @@ def lacking(bench: Bench) -> dict[str, tuple[str, ...]]:
     return missing
 
 
+def in_words(bench: Bench, missing: Mapping[str, Sequence[str]]) -> str:
+    """What :func:`lacking` has found, for people: ``"data has no boxes"``, or which method to add."""
+    words = sorted({word for several in missing.values() for word in several} - {"reference"})
+    said = [f"{bench.data.name} has no {' and no '.join(words)}"] if words else []
+    compared = dict.fromkeys(
+        str(getattr(metric, "reference", "another method"))
+        for name, metric in bench.metrics
+        if "reference" in missing.get(name, ())
+    )
+    if compared:
+        said.append(
+            f"{' and '.join(compared)}, to compare with, is not among the methods of the run "
+            f"({', '.join(bench.labels)})"
+        )
+    return "; ".join(said)
+
+
 def _known(bench: Bench, asked: set[str]) -> set[str]:
     """What the data know, as far as it is asked for, and what every run has."""
     wanted = asked & {"boxes", "masks", "labels"}
@@ -314,8 +331,8 @@ def _check_needs(bench: Bench) -> None:
     for name, lack in lacking(bench).items():
         if "reference" in lack:
             raise CamlucidaError(
-                f"{name} compares with another method, which is not among those of the run "
-                f"({', '.join(bench.labels)}); add it, or name another with reference="
+                f"{name} compares with another method: {in_words(bench, {name: lack})}; add it, or name "
+                "another with reference="
             )
         raise CamlucidaError(
             f"{name} needs {' and '.join(lack)}, and {bench.data.name} has none; leave {name} out, or give "

@@ -15,11 +15,14 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.audit import audit
+from camlucida.cli.audit_all import all_, sanity
+from camlucida.cli.audit_sham import logit_shift, residual_logits, sham
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
 from camlucida.cli.compare import compare
 from camlucida.cli.console import complain
 from camlucida.cli.demo import demo
+from camlucida.cli.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.evaluate import evaluate
 from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
@@ -62,6 +65,11 @@ for _command in (
     version,
 ):
     app.command()(_command)
+audit.command("all")(all_)
+for _command in (sanity, sham, logit_shift, residual_logits):
+    audit.command()(_command)
+for _command in (diff_table1, diff_table2, diff_table3):
+    reproduce.command()(_command)
 app.add_typer(audit, name="audit")
 app.add_typer(reproduce, name="reproduce")
 app.add_typer(train, name="train")

@@ -88,7 +88,7 @@ def deadzone(
     Without a model, three small networks are trained on digits on photos (a masked one, its unmasked twin, a
     residual one). With one, it is put behind a wall, without training. What is dead is proved first.
     """
-    from camlucida.audits.dead_zone import audit_dead_zone, audit_dead_zone_stand_ins
+    from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
 
     with out_folder(out), _telling() as say:
         if model is None:
@@ -147,7 +147,7 @@ def _images(
     loaded: LoadedModel, data: Path | None, wall: str | None, count: int, seed: int, *, stack: bool
 ) -> Any:
     """Photos: stacked pairs where the data have class folders and the dead part is known, else as they are."""
-    from camlucida.audits.dead_zone import dead_zone, region_of
+    from camlucida.audits.deadzone.audit import dead_zone, region_of
     from camlucida.data import find_images
     from camlucida.data.pictures import names, picture
     from camlucida.data.stack_mix import StackMix

@@ -13,7 +13,7 @@ from camlucida.cli.options import parse_method
 from camlucida.cli.writing import out_folder, write
 
 if TYPE_CHECKING:
-    from camlucida.audits.trust import TrustReport
+    from camlucida.audits.trust.audit import TrustReport
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
@@ -91,7 +91,7 @@ def sanity(
     Weights redrawn from the output down, labels shuffled, inputs and logits shifted, another class, sums that
     methods promise, repetition, batches: each passed or failed, with the number and its bound.
     """
-    from camlucida.audits.sanity import audit_sanity
+    from camlucida.audits.sanity.audit import audit_sanity
 
     chosen = _methods(method)
     loaded, images = _open(model, architecture, class_names, device, data)
@@ -146,7 +146,7 @@ def all_(
     Every audit that fits any classifier is run, and one report says in plain words whom to trust:
     [bold]trust.html[/], with the audits' own pages beside it.
     """
-    from camlucida.audits.trust import audit_all
+    from camlucida.audits.trust.audit import audit_all
 
     chosen = _methods(method)
     loaded, images = _open(model, architecture, class_names, device, data)
@@ -211,7 +211,7 @@ def _save(report: TrustReport, out: Path) -> list[Path]:
 
 
 def _show(report: TrustReport, files: Sequence[Path]) -> None:
-    from camlucida.audits.trust import advice
+    from camlucida.audits.trust.audit import advice
     from camlucida.report.trust_page import overview
 
     place = console()

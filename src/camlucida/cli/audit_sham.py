@@ -93,9 +93,9 @@ def sham(
     A copy is fine-tuned so that its maps light up the border (SHAM); then every method, on the logit and on margins,
     explains the same images before and after.
     """
-    from camlucida.audits.fooling import QUICK_ATTACK, audit_sham, audit_sham_stand_ins
-    from camlucida.audits.fooling_nets import Plan
-    from camlucida.audits.fooling_tune import Attack
+    from camlucida.audits.fooling.audit import QUICK_ATTACK, audit_sham, audit_sham_stand_ins
+    from camlucida.audits.fooling.nets import Plan
+    from camlucida.audits.fooling.tune import Attack
 
     main = Attack(epochs=5) if model is not None else QUICK_ATTACK
     changed: dict[str, Any] = {"trainable": trainable, "layout": layout}

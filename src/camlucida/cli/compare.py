@@ -38,12 +38,14 @@ def compare(
 
 
 def _show(found: Comparison) -> None:
+    from camlucida.cli.summary import photos
+
     terminal = console()
 
     def say(text: str) -> None:
         terminal.print(text, markup=False, soft_wrap=True)
 
-    say(f"{found.images} photos in both runs")
+    say(f"{photos(found.images)} in both runs")
     for text in found.differences or ("nothing",):
         say(f"differs: {text}")
     for where, several in (("first", found.only_first), ("second", found.only_second)):

@@ -23,7 +23,7 @@ from camlucida.cli.audit_sham import (
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
-    from camlucida.audits.fooling_study import Case
+    from camlucida.audits.fooling.study import Case
     from camlucida.reproduce.base import Reproduced
 
 Quick = Annotated[bool, typer.Option("--quick/--full", help="Of the small networks.")]
@@ -87,8 +87,8 @@ def diff_table3(
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 3: how far SHAM fine-tuning moves the maps of five methods."""
-    from camlucida.audits.fooling import QUICK_ATTACK
-    from camlucida.audits.fooling_tune import Attack
+    from camlucida.audits.fooling.audit import QUICK_ATTACK
+    from camlucida.audits.fooling.tune import Attack
     from camlucida.reproduce.diff_tables import diff_table3 as work
 
     changed: dict[str, Any] = {} if epochs is None else {"epochs": epochs}

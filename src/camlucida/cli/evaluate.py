@@ -83,8 +83,13 @@ def evaluate(
         bool, typer.Option("--legacy-boxes", help="Map boxes as the published scripts did.")
     ] = False,
     shard_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Photos whose results are written together.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Photos whose results are written together. (default: 64; 8 for up to 512 photos)",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos explained at a time.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="That read photos, in each worker.")] = 2,
     device: Annotated[
@@ -130,8 +135,9 @@ def evaluate(
 
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
-    from camlucida.benchmark.plan import Recipe, Settings
+    from camlucida.benchmark.plan import SHARD, Recipe, Settings
     from camlucida.cli.options import parse_method, parse_target
+    from camlucida.data.open import namesake
 
     wanted = parse_target(target)
     default: list[str] = [name for name in ("localisation", "faithfulness") if name in groups()]
@@ -148,13 +154,17 @@ def evaluate(
             steps=steps,
             seed=seed,
             limit=limit,
-            shard_size=shard_size,
+            shard_size=shard_size or SHARD,
             legacy=legacy_boxes,
         ),
         architecture,
         class_names,
     )
+    if said := namesake(data):
+        complain(f"note: {said}")
     bench = _fitting(recipe, device, [name for name in metric or default if name in groups()])
+    if shard_size is None and bench.images <= _FEW:
+        bench = _with_shards(bench, _SMALL_SHARD)
     for path, reason in bench.data.skipped:
         complain(f"left out: '{shown(path)}': {reason}")
     if estimate is not None:
@@ -211,7 +221,7 @@ def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
 
 def _fitting(recipe: Recipe, device: str | None, chosen: list[str]) -> Bench:
     """The bench, without the metrics of a chosen group that these data do not allow."""
-    from camlucida.benchmark.work import lacking
+    from camlucida.benchmark.work import in_words, lacking
 
     bench = recipe.open(device)
     known = groups()
@@ -222,14 +232,21 @@ def _fitting(recipe: Recipe, device: str | None, chosen: list[str]) -> Bench:
     kept = tuple(one for one in recipe.metrics if one[0] not in missing)
     if not kept:
         raise CamlucidaError(
-            f"{bench.data.name} has no {' and no '.join(sorted({w for v in missing.values() for w in v}))}, "
-            f"which all of these metrics need: {', '.join(missing)}"
+            f"none of these metrics can be measured: {', '.join(missing)}: {in_words(bench, missing)}"
         )
-    complain(
-        f"note: {bench.data.name} does not allow {', '.join(missing)}, left out: no "
-        f"{', no '.join(sorted({w for v in missing.values() for w in v}))}"
-    )
+    complain(f"note: left out: {', '.join(missing)}: {in_words(bench, missing)}")
     return replace(recipe, metrics=kept).around(bench.model, bench.data)
+
+
+_FEW = 512  # photos
+_SMALL_SHARD = 8  # a batch, so that a short run that is stopped loses little
+
+
+def _with_shards(bench: Bench, size: int) -> Bench:
+    recipe = bench.recipe
+    assert recipe is not None  # noqa: S101 - this command opens benches from recipes only
+    settings = replace(recipe.settings, shard_size=size)
+    return replace(recipe, settings=settings).around(bench.model, bench.data)
 
 
 # ---- running ----------------------------------------------------------------------------------------
@@ -288,7 +305,7 @@ def _bar() -> Any:
 
 def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
     from camlucida.benchmark.summary import summarise
-    from camlucida.cli.summary import show
+    from camlucida.cli.summary import photos, show
 
     run = ended.run.path
     new, seconds = ended.images - ended.before, ended.seconds
@@ -314,7 +331,9 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
     show(summary)
     terminal = console()
     if new:
-        terminal.print(f"\n{new} photos in {seconds:.3g} s, {new / seconds:.3g} a second")
+        terminal.print(f"\n{photos(new)} in {seconds:.3g} s, {new / seconds:.3g} a second")
+    else:
+        terminal.print("\nnothing was left to do")
     terminal.print(f"results: {shown(run)}", markup=False, soft_wrap=True)
     if report and not ended.interrupted:
         _report(run, bench)
@@ -360,9 +379,11 @@ def _estimate(
 def _show_plans(rate: Rate, plans: list[Plan]) -> None:
     from rich.table import Table
 
+    from camlucida.cli.summary import photos
+
     terminal = console()
     terminal.print(
-        f"{rate.images} photos took one worker {rate.seconds:.3g} s on {rate.device}: "
+        f"{photos(rate.images)} took one worker {rate.seconds:.3g} s on {rate.device}: "
         f"{rate.per_second:.3g} a second ({rate.explaining / rate.seconds:.0%} explaining, "
         f"{rate.measuring / rate.seconds:.0%} measuring, "
         f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"

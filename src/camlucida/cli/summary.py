@@ -56,10 +56,13 @@ def show(found: Summary, *, tests: bool = False) -> None:
     terminal = console()
     state = "" if found.complete else f" of {found.total}, not finished"
     known = "" if found.accuracy is None else f"; {found.accuracy:.1%} classified right"
+    broken = f"; {len(found.broken)} cannot be used" if found.broken else ""
     data = found.plan["data"].get("name", "")
     model = found.plan.get("model", {}).get("name", "")
     terminal.print(
-        f"{model} on {data}: {found.images} photos{state}{known}", markup=False, soft_wrap=True
+        f"{model} on {data}: {photos(found.images)}{state}{broken}{known}",
+        markup=False,
+        soft_wrap=True,
     )
     for heading, said in (("cannot be used", found.broken), ("in part only", found.notes)):
         for key, reason in said[:_SHOWN]:
@@ -69,7 +72,8 @@ def show(found: Summary, *, tests: bool = False) -> None:
     terminal.print()
     terminal.print(_means(found))
     terminal.print(
-        "\n± is the standard deviation over photos; the interval is that of the mean, 95 %."
+        "\n± is the standard deviation over photos; the interval is that of the mean, 95 %"
+        + ("; * is the best." if found.table["method"].nunique() > 1 else ".")
     )
     if tests and len(found.tests):
         terminal.print()
@@ -85,6 +89,7 @@ def _means(found: Summary) -> Table:
     ):  # fmt: skip
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     facts = found.plan["about"]["numbers"]
+    several = found.table["method"].nunique() > 1
     last = None
     for row in found.table.itertuples():
         arrow = _ARROWS[facts[row.metric]["direction"]]
@@ -93,10 +98,11 @@ def _means(found: Summary) -> Table:
         if new and last is not None:
             table.add_section()
         last = row.metric
-        style = "bold" if row.best else ""
+        best = row.best and several
+        style = "bold" if best else ""
         table.add_row(
             Text(name),
-            Text(f"{row.method}{' *' if row.best else ''}", style=style),
+            Text(f"{row.method}{' *' if best else ''}", style=style),
             Text(_number(row.mean), style=style),
             _number(row.std),
             f"{_number(row.low)} to {_number(row.high)}" if math.isfinite(row.low) else "",
@@ -134,6 +140,11 @@ def _number(value: Any) -> str:
     if not math.isfinite(value):
         return ""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+
+
+def photos(count: int) -> str:
+    """``"1 photo"``, ``"2 photos"``."""
+    return f"{count} photo{'' if count == 1 else 's'}"
 
 
 def probability(p: float) -> str:

@@ -13,7 +13,7 @@ from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
-    from camlucida.training.salience_recipe import Arm, Recipe, Sets
+    from camlucida.training.salience.recipe import Arm, Recipe, Sets
 
 _DIGITS = "digits"
 
@@ -99,9 +99,9 @@ def salience(
 
     [bold]camlucida train salience iris/ --maps annotations/ --sham --plain --out RUN[/]
     """
-    from camlucida.training.salience import train_salience
-    from camlucida.training.salience_recipe import IRIS_PAD, STAND_IN
-    from camlucida.training.salience_report import salience_report
+    from camlucida.report.salience_page import salience_report
+    from camlucida.training.salience.experiment import train_salience
+    from camlucida.training.salience.recipe import IRIS_PAD, STAND_IN
 
     if standin and data is not None:
         raise CamlucidaError("--standin brings its own images; leave DATA out")
@@ -167,7 +167,7 @@ def _arms(
     entropy: list[str] | None,
 ) -> list[Arm]:
     """What is asked for, in the order of the tables."""
-    from camlucida.training.salience_recipe import ARMS
+    from camlucida.training.salience.recipe import ARMS
 
     kinds = ("droid", "fmmce", "hb-cam")
     if unknown := sorted(set(entropy or ()) - set(kinds)):
@@ -214,7 +214,7 @@ def _recipe(
     from typing import get_args
 
     from camlucida.training.cam_loss import WEIGHTS, CAMOptions
-    from camlucida.training.salience_models import SMALL
+    from camlucida.training.salience.models import SMALL
     from camlucida.training.sham import Layout
 
     if layout not in get_args(Layout):
@@ -247,7 +247,7 @@ def _recipe(
 
 
 def _digit_sets(recipe: Recipe, images: int) -> Sets:
-    from camlucida.training.salience_recipe import stand_in_sets
+    from camlucida.training.salience.recipe import stand_in_sets
 
     return stand_in_sets(images, size=recipe.size)
 
@@ -264,9 +264,9 @@ def _photo_sets(
 ) -> Sets:
     """The photos of each part; only those to learn from need maps."""
     from camlucida.data.salience import hold_out, salient_folder
-    from camlucida.training.salience_data import PhotoSet
-    from camlucida.training.salience_models import build_start
-    from camlucida.training.salience_recipe import Sets
+    from camlucida.training.salience.data import PhotoSet
+    from camlucida.training.salience.models import build_start
+    from camlucida.training.salience.recipe import Sets
 
     parted = (data / "train").is_dir()
     root = data / "train" if parted else data

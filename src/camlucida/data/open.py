@@ -44,7 +44,9 @@ def open_data(
     ===================  =======================================================================
 
     Options follow after a comma: ``voc:data/VOCdevkit,year=2012,split=val``, ``digits,size=48``. Values with
-    commas or equal signs are quoted. A path that exists as it stands has no options, whatever it holds.
+    commas or equal signs are quoted. A path that exists as it stands has no options, whatever it holds. The
+    bare words ``digits`` and ``photos`` mean these data also where a folder is called so, see :func:`namesake`;
+    another bare word that is a kind means the folder of that name.
 
     Args:
         spec: what to open.
@@ -74,6 +76,21 @@ def open_data(
     return kind.opener(*((path,) if kind.needs_path else ()), class_names, **values)
 
 
+def namesake(spec: str) -> str:
+    """What to tell a user whose own file or folder is called like the data set that a text names.
+
+    Returns:
+        A sentence; empty where nothing can be mistaken.
+    """
+    name = spec.strip().partition(",")[0].rstrip()
+    if name not in _KINDS or _KINDS[name].needs_path or not _exists(name):
+        return ""
+    return (
+        f"{name!r} is camlucida's own data set here, not the file or folder of that name; write ./{name} "
+        "for yours"
+    )
+
+
 def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     """Take a text apart.
 
@@ -86,7 +103,8 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     text = spec.strip()
     if not text:
         raise CamlucidaError(f"no data was named; give a path, or one of {', '.join(_KINDS)}")
-    if text not in _KINDS and _exists(text):
+    bare = text in _KINDS and not _KINDS[text].needs_path
+    if not bare and _exists(text):
         return kind_of(Path(text)), text, {}
     options: dict[str, str] = {}
     while found := _OPTIONS.search(text):

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
-from camlucida.benchmark.statistics import RESAMPLES
 from camlucida.benchmark.summary import Summary, summarise
 from camlucida.benchmark.table import Results as Table
 from camlucida.errors import CamlucidaError
 from camlucida.models.loaded import require
 from camlucida.report.tables import Direction
+from camlucida.statistics import RESAMPLES
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store, mean_std
-from camlucida.audits.fooling import QUICK_ATTACK, stand_in_case
-from camlucida.audits.fooling_measure import Subject, Variant, accuracy, compare_with
-from camlucida.audits.fooling_nets import Plan, stand_in
-from camlucida.audits.fooling_study import Case, Study
-from camlucida.audits.fooling_tune import Attack, Say
+from camlucida.audits.base import Store
+from camlucida.audits.fooling.audit import QUICK_ATTACK, stand_in_case
+from camlucida.audits.fooling.measure import Subject, Variant, accuracy, compare_with
+from camlucida.audits.fooling.nets import Plan, stand_in
+from camlucida.audits.fooling.study import Case, Study
+from camlucida.audits.fooling.tune import Attack, Say
 from camlucida.errors import CamlucidaError
 from camlucida.metrics.agreement import similarity
 from camlucida.report import Cell, Column, Table
 from camlucida.reproduce.base import Reproduced
 from camlucida.reproduce.published import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
+from camlucida.statistics import mean_std
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
 from camlucida.training.sham import sham_mask
 
@@ -141,7 +142,7 @@ def diff_table3(
     study = Study(own, store, parts, say or (lambda *_: None))
     sides = {"everything": main}
     if case is None:
-        from camlucida.audits.fooling import HEAD_RATE
+        from camlucida.audits.fooling.audit import HEAD_RATE
 
         sides["head alone"] = replace(
             main, trainable="head", learning_rate=main.learning_rate * HEAD_RATE

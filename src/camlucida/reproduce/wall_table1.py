@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store, mean_std
-from camlucida.audits.dead_mu import tune_opticam
-from camlucida.audits.dead_nets import LAYER, PREPROCESS, Plan, Say, StandIns, audit_images
-from camlucida.audits.dead_proof import DeadZone, dead_zone
+from camlucida.audits.base import Store
+from camlucida.audits.deadzone.mu import tune_opticam
+from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, Say, StandIns, audit_images
+from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
@@ -34,6 +34,7 @@ from camlucida.models.masked_vgg import TARGET_LAYER
 from camlucida.preprocess import Preprocess
 from camlucida.report import Cell, Column, Table
 from camlucida.reproduce.base import Reproduced
+from camlucida.statistics import mean_std
 from camlucida.subject import prepare
 
 Numbers = tuple[float, float]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.audits.base import Store
-from camlucida.audits.dead_proof import DeadZone, dead_zone
+from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.data.digits import Digits
 from camlucida.errors import CamlucidaError
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess

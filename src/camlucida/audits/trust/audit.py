@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Verdict, write_bytes
-from camlucida.audits.dead_mu import Tested
+from camlucida.audits.deadzone.mu import Tested
 from camlucida.audits.registry import AuditEntry, Request, Say, audits, verdict_on
-from camlucida.audits.sanity import MethodChoice, inputs_of, name_of
-from camlucida.audits.sanity_checks import Bench, choose
-from camlucida.audits.sanity_words import SAME_CLASS
-from camlucida.audits.trust_rules import GRADES, QUESTIONS, RULES, Grade
+from camlucida.audits.sanity.audit import MethodChoice, inputs_of, name_of
+from camlucida.audits.sanity.checks import Bench, choose
+from camlucida.audits.sanity.words import SAME_CLASS
+from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES, Grade
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError
 from camlucida.layers import resolve

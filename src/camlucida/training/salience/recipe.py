@@ -20,8 +20,8 @@ from camlucida.training.cam_loss import (
     TrainableCAM,
 )
 from camlucida.training.loop import FitOptions, Loss
-from camlucida.training.salience_data import DigitSet, ImageSet
-from camlucida.training.salience_models import SMALL
+from camlucida.training.salience.data import DigitSet, ImageSet
+from camlucida.training.salience.models import SMALL
 from camlucida.training.sham import HUMAN_ENTROPY, Layout
 
 Arm: TypeAlias = Literal["human", "mask", "sham", "plain", "droid", "fmmce", "hb-cam"]
@@ -49,7 +49,7 @@ class Recipe:
     """How networks are trained; the defaults are those of the published Iris PAD experiment.
 
     Attributes:
-        model: see :func:`camlucida.training.salience_models.build_start`.
+        model: see :func:`camlucida.training.salience.models.build_start`.
         architecture: of a checkpoint file.
         pretrained: start from ImageNet's weights.
         size: height and width that photos are resized to.

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Store
-from camlucida.audits.dead_mu import Tested
-from camlucida.audits.sanity_checks import (
+from camlucida.audits.deadzone.mu import Tested
+from camlucida.audits.sanity.checks import (
     Bench,
     Found,
     alike,
@@ -30,11 +30,11 @@ from camlucida.audits.sanity_checks import (
     other_class,
     parameters,
 )
-from camlucida.audits.sanity_models import randomisation_stages
-from camlucida.audits.sanity_report import Measured, report_of
-from camlucida.audits.sanity_sums import completeness
-from camlucida.audits.sanity_twins import LAYER, PREPROCESS, TwinPlan, train_twins
-from camlucida.audits.sanity_words import Result, results
+from camlucida.audits.sanity.models import randomisation_stages
+from camlucida.audits.sanity.report import Measured, report_of
+from camlucida.audits.sanity.sums import completeness
+from camlucida.audits.sanity.twins import LAYER, PREPROCESS, TwinPlan, train_twins
+from camlucida.audits.sanity.words import Result, results
 from camlucida.borrow import unwrap
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError, ImageError

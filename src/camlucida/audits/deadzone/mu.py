@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Outcome, Verdict, mean_std, rounded
-from camlucida.audits.dead_proof import DeadZone
+from camlucida.audits.base import Outcome, Verdict, rounded
+from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
 from camlucida.explanation import Explanation
@@ -20,6 +20,7 @@ from camlucida.maps import rectify, resize
 from camlucida.methods import Method, OptiCAM, Progress, entry, methods
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
 from camlucida.preprocess import Preprocess
+from camlucida.statistics import mean_std
 
 PAPER = (
     "gradcam", "gradcam++", "xgradcam", "scorecam", "opticam", "ablationcam", "eigencam", "hirescam",

@@ -23,8 +23,8 @@ from camlucida.audits.base import (
     Store,
     Table,
 )
-from camlucida.audits.dead_figures import curve_figure, zone_picture
-from camlucida.audits.dead_mu import (
+from camlucida.audits.deadzone.figures import curve_figure, zone_picture
+from camlucida.audits.deadzone.mu import (
     ROW,
     Tested,
     Zones,
@@ -35,7 +35,7 @@ from camlucida.audits.dead_mu import (
     tune_opticam,
     verdict,
 )
-from camlucida.audits.dead_nets import (
+from camlucida.audits.deadzone.nets import (
     LAYER,
     NETS,
     PREPROCESS,
@@ -45,8 +45,8 @@ from camlucida.audits.dead_nets import (
     StandIns,
     audit_images,
 )
-from camlucida.audits.dead_proof import DeadZone, dead_zone
-from camlucida.audits.dead_words import (
+from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.audits.deadzone.words import (
     ABOUT,
     accuracy_table,
     note,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from camlucida.audits.base import mean_std
 from camlucida.models.loaded import require
-from camlucida.training.salience import Experiment
-from camlucida.training.salience_recipe import ARMS
+from camlucida.statistics import mean_std
+from camlucida.training.salience.experiment import Experiment
+from camlucida.training.salience.recipe import ARMS
 
 Outcome: TypeAlias = Literal["holds", "does not hold", "not decided"]
 

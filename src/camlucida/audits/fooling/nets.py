@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.audits.base import Store
-from camlucida.audits.fooling_measure import accuracy
+from camlucida.audits.fooling.measure import accuracy
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.errors import CamlucidaError
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess

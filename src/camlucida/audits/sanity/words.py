@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from camlucida.audits.base import Outcome, Verdict, mean_std, rounded
+from camlucida.audits.base import Outcome, Verdict, rounded
 from camlucida.methods import entry
+from camlucida.statistics import mean_std
 
 ALIKE = 0.5
 """Largest mean rank correlation with the map of a network that knows nothing: a quarter of the ranks' variance."""

@@ -18,10 +18,10 @@ from camlucida.errors import CamlucidaError
 from camlucida.plain import plain, to_json
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.loop import fit
-from camlucida.training.salience_data import Batch, DigitSet
-from camlucida.training.salience_measure import Measured, accuracy, measure
-from camlucida.training.salience_models import RECORD, Start, build_start, save_weights
-from camlucida.training.salience_recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
+from camlucida.training.salience.data import Batch, DigitSet
+from camlucida.training.salience.measure import Measured, accuracy, measure
+from camlucida.training.salience.models import RECORD, Start, build_start, save_weights
+from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
 from camlucida.training.sham import sham_mask
 from camlucida.version import __version__
 from camlucida.writing import write_bytes
@@ -77,7 +77,7 @@ def train_arm(
         say: told what is done, how much of it, and of how much.
 
     Returns:
-        The training; its network is loaded with :func:`camlucida.training.salience_models.load_trained`.
+        The training; its network is loaded with :func:`camlucida.training.salience.models.load_trained`.
 
     Raises:
         CamlucidaError: the folder holds another training, the arm needs a salience that the images have not, or

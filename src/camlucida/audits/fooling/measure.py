@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import mean_std
-from camlucida.audits.dead_mu import all_methods
-from camlucida.benchmark.statistics import holm, rank_sum, settled, signed_rank
+from camlucida.audits.deadzone.mu import all_methods
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
 from camlucida.maps import normalise, rectify, resize
@@ -20,6 +18,7 @@ from camlucida.methods import entry
 from camlucida.metrics.agreement import similarity, susceptibility
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.preprocess import Preprocess
+from camlucida.statistics import holm, mean_std, rank_sum, settled, signed_rank
 from camlucida.targets import Logit, LogitMargin, Target
 from camlucida.targets.classes import Aggregator
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.sanity_checks import Bench
+from camlucida.audits.sanity.checks import Bench
 from camlucida.borrow import borrowed
 from camlucida.explain import explain
 from camlucida.heads import LinearInputs, find_head

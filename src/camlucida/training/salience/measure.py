@@ -14,7 +14,7 @@ from camlucida.maps import resize
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.metrics.localisation import energy_pointing
 from camlucida.training.cam_loss import TrainableCAM
-from camlucida.training.salience_data import ImageSet
+from camlucida.training.salience.data import ImageSet
 from camlucida.training.sham import border_mask
 
 BATCH = 100

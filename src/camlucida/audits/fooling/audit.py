@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Picture, Store, Table, mean_std
-from camlucida.audits.fooling_figures import bar_figure, matrix_figure, panel_figure
-from camlucida.audits.fooling_measure import (
+from camlucida.audits.base import AuditReport, Picture, Store, Table
+from camlucida.audits.fooling.figures import bar_figure, matrix_figure, panel_figure
+from camlucida.audits.fooling.measure import (
     Subject,
     Variant,
     all_variants,
     core_variants,
 )
-from camlucida.audits.fooling_nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
-from camlucida.audits.fooling_study import Case, Study, described
-from camlucida.audits.fooling_tune import Attack, Say, Trainable
-from camlucida.audits.fooling_words import (
+from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
+from camlucida.audits.fooling.study import Case, Study, described
+from camlucida.audits.fooling.tune import Attack, Say, Trainable
+from camlucida.audits.fooling.words import (
     ABOUT,
     CONDITIONS,
     WORKED,
@@ -38,6 +38,7 @@ from camlucida.audits.fooling_words import (
 from camlucida.errors import CamlucidaError
 from camlucida.models.small import as_input
 from camlucida.plain import digest
+from camlucida.statistics import mean_std
 from camlucida.training.cam_loss import TrainableCAM
 
 QUICK_ATTACK = Attack(epochs=4, learning_rate=0.02)

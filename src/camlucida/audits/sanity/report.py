@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from camlucida.audits.base import AuditReport, Outcome, Picture, Table, mean_std
-from camlucida.audits.dead_mu import Tested
-from camlucida.audits.sanity_figures import cascade_figure
-from camlucida.audits.sanity_models import spread_over
-from camlucida.audits.sanity_words import CHECKS, Result, known, likeness, mark, verdict
+from camlucida.audits.base import AuditReport, Outcome, Picture, Table
+from camlucida.audits.deadzone.mu import Tested
+from camlucida.audits.sanity.figures import cascade_figure
+from camlucida.audits.sanity.models import spread_over
+from camlucida.audits.sanity.words import CHECKS, Result, known, likeness, mark, verdict
+from camlucida.statistics import mean_std
 
 ABOUT = (
     "An explanation that looks right may have nothing to do with the model. Each method is put through checks "

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.audits.base import Picture
-from camlucida.audits.dead_mu import PAPER, Tested, Zones, pictures_of
-from camlucida.audits.dead_proof import DeadZone
+from camlucida.audits.deadzone.mu import PAPER, Tested, Zones, pictures_of
+from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.explanation import Explanation
 from camlucida.maps import resize
 from camlucida.render import View, grid, overlay

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from camlucida.audits.base import mean_std
 from camlucida.plain import to_json
 from camlucida.report import Cell, Column, Document, Section, Table
 from camlucida.report.charts import Line, lines
 from camlucida.report.page import answers, facts, figures
-from camlucida.training.salience import Experiment, Trained
-from camlucida.training.salience_recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
-from camlucida.training.salience_verdict import MARGIN, Verdict, verdicts
+from camlucida.statistics import mean_std
+from camlucida.training.salience.experiment import Experiment, Trained
+from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
+from camlucida.training.salience.verdict import MARGIN, Verdict, verdicts
 from camlucida.writing import write_bytes
 
 NAME = "salience"
@@ -342,8 +342,8 @@ def _picture(experiment: Experiment, sets: Sets, count: int = 4) -> bytes:
 
     from camlucida.render import View, grid, overlay, png
     from camlucida.training.cam_loss import TrainableCAM
-    from camlucida.training.salience_measure import example_maps
-    from camlucida.training.salience_models import load_trained
+    from camlucida.training.salience.measure import example_maps
+    from camlucida.training.salience.models import load_trained
 
     data = sets.test
     firsts = [

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from camlucida.audits.base import Outcome, Table, Verdict, mean_std
-from camlucida.audits.fooling_measure import NAMES, Variant, compare_with, ratio
+from camlucida.audits.base import Outcome, Table, Verdict
+from camlucida.audits.fooling.measure import NAMES, Variant, compare_with, ratio
+from camlucida.statistics import mean_std
 
 PASS = 0.25
 """Up to this share of what the maps of two images differ by, a method's maps count as unmoved."""
@@ -51,7 +52,7 @@ def verdict(
 
     Args:
         one: the variant.
-        found: its numbers under the attack, see :func:`camlucida.audits.fooling_measure.moved`.
+        found: its numbers under the attack, see :func:`camlucida.audits.fooling.measure.moved`.
         control: its numbers under the control.
         worked: whether the attack moved the map that it attacked.
     """

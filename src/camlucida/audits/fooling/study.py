@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.base import Store
-from camlucida.audits.fooling_measure import Subject, Variant, accuracy, measure_variant
-from camlucida.audits.fooling_tune import Attack, Say, attack_key, fool
+from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
+from camlucida.audits.fooling.tune import Attack, Say, attack_key, fool
 from camlucida.errors import CamlucidaError
 from camlucida.training.cam_loss import TrainableCAM
 

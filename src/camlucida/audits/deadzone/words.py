@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlucida.audits.base import Table, Verdict, rounded
-from camlucida.audits.dead_mu import LOST, THRESHOLD, Zones, verdict
-from camlucida.audits.dead_nets import NETS, StandIn
+from camlucida.audits.deadzone.mu import LOST, THRESHOLD, Zones, verdict
+from camlucida.audits.deadzone.nets import NETS, StandIn
 
 ABOUT = (
     "A part of the picture is hidden from the model by a wall, and it is proved that nothing there can "

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.audits.fooling_measure import Subject, Variant
+from camlucida.audits.fooling.measure import Subject, Variant
 from camlucida.maps import normalise, rectify, resize
 from camlucida.render import View, colourise, grid, overlay
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -198,3 +199,11 @@ def holm(p: Any) -> Floats:
     factors = np.arange(len(order), 0, -1)
     found[order] = np.minimum(np.maximum.accumulate(factors * found[order]), 1)
     return found
+
+
+def mean_std(values: Iterable[float | None]) -> tuple[float, float]:
+    """Mean and unbiased standard deviation; the latter is 0 for one value, both NaN for none."""
+    numbers = np.array([v for v in values if v is not None], np.float64)
+    if len(numbers) == 0:
+        return float("nan"), float("nan")
+    return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0

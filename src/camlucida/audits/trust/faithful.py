@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Outcome, Store, Table, Verdict, mean_std
-from camlucida.audits.sanity_checks import Bench, grouped, maps_of
+from camlucida.audits.base import AuditReport, Outcome, Store, Table, Verdict
+from camlucida.audits.sanity.checks import Bench, grouped, maps_of
 from camlucida.borrow import borrowed
 from camlucida.maps import resize
 from camlucida.metrics.curves import area, blank, path
 from camlucida.outputs import first_tensor
+from camlucida.statistics import mean_std
 
 if TYPE_CHECKING:
     from camlucida.audits.registry import Request

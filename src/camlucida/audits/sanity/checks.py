@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.dead_mu import Tested, all_methods
-from camlucida.audits.sanity_models import copied, randomise, shifted_input, shifted_logits
+from camlucida.audits.deadzone.mu import Tested, all_methods
+from camlucida.audits.sanity.models import copied, randomise, shifted_input, shifted_logits
 from camlucida.borrow import borrowed
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain

@@ -1,0 +1,1 @@
+"""Dead zones: do methods light up what the model provably cannot see?"""

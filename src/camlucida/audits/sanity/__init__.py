@@ -1,0 +1,1 @@
+"""Sanity: properties that every explanation should have."""
