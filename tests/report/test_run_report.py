@@ -366,3 +366,17 @@ def test_axe_finds_nothing_to_complain_about(make_run, photos, tmp_path, dark):
         '<html><body><img src="data:,"><p style="color:#ccc">pale</p></body></html>', tmp_path
     )
     assert {"image-alt", "html-has-lang", "color-contrast"} <= {v[0] for v in broken["violations"]}
+
+
+def test_bands_stay_in_the_range_of_their_number(make_run):
+    at = np.linspace(0, 1, 29)
+    numbers = {"insertion": ("Insertion", "higher", "", "insertion", 0.98, at)}
+    found = read(make_run(images=4, numbers=numbers))
+    (curve,) = found.curves.values()
+    lowest, highest = found.table.range("insertion")
+    for method in curve.mean:
+        assert (curve.low[method] >= lowest).all()
+        assert (curve.high[method] <= highest).all()
+        assert (curve.low[method] <= curve.mean[method]).all()
+    # With so few images a band of Student's t would leave it.
+    assert any((curve.low[m] == lowest).any() or (curve.high[m] == highest).any() for m in curve.mean)

@@ -57,6 +57,11 @@ class Results:
         """``"higher"``, ``"lower"`` or ``"none"``."""
         return str(self.plan["about"]["numbers"][number]["direction"])
 
+    def range(self, number: str) -> tuple[float, float]:
+        """The smallest and largest value that a number can take."""
+        low, high = self.plan["about"]["numbers"][number].get("range") or (None, None)
+        return -np.inf if low is None else float(low), np.inf if high is None else float(high)
+
     @cached_property
     def images(self) -> Any:
         """The images of all shards that are done, a data frame sorted by ``index``."""

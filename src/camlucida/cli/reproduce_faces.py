@@ -160,7 +160,6 @@ def fame_table1(
         return
     place = console()
     for table in found.tables:
-        place.print(f"\n{table.caption}", markup=False)
         place.print(table)
     for sentence in found.lead:
         place.print(sentence, markup=False)

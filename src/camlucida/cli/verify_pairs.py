@@ -135,7 +135,6 @@ def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
     if report is not None:
         screen.print(summary(found), style="bold", markup=False)
         for table in tables:
-            screen.print(f"\n{table.caption}", markup=False)
             screen.print(table)
     else:
         for one in drawn:

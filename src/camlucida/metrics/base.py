@@ -118,13 +118,13 @@ class Measured:
     """
 
     values: dict[str, Tensor]
-    curves: dict[str, Tensor]
-    at: dict[str, Tensor]
+    curves: dict[str, Tensor] = field(default_factory=dict)
+    at: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **values: Tensor) -> Measured:
         """Numbers without curves, by name."""
-        return cls(dict(values), {}, {})
+        return cls(dict(values))
 
 
 @dataclass(frozen=True)

@@ -268,12 +268,13 @@ def _curves(table: Table, positions: dict[str, tuple[list[float], str]]) -> dict
         x, label = positions.get(number, ([], ""))
         if len(x) != width:
             x, label = np.linspace(0, 1, width).tolist(), "along the curve"
+        ends = table.range(number)
         found[number] = Curve(
             np.asarray(x, np.float64),
             label,
             {m: s.mean for m, s in mine.items()},
-            {m: s.mean - s.half() for m, s in mine.items()},
-            {m: s.mean + s.half() for m, s in mine.items()},
+            {m: np.minimum(s.mean, np.clip(s.mean - s.half(), *ends)) for m, s in mine.items()},
+            {m: np.maximum(s.mean, np.clip(s.mean + s.half(), *ends)) for m, s in mine.items()},
             {m: s.count for m, s in mine.items()},
         )
     return found

@@ -285,11 +285,20 @@ class Table:
         from rich.markup import escape
         from rich.table import Table as Drawn
 
-        drawn = Drawn(box=None, header_style="bold", caption=escape(self.legend) or None)
-        drawn.add_column(escape(self.stub))
+        drawn = Drawn(
+            box=None,
+            header_style="bold",
+            title=escape(self.caption),
+            title_justify="left",
+            caption=escape(self.legend) or None,
+            caption_justify="left",
+        )
+        drawn.add_column(escape(self.stub), overflow="fold")
         for column in self.columns:
             drawn.add_column(
-                escape(f"{column.heading} {ARROWS[column.direction]}".rstrip()), justify="right"
+                escape(f"{column.heading} {ARROWS[column.direction]}".rstrip()),
+                justify="right",
+                overflow="fold",
             )
         for r, (heading, cells) in enumerate(self.rows):
             line = [escape(heading)]
