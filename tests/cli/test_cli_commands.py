@@ -364,3 +364,16 @@ def test_a_path_can_always_be_shown():
     assert shown("a/b.png") == "a/b.png"
     assert "\n" not in shown("a\nb")
     shown(os.fsdecode(b"caf\xe9")).encode()
+
+
+def test_a_wide_table_is_whole_in_a_pipe(capsys):
+    from rich.table import Table
+
+    from camlucida.cli.console import console, print_table
+
+    table = Table(*[f"a heading with words {i}" for i in range(12)])
+    table.add_row(*["a method (with=options)"] * 12)
+    print_table(console(), table)
+    out = capsys.readouterr().out
+    assert out.count("a method (with=options)") == 12
+    assert out.count("a heading with words") == 12

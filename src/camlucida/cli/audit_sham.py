@@ -101,11 +101,11 @@ def sham(
     changed: dict[str, Any] = {"trainable": trainable, "layout": layout}
     changed |= {"epochs": epochs} if epochs is not None else {}
     changed |= {"learning_rate": lr} if lr is not None else {}
-    main = replace(main, **changed)
     if attack and attack[0] == "location":
         main = replace(main, kind="location")
     elif attack and attack[0] not in {"sham", "none"}:
-        main = main.against(attack[0])
+        main = main.adaptive(attack[0])
+    main = replace(main, **changed)
     attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
     with out_folder(out), _telling() as say:
         if model is None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.console import console, print_json
+from camlucida.cli.console import console, print_json, print_table
 
 if TYPE_CHECKING:
     from camlucida.benchmark.compare import Comparison
@@ -54,7 +54,7 @@ def _show(found: Comparison) -> None:
     for text in found.left_out:
         say(f"not compared: {text}")
     terminal.print()
-    terminal.print(_table(found))
+    print_table(terminal, _table(found))
     say(
         "\ndifference: second - first, with its 95 % interval; p: signed-rank test, after Holm over methods."
     )

@@ -12,12 +12,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from camlucida.plain import to_json
 
 _PIPED_WIDTH = 100
+_WIDEST = 1000
 
 
 def console() -> Console:
     """For results: coloured on a terminal, plain text in a pipe."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(highlight=False, width=_PIPED_WIDTH if piped else None)
+
+
+def print_table(place: Console, table: Any) -> None:
+    """A table as wide as the terminal; in a pipe as wide as it takes, so that no cell is broken or cut."""
+    if place.is_terminal or "COLUMNS" in os.environ:
+        place.print(table)
+        return
+    room = place.options.update(width=_WIDEST, max_width=_WIDEST)
+    needed = place.measure(table, options=room).maximum
+    Console(file=place.file, highlight=False, width=max(needed, place.width)).print(table)
 
 
 def complain(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.console import console, print_json, print_table, progress_bar, shown
 from camlucida.cli.reproduce_faces import fame_table1
 from camlucida.errors import CamlucidaError
 
@@ -231,7 +231,7 @@ def _finish(run: Callable[[Say], Reproduced], out: Path, as_json: bool) -> None:
     else:
         place = console()
         for table in found.tables:
-            place.print(table)
+            print_table(place, table)
         for sentence in found.lead:
             place.print(sentence, markup=False)
         place.print(shown(files[0]), markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.console import complain, console, print_json, print_table, progress_bar, shown
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
@@ -160,7 +160,7 @@ def fame_table1(
         return
     place = console()
     for table in found.tables:
-        place.print(table)
+        print_table(place, table)
     for sentence in found.lead:
         place.print(sentence, markup=False)
     if found.data == "standin" and found.facts["people"] < MANY and photos is None:

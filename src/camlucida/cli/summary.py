@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.console import console, print_json
+from camlucida.cli.console import console, print_json, print_table
 
 if TYPE_CHECKING:
     from camlucida.benchmark.summary import Summary
@@ -70,14 +70,14 @@ def show(found: Summary, *, tests: bool = False) -> None:
         if len(said) > _SHOWN:
             terminal.print(f"{heading}: {len(said) - _SHOWN} more")
     terminal.print()
-    terminal.print(_means(found))
+    print_table(terminal, _means(found))
     terminal.print(
         "\n± is the standard deviation over photos; the interval is that of the mean, 95 %"
         + ("; * is the best." if found.table["method"].nunique() > 1 else ".")
     )
     if tests and len(found.tests):
         terminal.print()
-        terminal.print(_tests(found))
+        print_table(terminal, _tests(found))
         terminal.print("\np values after Holm, over the pairs of a number.")
 
 

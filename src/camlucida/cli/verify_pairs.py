@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.cli.console import console, progress_bar, shown
+from camlucida.cli.console import console, print_table, progress_bar, shown
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError, ImageError
 from camlucida.plain import to_json
@@ -135,7 +135,7 @@ def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
     if report is not None:
         screen.print(summary(found), style="bold", markup=False)
         for table in tables:
-            screen.print(table)
+            print_table(screen, table)
     else:
         for one in drawn:
             screen.print(f"{one['pair']}: {one['verdict']}", markup=False, soft_wrap=True)
