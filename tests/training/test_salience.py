@@ -12,12 +12,12 @@ import torch
 from camlucida.data.digits import Digits
 from camlucida.errors import CamlucidaError
 from camlucida.models import load_model
-from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM
+from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM, map_layer
 from camlucida.training.salience import experiment as module
 from camlucida.training.salience.data import DigitSet
 from camlucida.training.salience.experiment import train_arm, train_salience
 from camlucida.training.salience.measure import accuracy, example_maps, measure
-from camlucida.training.salience.models import build_start, load_trained, map_layer
+from camlucida.training.salience.models import build_start, load_trained
 from camlucida.training.salience.recipe import (
     IRIS_PAD,
     PUBLISHED,
@@ -281,9 +281,8 @@ def test_the_map_is_read_before_the_last_relu_of_densenet(name, layer):
     start = build_start(name, 7, pretrained=False, size=64)
     assert start.layer == layer
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    cam = TrainableCAM(
-        start.module, images, replace(IRIS_PAD.cam, cam_layer=layer, mode="eval", scaling="none")
-    )
+    cam = TrainableCAM(start.module, images, replace(IRIS_PAD.cam, mode="eval", scaling="none"))
+    assert cam.layer == layer  # found without being named
     logits, maps = cam(start.module, images, torch.tensor([3, 5]))
     assert logits.shape == (2, 7)
     if "densenet" in name:

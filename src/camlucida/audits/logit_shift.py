@@ -268,7 +268,7 @@ def _verdict(one: Variant, found: Mapping[str, Any]) -> Verdict:
     like = (
         ""
         if math.isnan(share)
-        else f" ({100 * share:.2g} % of what the maps of two images differ by)"
+        else f" ({_percent(share)} of what the maps of two images differ by)"
     )
     outcome: Outcome
     if value <= SAME:
@@ -290,8 +290,13 @@ def _row(one: Variant, found: Mapping[str, Any]) -> tuple[Any, ...]:
         return (one.label, None, None, None, None)
     mean, std = mean_std(found["susceptibility"])
     share = ratio(found)
-    known = f"{share:.2g}" if not math.isnan(share) else None
+    known = None if math.isnan(share) else _percent(share)
     return (one.label, f"{mean:.3g}", f"{std:.2g}", known, len(found["susceptibility"]))
+
+
+def _percent(share: float) -> str:
+    """A share in plain figures, however large or small."""
+    return f"{100 * share:.{1 if share < 0.095 else 0}f} %"
 
 
 def _range(maps: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ table { border-collapse: collapse; margin: .8rem 0 .3rem; font-variant-numeric: 
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #bbb;
   font-size: .92rem; vertical-align: top; }
-th:first-child, td:first-child, .words td, .words th { text-align: left; }
+th:first-child, td:first-child, .word, .words td, .words th { text-align: left; }
+td { white-space: nowrap; } .word, .words td { white-space: normal; }
 .words td:nth-child(2) { white-space: nowrap; font-weight: 600; }
 .fail td:nth-child(2) { color: #a1290f; } .warn td:nth-child(2) { color: #7a5200; }
 .pass td:nth-child(2) { color: #1b5e20; }
@@ -29,6 +31,8 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 figcaption, .note { font-size: .9rem; color: #333; max-width: 62rem; }
 pre { font-size: .8rem; overflow-x: auto; background: #f4f4f4; padding: .8rem; }
 """
+
+_FIGURE = re.compile(r"[-+−±<>≤≥≈ ]*\.?\d|(nan|inf|–)$")
 
 _MARKS: dict[Outcome, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not tested": "·"}
 _ORDER: tuple[Outcome, ...] = ("fail", "warn", "pass", "not tested")
@@ -75,7 +79,7 @@ def _verdicts(verdicts: Iterable[Verdict]) -> str:
     rows = "".join(
         f'<tr class="{verdict.outcome.split()[0]}"><th scope="row">{escape(verdict.subject)}</th>'
         f"<td>{_MARKS[verdict.outcome]} {escape(OUTCOMES[verdict.outcome])}</td>"
-        f"<td>{escape(verdict.text)}</td></tr>\n"
+        f"<td>{_unbroken(verdict.text)}</td></tr>\n"
         for verdict in verdicts
     )
     return (
@@ -85,10 +89,20 @@ def _verdicts(verdicts: Iterable[Verdict]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    kinds = [
+        ' class="word"' if any(_is_word(row[i]) for row in table.rows if i < len(row)) else ""
+        for i in range(len(table.columns))
+    ]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(column)}</th>'
+        for column, kind in zip(table.columns, kinds, strict=True)
+    )
     rows = "".join(
         f'<tr><th scope="row">{_cell(row[0])}</th>'
-        + "".join(f"<td>{_cell(value)}</td>" for value in row[1:])
+        + "".join(
+            f"<td{kind}>{_cell(value)}</td>"
+            for value, kind in zip(row[1:], kinds[1:], strict=False)
+        )
         + "</tr>\n"
         for row in table.rows
     )
@@ -97,6 +111,16 @@ def _table(table: Table) -> str:
         f'<div class="scroll"><table><caption>{escape(table.title)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{note}"
     )
+
+
+def _unbroken(text: str) -> str:
+    """Escaped, and no line breaks between a figure and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", escape(text))
+
+
+def _is_word(value: Any) -> bool:
+    """Whether a cell is read rather than compared; texts that begin with a figure are compared."""
+    return isinstance(value, str) and bool(value) and not _FIGURE.match(value)
 
 
 def _cell(value: Any) -> str:

@@ -24,7 +24,7 @@ from camlucida.audits.theory import (
     expected_root,
     proposition_1,
 )
-from camlucida.data.digits import _mnist
+from camlucida.data.digits import mnist
 from camlucida.explain import explain
 from camlucida.explanation import Explanation
 from camlucida.maps import resize
@@ -280,13 +280,13 @@ def _illustration(count: int, seed: int) -> tuple[dict[str, Any], Picture]:
 
 def _digits(count: int, seed: int) -> Tensor:
     """Random digits ``(N, 1, 29, 29)`` in [0, 1]: a row is added on top and a column at the right."""
-    digits, _ = _mnist()
+    digits, _ = mnist()
     chosen = torch.randint(5000, (count,), generator=torch.Generator().manual_seed(seed))
     return _padded(torch.from_numpy(digits.reshape(5000, 28, 28)[chosen.numpy()]))
 
 
 def _first_of(images: Tensor, seed: int, digit: int) -> Tensor:
-    digits, _ = _mnist()
+    digits, _ = mnist()
     return _padded(torch.from_numpy(digits[digit, seed % 500][None].copy()))[0].to(images)
 
 

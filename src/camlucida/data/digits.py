@@ -169,7 +169,7 @@ class Digits(DataSet):
             raise CamlucidaError(
                 f"the two digits would share rows: {self.object_rows} and {self.second_rows}"
             )
-        _mnist()
+        mnist()
         self.name = f"digits:{split}" + (",second" if second else "")
 
     def __len__(self) -> int:
@@ -233,7 +233,7 @@ class Digits(DataSet):
         photos = [
             hashlib.sha256(picture(n).path.read_bytes()).hexdigest() for n in PHOTOS[self.split]
         ]
-        return digest([self.describe_options(), _mnist()[1], photos])
+        return digest([self.describe_options(), mnist()[1], photos])
 
     def describe_options(self) -> dict[str, Any]:
         """The options, ready for JSON."""
@@ -265,7 +265,7 @@ class Digits(DataSet):
         label = self._label(index, number)
         u = self._draws(index, f"digit {number}")
         first, stop = _PER_CLASS[self.split]
-        digit = _mnist()[0][label, first + int(u[1] * (stop - first))]
+        digit = mnist()[0][label, first + int(u[1] * (stop - first))]
         turned = Image.fromarray(digit).rotate(
             (u[2] * 2 - 1) * 12, Image.Resampling.BICUBIC, center=(13.5, 13.5)
         )
@@ -328,7 +328,7 @@ def _photo(name: str) -> Image.Image:
 
 
 @lru_cache(maxsize=1)
-def _mnist() -> tuple[npt.NDArray[np.uint8], str]:
+def mnist() -> tuple[npt.NDArray[np.uint8], str]:
     """The digits ``(10, 500, 28, 28)`` by class, and a hash of them."""
     wanted = 'pip install "camlucida[train]"'
     try:

@@ -263,7 +263,8 @@ def diff_table1(
         entropy = mean_std([one["cam_entropy"] for one in found[kind]])[0]
         far = mean_std([one["to_sham"] for one in found[kind]])[0]
         published = DIFF_TABLE1.get(kind, (None, None))
-        rows.append((kind, tuple(Cell(v) for v in (mean, std, *published, entropy, far))))
+        spread = std if len(seeds) > 1 else None
+        rows.append((kind, tuple(Cell(v) for v in (mean, spread, *published, entropy, far))))
     human, fake = (
         mean_std([one["accuracy"] for one in found[k]])[0] for k in ("human salience", "SHAM")
     )
@@ -273,7 +274,8 @@ def diff_table1(
         (
             (
                 f"Measured on small networks on digits on photos, {images} training images, {epochs} epochs, "
-                f"{len(seeds)} seeds; in place of human salience stand the digit's own pixels."
+                f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}; in place of human salience stand the digit's own "
+                "pixels."
             ),
             (
                 f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; published is that SHAM costs "

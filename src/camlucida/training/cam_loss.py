@@ -49,8 +49,8 @@ class CAMOptions:
             ``"lae"``) instead of its logit; with a registered method only.
         options: fields of that method, such as ``{"form": "tf_original"}``.
         cam_class: the ``"label"`` (default) or the predicted class, ``"pred"``.
-        cam_layer: name or module; by default the model's last feature map, before a ReLU that the network
-            applies outside of it (DenseNet's ``features``).
+        cam_layer: name or module; by default the model's last feature map, before a ReLU that stands
+            between it and the pooling (DenseNet), see :func:`map_layer`.
         relu: rectify the map; not in the published loss.
         scaling: of each map: ``"minmax"`` (default), ``"max"`` or ``"none"``. A constant map becomes zeros.
         mode: of the model while it learns: ``"train"``; ``"norms"``: batch norms keep their statistics;
@@ -131,7 +131,7 @@ class TrainableCAM:
         self.model = unwrap(model)
         chosen = self.options.cam_layer
         if chosen is None:
-            chosen = default_layer(self.model, images[:1])
+            chosen = map_layer(self.model, images[:1])
         self.layer, self._module = resolve(self.model, chosen)
         if self._module is None:
             raise CamlucidaError("a map in a loss is that of a layer, not of the input")
@@ -201,6 +201,30 @@ class TrainableCAM:
             if isinstance(module.weight, Tensor) and module.weight.data_ptr() == place:
                 return module
         raise CamlucidaError("the weights of the linear layer are made anew in each pass")
+
+
+def map_layer(module: nn.Module, images: Tensor) -> str:
+    """The last feature map, before a ReLU that belongs to its norm.
+
+    timm joins DenseNet's last norm and the ReLU behind it in one module; the published map is the norm's own
+    output, which passes through that module's ``drop``.
+
+    Args:
+        module: a network.
+        images: one or more it takes.
+    """
+    name = default_layer(module, images)
+    inner = module.get_submodule(name)
+    while not hasattr(inner, "act") and isinstance(inner, nn.Sequential) and list(inner.children()):
+        child, inner = list(inner.named_children())[-1]
+        name = f"{name}.{child}" if name else child
+    joined = isinstance(getattr(inner, "act", None), nn.ReLU) and isinstance(
+        inner,
+        nn.modules.batchnorm._BatchNorm,  # noqa: SLF001 - there is no public base of all of them
+    )
+    if joined and isinstance(getattr(inner, "drop", None), nn.Module):
+        return f"{name}.drop"
+    return default_layer(module, images)
 
 
 def set_mode(model: nn.Module, mode: Mode) -> None:

@@ -43,6 +43,7 @@ class FitOptions:
         accelerator: ``"auto"``, ``"cpu"`` or ``"gpu"``.
         seed: of everything random inside the network, such as dropout: each epoch starts from it anew, so that
             a resumed training is the same as an uninterrupted one.
+        ties: which of two epochs with the same score is kept, the ``"first"`` or the ``"later"``.
     """
 
     epochs: int = 10
@@ -58,6 +59,7 @@ class FitOptions:
     precision: Precision = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     seed: int = 0
+    ties: Literal["first", "later"] = "first"
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -65,6 +67,7 @@ class FitOptions:
             ("schedule", ("step", "cosine", "constant")),
             ("precision", get_args(Precision)),
             ("accelerator", ("auto", "cpu", "gpu")),
+            ("ties", ("first", "later")),
         ):
             if getattr(self, name) not in choices:
                 raise CamlucidaError(
@@ -83,7 +86,8 @@ class Fitted:
     Attributes:
         curves: one row per epoch: ``epoch, learning_rate, loss, seconds``, what the loss logged, and ``score``
             where there is a validation.
-        best_epoch: the epoch (from 0) with the highest score, the first of equals; the last without validation.
+        best_epoch: the epoch (from 0) with the highest score, of equals as ``ties`` says; the last without
+            validation.
         best_score: its score; NaN without validation.
         steps: batches that were learned from.
         resumed_from: how many epochs were done when this run started; 0 for a fresh one.
@@ -223,7 +227,9 @@ class _Run:
             with torch.no_grad():
                 row["score"] = float(validate(self.wrapped))
         score = row.get("score", math.nan)
-        if not score <= self.fitted.best_score:  # also the first one, and any without validation
+        best = self.fitted.best_score
+        tied = score == best and self.options.ties == "later"
+        if tied or not score <= best:  # also the first one, and any without validation
             self.fitted.best_epoch, self.fitted.best_score = epoch, score
             self.best = _copied(self.model)
 

@@ -21,10 +21,11 @@ from camlucida.audits.fooling.measure import (
 )
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
-from camlucida.audits.fooling.tune import Attack, Say, Trainable
+from camlucida.audits.fooling.tune import Attack, Say, Trainable, named_attack, published_attack
 from camlucida.audits.fooling.words import (
     ABOUT,
     CONDITIONS,
+    KEPT,
     WORKED,
     condition_row,
     condition_table,
@@ -39,7 +40,7 @@ from camlucida.errors import CamlucidaError
 from camlucida.models.small import as_input
 from camlucida.plain import digest
 from camlucida.statistics import mean_std
-from camlucida.training.cam_loss import TrainableCAM
+from camlucida.training.cam_loss import WEIGHTS, TrainableCAM
 
 QUICK_ATTACK = Attack(epochs=4, learning_rate=0.02)
 """On the stand-in: as published but for length and learning rate. An epoch of ImageNet has 64,000 steps of 20
@@ -82,7 +83,7 @@ def audit_sham_stand_ins(
 
     Args:
         attack: the main attack.
-        attackers: maps that are attacked in turn, see :meth:`Attack.against`; ``"none"`` is the control.
+        attackers: maps that are attacked in turn, see :meth:`Attack.adaptive`; ``"none"`` is the control.
         methods: registered names; all by default, each with its logit and with margins.
         count: explained images; 60 with ``quick``, else 200.
         quick: fewer passes, attackers and conditions; some minutes on two cores.
@@ -111,9 +112,11 @@ def audit_sham_stand_ins(
         found = study.measured(main, core_variants())
         tables.append(tail_table(found, study.case.subject.labels.tolist(), plan.classes))
     chosen = attackers or (ATTACKERS[:6] if quick else ATTACKERS)
+    published = published_attack(main, QUICK_ATTACK.learning_rate)
     return _report(
         study,
         main,
+        published,
         chosen,
         methods,
         quick,
@@ -182,11 +185,13 @@ def audit_sham(
     shown, taught = order[:few], order[few:]
     main = replace(attack or Attack(epochs=5), seed=seed)
     note = ""
-    if main.cam.cam == "weights":
-        try:
-            TrainableCAM(model, images[:1], replace(main.cam, cam_layer=layer))
-        except CamlucidaError:
-            main = replace(main, cam=replace(main.cam, cam="gradcam", mode="norms"))
+    published = published_attack(main)
+    try:
+        TrainableCAM(model, images[:1], replace(published.cam, cam_layer=layer))
+    except CamlucidaError:
+        published = replace(published, cam=replace(published.cam, cam="gradcam", mode="norms"))
+        if main.cam.cam == WEIGHTS:
+            main = published
             note = (
                 " It does not end in pooling and one linear layer, so Grad-CAM's map was attacked."
             )
@@ -203,6 +208,7 @@ def audit_sham(
     return _report(
         study,
         main,
+        published,
         chosen,
         methods,
         quick,
@@ -269,6 +275,7 @@ def _conditions(
 def _report(
     study: Study,
     main: Attack,
+    published: Attack,
     attackers: Sequence[str],
     methods: Sequence[str] | None,
     quick: bool,
@@ -286,11 +293,19 @@ def _report(
     verdicts = tuple(
         verdict(v, found[v.label], quiet.get(v.label), worked=worked) for v in variants
     )
-    attacks = {name: _attack(name, main, control) for name in attackers}
+    attacks = {name: named_attack(name, main, published, control) for name in attackers}
     core = tuple(v for v in core_variants() if methods is None or v.method in methods) or variants
     matrix = {name: study.measured(a, core) for name, a in attacks.items()}
     hits = {name: float("nan") if a.kind == "none" else study.hit(a) for name, a in attacks.items()}
     accuracies = {name: study.accuracy(a) for name, a in attacks.items()}
+    clean = study.accuracy(None)
+    aimed = [
+        f"{name} ({100 * hits[name]:.0f} % of the way to the mask, accuracy {clean:.3f} → {accuracies[name]:.3f})"
+        for name in attacks
+        if name not in {"none", "sham", "location"}
+        and hits[name] >= WORKED
+        and accuracies[name] >= clean - KEPT
+    ]
     models = [
         ("clean", *_of_model(study, None, main)),
         ("fooled", *_of_model(study, main, main)),
@@ -303,13 +318,13 @@ def _report(
         "Fooling audit",
         f"{ABOUT}\n{tested} The main attack: {described(main)}, learning rate {main.learning_rate:g}, mask with "
         f"{int(study.masks[study.attacked(main)[0]].sum())} ones.",
-        summary(verdicts, worked=worked, conditions=conditions),
+        summary(verdicts, worked=worked, conditions=conditions, aimed=aimed),
         verdicts,
         (
             model_table(models),
             susceptibility_table(variants, found, quiet),
             *tables,
-            matrix_table(list(attacks), labels, matrix, accuracies, hits, study.accuracy(None)),
+            matrix_table(list(attacks), labels, matrix, accuracies, hits, clean),
         ),
         pictures,
         {
@@ -330,16 +345,6 @@ def _report(
     )
 
 
-def _attack(name: str, main: Attack, control: Attack) -> Attack:
-    if name == "none":
-        return control
-    if name == "location":
-        return replace(main, kind="location")
-    if name == "sham":
-        return main
-    return replace(main, kind="sham").against(name)
-
-
 def _of_model(
     study: Study, attack: Attack | None, main: Attack
 ) -> tuple[float, float, float, float]:
@@ -347,7 +352,7 @@ def _of_model(
     case = study.case
     model = case.model if attack is None else study.attacked(attack)[1]
     mask = study.attacked(main)[2]
-    options = replace(main.cam, cam_layer=case.subject.layer, mode="eval")
+    options = replace(main.shown, cam_layer=case.subject.layer, mode="eval")
 
     def measure() -> list[float]:
         from camlucida.metrics.concentration import cam_entropy
@@ -358,7 +363,7 @@ def _of_model(
         return [mean, std, float((maps - mask.to(maps)).square().mean())]
 
     name = "clean" if attack is None else study.attacked(attack)[0]
-    key = digest([main.cam.describe(), name])[:8]
+    key = digest([main.shown.describe(), name])[:8]
     mean, std, far = study.store.value(f"{study.name}entropy-{name}-{key}", measure)
     return study.accuracy(attack), mean, std, far
 
@@ -412,7 +417,8 @@ def _pictures(
         pictures.append(
             Picture.of(
                 "attackers",
-                "Each row is a copy that was fine-tuned against one map, each column a method that explains it.",
+                "Each row is a copy that was fine-tuned against one map, each column a method that explains it. Which "
+                "copies were broken rather than fooled, the table below says.",
                 matrix_figure(list(attacks), labels, values),
             )
         )

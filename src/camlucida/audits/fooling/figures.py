@@ -71,6 +71,7 @@ def bar_figure(rows: Sequence[tuple[str, float, float, float]], control: str) ->
     axis.plot([r[3] for r in rows], place, "k|", markersize=9, markeredgewidth=2, label=control)
     axis.set_yticks(place, [r[0] for r in rows], fontsize=8)
     axis.set_xlim(left=0)
+    axis.set_ylim(-0.8, len(rows) - 0.2)
     axis.set_xlabel(
         "mean squared distance of the maps before and after (whiskers: std over images)"
     )

@@ -71,6 +71,7 @@ class Study:
         if key not in self._kept:
             title = f"{self.name}fine-tuning: {described(attack)}"
             model = copy.deepcopy(case.model)
+            fresh: dict[str, Any] = {}
 
             def run() -> dict[str, Tensor]:
                 found = fool(
@@ -83,14 +84,15 @@ class Study:
                     checkpoint=None if self.folder is None else self.folder / f"{key}.ckpt",
                     say=lambda _, done, total: self.say(title, done, total),
                 )
-                self.store.value(f"{key}-record", lambda: found.record)
+                fresh.update(found.record)
+                self.store.value(f"{key}-record", lambda: fresh)
                 return {**found.model.state_dict(), "mask": found.mask}
 
             weights = self.store.tensors(f"{key}-weights", run)
             self.masks[key] = weights.pop("mask")
             model.load_state_dict(weights)
             self._kept[key] = model.eval()
-            self.records[key] = self.store.value(f"{key}-record", dict)
+            self.records[key] = self.store.value(f"{key}-record", lambda: fresh)
         return key, self._kept[key], self.masks[key]
 
     def measured(self, attack: Attack, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
@@ -138,10 +140,10 @@ class Study:
         return found
 
     def aimed(self, attack: Attack) -> tuple[float, float]:
-        """Distance of the attacked map from the mask, before and after; mean over the explained images."""
+        """Distance of the attacked map, as shown, from the mask, before and after; mean over explained images."""
         key, model, mask = self.attacked(attack)
         case = self.case
-        options = replace(attack.cam, cam_layer=case.subject.layer, mode="eval")
+        options = replace(attack.shown, cam_layer=case.subject.layer, mode="eval")
 
         def measure() -> list[float]:
             found = []

@@ -32,7 +32,11 @@ from camlucida.training.sham import Layout, border_mask, sham_mask
 
 Trainable: TypeAlias = Literal["all", "head"]
 Kind: TypeAlias = Literal["sham", "location", "none"]
+Optimizer: TypeAlias = Literal["sgd", "adam"]
 Say: TypeAlias = Callable[[str, float, float], object]
+
+ADAM_RATE = 0.15
+"""Adam's learning rate as a share of SGD's: 0.003 on the stand-in, where SGD has 0.02."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Attack:
         entropy: of the mask in nats.
         seed: of the order of the images.
         clip: the largest norm of the gradient; ``None`` (as published) for no limit.
+        optimizer: ``"sgd"`` (as published) or ``"adam"``.
     """
 
     kind: Kind = "sham"
@@ -73,6 +78,7 @@ class Attack:
     entropy: float | None = None
     seed: int = 0
     clip: float | None = None
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         """Check the words.
@@ -80,7 +86,7 @@ class Attack:
         Raises:
             CamlucidaError: naming the option and the words that it knows.
         """
-        for name, choices in (("kind", Kind), ("trainable", Trainable)):
+        for name, choices in (("kind", Kind), ("trainable", Trainable), ("optimizer", Optimizer)):
             if getattr(self, name) not in get_args(choices):
                 raise CamlucidaError(
                     f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}"
@@ -93,6 +99,8 @@ class Attack:
         found = {**vars(self), "cam": self.cam.describe()}
         if self.clip is None:
             del found["clip"]
+        if self.optimizer == "sgd":
+            del found["optimizer"]
         return found
 
     def against(self, method: str) -> Attack:
@@ -116,6 +124,103 @@ class Attack:
         cam = replace(self.cam, cam=name, aggregator=aggregator, mode="norms")
         cam = replace(cam, relu=cam.method()[0].steps.rectify)
         return replace(self, cam=cam)
+
+    def adaptive(self, method: str) -> Attack:
+        """The attack on another method's map, as it was found to work on a mean margin.
+
+        The published settings fail here: a map that is rectified has no gradient where it is zero, which is where
+        the mask wants it to be one, and where little of it is left, scaling makes the gradient of a few images
+        drown all others. So the map is attacked before its ReLU and divided by its maximum, which keeps zero where
+        it is, with Adam, clipped gradients of norm 1, and a fifth of the loss for the cross-entropy. Tried on the
+        small network of ``camlucida audit sham --quick`` against ``gradcam:mean``, 4 epochs, batch norms frozen,
+        accuracy 0.724 before; "reached" is the way of the shown map to the mask:
+
+        =============================================  ========  =======
+        settings                                       accuracy  reached
+        =============================================  ========  =======
+        rectified, SGD 0.005, clip 5, weight 0.5          0.808      0 %
+        before ReLU, SGD 0.005, clip 5, weight 0.2        0.746      4 %
+        before ReLU, Adam 0.001, clip 1, weight 0.5       0.810     -1 %
+        before ReLU, Adam 0.003, clip 1, weight 0.5       0.824     -1 %
+        over its maximum, Adam 0.001, weight 0.5          0.808      1 %
+        over its maximum, Adam 0.003, weight 0.5          0.850      1 %
+        over its maximum, Adam 0.003, weight 0.2          0.820     36 %
+        =============================================  ========  =======
+
+        The last is what this gives. It is a narrow success: against other maps no tried setting moved the shown map
+        by a quarter of the way with the model whole.
+
+        ===========  ====================================  ========  =======
+        map          settings                              accuracy  reached
+        ===========  ====================================  ========  =======
+        gradcam      over its maximum, 0.003, weight 0.2      0.100    100 %
+        gradcam      before ReLU, 0.001, weight 0.5           0.808      2 %
+        gradcam:max  over its maximum, 0.003, weight 0.2      0.832     -5 %
+        gradcam:lse  over its maximum, 0.003, weight 0.2      0.274     75 %
+        gradcam:lse  over its maximum, 0.003, weight 0.5      0.852     -2 %
+        gradcam:lse  over its maximum, 0.001, weight 0.2      0.760      3 %
+        ===========  ====================================  ========  =======
+
+        Args:
+            method: as for :meth:`against`. The attack on the class-weight map stays as it is.
+        """
+        found = self.against(method)
+        if found.cam.cam == WEIGHTS:
+            return found
+        return replace(
+            found,
+            cam=replace(found.cam, relu=False, scaling="max"),
+            weight=0.2,
+            clip=1.0,
+            optimizer="adam",
+            learning_rate=self.learning_rate * (1 if self.optimizer == "adam" else ADAM_RATE),
+        )
+
+    @property
+    def shown(self) -> CAMOptions:
+        """The attacked map as its method shows it: that is what counts after an adaptive attack."""
+        if self.kind != "sham" or self.cam.cam == WEIGHTS or self.cam.scaling != "max":
+            return self.cam
+        return replace(self.cam, relu=self.cam.method()[0].steps.rectify, scaling="minmax")
+
+
+def published_attack(main: Attack, learning_rate: float = Attack.learning_rate) -> Attack:
+    """The main attack where it is on the class-weight map, else SHAM as published, as long and with the same mask.
+
+    Args:
+        main: the main attack.
+        learning_rate: of SHAM.
+    """
+    if main.cam.cam == WEIGHTS:
+        return main
+    return Attack(
+        trainable=main.trainable,
+        epochs=main.epochs,
+        learning_rate=learning_rate,
+        layout=main.layout,
+        entropy=main.entropy,
+        seed=main.seed,
+    )
+
+
+def named_attack(name: str, main: Attack, published: Attack, control: Attack) -> Attack:
+    """An attack of the table of attackers.
+
+    Args:
+        name: ``"none"``, ``"sham"``, ``"location"``, or as for :meth:`Attack.adaptive`.
+        main: the main attack, which is not made twice.
+        published: SHAM.
+        control: the same training without an attack.
+    """
+    if name == "none":
+        return control
+    if name == "location":
+        return replace(published, kind="location")
+    published = replace(published, kind="sham")
+    if name == "sham":
+        return published
+    found = published.adaptive(name)
+    return main if main.kind == "sham" and main.cam == found.cam else found
 
 
 @dataclass(frozen=True)
@@ -204,6 +309,7 @@ def fool(
         options=FitOptions(
             epochs=attack.epochs,
             learning_rate=attack.learning_rate,
+            optimizer=attack.optimizer,
             momentum=attack.momentum,
             weight_decay=attack.weight_decay,
             step_size=12,

@@ -110,9 +110,9 @@ def train_twins(
 
 def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """MNIST digits on noise as inputs ``(count, 3, S, S)``, and their classes ``(count,)``."""
-    from camlucida.data.digits import _mnist
+    from camlucida.data.digits import mnist
 
-    digits = torch.from_numpy(_mnist()[0].copy()).flatten(0, 1)
+    digits = torch.from_numpy(mnist()[0].copy()).flatten(0, 1)
     chosen = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:count]
     edge = (SIZE - digits.shape[-1]) // 2
     images = F.pad(digits[chosen], (edge,) * 4)[:, None].expand(-1, 3, -1, -1)

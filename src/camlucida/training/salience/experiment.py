@@ -135,7 +135,7 @@ def _train(
             epochs.batches,
             loss_of(recipe, arm, cam, sham),
             validate=epochs.validate,
-            options=replace(recipe.fit, seed=seed),
+            options=replace(recipe.fit, seed=seed, ties="later"),
             steps_per_epoch=epochs.steps,
             checkpoint=folder / CHECKPOINT,
             progress=progress,
@@ -144,11 +144,7 @@ def _train(
     found = measure(
         module, cam, sets.test, sham, progress=lambda done, total: say(measuring, done, total)
     )
-    best = len(sets.validation)
-    curves = [
-        {**row, "score": round(row["score"] * best) / best if "score" in row else math.nan}
-        for row in fitted.curves
-    ]
+    curves = [{"score": math.nan, **row} for row in fitted.curves]
     record = {
         "arm": arm,
         "seed": seed,
@@ -183,12 +179,10 @@ class _Epochs:
         count = len(sets.train)
         # A last batch of one image would be refused by batch norms.
         self.steps = -(-count // self.batch) - (count % self.batch == 1)
-        self.epoch = 0
         if self.steps < 1:
             raise CamlucidaError(f"{count} images are too few to learn from")
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        self.epoch = epoch
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         order = torch.randperm(len(self.sets.train), generator=generator)
         chunks = list(torch.split(order, self.batch))[: self.steps]
@@ -197,8 +191,8 @@ class _Epochs:
             yield (images.contiguous(memory_format=torch.channels_last), *rest)
 
     def validate(self, model: nn.Module) -> float:
-        """The accuracy, and a trifle that lets the later of two equal epochs win."""
-        return accuracy(model, self.sets.validation) + 1e-9 * self.epoch
+        """The accuracy on the validation images."""
+        return accuracy(model, self.sets.validation)
 
 
 def _weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str, Any]) -> Path:

@@ -19,6 +19,7 @@ from camlucida.models.loaded import require
 from camlucida.models.small import SmallCNN, SmallConfig, config_dict, load_digits, small_preprocess
 from camlucida.plain import to_json
 from camlucida.preprocess import Preprocess
+from camlucida.training.cam_loss import map_layer
 from camlucida.training.digits import save_digits
 from camlucida.writing import write_bytes
 
@@ -89,30 +90,6 @@ def build_start(
     preprocess = replace(own, size=(size, size), resize=(size, size), crop=False, cover=False)
     chosen = layer or map_layer(module, _probe(size))
     return Start(module, preprocess, kind, chosen)
-
-
-def map_layer(module: nn.Module, images: Tensor) -> str:
-    """The last feature map, before a ReLU that belongs to its norm.
-
-    timm joins DenseNet's last norm and the ReLU behind it in one module; the published map is the norm's own
-    output, which passes through that module's ``drop``.
-
-    Args:
-        module: a network.
-        images: one or more it takes.
-    """
-    name = default_layer(module, images)
-    inner = module.get_submodule(name)
-    while not hasattr(inner, "act") and isinstance(inner, nn.Sequential) and list(inner.children()):
-        child, inner = list(inner.named_children())[-1]
-        name = f"{name}.{child}" if name else child
-    joined = isinstance(getattr(inner, "act", None), nn.ReLU) and isinstance(
-        inner,
-        nn.modules.batchnorm._BatchNorm,  # noqa: SLF001 - there is no public base of all of them
-    )
-    if joined and isinstance(getattr(inner, "drop", None), nn.Module):
-        return f"{name}.drop"
-    return default_layer(module, images)
 
 
 def weights_file(folder: Path) -> Path | None:

@@ -103,10 +103,9 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         fitted = asdict(self.fit)
-        del (
-            fitted["accelerator"],
-            fitted["seed"],
-        )  # where it runs may change; the seed is the training's
+        # Where it runs may change; seed and ties are the training's.
+        for name in ("accelerator", "seed", "ties"):
+            del fitted[name]
         return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
 
 
