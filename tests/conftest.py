@@ -24,6 +24,12 @@ settings.load_profile("camlucida")
 
 
 @pytest.fixture(autouse=True)
+def _no_width_from_outside(monkeypatch):
+    """Test workers are told a terminal's width, which decides how tables are broken."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _fixed_random_state():
     """Each test draws the same random weights, whatever ran before it."""
     torch.manual_seed(0)
