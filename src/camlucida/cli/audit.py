@@ -90,7 +90,7 @@ def deadzone(
     """
     from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
 
-    with out_folder(out), _telling() as say:
+    with out_folder(out), telling() as say:
         if model is None:
             if data is not None or wall is not None or layer is not None:
                 raise CamlucidaError("--data, --wall and --layer go with --model")
@@ -112,7 +112,7 @@ def deadzone(
                 folder=out,
                 say=say,
             )
-    _finish(report, out, as_json=as_json)
+    finish(report, out, as_json=as_json)
 
 
 @audit.command()
@@ -125,9 +125,9 @@ def theory(
     """Why weights for whole channels see through walls: proposition, theorem and digits, computed and drawn."""
     from camlucida.audits.theory_audit import audit_theory
 
-    with out_folder(out), _telling() as say:
+    with out_folder(out), telling() as say:
         report = audit_theory(quick=quick, seed=seed, folder=out, say=say)
-    _finish(report, out, as_json=as_json)
+    finish(report, out, as_json=as_json)
 
 
 def _load(model: str, architecture: str | None, device: str | None) -> LoadedModel:
@@ -179,7 +179,7 @@ def _images(
 
 
 @contextmanager
-def _telling() -> Iterator[Callable[[str, float, float], None]]:
+def telling() -> Iterator[Callable[[str, float, float], None]]:
     """A bar whose text and length follow what an audit says of its progress."""
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)
@@ -190,7 +190,8 @@ def _telling() -> Iterator[Callable[[str, float, float], None]]:
         yield say
 
 
-def _finish(report: AuditReport, out: Path, *, as_json: bool) -> None:
+def finish(report: AuditReport, out: Path, *, as_json: bool) -> None:
+    """Write an audit's page, record and pictures, and print the verdicts or one JSON document."""
     files = report.save(out)
     if as_json:
         print_json(report.to_dict())

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.audit import finish, telling
+from camlucida.cli.console import console, print_json, shown
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from camlucida.audits.base import AuditReport
     from camlucida.models import LoadedModel
     from camlucida.reproduce.base import Reproduced
 
@@ -107,7 +106,7 @@ def sham(
         main = main.adaptive(attack[0])
     main = replace(main, **changed)
     attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
-    with out_folder(out), _telling() as say:
+    with out_folder(out), telling() as say:
         if model is None:
             if data is not None or layer is not None or architecture is not None:
                 raise CamlucidaError("--data, --layer and --architecture go with --model")
@@ -130,7 +129,7 @@ def sham(
                 attackers=attackers, methods=method, quick=quick, preprocess=loaded.preprocess, name=name, seed=seed,
                 folder=out, say=say,
             )  # fmt: skip
-    _finish(report, out, as_json=as_json)
+    finish(report, out, as_json=as_json)
 
 
 def logit_shift(
@@ -152,7 +151,7 @@ def logit_shift(
     """Which maps move when all logits rise alike? An attack without training; no probability changes."""
     from camlucida.audits.logit_shift import audit_logit_shift
 
-    with out_folder(out), _telling() as say:
+    with out_folder(out), telling() as say:
         loaded, inputs, labels, name = labelled_case(
             model or "digits", architecture, data, count, device, quick=quick, say=say
         )
@@ -160,7 +159,7 @@ def logit_shift(
             loaded.module, inputs, labels, layer=explained_layer(loaded, inputs, layer), strength=strength,
             methods=method, quick=quick, preprocess=loaded.preprocess, name=name, seed=seed, folder=out, say=say,
         )  # fmt: skip
-    _finish(report, out, as_json=as_json)
+    finish(report, out, as_json=as_json)
 
 
 def residual_logits(
@@ -174,7 +173,7 @@ def residual_logits(
 
     with out_folder(out):
         report = audit_residual_logits(draws=draws, seed=seed, folder=out)
-    _finish(report, out, as_json=as_json)
+    finish(report, out, as_json=as_json)
 
 
 def labelled_case(
@@ -229,7 +228,7 @@ def finish_with(
     run: Callable[[Callable[[str, float, float], object]], Reproduced], out: Path, *, as_json: bool
 ) -> None:
     """Make a published table anew under a progress bar, write it and print it."""
-    with out_folder(out), _telling() as say:
+    with out_folder(out), telling() as say:
         found = run(say)
     files = found.save(out)
     if as_json:
@@ -240,28 +239,3 @@ def finish_with(
     for sentence in found.lead:
         place.print(sentence, markup=False)
     place.print(shown(files[0]), markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _telling() -> Iterator[Callable[[str, float, float], None]]:
-    """A bar whose text and length follow what an audit says of its progress."""
-    with progress_bar() as bar:
-        task = bar.add_task("starting", total=None)
-
-        def say(what: str, done: float, total: float) -> None:
-            bar.update(task, description=what, completed=int(done), total=int(total) or 1)
-
-        yield say
-
-
-def _finish(report: AuditReport, out: Path, *, as_json: bool) -> None:
-    files = report.save(out)
-    if as_json:
-        print_json(report.to_dict())
-        return
-    place = console()
-    place.print(report.summary, soft_wrap=True)
-    if report.verdicts:
-        place.print(report)
-    for file in files:
-        place.print(shown(file), markup=False, soft_wrap=True)
