@@ -144,6 +144,8 @@ def test_a_metric_from_outside():
             register("test_other", **FACTS, numbers={"iou_area": Facts("x")})(Outside)
         with pytest.raises(CamlucidaError, match="'sideways'"):
             register("test_other", **{**FACTS, "direction": "sideways"})
+        with pytest.raises(CamlucidaError, match="asks 'why'; known questions: localisation"):
+            register("test_other", **FACTS, question="why")
         with pytest.raises(CamlucidaError, match="range"):
             register("test_other", **{**FACTS, "range": (1.0, 0.0)})
         with pytest.raises(CamlucidaError, match="coffee; known words: boxes"):

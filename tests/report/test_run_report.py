@@ -165,14 +165,14 @@ def test_images_are_chosen_by_value_and_disagreement():
 
 
 @pytest.mark.parametrize(
-    ("metric", "question"),
-    [("iou", "localisation"), ("box_iou", "localisation"), ("cam_entropy", "concentration"), ("road", "faithfulness"),
-     ("sensitivity_max", "stability"), ("dead_zone", "dead zones"), ("mine", "other")],
+    ("number", "facts", "question"),
+    [("iou@0.3 (2)", None, "localisation"), ("cam_entropy_bits", None, "concentration"),
+     ("dead_zone", {"title": "an old plan, without questions"}, "dead zones"),
+     ("infidelity", None, "faithfulness"), ("mine", {"question": "stability"}, "stability"),
+     ("theirs", None, "other"), (SECONDS, None, "cost"), (SECONDS, {"unit": "s"}, "cost")],
 )  # fmt: skip
-def test_numbers_go_to_the_question_they_ask(metric, question):
-    facts = {"title": "T", "direction": "higher", "unit": "", "metric": metric}
-    assert describe(metric, facts).question == question
-    assert describe(SECONDS, facts).question == "cost"
+def test_numbers_go_to_the_question_they_ask(number, facts, question):
+    assert describe(number, facts).question == question
 
 
 # ---- the page -----------------------------------------------------------------------------------------

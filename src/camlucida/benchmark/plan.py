@@ -211,7 +211,8 @@ class Bench:
             for (name, metric), columns in zip(self.metrics, self.columns, strict=True)
             for own, column in zip(metric.names, columns, strict=True)
         ]
-        cost = Number(SECONDS, "Explaining an image", "lower", (0.0, math.inf), "s", SECONDS)
+        limits = (0.0, math.inf)
+        cost = Number(SECONDS, "Explaining an image", "lower", limits, "s", SECONDS, "cost")
         return (*found, cost)
 
     @property
@@ -397,4 +398,4 @@ def _number(metric: str, own: str, column: str) -> Number:
     try:
         return replace(describe_number(own), name=column)
     except CamlucidaError:  # of a metric that is not registered
-        return Number(column, column, "none", (-math.inf, math.inf), "", metric)
+        return Number(column, column, "none", (-math.inf, math.inf), "", metric, "other")

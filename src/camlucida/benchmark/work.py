@@ -253,6 +253,7 @@ def check(bench: Bench) -> dict[str, Any]:
             number.name: {
                 "title": number.title,
                 "metric": number.metric,
+                "question": number.question,
                 "direction": number.direction,
                 "range": list(number.range),
                 "unit": number.unit,

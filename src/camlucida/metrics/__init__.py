@@ -15,7 +15,7 @@ from camlucida.metrics.agreement import (
     ssim,
     susceptibility,
 )
-from camlucida.metrics.base import Direction, Measured, Metric, Need, Scene, each
+from camlucida.metrics.base import Direction, Measured, Metric, Need, Question, Scene, each
 from camlucida.metrics.concentration import (
     CAMEntropy,
     Complexity,
@@ -98,6 +98,7 @@ __all__ = [
     "Need",
     "Number",
     "PointingGame",
+    "Question",
     "RankCorrelation",
     "Road",
     "RoadDelete",

@@ -17,6 +17,18 @@ from camlucida.preprocess import Preprocess
 Direction: TypeAlias = Literal["higher", "lower", "none"]
 """Which way is better; ``"none"`` for what describes a map without judging it."""
 
+Question: TypeAlias = Literal[
+    "localisation",
+    "faithfulness",
+    "stability",
+    "agreement",
+    "concentration",
+    "dead zones",
+    "other",
+    "cost",
+]
+"""What a number says about a map; reports are ordered by it."""
+
 Need: TypeAlias = Literal["boxes", "masks", "labels", "logits", "preprocess", "model", "reference"]
 """What a metric cannot do without.
 

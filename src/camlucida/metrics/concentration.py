@@ -180,6 +180,7 @@ def _dead(maps: Tensor, dead: int | Tensor) -> Tensor:
     title="Sparseness",
     direction="higher",
     range=(0.0, 1.0),
+    question="concentration",
     source="Chalasani et al. 2020, Gini index",
 )
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ class Sparseness(Metric):
     direction="none",
     range=(0.0, math.inf),
     unit="nats",
+    question="concentration",
     source="Schöttl 2022; Piland et al. 2025 (DiffGradCAM), section 3.2",
     remark="on the signed map at the layer's own resolution; the papers' map is that of the method cam",
     numbers={"cam_entropy_bits": Facts("CAM entropy", unit="bits")},
@@ -236,6 +238,7 @@ class CAMEntropy(Metric):
     direction="lower",
     range=(0.0, math.inf),
     unit="nats",
+    question="concentration",
     source="Bhatt et al. 2020, complexity",
     remark="a blank map does not count",
     numbers={"effective_area": Facts("Effective area", "none", (0.0, 1.0), "")},
@@ -263,6 +266,7 @@ class Complexity(Metric):
     title="Dead-zone activity",
     direction="lower",
     range=(0.0, 1.0),
+    question="dead zones",
     source="Taimeskhanov et al. 2024 (See through walls), equation 7",
     remark="only for models that provably do not see the last rows of their input",
     numbers={

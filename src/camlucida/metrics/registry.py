@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar, get_args
 
 from camlucida.errors import CamlucidaError
-from camlucida.metrics.base import Direction, Metric, Need
+from camlucida.metrics.base import Direction, Metric, Need, Question
 
 M = TypeVar("M", bound=type[Metric])
 Range = tuple[float, float]
@@ -27,6 +27,7 @@ class Number:
         range: smallest and largest possible value, ``inf`` where there is no limit.
         unit: empty for a plain number or share.
         metric: registered name of the metric that it belongs to.
+        question: what that metric asks of a map.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Number:
     range: Range
     unit: str
     metric: str
+    question: Question
 
     @property
     def arrow(self) -> str:
@@ -76,6 +78,7 @@ class MetricEntry:
         direction: which way is better.
         range: smallest and largest possible value.
         unit: empty for a plain number or share.
+        question: what it asks of a map.
         source: paper and equation or section.
         needs: what the data, the model and the run must have, words of :data:`camlucida.metrics.Need`.
         cost: per image and method, beside the explanation itself.
@@ -89,6 +92,7 @@ class MetricEntry:
     direction: Direction
     range: Range
     unit: str
+    question: Question
     source: str
     needs: tuple[Need, ...]
     cost: str
@@ -123,6 +127,7 @@ def register(
     direction: Direction,
     range: Range,  # noqa: A002
     unit: str = "",
+    question: Question = "other",
     source: str,
     needs: tuple[Need, ...] = (),
     cost: str = "none",
@@ -141,6 +146,8 @@ def register(
         direction: ``"higher"`` or ``"lower"`` is better, or ``"none"``.
         range: smallest and largest possible value, ``inf`` where there is no limit.
         unit: empty for a plain number or share.
+        question: what it asks of a map, of ``"localisation"``, ``"faithfulness"``, ``"stability"``,
+            ``"agreement"``, ``"concentration"``, ``"dead zones"``, ``"other"``, ``"cost"``; reports are ordered by it.
         source: paper and equation or section.
         needs: what must be there, of ``"boxes"``, ``"masks"``, ``"labels"``, ``"logits"``, ``"preprocess"``,
             ``"model"``, ``"reference"``.
@@ -150,12 +157,15 @@ def register(
         numbers: facts of numbers with a name of their own.
 
     Raises:
-        CamlucidaError: the name or a number's name is taken, a word of ``needs`` or ``direction`` is unknown,
-            or the range is empty.
+        CamlucidaError: the name or a number's name is taken, a word of ``needs``, ``direction`` or ``question`` is
+            unknown, or the range is empty.
     """
     if unknown := [need for need in needs if need not in get_args(Need)]:
         known = ", ".join(get_args(Need))
         raise CamlucidaError(f"metric {name!r} needs {', '.join(unknown)}; known words: {known}")
+    if question not in get_args(Question):
+        known = ", ".join(get_args(Question))
+        raise CamlucidaError(f"metric {name!r} asks {question!r}; known questions: {known}")
     for facts in ({"": Facts(title, direction, range)} | dict(numbers or {})).values():
         if facts.direction is not None and facts.direction not in get_args(Direction):
             raise CamlucidaError(
@@ -182,6 +192,7 @@ def register(
             direction,
             range,
             unit,
+            question,
             source,
             tuple(needs),
             cost,
@@ -267,6 +278,7 @@ def describe_number(name: str) -> Number:
             facts.range or row.range,
             row.unit if facts.unit is None else facts.unit,
             row.name,
+            row.question,
         )
     known = [n for row in _REGISTRY.values() for n in (row.name, *row.numbers)]
     near = difflib.get_close_matches(stem, known, n=3, cutoff=0.5) or known

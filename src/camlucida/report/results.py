@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import Summary, summarise
 from camlucida.benchmark.table import Results as Table
 from camlucida.errors import CamlucidaError
+from camlucida.metrics.base import Question
+from camlucida.metrics.registry import describe_number
 from camlucida.models.loaded import require
 from camlucida.report.tables import Direction
 from camlucida.statistics import RESAMPLES
 
 Floats = npt.NDArray[np.float64]
 
-QUESTIONS = {
+QUESTIONS: dict[Question, str] = {
     "localisation": "Does the map lie on the object?",
     "faithfulness": "Do the marked pixels matter to the model?",
     "stability": "Is the map the same when little changes?",
@@ -32,17 +35,6 @@ QUESTIONS = {
     "other": "Other numbers",
 }
 """What numbers ask, in the order of the report."""
-
-_WORDS = {
-    "localisation": ("iou", "saliency", "pointing", "pointing-game", "energy", "top", "mass", "localis", "box"),
-    "faithfulness": (
-        "insertion", "deletion", "road", "drop", "increase", "gain", "adcc", "coherency", "infidelity", "delete",
-    ),
-    "stability": ("sensitivity", "max-sensitivity"),
-    "agreement": ("similarity", "rank", "ssim", "spearman", "correlation", "mse"),
-    "concentration": ("sparse", "gini", "entropy", "complexity", "concentration"),
-    "dead zones": ("dead", "mu"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,40 +163,23 @@ def describe(name: str, facts: dict[str, Any] | None = None) -> Number:
 
     Args:
         name: as in the rows.
-        facts: what the plan says of it; the registry of metrics is asked where it says nothing.
+        facts: what the plan says of it; the registry of metrics is asked for what it does not say.
     """
-    if facts is None:
-        from camlucida.metrics.registry import describe_number
-
-        try:
-            known = describe_number(name.partition(" (")[0])
-            facts = {
-                "title": known.title,
-                "direction": known.direction,
-                "unit": known.unit,
-                "metric": known.metric,
-            }
-        except CamlucidaError:
-            facts = {}
-    metric = str(facts.get("metric") or name).lower().replace("_", "-")
-    question = (
-        "cost"
-        if name == SECONDS
-        else next(
-            (
-                q
-                for q, words in _WORDS.items()
-                if any(metric.startswith(w) or f"-{w}" in metric for w in words)
-            ),
-            "other",
-        )
-    )
-    title = str(facts.get("title") or name)
+    known: dict[str, Any] = {"question": "cost"} if name == SECONDS else {}
+    if name != SECONDS:
+        with suppress(CamlucidaError):
+            known = asdict(describe_number(name.partition(" (")[0]))
+    known |= facts or {}
+    title = str(known.get("title") or name)
     extra = name.partition(" (")[2]
     if extra and f"({extra}" not in title:
         title = f"{title} ({extra}"
     return Number(
-        name, title, facts.get("direction") or "none", str(facts.get("unit") or ""), question
+        name,
+        title,
+        known.get("direction") or "none",
+        str(known.get("unit") or ""),
+        known.get("question") or "other",
     )
 
 
