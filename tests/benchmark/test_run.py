@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,6 +368,16 @@ def test_other_data_or_weights_are_another_plan(tmp_path):
     found = plan.differences(first.record, other.record)
     assert len(found) == 1
     assert found[0].startswith("model.weights_sha256: ")
+
+
+def test_a_plan_without_results_gives_way(tmp_path):
+    local.run(bench(tmp_path), tmp_path / "run")
+    for kind in ("images", "rows"):
+        shutil.rmtree(tmp_path / "run" / kind)
+    other = bench(tmp_path, seed=1)
+    found = local.run(other, tmp_path / "run")
+    assert found.images == found.total
+    assert found.run.plan()["digest"] == other.record["digest"]
 
 
 def test_results_without_a_plan_are_not_touched(tmp_path):

@@ -106,6 +106,7 @@ def prepare(bench: Bench, folder: RunFolder, how: dict[str, Any]) -> list[int]:
     facts = {
         "data": recipe.data if recipe else bench.data.name,
         "model": recipe.model if recipe else bench.model.name,
+        "class_names": recipe.class_names if recipe else None,
         "device": str(bench.device),
         **how,
     }

@@ -143,19 +143,22 @@ class RunFolder:
         return found
 
     def check(self, bench: Bench) -> bool:
-        """Whether the folder holds this very plan; ``False`` where it holds none.
+        """Whether the folder holds this very plan; ``False`` where it holds none, or another without results.
 
         Raises:
-            CamlucidaError: it holds another plan, naming the first differences.
+            CamlucidaError: it holds the results of another plan, naming the first differences.
         """
+        results = any(self.path.glob("images/*.parquet")) or any(self.path.glob("rows/*.parquet"))
         if not self.plan_file.exists():
-            if any(self.path.glob("rows/*.parquet")):
+            if results:
                 raise CamlucidaError(
                     f"{str(self.path)!r} holds results without a plan.json; choose another --out"
                 )
             return False
         old = self.plan()
         if old.get("digest") != bench.record["digest"]:
+            if not results:
+                return False
             changed = differences(old, bench.record) or ["its digest"]
             more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
             raise CamlucidaError(

@@ -214,7 +214,11 @@ def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedMod
             raise CamlucidaError(
                 "the plan does not say how to load the model; give it with --model"
             )
-        loaded = load_model(str(name), architecture=planned.get("architecture"))
+        loaded = load_model(
+            str(name),
+            architecture=planned.get("architecture"),
+            class_names=None if given else (results.plan.get("how") or {}).get("class_names"),
+        )
     wanted = planned.get("weights_sha256")
     if wanted and weights_hash(unwrap(loaded.module)) != wanted:
         warning = (
