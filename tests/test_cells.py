@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida import LayerError
+from camlucida import CamlucidaError, LayerError
 from camlucida.cells import analyse_cells, depth_curve, depth_figure, nominal_cell, spread
 from camlucida.methods import FAME
 
@@ -112,3 +112,39 @@ def test_spread_covers_the_map():
 def test_unknown_layer(model):
     with pytest.raises(LayerError, match="nearest"):
         analyse_cells(model, torch.zeros(3, 8, 8, dtype=torch.float64), "locall")
+
+
+def test_some_cells_also_counted_from_the_end(model):
+    x = torch.randn(3, 16, 20, dtype=torch.float64)
+    whole = analyse_cells(model, x, "local", method=FAST)
+    some = analyse_cells(model, x, "local", method=FAST, cells=[(-1, -1), (0, 2)])
+    assert some.cells == (whole.cells[-1], whole.cells[2])
+    assert some.cells[0].inside == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cells": []}, "no cell"),
+        ({"cells": [(0, 5)]}, r"\(0, 5\) lies outside the 4x5 map"),
+        ({"cells": [(-5, 0)]}, "outside the 4x5"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_cells_that_cannot_be_analysed(model, options, words):
+    with pytest.raises(CamlucidaError, match=words):
+        analyse_cells(
+            model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST, **options
+        )
+
+
+def test_the_depth_curve_needs_a_cell(model):
+    with pytest.raises(CamlucidaError, match="most must be at least 1"):
+        depth_curve(model, torch.zeros(3, 16, 16, dtype=torch.float64), ["local"], most=-1)
+
+
+def test_an_image_of_nan_has_dead_cells_and_empty_maps(model):
+    x = torch.full((3, 8, 8), torch.nan, dtype=torch.float64)
+    found = analyse_cells(model, x, "local", method=FAST)
+    assert all(cell.dead for cell in found.cells)
+    assert not found.maps.any()

@@ -1,15 +1,19 @@
 """Nearest training images by I-CAM-weighted features."""
 
+import io
 import os
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
-from camlucida.errors import CamlucidaError, ImageError, TargetError
+from camlucida.errors import CamlucidaError, ImageError, MethodError, TargetError
 from camlucida.examples import FeatureStore, describe, nearest_examples, weighted_features
+from camlucida.examples.store import feature_key
 from camlucida.maps import normalise
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
@@ -185,3 +189,76 @@ def test_no_folder_keeps_nothing(tmp_path):
     store.save()
     assert len(store) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+class Whiteout(nn.Module):
+    """NaN for a white photo."""
+
+    def forward(self, x):
+        white = (x > 1.5).flatten(1).all(1)
+        return torch.where(white[:, None, None, None], torch.nan, x)
+
+
+def test_nothing_is_near_to_nan(model, train):
+    white = Image.new("RGB", (12, 12), "white")
+    white.save(train / "green" / "white.png")
+    broken = LoadedModel(
+        nn.Sequential(Whiteout(), *model.module).eval(), "w", model.preprocess, model.class_names
+    )
+    found = nearest_examples(broken, picture(5), train, true="green", k=9, method=FAST)
+    side = next(s for s in found.sides if "true" in s.role)
+    assert side.neighbours[0].photo.path.name == "5.png"
+    assert sorted(n.photo.path.name for n in side.neighbours) == [f"{i}.png" for i in range(4, 8)]
+    assert [(p.name, "NaN" in reason) for p, reason in found.skipped] == [("white.png", True)]
+    with pytest.raises(MethodError, match="NaN"):
+        nearest_examples(broken, white, train, method=FAST)
+
+
+def test_a_model_without_classes_is_told_so(model, train):
+    regression = nn.Sequential(*list(model.module)[:-1], nn.Linear(5, 1)).eval()
+    one = LoadedModel(regression, "r", model.preprocess, ("red",))
+    with pytest.raises(CamlucidaError):
+        nearest_examples(one, picture(30), train, method=FAST)
+
+
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.7])
+def test_a_cache_that_is_damaged_inside_is_made_again(model, train, tmp_path, where):
+    options = {"true": "green", "k": 1, "method": FAST, "cache": tmp_path / "out"}
+    nearest_examples(model, picture(30), train, **options)
+    (file,) = (tmp_path / "out").glob("*.npz")
+    content = bytearray(file.read_bytes())
+    at = int(len(content) * where)
+    content[at : at + 40] = bytes(255 for _ in range(40))
+    file.write_bytes(content)
+    assert nearest_examples(model, picture(30), train, **options).sides
+
+
+def test_a_photo_that_is_gone_is_left_out(model, train, tmp_path):
+    options = {"true": "green", "k": 9, "method": FAST, "cache": tmp_path / "out"}
+    nearest_examples(model, picture(30), train, **options)
+    (train / "green" / "5.png").unlink()
+    (train / "green" / "5.png").symlink_to(tmp_path / "nowhere.png")
+    found = nearest_examples(model, picture(30), train, **options)
+    side = next(s for s in found.sides if "true" in s.role)
+    assert sorted(n.photo.path.name for n in side.neighbours) == ["4.png", "6.png", "7.png"]
+    assert [p.name for p, _ in found.skipped] == ["5.png"]
+
+
+def test_a_bare_module_s_preparation_is_part_of_the_key(model, monkeypatch):
+    net = model.module
+    monkeypatch.setattr("camlucida.subject.preprocess_of", lambda _: Preprocess.imagenet(32))
+    one = feature_key(net, FAST, ("1",), 0)
+    monkeypatch.setattr("camlucida.subject.preprocess_of", lambda _: Preprocess.imagenet(64))
+    assert feature_key(net, FAST, ("1",), 0) != one
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes only there")
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"IMG_$1_$.png"])
+def test_odd_file_names_can_be_drawn_and_printed(model, train, tmp_path, name):
+    for i in range(4, 8):
+        (train / "green" / f"{i}.png").rename(train / "green" / os.fsdecode(b"%d" % i + name))
+    found = nearest_examples(model, picture(30), train, true="green", k=2, method=FAST)
+    found.figure().savefig(tmp_path / "figure.png")
+    console = Console(file=io.StringIO(), width=400)
+    console.print(found)
+    console.file.getvalue().encode()

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import pickle
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from camlucida import CamlucidaError, CosineSimilarity, Preprocess, explain
-from camlucida.explanation import Diagnostics
+from camlucida.explanation import Comparison, Diagnostics
 from reference import networks
 
 SIZE = (12, 16)
@@ -347,3 +350,45 @@ def test_a_comparison_saves_all_maps_and_records(tmp_path):
         assert "saliency/target_values" in stored
     records = json.loads(found.save(tmp_path / "all.json").read_text())
     assert set(records) == {"gradcam", "saliency"}
+
+
+def test_methods_whose_labels_look_alike_do_not_overwrite_each_other(found, tmp_path):
+    labels = ("m (a=1)", "m-(a-1)", "M (A=1)")
+    Comparison([replace(found, label=label) for label in labels]).save(tmp_path / "all")
+    folders = [p for p in (tmp_path / "all").iterdir() if p.is_dir()]
+    assert len({p.name.lower() for p in folders}) == 3
+    kept = {json.loads((p / "record.json").read_text())["label"] for p in folders}
+    assert kept == set(labels)
+
+
+def test_class_names_of_another_model_are_not_used():
+    found = explain(model(), X, layers="features", target=3, class_names=["a", "b"])
+    assert [words.partition(",")[0] for words in found.explained] == ["class 3"] * 3
+    first = explain(model(), X, layers="features", target=0, class_names=["a", "b"])
+    assert first.explained[0].startswith("class 0")
+    assert found.record()["images"]
+
+
+def test_what_was_seen_has_the_shape_of_the_input(found):
+    seen = found.seen()
+    assert seen.picture.size == (224, 168)
+    assert seen.box == (0, 0, 224, 168)
+    padded = Preprocess(size=(12, 16), resize=None)
+    one = explain(
+        networks.build(size=SIZE, signed=False, m=4).float(), Image.new("RGB", (8, 12), "white"),
+        layers="features", preprocess=padded,
+    )  # fmt: skip
+    pixels = np.asarray(one.seen(0, 160).picture.convert("L"))
+    assert pixels.shape == (120, 160)
+    assert (pixels[:, 75:85] > 250).all()  # the photo; beside it the padding
+    assert not pixels[:, :9].any()
+    assert not pixels[:, 151:].any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes only there")
+def test_a_file_name_that_is_no_text_can_be_drawn(found, tmp_path):
+    file = os.fsdecode(b"caf\xe9.png")
+    named = replace(found, sources=(f"in/{file}",) * 3)
+    named.save(tmp_path / "figure.png")
+    words = [text.get_text() for axis in named.figure().axes for text in axis.texts]
+    assert any("caf\N{REPLACEMENT CHARACTER}.png" in text for text in words)

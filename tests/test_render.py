@@ -107,6 +107,13 @@ def test_bf16_and_gradients_can_be_drawn():
     assert overlay(view(), maps).size == (60, 40)
 
 
+def test_names_of_files_are_no_formulas():
+    name = "IMG_$1_$.png"
+    figure = grid([[Image.new("RGB", (8, 8))]], columns=[name], rows=[name])
+    assert png(figure)
+    assert figure.axes[0].get_title() == name
+
+
 def test_grid():
     figure = grid(
         [[view().picture] * 3, [view((90, 20)).picture] * 2],

@@ -12,19 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.errors import CamlucidaError, MethodError, TargetError
-from camlucida.explanation import (
-    Comparison,
-    Diagnostics,
-    Explanation,
-    Prediction,
-)
+from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
 from camlucida.layers import GridRule, Layers, resolve_all
 from camlucida.maps import Steps, preset
 from camlucida.methods import Method, Progress, RawMap, build, entry_of
 from camlucida.methods.augment import SMOOTHING, unwrapped
-from camlucida.models import (
-    LoadedModel,
-)
+from camlucida.models import LoadedModel
 from camlucida.preprocess import Preprocess
 from camlucida.provenance import Provenance
 from camlucida.seeds import ImageGenerators, Seed
@@ -97,7 +90,7 @@ def explain(
         seed: an integer, or a generator that one is drawn from. Each image has its own random stream, so that a
             batch equals its images one by one.
         batch_size: images that are explained at a time.
-        top: number of predictions kept per image.
+        top: number of predictions kept per image, at least 1.
         grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
         progress: called with the number of maps done and their total, in fractions for methods that take
             many passes.
@@ -119,6 +112,8 @@ def explain(
         raise MethodError("no method was given")
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
+    if top < 1:
+        raise CamlucidaError(f"top must be at least 1 prediction, got {top}")
     if options and len(chosen) > 1:
         raise MethodError(
             f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; give each its own as "

@@ -159,11 +159,11 @@ def grid(
             if c < len(row):
                 axis.imshow(np.asarray(row[c]))
             if r == 0 and c < len(columns):
-                axis.set_title(columns[c], fontsize=9)
+                axis.set_title(columns[c], fontsize=9, parse_math=False)
         if r < len(rows):
             axes[r, 0].text(
                 -0.03, 0.5, rows[r], transform=axes[r, 0].transAxes, rotation=90, ha="right",
-                va="center", fontsize=8,
+                va="center", fontsize=8, parse_math=False,
             )  # fmt: skip
     if bar is not None:
         colours, low, high = bar

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from camlucida import render
 from camlucida.errors import CamlucidaError
@@ -123,20 +122,18 @@ def _orders(images: int, methods: int, seed: int) -> list[list[int]]:
 def _item(name: str, i: int, explanations: Sequence[Explanation]) -> dict[str, Any]:
     """An image and its maps, drawn alike."""
     first = explanations[0]
-    view: render.View = first.views[i]
-    seen = view.cropped().resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    square = render.View(seen, (0, 0, _SIDE, _SIDE))
+    seen = first.seen(i, _SIDE)
     maps = []
     for letter, e in zip(LETTERS, explanations, strict=False):
         one = normalise(e.maps[i : i + 1].float())[0]
         maps.append({
             "letter": letter,
-            "picture": data_uri(jpeg(render.overlay(square, one)), "image/jpeg"),
+            "picture": data_uri(jpeg(render.overlay(seen, one)), "image/jpeg"),
         })  # fmt: skip
     said = first.explained[i].rpartition(", ")[0]
     return {
         "name": name,
-        "photo": data_uri(jpeg(seen), "image/jpeg"),
+        "photo": data_uri(jpeg(seen.picture), "image/jpeg"),
         "said": said,
         "maps": maps,
     }

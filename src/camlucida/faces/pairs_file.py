@@ -191,6 +191,8 @@ def _csv(path: Path, root: Path | None) -> list[FacePair]:
                 )
     except (UnicodeDecodeError, csv.Error) as error:
         raise CamlucidaError(f"'{path}' is no readable table: {error}") from error
+    except OSError as error:
+        raise CamlucidaError(f"cannot read '{path}': {error.strerror or error}") from error
     return pairs
 
 
@@ -209,12 +211,13 @@ def _same(text: str | None, where: str) -> bool | None:
 def _lfw(path: Path, root: Path | None, skipped: list[str]) -> list[FacePair]:
     lines = _lines(path)
     head = lines[0][1].split() if lines else []
-    if not head or len(head) > 2 or not all(word.isdigit() for word in head):
+    numbers = [int(word) for word in head if word.isdecimal()]
+    if not head or len(head) > 2 or len(numbers) < len(head) or min(numbers) < 1:
         raise CamlucidaError(
             f"'{path}' is not LFW's list: its first line must be the numbers of folds and of pairs, such as "
             "'10 300' (or one number); a table of your own must be called .csv"
         )
-    per_fold = 2 * int(head[-1])
+    per_fold = 2 * numbers[-1]
     base: Path | None = root
     pairs: list[FacePair] = []
     for index, (number, line) in enumerate(lines[1:]):
@@ -228,7 +231,7 @@ def _lfw(path: Path, root: Path | None, skipped: list[str]) -> list[FacePair]:
             raise CamlucidaError(
                 f"{where}: expected 'NAME n m' or 'NAME n NAME m', got {line.strip()!r}"
             )
-        if not (left[1].isdigit() and right[1].isdigit()):
+        if not (left[1].isdecimal() and right[1].isdecimal()):
             raise CamlucidaError(f"{where}: expected the numbers of two photos, got {line!r}")
         if base is None:
             base = _lfw_root(path, left)
@@ -290,7 +293,7 @@ def _cfp(path: Path, kind: str, skipped: list[str]) -> list[FacePair]:
             for number, line in _lines(file):
                 where = f"'{file}', line {number}"
                 words = [word.strip() for word in line.split(",")]
-                if len(words) != 2 or not all(word.isdigit() for word in words):
+                if len(words) != 2 or not all(word.isdecimal() for word in words):
                     raise CamlucidaError(f"{where}: expected two numbers 'i,j', got {line!r}")
                 gallery, probe = frontal.get(int(words[0])), other.get(int(words[1]))
                 if gallery is None or probe is None:
@@ -310,7 +313,7 @@ def _cfp_photos(path: Path) -> dict[int, Path]:
     photos = {}
     for number, line in _lines(path):
         words = line.split(maxsplit=1)
-        if len(words) != 2 or not words[0].isdigit():
+        if len(words) != 2 or not words[0].isdecimal():
             raise CamlucidaError(f"'{path}', line {number}: expected 'number file', got {line!r}")
         # Relative to the list, whose ".." is the data set's folder also where Protocol is a link.
         relative = re.sub(r"^(\.\./)+", "", words[1].strip().replace("\\", "/"))

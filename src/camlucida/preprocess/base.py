@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,20 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from camlucida.errors import ImageError, ModelError
-
-Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Channels: TypeAlias = Literal["rgb", "bgr", "gray"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-_MAX_RESIZED = 200_000_000  # pixels; a photo of 1 x 100 000 resized to a shorter side of 256
+from camlucida.preprocess.geometry import corner, resized
+from camlucida.preprocess.huggingface import check_same, huggingface_values
+from camlucida.preprocess.libraries import timm_values, torchvision_values
+from camlucida.preprocess.values import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RESAMPLING,
+    Channels,
+    Interpolation,
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ class Preprocess:
         put(self, "size", _pair("size", self.size))
         if self.resize is not None and not isinstance(self.resize, int):
             put(self, "resize", _pair("resize", self.resize))
-        put(self, "mean", tuple(float(value) for value in self.mean))
-        put(self, "std", tuple(float(value) for value in self.std))
+        put(self, "mean", _numbers("mean", self.mean))
+        put(self, "std", _numbers("std", self.std))
         self._check()
 
     def _check(self) -> None:
@@ -125,9 +121,9 @@ class Preprocess:
             )
         height, width = self._resized(*image.size)
         if (width, height) != image.size:
-            image = image.resize((width, height), _RESAMPLING[self.interpolation])
+            image = image.resize((width, height), RESAMPLING[self.interpolation])
         if self.crop:
-            left, top = self._corner(width, height)
+            top, left = corner((height, width), self.size, self.offset)
             image = image.crop((left, top, left + self.size[1], top + self.size[0]))
         elif (height, width) != self.size:
             raise ImageError(
@@ -205,40 +201,14 @@ class Preprocess:
         resized_height, resized_width = self._resized(width, height)
         if not self.crop:
             return (0.0, 0.0, float(width), float(height))
-        left, top = self._corner(resized_width, resized_height)
+        top, left = corner((resized_height, resized_width), self.size, self.offset)
         across, down = width / resized_width, height / resized_height
         right, bottom = left + self.size[1], top + self.size[0]
         return (left * across, top * down, right * across, bottom * down)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Height and width after the resize."""
-        if self.resize is None:
-            return height, width
-        if isinstance(self.resize, tuple):
-            if not self.cover:
-                return self.resize
-            ratio = min(height / self.resize[0], width / self.resize[1])
-            result = (round(height / ratio), round(width / ratio))
-        elif width <= height:
-            result = (int(self.resize * height / width), self.resize)
-        else:
-            result = (self.resize, int(self.resize * width / height))
-        if result[0] * result[1] > _MAX_RESIZED:
-            raise ImageError(
-                f"a photo of {width} x {height} pixels is too elongated: resized for this model it "
-                f"would have {result[1]} x {result[0]} pixels; crop it first"
-            )
-        return result
-
-    def _corner(self, width: int, height: int) -> tuple[int, int]:
-        """Left and top of the crop in a resized photo; negative where it is padded."""
-        return self._start(width, self.size[1]), self._start(height, self.size[0])
-
-    def _start(self, length: int, wanted: int) -> int:
-        if wanted > length:
-            return -((wanted - length) // 2)
-        spare = length - wanted
-        return round(spare / 2) if self.offset == "even" else spare // 2
+        return resized((height, width), self.resize, cover=self.cover)
 
     def _constants(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std, `(C, 1, 1)`, of the type and on the device of `values`."""
@@ -281,25 +251,7 @@ class Preprocess:
         Raises:
             ModelError: The crop mode is "border" or unknown, or a value is out of range.
         """
-        channels, height, width = config.get("input_size") or (3, 224, 224)
-        share = config.get("crop_pct") or 0.875
-        mode = config.get("crop_mode") or "center"
-        if mode not in {"center", "squash"}:
-            raise ModelError(
-                f"timm's crop_mode {mode!r} is not supported (only center and squash are); "
-                "give a Preprocess of your own"
-            )
-        resize = (math.floor(height / share), math.floor(width / share))
-        square = resize[0] == resize[1] and mode == "center"
-        return cls(
-            size=(height, width),
-            resize=resize[0] if square else resize,
-            interpolation=_interpolation(config.get("interpolation") or "bicubic"),
-            mean=_per_channel(config.get("mean") or IMAGENET_MEAN, channels),
-            std=_per_channel(config.get("std") or IMAGENET_STD, channels),
-            channels=_channels(channels),
-            cover=mode == "center" and not square,
-        )
+        return cls(**timm_values(config))
 
     @classmethod
     def from_torchvision(cls, transforms: Any) -> Preprocess:
@@ -314,21 +266,7 @@ class Preprocess:
         Raises:
             ModelError: The object is not a classification preset.
         """
-        needed = ("crop_size", "resize_size", "mean", "std", "interpolation")
-        missing = [name for name in needed if not hasattr(transforms, name)]
-        if missing:
-            raise ModelError(
-                f"{type(transforms).__name__} has no {', '.join(missing)}; expected the object "
-                "that weights.transforms() returns for a torchvision classifier"
-            )
-        crop, resize = list(transforms.crop_size), list(transforms.resize_size)
-        return cls(
-            size=(crop[0], crop[-1]),
-            resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
-            interpolation=_interpolation(transforms.interpolation),
-            mean=tuple(transforms.mean),
-            std=tuple(transforms.std),
-        )
+        return cls(**torchvision_values(transforms))
 
     @classmethod
     def from_huggingface(cls, processor: Any) -> Preprocess:
@@ -346,29 +284,9 @@ class Preprocess:
         Raises:
             ModelError: The processor does something that this class cannot express.
         """
-        stored = isinstance(processor, Mapping)
-        given: Mapping[str, Any] = processor if stored else processor.to_dict()
-        kind = str(given.get("image_processor_type") or type(processor).__name__)
-        # a file may leave out what its class switches on; a processor itself has every step it does
-        config: dict[str, Any] = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), stored)
-        if kind.startswith("MobileViT"):
-            config["do_normalize"] = False  # it stores a mean and std, and has no such step
-        config |= {name: value for name, value in given.items() if value is not None}
-        resize, size = _huggingface_geometry(config, kind)
-        mean, std = _huggingface_colours(config, kind)
-        flipped = bool(config.get("do_flip_channel_order"))
-        preprocess = cls(
-            size=size,
-            resize=resize,
-            crop=resize is None or resize != size,
-            interpolation=_interpolation(config.get("resample", 2)),
-            mean=mean,
-            std=std,
-            channels="bgr" if flipped else _channels(len(mean)),
-            offset="down",
-        )
-        if not stored:
-            _check_same(preprocess, processor, kind)
+        preprocess = cls(**huggingface_values(processor))
+        if not isinstance(processor, Mapping):
+            check_same(preprocess, processor)
         return preprocess
 
     # ---- JSON ---------------------------------------------------------------------------------
@@ -412,128 +330,10 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return height, width
 
 
-def _channels(count: int) -> Channels:
-    if count not in {1, 3}:
-        raise ModelError(f"preprocess: {count} input channels, but only 1 and 3 are supported")
-    return "gray" if count == 1 else "rgb"
-
-
-def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
-    """Mean or std for that many channels: the average where a colour model was made grey."""
-    given = tuple(float(value) for value in values)
-    if channels == 1:
-        return (sum(given) / len(given),)
-    return given * channels if len(given) == 1 else given
-
-
-def _interpolation(value: Any) -> Interpolation:
-    """From a name, a PIL number, or torchvision's enumeration."""
-    text = getattr(value, "value", value)  # InterpolationMode.BICUBIC.value == "bicubic"
-    if isinstance(text, int):
-        try:
-            text = Image.Resampling(text).name
-        except ValueError:
-            text = f"number {text}"
-    text = str(text).lower().removesuffix("-exact")
-    if text not in _RESAMPLING:
-        raise ModelError(
-            f"preprocess: interpolation {text!r} is not supported; "
-            f"use one of {', '.join(_RESAMPLING)}"
-        )
-    return cast("Interpolation", text)
-
-
-def _huggingface_geometry(
-    config: Mapping[str, Any], kind: str
-) -> tuple[int | tuple[int, int] | None, tuple[int, int]]:
-    """Resize and model size of an image processor's configuration."""
-    crop = _huggingface_size(config.get("crop_size")) if config.get("do_center_crop") else None
-    if not config["do_resize"]:
-        if crop is None:
-            raise ModelError(f"{kind} neither resizes nor crops: its input has no fixed size")
-        return None, _square(crop)
-    size = _huggingface_size(config.get("size"))
-    if kind.startswith("ConvNext") and isinstance(size, int):
-        if size >= 384:
-            return (size, size), _square(crop or size)
-        return int(size / (config.get("crop_pct") or 224 / 256)), _square(crop or size)
-    if kind.startswith("Levit") and isinstance(size, int):
-        size = int(256 / 224 * size)
-    if kind.startswith("PoolFormer"):
-        share = config.get("crop_pct") or 0.9
-        size = int((size if isinstance(size, int) else min(size)) / share)
-    if crop is not None:
-        return size, _square(crop)
-    if isinstance(size, int):
-        raise ModelError(
-            f"{kind} resizes the shorter side to {size} and does not crop: its input has no fixed "
-            "size; give a Preprocess of your own"
-        )
-    return size, size
-
-
-def _check_same(preprocess: Preprocess, processor: Any, kind: str) -> None:
-    """Raise if a processor makes something else of a smooth test picture."""
-    height, width = 260, 300
-    ramp = np.empty((height, width, 3), dtype=np.uint8)
-    ramp[..., 0] = np.linspace(0, 250, width)
-    ramp[..., 1] = np.linspace(0, 250, height)[:, None]
-    ramp[..., 2] = 60
-    image = Image.fromarray(ramp)
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
     try:
-        made = processor(image)["pixel_values"][0]
-        theirs = (made if isinstance(made, Tensor) else torch.tensor(np.array(made))).float()
-    except Exception as error:
-        raise ModelError(f"{kind} fails on a plain RGB photo: {error!r}"[:300]) from error
-    ours = preprocess(image)
-    if ours.shape != theirs.shape:
+        return tuple(float(number) for number in value)
+    except (TypeError, ValueError):
         raise ModelError(
-            f"{kind} makes a tensor of shape {tuple(theirs.shape)}, where its settings say "
-            f"{tuple(ours.shape)}; give a Preprocess of your own"
-        )
-    distance = (preprocess.denormalise(ours - theirs) - preprocess.denormalise(ours * 0)).abs()
-    if float(distance.mean()) > 2 / 255:  # its torchvision backend is up to a level or two away
-        raise ModelError(
-            f"{kind} follows rules that are not known here (its result is "
-            f"{float(distance.mean()) * 255:.0f} grey levels away); give a Preprocess of your own"
-        )
-
-
-def _square(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def _huggingface_size(size: Any) -> int | tuple[int, int]:
-    """An int for the shorter side, or (height, width)."""
-    if isinstance(size, int):
-        return size
-    given = {name: value for name, value in dict(size or {}).items() if value is not None}
-    if set(given) == {"shortest_edge"}:
-        return int(given["shortest_edge"])
-    if set(given) == {"height", "width"}:
-        return int(given["height"]), int(given["width"])
-    raise ModelError(
-        f"the image processor's size {given} is not supported; expected shortest_edge, or height "
-        "and width; give a Preprocess of your own"
-    )
-
-
-def _huggingface_colours(
-    config: Mapping[str, Any], kind: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std in units of [0, 1] pixels, whatever the processor's own scale is."""
-    factor = config.get("rescale_factor", 1 / 255) if config["do_rescale"] else 1.0
-    scale = 255 * factor  # the processor's value of a white pixel, before mean and std
-    shift = 1.0 if config.get("rescale_offset") else 0.0
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    own_std = tuple(float(value) for value in config.get("image_std") or std)
-    if config["do_normalize"]:
-        mean, std = tuple(float(v) for v in config.get("image_mean") or mean), own_std
-    if kind.startswith("EfficientNet") and config.get("include_top"):
-        # it divides by std a second time
-        std = tuple(a * b for a, b in zip(std, own_std, strict=True))
-    return (
-        tuple((value + shift) / scale for value in mean),
-        tuple(value / scale for value in std),
-    )
+            f"preprocess: {name} is {value!r}, but must be one number per channel"
+        ) from None

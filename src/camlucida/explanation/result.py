@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from camlucida import render
-from camlucida.errors import CamlucidaError
+from camlucida.explanation.diagnostics import Diagnostics, Prediction
+from camlucida.explanation.files import make_parent, save_figure
 from camlucida.methods import Method
 from camlucida.plain import to_json
 from camlucida.provenance import Provenance
@@ -21,71 +22,6 @@ from camlucida.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class that the model considers.
-
-    Attributes:
-        index: index of the class.
-        name: its name, or ``"class 7"`` where names are not known.
-        probability: softmax probability, in [0, 1].
-        logit: the class's logit.
-    """
-
-    index: int
-    name: str
-    probability: float
-    logit: float
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """What a reader of one image's map has to know.
-
-    Attributes:
-        raw_min: smallest value of the signed map, before anything is rectified or scaled.
-        raw_max: largest value.
-        all_negative: no value is positive although some are negative: rectifying leaves nothing.
-        constant: every cell has the same value (a zero map, or a 1x1 map).
-        finite: ``False`` when the map holds NaN or infinite values; it is then drawn as zeros.
-        dead_channels: per layer, the number of channels that are zero everywhere and their total.
-        disconnected: layers that the target does not depend on.
-        saturated: the softmax rounds to 0 or 1, so that gradients of probabilities vanish.
-        notes: remarks of the method.
-    """
-
-    raw_min: float
-    raw_max: float
-    all_negative: bool
-    constant: bool
-    finite: bool
-    dead_channels: dict[str, tuple[int, int]]
-    disconnected: tuple[str, ...]
-    saturated: bool
-    notes: tuple[str, ...] = ()
-
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """Warnings in words; empty where nothing is wrong."""
-        found = [
-            f"the target does not depend on layer {name!r}: the map is empty"
-            for name in self.disconnected
-        ]
-        if not self.finite:
-            found.append("the map held NaN or infinite values and is drawn as zeros")
-        elif self.all_negative:
-            found.append(
-                f"every value is negative ({self.raw_min:.3g} to {self.raw_max:.3g}): the layer holds only "
-                "evidence against the target, and rectifying leaves an empty map"
-            )
-        elif self.constant and not self.disconnected:
-            found.append(f"the map is constant ({self.raw_max:.3g}): it singles out no place")
-        for name, (dead, total) in self.dead_channels.items():
-            if dead == total:
-                found.append(f"all {total} channels of layer {name!r} are zero")
-        return (*found, *self.notes)
 
 
 @dataclass(frozen=True)
@@ -169,14 +105,33 @@ class Explanation:
         kind = type(self.target).__name__
         if not isinstance(classes, Tensor):
             return tuple(f"{kind} {value:.3g}" for value in values)
-        named = getattr(self.views, "class_names", None)
+        named = getattr(self.views, "class_names", None) or ()
+        if self.logits is not None and len(named) != self.logits.shape[1]:
+            named = ()  # of another model
         words = []
         for index, value in zip(classes.tolist(), values, strict=True):
-            name = named[index] if named else names.get(index, f"class {index}")
+            known = -len(named) <= index < len(named)
+            name = named[index] if known else names.get(index, f"class {index}")
             words.append(f"{name.partition(',')[0]}, {kind} {value:.3g}")
         return tuple(words)
 
     # ------------------------------------------------------------------------------------- drawing
+
+    def seen(self, index: int = 0, longest: int = 224) -> render.View:
+        """What the model saw of one image, in the shape in which it saw it; black where it saw padding.
+
+        Args:
+            index: which image.
+            longest: the longer side, in pixels.
+
+        Returns:
+            A picture, all of which the model saw.
+        """
+        rows, columns = self.maps.shape[1:]
+        scale = longest / max(rows, columns)
+        size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+        picture = self.views[index].cropped().resize(size, Image.Resampling.LANCZOS)
+        return render.View(picture, (0, 0, *size))
 
     def overlay(
         self,
@@ -207,6 +162,8 @@ class Explanation:
 
     def figure(self) -> Figure:
         """Each image beside its map, on a matplotlib figure."""
+        from camlucida.explanation.comparison import Comparison
+
         return Comparison((self,)).figure()
 
     def _repr_png_(self) -> bytes:
@@ -251,13 +208,13 @@ class Explanation:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix == ".npz":
-            _make_parent(path)
+            make_parent(path)
             np.savez_compressed(path, **self.arrays())  # type: ignore[arg-type]
         elif suffix == ".json":
-            _make_parent(path)
+            make_parent(path)
             path.write_text(to_json(self.record()), encoding="utf-8")
         elif suffix:
-            _save_figure(self.figure, path)
+            save_figure(self.figure, path)
         else:
             path.mkdir(parents=True, exist_ok=True)
             taken = {"figure"}
@@ -306,97 +263,3 @@ class Views(Sequence[render.View]):
         if isinstance(index, slice):
             return Views(self._makers[index], self.class_names)
         return self._makers[index]()
-
-
-class Comparison(Mapping[str, Explanation]):
-    """Explanations of the same images by several methods, by label.
-
-    Args:
-        explanations: at least one, all of the same images.
-    """
-
-    def __init__(self, explanations: Sequence[Explanation]) -> None:
-        self._by_label: dict[str, Explanation] = {}
-        for explanation in explanations:
-            label, n = explanation.label, 2
-            while label in self._by_label:
-                label, n = f"{explanation.label} ({n})", n + 1
-            self._by_label[label] = explanation
-
-    def __getitem__(self, label: str) -> Explanation:
-        """The explanation of a method."""
-        return self._by_label[label]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_label)
-
-    def __len__(self) -> int:
-        return len(self._by_label)
-
-    def figure(self) -> Figure:
-        """A grid: one row per image, the photo first, then the map of each method."""
-        first = next(iter(self.values()))
-        signed = any(bool((e.maps < 0).any()) for e in self.values())
-        pictures, rows = [], []
-        for i in range(len(first)):
-            overlays = [render.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
-            pictures.append([first.views[i].scaled().picture, *overlays])
-            source = first.sources[i] if first.sources else None
-            top = first.predictions[i][0] if first.predictions else None
-            parts = [Path(source).name] if source else []
-            if top is not None:
-                parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
-            rows.append("\n".join(parts))
-        bar = (render.SIGNED, -1.0, 1.0) if signed else (render.COLOURS, 0.0, 1.0)
-        return render.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
-
-    def _repr_png_(self) -> bytes:
-        return render.png(self.figure(), dpi=90)
-
-    def save(self, path: str | Path) -> Path:
-        """Write to a file; without a suffix, a folder with one subfolder per method and the grid.
-
-        Args:
-            path: a picture format for the grid, ``.npz`` for the maps of all methods (``"gradcam/maps"``),
-                ``.json`` for their records.
-
-        Raises:
-            CamlucidaError: for another suffix.
-        """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            _make_parent(path)
-            arrays = {
-                f"{label}/{name}": array
-                for label, explanation in self.items()
-                for name, array in explanation.arrays().items()
-            }
-            np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-        elif path.suffix.lower() == ".json":
-            _make_parent(path)
-            records = {label: explanation.record() for label, explanation in self.items()}
-            path.write_text(to_json(records), encoding="utf-8")
-        elif path.suffix:
-            _save_figure(self.figure, path)
-        else:
-            for label, explanation in self.items():
-                explanation.save(path / _file_name(label))
-            _save_figure(self.figure, path / "comparison.png")
-        return path
-
-
-def _file_name(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
-
-
-def _make_parent(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _save_figure(figure: Any, path: Path) -> None:
-    if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}:
-        raise CamlucidaError(
-            f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
-        )
-    _make_parent(path)
-    figure().savefig(path, dpi=130)

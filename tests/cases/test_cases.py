@@ -1,0 +1,258 @@
+"""The four cases: what is measured of each photo, what is kept, and the page."""
+
+import io
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from camlucida import explain
+from camlucida.cases import DIALLED, box_mask, four_cases, measure, saliency_score
+from camlucida.errors import CamlucidaError, ImageError, MethodError
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel
+from camlucida.patchiness import VARIANTS
+from camlucida.preprocess import Preprocess
+
+FAST = ICAM(n_perturb=1)
+
+
+@pytest.fixture
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def model(net):
+    with torch.no_grad():
+        net[-1].weight.mul_(8)
+    names = ("red", "green", "<blue>")
+    return LoadedModel(net, "tiny", Preprocess(size=(12, 12), resize=None), names)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for label in range(3):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        for seed in range(3):
+            pixels = np.random.default_rng(10 * label + seed).integers(0, 256, (12, 16, 3))
+            file = tmp_path / "photos" / str(label) / f"{label}{seed}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return tmp_path / "photos"
+
+
+# ---- boxes --------------------------------------------------------------------------------------
+
+
+def test_boxes_map_through_the_crop():
+    # A photo of 200 x 100, of which the model sees the middle 100 x 100 as 10 x 10.
+    mask = box_mask([(60, 0, 80, 50), (0, 0, 40, 100)], (50, 0, 150, 100), (10, 10))
+    assert mask.sum() == 2 * 5
+    assert mask[:5, 1:3].all()
+    assert not box_mask([(0, 0, 40, 100)], (50, 0, 150, 100), (10, 10)).any()
+
+
+def test_saliency_score():
+    mask = torch.tensor([[True, False]])
+    assert saliency_score(torch.tensor([[0.2, 0.6]]), mask) == pytest.approx(0.25)
+    assert saliency_score(torch.zeros(1, 2), mask) == 0
+
+
+# ---- the study ----------------------------------------------------------------------------------
+
+
+def test_every_photo_is_in_the_right_case(model, folder, tmp_path):
+    (folder / "0" / "broken.png").write_bytes(b"no")
+    (tmp_path / "boxes.csv").write_text(
+        "file,xmin,ymin,xmax,ymax\n00.png,0,0,16,12\n11.png,0,0,1,1\n12.png,2,0,8,12\n"
+    )
+    study = four_cases(
+        model, folder, boxes=tmp_path / "boxes.csv", method=FAST, dial=2, batch_size=4
+    )
+    assert len(study.photos) == 9
+    explanation = explain(model, [p.file for p in study.photos], method=FAST)
+    for photo, predictions in zip(study.photos, explanation.predictions, strict=True):
+        best = predictions[0]
+        right = best.name == photo.true_class
+        assert photo.case == (
+            f"{'confident' if best.probability >= 0.5 else 'unsure'}-{'right' if right else 'wrong'}"
+        )
+        assert photo.confidence == pytest.approx(best.probability, rel=1e-5)
+    by_name = {p.file[-6:]: p for p in study.photos}
+    assert by_name["00.png"].saliency == pytest.approx(1)
+    assert by_name["11.png"].saliency is None  # the crop leaves the box out
+    assert 0 < by_name["12.png"].saliency < 1
+    assert by_name["10.png"].saliency is None
+    assert sum(row["photos"] for row in study.table()) == 9
+    assert [p.name for p, _ in study.skipped] == ["broken.png"]
+    assert study.dial.images == 2
+    assert len(study.dial.patchiness["exact"]) == len(DIALLED)
+    assert [row["variant"] for row in study.patchy()] == list(VARIANTS)
+    assert json.loads(json.dumps(study.to_dict()))["photos"]
+
+
+def test_the_page_is_self_contained_and_escaped(model, folder):
+    page = four_cases(model, folder, method=FAST, dial=0).html(most=1)
+    assert page.count("<section") == 5
+    assert "&lt;blue&gt;" in page
+    assert "<blue>" not in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert "<script" not in page
+    assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", page))
+
+
+def test_a_seed_gives_the_same_study(model, folder):
+    one, two = (four_cases(model, folder, method=FAST, dial=1).to_dict() for _ in range(2))
+    assert one == two
+
+
+def test_errors(model, folder):
+    with pytest.raises(MethodError, match="threshold"):
+        four_cases(model, folder, threshold=1.5)
+    regression = nn.Sequential(*list(model.module)[:-1], nn.Linear(5, 1)).eval()
+    with pytest.raises(CamlucidaError):
+        four_cases(LoadedModel(regression, "r", model.preprocess, None), folder, method=FAST)
+    for file in folder.glob("*/*.png"):
+        file.write_bytes(b"no")
+    with pytest.raises(ImageError, match="can be read"):
+        four_cases(model, folder, method=FAST)
+
+
+class Whiteout(nn.Module):
+    """NaN for a white photo."""
+
+    def forward(self, x):
+        white = (x > 1.5).flatten(1).all(1)
+        return torch.where(white[:, None, None, None], torch.nan, x)
+
+
+def test_a_photo_that_the_model_fails_on_is_left_out(model, folder):
+    Image.new("RGB", (12, 12), "white").save(folder / "1" / "white.png")
+    broken = LoadedModel(
+        nn.Sequential(Whiteout(), *model.module).eval(), "w", model.preprocess, model.class_names
+    )
+    study = four_cases(broken, folder, method=FAST, dial=1)
+    assert len(study.photos) == 9
+    assert [(p.name, "NaN" in reason) for p, reason in study.skipped] == [("white.png", True)]
+    assert all(0 < p.confidence <= 1 for p in study.photos)
+    assert study.html()
+
+
+def test_pictures_have_the_shape_of_the_input(model, tmp_path):
+    (tmp_path / "photos" / "0").mkdir(parents=True)
+    Image.new("RGB", (40, 20), "grey").save(tmp_path / "photos" / "0" / "a.png")
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\na.png,20,0,30,20\n")
+    wide = LoadedModel(model.module, "wide", Preprocess(size=(12, 24), resize=(12, 24)), None)
+    study = four_cases(wide, tmp_path / "photos", boxes=tmp_path / "boxes.csv", method=FAST, dial=0)
+    seen = np.asarray(Image.open(io.BytesIO(study.photos[0].seen)).convert("L"))
+    assert seen.shape == (112, 224)
+    edges = np.flatnonzero(seen[56] > 230)  # the white frame, half and three quarters along
+    assert abs(edges.min() - 112) <= 2
+    assert abs(edges.max() - 168) <= 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_a_file_name_that_is_no_text_can_be_written(model, folder):
+    (folder / "0" / "00.png").rename(folder / "0" / os.fsdecode(b"\xff.png"))
+    study = four_cases(model, folder, method=FAST, dial=0)
+    assert "\N{REPLACEMENT CHARACTER}.png" in study.html().encode().decode()
+
+
+# ---- what is kept -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def explained(monkeypatch):
+    """How many photos were explained since it was last asked."""
+    counts = []
+
+    def counted(model, pictures, **options):
+        counts.append(len(pictures))
+        return explain(model, pictures, **options)
+
+    monkeypatch.setattr(measure, "explain", counted)
+
+    def asked():
+        total = sum(counts)
+        counts.clear()
+        return total
+
+    return asked
+
+
+def test_a_stopped_study_goes_on(model, folder, tmp_path, explained):
+    (folder / "0" / "broken.png").write_bytes(b"no")
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\n00.png,0,0,9,9\n")
+    options = {"boxes": tmp_path / "boxes.csv", "method": FAST, "dial": 3, "batch_size": 2}
+    whole = four_cases(model, folder, **options)
+    assert explained() == 9
+
+    def stop(done, _total):
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        four_cases(model, folder, cache=tmp_path / "kept", progress=stop, **options)
+    assert explained() == 5  # and the broken one
+    seen = []
+    resumed = four_cases(
+        model, folder, cache=tmp_path / "kept", progress=lambda *a: seen.append(a), **options
+    )
+    assert explained() == 4
+    assert seen == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
+    assert resumed == whole  # with the pictures
+    assert resumed.to_dict() == whole.to_dict()
+    assert [p.name for p, _ in resumed.skipped] == ["broken.png"]
+    assert four_cases(model, folder, cache=tmp_path / "kept", **options) == whole
+    assert explained() == 0
+
+
+def test_what_is_kept_is_used_for_the_same_thing_only(model, folder, tmp_path, explained):
+    options = {"method": FAST, "dial": 0, "batch_size": 9, "cache": tmp_path / "kept"}
+    first = four_cases(model, folder, **options)
+    assert explained() == 9
+    sure = four_cases(model, folder, threshold=0.999, **options)
+    assert explained() == 0
+    assert [p.file for p in sure.photos] == [p.file for p in first.photos]
+    assert all(p.case.startswith("unsure") for p in sure.photos)
+    named = LoadedModel(model.module, "n", model.preprocess, ("a", "b", "c"))
+    grey = LoadedModel(model.module, "g", Preprocess(size=(12, 12), resize=14), model.class_names)
+    for changed in (
+        {"seed": 1},
+        {"dial": 1},
+        {"method": ICAM(n_perturb=2)},
+        {"layers": ["1"]},
+    ):
+        four_cases(model, folder, **{**options, **changed})
+        assert explained() == 9, changed
+    for other in (named, grey):
+        four_cases(other, folder, **options)
+        assert explained() == 9, other.name
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\n00.png,0,0,9,9\n")
+    four_cases(model, folder, boxes=tmp_path / "boxes.csv", **options)
+    assert explained() == 9
+    os.utime(folder / "0" / "00.png", ns=(1, 1))
+    four_cases(model, folder, **options)
+    assert explained() == 9
+    with torch.no_grad():
+        model.module[0].weight.mul_(1.01)
+    four_cases(model, folder, **options)
+    assert explained() == 9
+    for file in (tmp_path / "kept" / "parts").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    four_cases(model, folder, **options)
+    assert explained() == 9
+
+
+def test_a_cache_that_cannot_be_written(model, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CamlucidaError, match="cannot write"):
+        four_cases(model, folder, method=FAST, dial=0, cache=tmp_path / "file")
