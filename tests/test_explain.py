@@ -173,6 +173,11 @@ def test_batch_size_must_be_positive(batch_size):
         explain(model(), X, layers="features", batch_size=batch_size)
 
 
+def test_a_prediction_is_kept_at_least():
+    with pytest.raises(CamlucidaError, match="top must be at least 1"):
+        explain(model(), X, layers="features", top=0)
+
+
 def test_a_generator_gives_one_seed_for_all():
     def run(batch_size, method="smoothgrad"):
         seed = torch.Generator().manual_seed(5)
@@ -473,6 +478,31 @@ def test_methods_of_a_list_share_their_forward_passes():
         assert torch.equal(together[name].target_values, alone.target_values)
         assert torch.equal(together[name].logits, alone.logits)
     assert len(seen) == 1 + len(names)
+
+
+QUICK = {
+    "fame": {"iterations": 3}, "rise": {"masks": 20}, "opticam": {"iterations": 3}, "sscam": {"samples": 2},
+    "icam": {"n_perturb": 2}, "corrrise": {"masks": 20},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [row.name for row in methods()])
+def test_a_method_does_the_same_in_a_list(name):
+    m = model()
+    try:
+        alone = explain(m, X, method=(name, QUICK.get(name, {})))
+    except CamlucidaError as refused:
+        with pytest.raises(type(refused)):
+            explain(m, X, method=["gradcam", (name, QUICK.get(name, {}))])
+        return
+    both = explain(m, X, method=["gradcam", (name, QUICK.get(name, {}))])
+    second = list(both.values())[1]
+    assert torch.equal(second.maps, alone.maps)
+    assert {k: v.shape for k, v in second.details.items()} == {
+        k: v.shape for k, v in alone.details.items()
+    }
+    for key, value in alone.details.items():
+        assert torch.allclose(second.details[key].double(), value.double(), equal_nan=True), key
 
 
 def test_shared_passes_end_with_their_batch():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from camlucida import explain
+from camlucida.borrow import borrowed
 from camlucida.fold import compiled, folded
 
 X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -34,9 +35,9 @@ class Residual(nn.Module):
         return self.fc((a + self.bn2(self.conv2(a))).mean((2, 3)))
 
 
-def outputs(model):
+def outputs(model, x=X):
     with torch.no_grad():
-        return model(X)
+        return model(x)
 
 
 def test_every_batch_norm_behind_a_convolution_is_folded():
@@ -100,6 +101,28 @@ def test_hooks_of_the_user_keep_the_model_whole():
     assert folded(model, X, outputs(model)) is None
 
 
+def test_the_model_and_its_input_are_left_alone():
+    class Keeps(Residual):
+        def forward(self, x):
+            a = self.bn1(self.conv1(x.sub_(torch.tensor(0.5)))).relu()
+            self.last = a
+            self.seen.append(a)
+            return self.fc((a + self.bn2(self.conv2(a))).mean((2, 3)))
+
+    model, x = trained(Keeps()), X.clone()
+    model.seen = []
+    wanted = outputs(model, x.clone())
+    before = dict(vars(model))
+    found = folded(model, x, wanted)
+    assert torch.equal(x, X)
+    assert {name: id(value) for name, value in vars(model).items()} == {
+        name: id(value) for name, value in before.items()
+    }
+    assert len(model.seen) == 1
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
+    assert torch.allclose(found(x), wanted, atol=1e-5)
+
+
 def test_another_output_is_not_accepted():
     model = trained(Residual())
     assert folded(model, X, outputs(model) + 1) is None
@@ -112,6 +135,32 @@ def test_methods_give_the_same_maps(method):
     fast = explain(model, X, method=method, **options)
     model.fc.register_forward_hook(lambda *_: None)
     assert torch.allclose(fast.maps, explain(model, X, method=method, **options).maps, atol=1e-4)
+
+
+def test_what_is_compiled_follows_the_model(monkeypatch):
+    """Also where ``data`` is written to, and although a borrowed model's buffers are copies."""
+
+    class Norm(nn.BatchNorm2d):
+        pass
+
+    made = []
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: made.append(graph) or graph)
+    model = Residual()
+    model.bn2 = Norm(6)
+    model = trained(model)
+    model.power = 1.0
+    for change, number in (
+        (lambda: None, 1),
+        (lambda: None, 1),
+        (lambda: model.conv1.weight.data.mul_(2), 2),
+        (lambda: model.bn2.running_mean.add_(1), 3),
+        (lambda: setattr(model, "power", 2.0), 4),
+        (lambda: None, 4),
+    ):
+        change()
+        with borrowed(model, X) as module:
+            compiled(module, X, outputs(model))
+        assert len(made) == number
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ class Chunks:
             done: called with the number of positions that are done.
 
         Raises:
-            torch.OutOfMemoryError: when a single position does not fit.
+            RuntimeError: what the device raised, when a single position does not fit.
         """
         parts: list[Tensor] = []
         start = 0
@@ -123,9 +123,17 @@ class Chunks:
     def _try(self, work: Callable[[int, int], Tensor], start: int, stop: int) -> Tensor | None:
         try:
             return work(start, stop)
-        except torch.OutOfMemoryError:
-            if stop - start == 1:
+        except RuntimeError as error:
+            if stop - start == 1 or not _out_of_memory(error):
                 raise
             self.size = (stop - start) // 2
             _LOG.warning("out of memory: going on with %d copies at a time", self.size)
             return None
+
+
+_WORDS = "out of memory", "ALLOC_FAILED", "not enough memory"
+"""Of other errors that mean the same: those of cuDNN, cuBLAS, Apple's GPUs and the CPU."""
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in _WORDS)

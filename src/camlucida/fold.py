@@ -6,10 +6,11 @@ operations that shares all its weights but those of the folded convolutions.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from camlucida.outputs import first_tensor
+from camlucida.trace import put_back
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -44,10 +46,12 @@ def folded(model: nn.Module, inputs: Tensor, outputs: Tensor) -> nn.Module | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = fx.GraphModule(model, _Tracer().trace(model))
+            with put_back(model.modules()):
+                graph = fx.GraphModule(model, _Tracer().trace(model))
         if not _fold(graph):
             return None
-        found = first_tensor(graph(inputs))
+        # A copy: some models write to their input.
+        found = first_tensor(graph(inputs.clone()))
     except Exception as error:
         _LOG.debug("batch norms are not folded: %s: %s", type(error).__name__, error)
         return None
@@ -123,7 +127,7 @@ def _behind(norm: nn.BatchNorm2d) -> list[nn.Module] | None:
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-_COMPILED: WeakKeyDictionary[nn.Module, tuple[Any, Forward]] = WeakKeyDictionary()
+_COMPILED: WeakKeyDictionary[nn.Module, tuple[bytes, Forward]] = WeakKeyDictionary()
 
 
 def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
@@ -137,7 +141,7 @@ def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
         inputs: ``(N, C, H, W)``.
         outputs: what the model returned for them.
     """
-    state = tuple((id(t), t._version) for t in (*model.parameters(), *model.buffers()))  # noqa: SLF001
+    state = _digest(model)
     known = _COMPILED.get(model)
     if known is not None and known[0] == state:
         return known[1]
@@ -146,3 +150,20 @@ def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
     if graph is not None:  # what is kept must not hold on to the model itself
         _COMPILED[model] = (state, run)
     return run
+
+
+def _digest(model: nn.Module) -> bytes:
+    """Of the values themselves: ``data`` is written to without a trace, and a borrowed model's buffers are copies."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    for name, module in model.named_modules():
+        plain = {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | tuple | None)
+        }
+        digest.update(f"{name} {type(module).__name__} {plain}".encode())
+    return digest.digest()

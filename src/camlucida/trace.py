@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -117,11 +118,20 @@ def _of_shapes(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
 def trace(
     model: nn.Module, opened: Sequence[nn.Module], probe: Tensor | None = None
 ) -> tuple[fx.Graph, list[bool]]:
-    """The model's operations and the branches taken.
+    """The model's operations and the branches taken."""
+    with put_back(opened):
+        tracer = _Tracer(opened, model, probe)
+        return tracer.trace(_Shell(model)), tracer.decisions
 
-    Whatever a forward method writes to its module meanwhile is undone.
+
+@contextmanager
+def put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Undo whatever is written to the modules' attributes inside the block.
+
+    A forward method that runs on symbols may keep some; the lists, dictionaries and sets that modules hold
+    get their former content back too.
     """
-    saved = [(vars(module), dict(vars(module))) for module in opened]
+    saved = [(vars(module), dict(vars(module))) for module in modules]
     inside = [
         (value, copy.copy(value))
         for _, attributes in saved
@@ -129,8 +139,7 @@ def trace(
         if isinstance(value, list | dict | set)
     ]
     try:
-        tracer = _Tracer(opened, model, probe)
-        return tracer.trace(_Shell(model)), tracer.decisions
+        yield
     finally:
         for now, before in (*saved, *inside):
             if not _identical(now, before):

@@ -8,69 +8,11 @@ from torch import nn
 
 import camlucida
 from camlucida import Cell, LayerError, Logit, LogitMargin, MethodError, Probability
-from camlucida.methods.attention import AttentionRollout, LeGrad, attention_blocks
+from camlucida.methods.attention import AttentionRollout, LeGrad
+from camlucida.methods.attention_blocks import attention_blocks
 from reference import networks, state
 from reference import relatives as slow
-
-
-class Block(nn.Module):
-    """Attention in the open, fused or not; a mixing layer stands for the rest."""
-
-    def __init__(self, width, heads, fused):
-        super().__init__()
-        self.heads, self.fused = heads, fused
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp = nn.Linear(width, width)
-
-    def parts(self, z):
-        n, t, d = z.shape
-        return (
-            self.qkv(self.norm(z)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        )
-
-    def weights(self, z):
-        q, k, _ = self.parts(z)
-        return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-
-    def rest(self, z, weights):
-        return self.after(z, weights @ self.parts(z)[2])
-
-    def after(self, z, mixed):
-        z = z + self.out(mixed.transpose(1, 2).flatten(2))
-        return z + torch.tanh(self.mlp(z))
-
-    def forward(self, z):
-        if self.fused:
-            return self.after(z, F.scaled_dot_product_attention(*self.parts(z)))
-        return self.rest(z, self.weights(z))
-
-
-class TinyViT(nn.Module):
-    def __init__(self, *, fused=True, pool="class", depth=3, width=8, heads=2):
-        super().__init__()
-        self.pool = pool
-        self.patch = nn.Conv2d(3, width, 4, 4)
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.Sequential(*[Block(width, heads, fused) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 3)
-
-    def embed(self, x):
-        z = self.patch(x).flatten(2).transpose(1, 2)
-        return torch.cat([self.token.expand(len(z), -1, -1), z], 1) if self.pool == "class" else z
-
-    def tail(self, z):
-        z = self.norm(z)
-        return self.head(z[:, 0] if self.pool == "class" else z.mean(1))
-
-    def forward(self, x):
-        return self.tail(self.blocks(self.embed(x)))
-
-
-def tiny(seed=0, **options):
-    return networks.randomise(TinyViT(**options).double().eval(), seed)
+from reference.transformers import tiny
 
 
 def images(n=2, size=(12, 16)):
@@ -197,19 +139,6 @@ def test_targets_inside_the_model():
         camlucida.explain(model, x, method=LeGrad(), target=Cell("patch", 0, 0))
     with pytest.raises(MethodError, match="not every chosen block"):
         camlucida.explain(model, x, method=AttentionRollout(), target=Cell("blocks.0", 0, 0))
-
-
-def test_networks_without_global_attention_are_refused():
-    model, x = networks.build(), networks.images(1, 3, (5, 6))
-    for method in (AttentionRollout(), LeGrad()):
-        with pytest.raises(MethodError, match="no self-attention"):
-            camlucida.explain(model, x, method=method)
-    timm = pytest.importorskip("timm")
-    swin = timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1), num_heads=(1, 2), embed_dim=8
-    ).eval()
-    with pytest.raises(MethodError, match="windowed"):
-        camlucida.explain(swin, torch.randn(1, 3, 56, 56), method=LeGrad())
 
 
 # ------------------------------------------------------------------------------------ models of the libraries
@@ -348,6 +277,45 @@ def test_not_square():
     found = camlucida.explain(model.eval(), torch.randn(1, 3, 32, 48), method=LeGrad(), target=3)
     assert found.raw.shape == (1, 4, 6)
     assert found.maps.shape == (1, 32, 48)
+
+
+def test_a_pyramid_is_read_at_its_last_resolution():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch = nn.Conv2d(3, 8, 4, 4)
+            self.fine, self.coarse = tiny(depth=2).blocks, tiny(depth=2).blocks
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            a = self.patch(x)
+            z = self.fine(a.flatten(2).transpose(1, 2)).transpose(1, 2).reshape_as(a)
+            z = F.avg_pool2d(z, 2).flatten(2).transpose(1, 2)
+            return self.head(self.coarse(z).mean(1))
+
+    model = networks.randomise(Pyramid().double().eval(), 0)
+    x = images(2, (16, 16))
+    assert [b.grid.size for b in attention_blocks(model, x)] == [(4, 4)] * 2 + [(2, 2)] * 2
+    for method in (AttentionRollout(), LeGrad()):
+        found = camlucida.explain(model, x, method=method, target=1)
+        coarse = ["coarse.0", "coarse.1"]
+        wanted = camlucida.explain(model, x, method=method, target=1, layers=coarse)
+        assert torch.equal(found.raw, wanted.raw)
+        assert found.raw.shape == (2, 2, 2)
+    with pytest.raises(LayerError, match="one resolution"):
+        camlucida.explain(model, x, method="rollout", layers=["fine.1", "coarse.1"])
+
+
+def test_a_head_that_knows_the_number_of_images_is_refused_by_legrad():
+    class Counts(type(tiny())):
+        def forward(self, x):
+            z = self.blocks(self.embed(x))
+            return self.tail(z.view(len(x), *z.shape[1:]))
+
+    model = networks.randomise(Counts().double().eval(), 0)
+    with pytest.raises(MethodError, match="cannot be scored block by block"):
+        camlucida.explain(model, images(), method=LeGrad(), target=1)
+    assert camlucida.explain(model, images(), method=AttentionRollout(), target=1).maps.any()
 
 
 @pytest.mark.parametrize("options", [{"heads": "sum"}, {"query": "last"}, {"residual": 1.0}])

@@ -24,6 +24,7 @@ from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
 from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM
 from camlucida.methods.rise import RISE
+from camlucida.methods.scorecam import ScoreCAM
 from reference import networks, steps
 from reference import relatives as slow
 
@@ -178,6 +179,18 @@ def test_both_together_and_several_layers():
         "method": "GradCAM", "options": {"eigen_smooth": True, "aug_smooth": True},
     }  # fmt: skip
     assert smoothed(GradCAM()) == GradCAM()
+
+
+def test_autocast_is_for_the_model():
+    """The component of what the channel weights of Score-CAM add up is found in single precision."""
+    model = networks.build(head="deep", signed=False).float()
+    x = networks.images(2, 3, SIZE).float()
+    method = smoothed(ScoreCAM(), eigen_smooth=True)
+    plain = explain(model, x, method, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(model, x, method, 1)
+    assert found.signed.dtype == torch.float32
+    assert len(found.signed.unique()) > 0.9 * len(plain.signed.unique())
 
 
 def test_vision_transformer():

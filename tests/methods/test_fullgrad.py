@@ -202,3 +202,78 @@ def test_zero_gradient_leaves_an_empty_map():
         model[-1].weight.zero_()
     raw = FullGrad().run(model, x, Logit(0), "input", generator=ImageGenerators.of(0, x))
     assert not raw.fused.any()
+
+
+class Windows(nn.Module):
+    """Quarters of the image's map go through a linear layer as members of the batch, as a Swin's windows do.
+
+    Args:
+        first: what comes first in the batch: ``"images"``, or ``"windows"``.
+        conv: whether the layer is a convolution of the windows.
+    """
+
+    def __init__(self, first, *, conv=False):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.window = nn.Conv2d(4, 4, 3, padding=1) if conv else nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+        self.first, self.conv = first, conv
+
+    def forward(self, x):
+        h = self.stem(x).relu()
+        n, k, height, width = h.shape
+        parts = h.view(n, k, 2, height // 2, 2, width // 2)
+        order = (0, 2, 4, 3, 5, 1) if self.first == "images" else (2, 4, 0, 3, 5, 1)
+        folded = parts.permute(order).reshape(4 * n, height // 2, width // 2, k)
+        if self.conv:
+            folded = self.window(folded.permute(0, 3, 1, 2)).relu().permute(0, 2, 3, 1)
+        else:
+            folded = self.window(folded.flatten(1, 2)).relu()
+        shape = (n, 4, -1, k) if self.first == "images" else (4, n, -1, k)
+        pooled = folded.reshape(shape).mean(2)
+        return self.head(pooled.mean(1 if self.first == "images" else 0))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_windows_in_the_batch_are_counted_with_their_image(count, conv):
+    model = Windows("images", conv=conv).double().eval()
+    networks.randomise(model, 2)
+    x = networks.images(count, 3, (8, 6), 3)
+    full = full_gradient(model, x, Logit(1))
+    assert full.other.shape == full.residual.shape == (count,)
+    assert full.residual.abs().max() < 1e-10 * full.values.abs().max().clamp_min(1)
+    for n in range(count):
+        alone = full_gradient(model, x[n : n + 1], Logit(1))
+        assert float(alone.other) == pytest.approx(float(full.other[n]), abs=1e-12)
+    # Maps of windows are no maps of the image.
+    assert [tuple(t.shape) for t in full.spatial_terms] == [(count, 4, 8, 6)]
+
+
+def test_images_that_do_not_follow_each_other_are_refused():
+    model = Windows("windows").double().eval()
+    networks.randomise(model, 2)
+    x = networks.images(3, 3, (8, 6), 3)
+    with pytest.raises(MethodError, match="one image at a time"):
+        full_gradient(model, x, Logit(1))
+    alone = full_gradient(model, x[:1], Logit(1))
+    assert alone.residual.abs().max() < 1e-10
+
+
+def test_a_swin_is_explained():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=56,
+        embed_dim=12,
+        depths=(2, 2),
+        num_heads=(2, 2),
+        num_classes=4,
+    ).eval()
+    x = torch.randn(2, 3, 56, 56)
+    raw = FullGrad().run(model, x, Logit(1), "input", generator=ImageGenerators.of(0, x))
+    for n in range(2):
+        one = x[n : n + 1]
+        alone = FullGrad().run(model, one, Logit(1), "input", generator=ImageGenerators.of(0, one))
+        torch.testing.assert_close(raw.fused[n], alone.fused[0], rtol=1e-3, atol=1e-4)

@@ -202,6 +202,19 @@ def test_constant_map_and_dead_head_are_finite():
     torch.testing.assert_close(found.maps, camlucida.maps.normalise(wanted))
 
 
+def test_autocast_is_for_the_model():
+    """The mask, which is the map, is made in single precision."""
+    model, x, _ = make()
+    model, x = model.float(), x.float()
+    method = OptiCAM(iterations=3, mask_space="input")
+    plain = camlucida.explain(model, x, method=method, layers="features", target=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = camlucida.explain(model, x, method=method, layers="features", target=1)
+    assert found.maps.dtype == torch.float32
+    assert len(found.maps.unique()) > 0.9 * len(plain.maps.unique())
+    torch.testing.assert_close(found.maps, plain.maps, rtol=0, atol=0.05)
+
+
 def test_nan_in_one_image_leaves_the_others_alone():
     model, x, _ = make()
     x[0, 0, 0, 0] = torch.nan

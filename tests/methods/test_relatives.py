@@ -236,6 +236,22 @@ def test_refinecam_names_an_empty_factor():
     assert any("product is empty" in m and "three" in m for m in found.diagnostics[0].messages)
 
 
+def test_refinecam_of_a_base_that_stands_for_a_target():
+    model = networks.randomise(Pyramid().double().eval(), 4)
+    x = networks.images(2, 3, (12, 16))
+    margin, found, lone = (
+        camlucida.explain(
+            model, x, method=RefineCAM(base=base), target=target, layers=["two", "three"]
+        )
+        for base, target in (("gradcam", LogitMargin(1)), ("diffgradcam", 1), ("gradcam", 1))
+    )
+    torch.testing.assert_close(found.maps, margin.maps)
+    assert not torch.allclose(found.maps, lone.maps)
+    assert type(found.target) is LogitMargin
+    with pytest.raises(MethodError, match="diffgradcam explains a LogitMargin"):
+        camlucida.explain(model, x, method=RefineCAM(base="diffgradcam"), target=Probability(1))
+
+
 def test_refinecam_refuses_a_base_without_layers():
     with pytest.raises(MethodError, match="saliency"):
         RefineCAM(base="saliency")

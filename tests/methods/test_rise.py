@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import camlucida
 from camlucida import CosineSimilarity, Logit, LogitMargin, MethodError, Preprocess, Probability
@@ -120,6 +122,64 @@ def test_budget_ends_early_with_the_map_so_far(net):
     assert torch.equal(found.raw, full.raw)
     assert "ended after 100 of 5000 masks" in found.diagnostics[0].messages
     assert not full.diagnostics[0].messages
+
+
+def test_an_interrupt_keeps_the_map_so_far_where_it_shall(net):
+    x = images(2)
+
+    def interrupting(after):
+        calls = iter(range(1000))
+
+        def progress(*_):
+            if next(calls) == after:
+                raise KeyboardInterrupt
+
+        return progress
+
+    keep = RISE(masks=5000, on_interrupt="keep")
+    found = camlucida.explain(net, x, method=keep, target=1, progress=interrupting(2))
+    assert found.details["masks"].tolist() == [200, 100]
+    assert "ended after 200 of 5000 masks" in found.diagnostics[0].messages
+    for i, masks in enumerate((200, 100)):
+        whole = camlucida.explain(net, x[i], method=RISE(masks=masks), target=1)
+        torch.testing.assert_close(found.raw[i], whole.raw[0])
+    with pytest.raises(KeyboardInterrupt):  # the second image has no map yet
+        camlucida.explain(net, x, method=keep, target=1, progress=interrupting(0))
+    with pytest.raises(KeyboardInterrupt):
+        camlucida.explain(net, x, method=RISE(), target=1, progress=interrupting(2))
+
+
+def test_out_of_memory_halves_the_chunk_and_goes_on(net):
+    x = images(1)
+    wanted = camlucida.explain(net, x, method=RISE(masks=130), target=1)
+    sizes = []
+
+    def fail(_, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+
+    net.register_forward_pre_hook(fail)
+    found = camlucida.explain(net, x, method=RISE(masks=130), target=1)
+    torch.testing.assert_close(found.raw, wanted.raw)
+    # Halved once, for good; the first pass is the image itself.
+    assert sizes == [1, 16, *[8] * 12, 4, *[8] * 3, 6]
+
+
+def test_autocast_is_for_the_model():
+    """Masks times scores are added up in single precision."""
+
+    class Quarters(nn.Module):
+        """Nothing here that autocast would change."""
+
+        def forward(self, x):
+            return F.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1)
+
+    x = images(1).float()
+    plain = camlucida.explain(Quarters(), x, method=RISE(masks=200), target=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = camlucida.explain(Quarters(), x, method=RISE(masks=200), target=1)
+    torch.testing.assert_close(found.raw, plain.raw)
 
 
 def test_tolerance_stops_each_image_by_itself():

@@ -16,8 +16,7 @@ from camlucida import (
     Preprocess,
     Probability,
 )
-from camlucida.chunks import Chunks, Footprint
-from camlucida.methods import scorecam
+from camlucida.methods import scoring
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.targets import Custom
 from reference import networks
@@ -137,7 +136,7 @@ def test_noise_equals_the_slow_reference(net, place, monkeypatch):
         calls.append(repeat)
         return lambda number: pictures[channels, repeat, :number].to(masks)
 
-    monkeypatch.setattr(scorecam._Channels, "_noise", known)
+    monkeypatch.setattr(scoring.Channels, "_noise", known)
     x = images(2)
     found = explain(net, x, SSCAM(samples=2, std=0.3, place=place), 1)
     noise = pictures.numpy().astype(float)
@@ -297,67 +296,7 @@ def test_vision_transformer():
     torch.testing.assert_close(found.details["weights"].sum(1), torch.ones(2))
 
 
-# ------------------------------------------------------------------------------- memory and exactness
-
-
-def test_masks_are_enlarged_per_chunk(net):
-    largest = []
-
-    class Spy(ScoreCAM):
-        def masked(self, images, masks, repeat, noise):
-            largest.append(len(masks))
-            return super().masked(images, masks, repeat, noise)
-
-    explain(net, images(3), Spy(chunk=5))
-    assert largest == [5, 5, 2]
-
-
-def test_memory_bounds_the_chunk(net):
-    with Footprint(net, 2) as footprint, torch.no_grad():
-        net(images(2))
-    # The largest tensor is what the first convolution returns, (2, 5, 5, 6) in double precision, or its input.
-    assert footprint.per_image == 4 * max(5 * 5 * 6, 3 * 9 * 11) * 8
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert Chunks(None, 1.0, 250_000, cpu).size == 4
-    assert Chunks(None, 1.0, 10**9, cpu).size == 1
-    assert Chunks(None, 10**6, 1, cpu).size == 64
-    assert Chunks(100, 1.0, 10**9, cpu).size == 100
-    assert Chunks(None, None, 60 * 10**6, cpu).size == 2
-    assert Chunks(None, None, 60 * 10**6, gpu).size == 34
-
-
-def test_out_of_memory_halves_the_chunk_and_goes_on(net, caplog):
-    x = images(2)
-    wanted = explain(net, x, ScoreCAM(chunk=8), 1)
-    sizes = []
-
-    def fail(_, args):
-        sizes.append(len(args[0]))
-        if len(args[0]) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
-
-    handle = net.register_forward_pre_hook(fail)
-    found = explain(net, x, ScoreCAM(chunk=8), 1)
-    handle.remove()
-    assert sizes[1:] == [8, 4, 2, 2, 2, 2]
-    torch.testing.assert_close(found.signed, wanted.signed)
-    assert [r.message for r in caplog.records] == [
-        f"out of memory: going on with {n} copies at a time" for n in (4, 2)
-    ]
-
-
-def test_out_of_memory_of_a_single_copy_is_raised(net):
-    sizes = []
-
-    def fail(_, args):
-        sizes.append(len(args[0]))
-        if len(sizes) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
-
-    net.register_forward_pre_hook(fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        explain(net, images(2), ScoreCAM(chunk=2), 1)
-    assert sizes == [2, 2, 1]
+# -------------------------------------------------------------------------------------- approximations
 
 
 def test_few_channels_are_an_approximation_that_tells_its_error(net):
@@ -381,6 +320,23 @@ def test_few_channels_are_an_approximation_that_tells_its_error(net):
     assert not any("approximation" in m for m in all_of_them.diagnostics[0].messages)
 
 
+def test_the_measured_error_is_that_of_the_approximation_alone(net):
+    """The exact run sees the same noise; nothing is left of the error where nothing is approximated."""
+
+    class Exact(SSCAM):
+        approximate = True
+
+    x, seen = images(2), []
+    found = explain(
+        net, x, Exact(samples=2, check=True), 1, progress=lambda done, _: seen.append(done)
+    )
+    assert found.details["error"].tolist() == [0, 0]
+    assert seen == sorted(seen)
+    few = explain(net, x, SSCAM(samples=2, top_k=2, check=True), 1)
+    whole = explain(net, x, SSCAM(samples=2), 1)
+    torch.testing.assert_close(few.details["error"], (few.maps - whole.maps).abs().amax((1, 2)))
+
+
 def test_bfloat16_is_an_approximation_that_tells_its_error(net):
     model, x = net.float(), images(2).float()
     exact = explain(model, x, ScoreCAM(), 1)
@@ -390,39 +346,6 @@ def test_bfloat16_is_an_approximation_that_tells_its_error(net):
     assert (error < 0.1).all()
     torch.testing.assert_close(error, (found.maps - exact.maps).abs().amax((1, 2)))
     assert any("bfloat16" in m for m in found.diagnostics[0].messages)
-
-
-def test_a_model_that_views_its_maps_is_run_as_usual():
-    class Views(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, stride=2)
-            self.head = nn.Linear(80, 3)
-
-        def forward(self, x):
-            a = self.conv(x)
-            return self.head(a.view(len(a), -1))
-
-    model = Views().eval()
-    with pytest.raises(RuntimeError, match="view"):
-        model(images(2).float().contiguous(memory_format=torch.channels_last))
-    x = images(2).float()
-    found = camlucida.explain(model, x, method=ScoreCAM(), target=0, layers="conv")
-    A = model.conv(x)
-    mask = F.interpolate(A[0, 1][None, None], size=SIZE, mode="bilinear")
-    mask = (mask - mask.min()) / (mask.max() - mask.min())
-    other = F.interpolate(A[0, 2][None, None], size=SIZE, mode="bilinear")
-    other = (other - other.min()) / (other.max() - other.min())
-    gap = model(x[:1] * mask)[0, 0] - model(x[:1] * other)[0, 0]
-    weights = found.details["weights"][0]
-    torch.testing.assert_close((weights[1] / weights[2]).log(), gap.detach())
-
-
-def test_channels_last_gives_the_same_numbers(net, monkeypatch):
-    x = images(2)
-    usual = explain(net, x, ScoreCAM(), 1)
-    monkeypatch.setattr(scorecam, "_likes_channels_last", lambda *_: False)
-    torch.testing.assert_close(explain(net, x, ScoreCAM(), 1).signed, usual.signed)
 
 
 # ---------------------------------------------------------------------------- progress, interrupts, options
@@ -513,7 +436,7 @@ def test_equals_pytorch_grad_cam_but_for_the_enlargement(single, monkeypatch):
     def corners(maps, size):
         return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
 
-    monkeypatch.setattr(scorecam, "resize", corners)
+    monkeypatch.setattr(scoring, "resize", corners)
     found = camlucida.explain(
         single, x, method=ScoreCAM(), target=1, layers="2", steps="pytorch-grad-cam"
     )

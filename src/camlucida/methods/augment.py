@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from camlucida.errors import MethodError
 from camlucida.layers import Layers
 from camlucida.maps import Steps
-from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap, assemble
+from camlucida.methods.base import Context, GradientCAM, Method, RawMap, assemble
+from camlucida.methods.progress import share
 from camlucida.methods.registry import entry_of
 from camlucida.methods.relatives import Sign, principal
 from camlucida.tap import tap
@@ -143,7 +144,7 @@ class AugSmooth(Wrapper):
         fused: list[Tensor] = []
         signed: dict[str, list[Tensor]] = {}
         for done, (flip, factor) in enumerate(copies):
-            context["progress"] = _share(progress, done, len(copies))
+            context["progress"] = share(progress, done, len(copies))
             images = inputs.detach() * factor if factor != 1 else inputs
             raw = self.method.run(
                 model, images.flip(-1) if flip else images, target, layers, **context
@@ -217,7 +218,11 @@ class EigenSmooth(Wrapper):
         seen = tap(
             model, inputs, layers, raw.target, gradients=False, grid=context.get("grid")
         ).activations
-        with torch.inference_mode(mode=False), torch.no_grad():
+        with (
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
             maps = {
                 name: principal(
                     activation * weights[name].to(activation)[:, :, None, None], self.sign
@@ -275,9 +280,3 @@ def _name(method: Method) -> str:
 
 def _mirror(maps: Tensor, flip: bool) -> Tensor:
     return maps.flip(-1) if flip else maps
-
-
-def _share(progress: Progress | None, before: int, copies: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(before * total + done, copies * total)

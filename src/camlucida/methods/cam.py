@@ -55,8 +55,11 @@ class CAM(Method):
         **context: Unpack[Context],
     ) -> RawMap:
         """One forward pass, which also finds the linear head."""
+        images = (
+            inputs.detach()
+        )  # a tensor of its own: in a pass shared with others no head would be seen
         with borrowed(model, inputs) as module, LinearInputs(module) as seen:
-            tapped = tap(module, inputs, layers, target, gradients=False, grid=context.get("grid"))
+            tapped = tap(module, images, layers, target, gradients=False, grid=context.get("grid"))
         assert tapped.target is not None  # noqa: S101
         with torch.inference_mode(mode=False), torch.enable_grad():
             logits = tapped.outputs.detach().clone().requires_grad_()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camlucida.borrow import borrowed, check_inputs
+from camlucida.errors import MethodError
 from camlucida.layers import Layers
 from camlucida.maps import Steps, normalise, resize
 from camlucida.methods.base import Context, Method, RawMap
@@ -103,7 +104,8 @@ class FullGradient:
     Attributes:
         input_term: ``x * dY/dx``, ``(N, C, H, W)``.
         spatial_terms: ``b * dY/dz`` of every layer with a spatial output, ``(N, K, h, w)`` each.
-        other: sum of the bias terms of all other layers, ``(N,)``.
+        other: sum of the bias terms of all other layers, ``(N,)``; maps of parts of an image, such as windows, are
+            among them.
         values: ``Y``, ``(N,)``.
         residual: ``Y`` minus the sum of all terms, ``(N,)``; 0 up to rounding for piecewise linear networks.
         outputs: the model's output.
@@ -128,9 +130,13 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
     several times.
 
     Args:
-        model: the model; returned as it was.
+        model: the model; returned as it was. Layers may fold parts of an image into the batch, as the windows of
+            a Swin are, if all parts of an image follow each other; this is checked with a second backward pass.
         inputs: ``(N, C, H, W)``.
         target: what is split.
+
+    Raises:
+        MethodError: a layer folds several images into its batch in another order.
 
     Source: Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS
     2019, equation 5.
@@ -145,8 +151,15 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
             values = evaluate(target, outputs, inputs.shape[0])
             gradients: list[Tensor | None] = [None] * (1 + len(recorder.biases))
             if values.requires_grad:
-                leaves = [x, *(z for z, *_ in recorder.biases)]
-                gradients = list(torch.autograd.grad(values.sum(), leaves, allow_unused=True))
+                kept = [z for z, *_ in recorder.biases]
+                folded = [z for z in kept if len(z) != len(x)] if len(x) > 1 else []
+                gradients = list(
+                    torch.autograd.grad(
+                        values.sum(), [x, *kept], allow_unused=True, retain_graph=bool(folded)
+                    )
+                )
+                if folded:
+                    _check_folds(values, kept, gradients[1:])
         with torch.no_grad():
             gradient = gradients[0]
             input_term = torch.zeros_like(x) if gradient is None else x * gradient
@@ -155,10 +168,10 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
                 if g is None:
                     continue
                 term = bias * g
-                if is_map:
+                if is_map and len(term) == len(x):
                     spatial.append(term.float() if term.dtype != torch.float64 else term)
                 else:
-                    other = other + term.flatten(1).sum(1)
+                    other = other + term.reshape(len(x), -1).sum(1)
             shares = [input_term, *spatial]
             total = sum((t.flatten(1).double().sum(1) for t in shares), other.double())
             return FullGradient(
@@ -169,6 +182,36 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
                 residual=(values.double() - total).to(values.dtype),
                 outputs=outputs.detach(),
                 target=target,
+            )
+
+
+def _check_folds(
+    values: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> None:
+    """Raise unless the batch of every output is the images one after the other, each with all of its parts.
+
+    Images do not know each other: when the target of image n is multiplied by a weight of its own, then so are
+    the gradients of its parts, and only those.
+    """
+    n = len(values)
+    weight = 1 + torch.arange(n, device=values.device) % 7
+    folded = [
+        (z, g) for z, g in zip(outputs, gradients, strict=True) if len(z) != n and g is not None
+    ]
+    if not folded:
+        return
+    weighted = torch.autograd.grad((weight * values).sum(), [z for z, _ in folded])
+    for (z, g), found in zip(folded, weighted, strict=True):
+        fits = len(z) % n == 0
+        if fits:
+            expected = weight[:, None] * g.reshape(n, -1).double()
+            error = (found.reshape(n, -1).double() - expected).norm(dim=1)
+            # Neighbouring weights differ by a seventh at least, rounding in half precision by far less.
+            fits = bool((error <= 0.05 * expected.norm(dim=1)).all())
+        if not fits:
+            raise MethodError(
+                f"fullgrad: a layer with output {tuple(z.shape)} folds {n} images into its first dimension in an order "
+                "that is not one image after the other; explain one image at a time (batch_size=1)"
             )
 
 

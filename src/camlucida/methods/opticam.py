@@ -15,6 +15,7 @@ from camlucida.layers import Layers
 from camlucida.maps import Steps, normalise, rectify, resize
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
+from camlucida.methods.progress import share
 from camlucida.methods.registry import register
 from camlucida.tap import tap
 from camlucida.targets import Target
@@ -31,7 +32,7 @@ _EPS = 1e-8
     "opticam",
     paper="Zhang et al. 2023",
     year=2023,
-    equation="definition of section 3",
+    equation="the masked image's objective",
     needs="a layer, gradients down to the pixels",
     passes="iterations x (forward + backward), 50 by default",
 )
@@ -112,7 +113,7 @@ class OptiCAM(Method):
                     features,
                     values.detach(),
                     size,
-                    _share(context.get("progress"), done, len(tapped.activations)),
+                    share(context.get("progress"), done, len(tapped.activations)),
                 )
                 with torch.no_grad():
                     maps[name] = found.mask
@@ -151,8 +152,12 @@ class OptiCAM(Method):
 
     def mask(self, u: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
         """The mask ``(N, *size)`` of the variables ``u`` ``(N, K)`` and the features ``(N, K, h, w)``."""
-        mixed = resize(torch.einsum("nk,nkhw->nhw", u.softmax(1), features), size)
-        return mixed.sigmoid() if self.normalise == "sigmoid" else normalise(mixed, self.normalise)
+        # Autocast is for the model: the mask is the map.
+        with torch.autocast(features.device.type, enabled=False):
+            mixed = resize(torch.einsum("nk,nkhw->nhw", u.softmax(1), features), size)
+            if self.normalise == "sigmoid":
+                return mixed.sigmoid()
+            return normalise(mixed, self.normalise)
 
     def optimise(
         self,
@@ -281,9 +286,3 @@ def _note(notes: dict[int, list[str]], layer: str, found: Optimum, drop: _Drop |
                 f"the target has no gradient with respect to the channel weights{of}, so the map is their "
                 "plain mean (a dead head, a zero activation or a constant mask)"
             )
-
-
-def _share(progress: Progress | None, before: int, layers: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(before * total + done, layers * total)

@@ -186,7 +186,7 @@ def _hessian_times(activation: Tensor, gradient: Tensor) -> Tensor:
     "refinecam",
     paper="Domeniconi et al. 2026",
     year=2026,
-    equation="RefineCAM (product over layers)",
+    equation="the product over layers",
     needs="several layers, what the base method needs",
     passes="those of the base method",
 )
@@ -202,8 +202,8 @@ class RefineCAM(Method):
         base: registered name of the method whose maps are multiplied, ``"gradcam++"`` by default.
 
     Source: Domeniconi, Stramiglio, Lombardi and Salti, "How to Evaluate and Refine your CAM"
-    (arXiv 2605.14641), and the authors' code (liuktc/RefineCAM, the multiplying mixer over all layers; also
-    part of pytorch-grad-cam). The text of the paper beyond its introduction was not at hand.
+    (arXiv 2605.14641). The formula is that of the authors' code (liuktc/RefineCAM, the multiplying mixer over
+    all layers; also part of pytorch-grad-cam).
     """
 
     base: str = "gradcam++"
@@ -244,11 +244,13 @@ class RefineCAM(Method):
         **context: Unpack[Context],
     ) -> RawMap:
         """One run of the base method for all layers."""
-        raw = self.inner.run(model, inputs, target, layers, **context)
+        # A base such as diffgradcam stands for a kind of target.
+        inner, target = build(self.base, target)
+        raw = inner.run(model, inputs, target, layers, **context)
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         notes = {i: list(own) for i, own in raw.notes.items()}
         with torch.no_grad():
-            finished = [self.inner.steps.finish(m, size) for m in raw.layers.values()]
+            finished = [inner.steps.finish(m, size) for m in raw.layers.values()]
             fused = torch.stack(finished).prod(0)
             empty = ~fused.flatten(1).any(1)
         if len(raw.layers) == 1:
@@ -257,7 +259,7 @@ class RefineCAM(Method):
                 notes.setdefault(i, []).append(why)
         else:
             for i in empty.nonzero()[:, 0].tolist():
-                dark = [n for n, m in raw.layers.items() if not self.inner.steps.layer(m[i]).any()]
+                dark = [n for n, m in raw.layers.items() if not inner.steps.layer(m[i]).any()]
                 why = (
                     f"so is the map of layer {dark[0]!r}"
                     if dark

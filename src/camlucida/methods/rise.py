@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.borrow import borrowed, check_inputs
+from camlucida.chunks import Chunks
 from camlucida.errors import MethodError
 from camlucida.fold import folded
 from camlucida.layers import INPUT, Layers
 from camlucida.maps import Steps
-from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import register
 from camlucida.seeds import ImageGenerators
@@ -24,6 +25,7 @@ from camlucida.tap import run
 from camlucida.targets import Logit, Probability, Target, evaluate
 
 Score = Literal["probability", "target"]
+Interrupt = Literal["raise", "keep"]
 
 _BLOCK = 100  # masks drawn at a time: what is drawn depends on neither batch nor chunk
 _EVERY = 500  # masks between two looks at whether the map has settled
@@ -60,8 +62,10 @@ class RISE(Method):
             1 - tolerance; ``None`` (default) for all masks. The same for batch and single image.
         budget_seconds: time per image after which no further masks are drawn; ``None`` (default) for no
             limit. How far that gets depends on the machine.
-        chunk: masks in one forward pass; ``None`` (default) is 16 on a CPU, whose caches hold no more, and
-            64 on other devices.
+        on_interrupt: what Ctrl-C does: ``"raise"`` (default) ends everything, ``"keep"`` ends the masks of
+            this batch and keeps its maps so far, once every image has one.
+        chunk: masks in one forward pass, halved when the device runs out of memory; ``None`` (default) is 16
+            on a CPU, whose caches hold no more, and 64 on other devices.
     """
 
     masks: int = 4000
@@ -72,6 +76,7 @@ class RISE(Method):
     mask_space: MaskSpace = "input"
     tolerance: float | None = None
     budget_seconds: float | None = None
+    on_interrupt: Interrupt = "raise"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -117,29 +122,14 @@ class RISE(Method):
                 module, inputs, pinned, self.mask_space, context.get("preprocess"), faster
             )
             sums = _Sums(inputs, self)
-            progress = context.get("progress")
-            started = time.monotonic()
-            chunk = self.chunk or (16 if inputs.device.type == "cpu" else 64)
-            limit = math.inf if self.budget_seconds is None else self.budget_seconds * len(inputs)
-            active = list(range(len(inputs)))
-            for start in range(0, self.masks, _BLOCK):
-                count = min(_BLOCK, self.masks - start)
-                drawn = self.draw(context["generator"], inputs)
-                for done, i in enumerate(active):
-                    for part in torch.split(self.make(drawn[i, :count], inputs), chunk):
-                        index = torch.full((len(part),), i)
-                        sums.add(i, part, masked.values(part, index))
-                    if progress is not None:
-                        share = start + count * (done + 1) / len(active)
-                        progress(share, self.masks)
-                active = [i for i in active if not sums.settled(i)]
-                if not active or time.monotonic() - started > limit:
-                    break
-            if progress is not None:
-                progress(self.masks, self.masks)
+            try:
+                self._fill(sums, masked, inputs, context["generator"], context.get("progress"))
+            except KeyboardInterrupt:
+                if self.on_interrupt == "raise" or 0 in sums.counts:
+                    raise
             maps = sums.maps()
         notes: dict[int, list[str]] = {}
-        for i, count in enumerate(sums.counts.tolist()):
+        for i, count in enumerate(sums.counts):
             if count < self.masks:
                 notes[i] = [f"ended after {count} of {self.masks} masks"]
             if sums.blind(i):
@@ -153,8 +143,40 @@ class RISE(Method):
             target=pinned,
             values=values,
             notes=notes,
-            details={"masks": sums.counts},
+            details={"masks": torch.tensor(sums.counts)},
         )
+
+    def _fill(
+        self,
+        sums: _Sums,
+        masked: Masked,
+        inputs: Tensor,
+        generator: ImageGenerators,
+        progress: Progress | None,
+    ) -> None:
+        """Add masks until there are enough of them."""
+        started = time.monotonic()
+        limit = math.inf if self.budget_seconds is None else self.budget_seconds * len(inputs)
+        size = self.chunk or (16 if inputs.device.type == "cpu" else 64)
+        chunks = Chunks(size, None, 1, inputs.device)
+        active = list(range(len(inputs)))
+        for start in range(0, self.masks, _BLOCK):
+            count = min(_BLOCK, self.masks - start)
+            drawn = self.draw(generator, inputs)
+            for done, i in enumerate(active):
+                masks, index = self.make(drawn[i, :count], inputs), torch.full((count,), i)
+
+                def score(a: int, b: int, masks: Tensor = masks, index: Tensor = index) -> Tensor:
+                    return masked.values(masks[a:b], index[a:b])
+
+                sums.add(i, masks, chunks.run(score, count))
+                if progress is not None:
+                    progress(start + count * (done + 1) / len(active), self.masks)
+            active = [i for i in active if not sums.settled(i)]
+            if not active or time.monotonic() - started > limit:
+                break
+        if progress is not None:
+            progress(self.masks, self.masks)
 
     def draw(self, generator: ImageGenerators, inputs: Tensor) -> Tensor:
         """The random numbers behind the next 100 masks of each image, ``(N, 100, s * s + 2)``."""
@@ -184,43 +206,62 @@ class RISE(Method):
         return target
 
 
+@dataclass(frozen=True)
+class _Sum:
+    """Of one image: masks times scores, masks, their number, the lowest and the highest score."""
+
+    weighted: Tensor
+    kept: Tensor
+    count: int = 0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+
 class _Sums:
     """What has been added up so far."""
 
     def __init__(self, inputs: Tensor, method: RISE) -> None:
         dtype = torch.promote_types(inputs.dtype, torch.float32)
+        nothing = torch.zeros_like(inputs[0, 0], dtype=dtype)
         self.method = method
-        self.weighted = torch.zeros_like(inputs[:, 0], dtype=dtype)
-        self.kept = torch.zeros_like(self.weighted)
-        self.counts = torch.zeros(len(inputs), dtype=torch.long)
+        self.sums = [_Sum(nothing, nothing)] * len(inputs)
         self.before: dict[int, Tensor] = {}
-        self.lowest = torch.full((len(inputs),), math.inf, dtype=torch.double)
-        self.highest = -self.lowest
+
+    @property
+    def counts(self) -> list[int]:
+        return [one.count for one in self.sums]
 
     def add(self, i: int, masks: Tensor, values: Tensor) -> None:
-        self.weighted[i] += torch.einsum("n,nhw->hw", values.to(masks), masks)
-        self.kept[i] += masks.sum(0)
-        self.counts[i] += len(masks)
-        self.lowest[i] = min(float(self.lowest[i]), float(values.min()))
-        self.highest[i] = max(float(self.highest[i]), float(values.max()))
+        one = self.sums[i]
+        with torch.autocast(masks.device.type, enabled=False):
+            weighted = torch.einsum("n,nhw->hw", values.to(masks), masks)
+        # In one piece: an interrupt finds a sum with these masks or without them.
+        self.sums[i] = _Sum(
+            one.weighted + weighted,
+            one.kept + masks.sum(0),
+            one.count + len(masks),
+            min(one.lowest, float(values.min())),
+            max(one.highest, float(values.max())),
+        )
 
     def blind(self, i: int) -> bool:
         """Whether every mask scored the same, so that the sum shows the masks' own density only."""
-        return bool(self.lowest[i] == self.highest[i])
+        return self.sums[i].lowest == self.sums[i].highest
 
     def map(self, i: int) -> Tensor:
+        one = self.sums[i]
         if self.blind(i):
-            return torch.full_like(self.weighted[i], float(self.lowest[i]))
+            return torch.full_like(one.weighted, one.lowest)
         if self.method.debias:
-            seen = self.kept[i] > 0
-            return torch.where(seen, self.weighted[i] / torch.where(seen, self.kept[i], 1), 0)
-        return self.weighted[i] / (self.counts[i] * self.method.p1)
+            seen = one.kept > 0
+            return torch.where(seen, one.weighted / torch.where(seen, one.kept, 1), 0)
+        return one.weighted / (one.count * self.method.p1)
 
     def maps(self) -> Tensor:
-        return torch.stack([self.map(i) for i in range(len(self.counts))])
+        return torch.stack([self.map(i) for i in range(len(self.sums))])
 
     def settled(self, i: int) -> bool:
-        if self.method.tolerance is None or int(self.counts[i]) % _EVERY:
+        if self.method.tolerance is None or self.sums[i].count % _EVERY:
             return False
         now, before = self.map(i).flatten(), self.before.get(i)
         self.before[i] = now

@@ -1,0 +1,231 @@
+"""What a model says to images behind masks made of channels: Score-CAM and its kin share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.chunks import Chunks
+from camlucida.errors import MethodError
+from camlucida.fold import Forward, compiled, folded
+from camlucida.maps import normalise, resize
+from camlucida.methods.masking import MaskSpace
+from camlucida.methods.progress import Bar
+from camlucida.outputs import first_tensor
+from camlucida.preprocess import Preprocess
+from camlucida.seeds import ImageGenerators
+from camlucida.tap import Tap, run
+from camlucida.targets import Logit, Probability, Target, evaluate
+
+Weighting = Literal["softmax_logit", "prob"]
+
+Noise: TypeAlias = Callable[[int], Tensor]
+"""From a number of channels to standard normal numbers ``(n, channels, H, W)``."""
+
+Masked: TypeAlias = Callable[[Tensor, Tensor, int, Noise], Tensor]
+"""From images ``(n, C, H, W)``, masks ``(n, 1, H, W)``, the repeat and noise to what the model is shown."""
+
+
+class Channels:
+    """The channels of one layer that have to be scored.
+
+    Args:
+        activation: ``(N, K, h, w)``.
+        seeds: of the noise, one per image.
+        top_k: how many channels of each image, those with the most energy; ``None`` for all.
+        repeats: passes per channel.
+
+    Attributes:
+        left_out: whether channels of an image are not scored.
+        share: of each image's energy in those that are.
+        counts: passes per image, ``(N,)``.
+        passes: of all images together.
+    """
+
+    def __init__(
+        self, activation: Tensor, seeds: list[int], top_k: int | None, repeats: int
+    ) -> None:
+        self.repeats = repeats
+        self.activation = activation
+        self.seeds = seeds
+        flat = activation.flatten(2)
+        energy = flat.square().sum(2)
+        chosen = torch.ones_like(energy, dtype=torch.bool)
+        if top_k is not None and top_k < activation.shape[1]:
+            order = energy.argsort(dim=1, descending=True, stable=True)
+            chosen = torch.zeros_like(chosen).scatter(1, order[:, :top_k], True)
+        varied = flat.amax(2) > flat.amin(2)
+        self.pairs = (chosen & varied).nonzero()
+        self.constant = chosen & ~varied
+        self.chosen = chosen
+        self.left_out = (~chosen).any(1).tolist()
+        kept = torch.where(chosen, energy, 0).sum(1) / energy.sum(1).clamp_min(1e-30)
+        self.share = kept.tolist()
+        self.counts = repeats * (chosen & varied).sum(1)
+        self.passes = repeats * len(self.pairs) + int(self.constant.any())
+
+    def scores(self, views: Views, masked: Masked, chunks: Chunks, bar: Bar) -> Tensor:
+        """Mean target of each channel's masked images, ``(N, K)``; ``-inf`` for channels left out."""
+        scores = self.activation.new_full(self.activation.shape[:2], -torch.inf)
+        if self.constant.any():
+            nothing = views.nothing().to(scores)
+            bar.done(1)
+            bar.next()
+            scores = torch.where(self.constant, nothing[:, None], scores)
+        if not len(self.pairs):
+            return scores
+        images, channels = self.pairs.unbind(1)
+        sums = scores.new_zeros(len(self.pairs))
+        for repeat in range(self.repeats):
+
+            def score(start: int, stop: int, repeat: int = repeat) -> Tensor:
+                rows, ks = images[start:stop], channels[start:stop]
+                masks = normalise(resize(self.activation[rows, ks], views.size))
+                noise = self._noise(rows, ks, repeat, masks)
+                return views.values(rows, lambda x: masked(x, masks[:, None], repeat, noise))
+
+            sums += chunks.run(score, len(self.pairs), bar.done).to(sums)
+            bar.next()
+        scores[images, channels] = sums / self.repeats
+        return scores
+
+    def _noise(self, images: Tensor, channels: Tensor, repeat: int, masks: Tensor) -> Noise:
+        """Numbers that depend on seed, image, channel and repeat alone, not on what shares a pass."""
+
+        def draw(number: int) -> Tensor:
+            drawn = []
+            for i, k in zip(images.tolist(), channels.tolist(), strict=True):
+                step = (k * self.repeats + repeat) * 0x9E3779B97F4A7C15
+                generator = torch.Generator().manual_seed((self.seeds[i] + step) % 2**63)
+                drawn.append(torch.randn(number, *masks.shape[1:], generator=generator))
+            return torch.stack(drawn).to(masks)
+
+        return draw
+
+
+def noise_seeds(generator: ImageGenerators, inputs: Tensor) -> list[int]:
+    """A seed for each image, drawn from its generator."""
+    drawn = generator.rand((2,), torch.empty(0, dtype=torch.float64))
+    return [int(a * 2**24) * 2**24 + int(b * 2**24) for a, b in drawn.tolist()][: len(inputs)]
+
+
+class Views:
+    """The images, as they are masked and shown to the model.
+
+    Args:
+        model: borrowed.
+        inputs: ``(N, C, H, W)``.
+        tapped: of these images.
+        preprocess: how pixels become inputs, where it is known.
+        weighting: what a score is, see :class:`camlucida.methods.scorecam.ScoreCAM`.
+        mask_space: what is multiplied with the masks.
+        half: run under bfloat16 autocast.
+        through_compiler: run the compiled model.
+
+    Attributes:
+        per_image: bytes that a masked image takes before the model sees it.
+        note: what a reader has to know of the space; empty where there is nothing.
+        chunks: how many images go through at a time, for a compiled model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        tapped: Tap,
+        preprocess: Preprocess | None,
+        *,
+        weighting: Weighting,
+        mask_space: MaskSpace,
+        half: bool,
+        through_compiler: bool,
+    ) -> None:
+        if mask_space == "pixel" and preprocess is None:
+            raise MethodError(
+                "mask_space='pixel' needs to know how pixels become inputs; pass preprocess= to explain, or "
+                "use mask_space='input'"
+            )
+        self.model = model
+        self.inputs = inputs
+        self.size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        self.pixels = None if mask_space == "input" else preprocess
+        self.note = ""
+        if mask_space == "auto" and preprocess is None:
+            self.note = (
+                "masks were multiplied with the model's input, since its preprocessing is not known; where "
+                "that includes a mean, 0 is not black"
+            )
+        images = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
+        self.images = self.pixels.denormalise(images) if self.pixels is not None else images
+        self.per_image = 3 * self.images[0].numel() * self.images.element_size()
+        assert tapped.target is not None  # noqa: S101
+        self.target, self.logistic = _scored(weighting, tapped.target, tapped.outputs)
+        self.half = half
+        self.channels_last = _likes_channels_last(model, inputs, self.half)
+        self.chunks: Chunks | None = None
+        self.compiled = through_compiler
+        self.forward: Forward | None = None
+        if self.target.layer is None:
+            make = compiled if through_compiler else folded
+            self.forward = make(model, inputs, tapped.outputs)
+
+    def nothing(self) -> Tensor:
+        """The target of each image when its mask is 0: one pass for all, ``(N,)``."""
+        outputs = self._outputs(torch.zeros_like(self.images[:1]))
+        every = torch.arange(len(self.images), device=self.images.device)
+        return self._read(outputs.expand(len(every), *outputs.shape[1:]), every)
+
+    def values(self, index: Tensor, mask: Callable[[Tensor], Tensor]) -> Tensor:
+        """The target ``(n,)`` of the images ``index`` after ``mask``."""
+        return self._read(self._outputs(mask(self.images[index])), index)
+
+    def _read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        with torch.autocast(outputs.device.type, enabled=False):
+            values = evaluate(self.target.take(index), outputs, len(index))
+            return values.sigmoid() if self.logistic else values
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        if self.pixels is not None:
+            images = self.pixels.normalise(images)
+        images = images.to(self.inputs.dtype)
+        device = images.device.type
+        with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
+            if self.channels_last:
+                try:
+                    return self._run(images.contiguous(memory_format=torch.channels_last))
+                except RuntimeError as error:
+                    # A model that reshapes its maps with view() wants them as usual.
+                    if "view" not in str(error):
+                        raise
+                    self.channels_last = False
+            return self._run(images.contiguous())
+
+    def _run(self, images: Tensor) -> Tensor:
+        if self.forward is None:
+            return run(self.model, images, {}, lambda _, output: output, self.target)
+        number = len(images)
+        if self.compiled and self.chunks is not None and number < self.chunks.size:
+            # For every other size the model would be compiled anew.
+            rest = images[-1:].expand(self.chunks.size - number, *images.shape[1:])
+            images = torch.cat([images, rest])
+        return first_tensor(self.forward(images))[:number]
+
+
+def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Target, bool]:
+    """The target whose value is the score, and whether its logistic function is taken."""
+    if weighting == "softmax_logit" or isinstance(target, Probability):
+        return target, False
+    logits = target.logits(outputs)
+    if type(target) is Logit and logits is not None and logits.shape[1] > 1:
+        return Probability(target.classes), False
+    return target, True
+
+
+def _likes_channels_last(model: nn.Module, inputs: Tensor, half: bool) -> bool:
+    """Whether convolutions of this model are faster on channels-last images."""
+    convolves = any(isinstance(m, nn.Conv2d) and m.groups == 1 for m in model.modules())
+    return convolves and (inputs.device.type == "cpu" or (half and inputs.is_cuda))
