@@ -1,13 +1,12 @@
-"""The report that all audits share: JSON, page, files, and parts that are kept."""
+"""The report that all audits share: JSON, page and files."""
 
 import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 from camlucida import CamlucidaError
-from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, rounded
+from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
 from camlucida.statistics import mean_std
 
 
@@ -61,35 +60,6 @@ def test_verdicts_are_found_and_checked(report):
         Verdict("x", "maybe", "")
     with pytest.raises(CamlucidaError, match="2 columns"):
         Table("t", ("a", "b"), (("x",),))
-
-
-def test_parts_are_kept_for_their_key_alone(tmp_path):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return {"values": [1.5, float("nan")], "n": 3}
-
-    first = Store(tmp_path, {"seed": 0})
-    assert first.value("a part", compute) == {"values": [1.5, None], "n": 3}
-    again = Store(tmp_path, {"seed": 0})
-    assert again.value("a part", compute) == {"values": [1.5, None], "n": 3}
-    assert again.found == 1
-    assert len(calls) == 1
-    Store(tmp_path, {"seed": 1}).value("a part", compute)
-    Store(None, {"seed": 0}).value("a part", compute)
-    assert len(calls) == 3
-
-
-def test_a_damaged_part_is_computed_again(tmp_path):
-    store = Store(tmp_path, {})
-    store.tensors("w", lambda: {"a": torch.ones(2)})
-    store.value("v", lambda: 1)
-    for path in (tmp_path / "parts").iterdir():
-        path.write_bytes(b"{")
-    assert store.value("v", lambda: 2) == 2
-    assert store.tensors("w", lambda: {"a": torch.zeros(2)})["a"].sum() == 0
-    assert store.tensors("w", dict)["a"].shape == (2,)
 
 
 def test_small_numbers():

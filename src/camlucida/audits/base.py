@@ -1,4 +1,4 @@
-"""What every audit returns, and how its finished parts are kept.
+"""What every audit returns.
 
 An audit puts methods to a test and says of each, in words that need no paper, how it did, with the number and
 the bound behind the word.
@@ -7,20 +7,18 @@ the bound behind the word.
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
 
 from camlucida.errors import CamlucidaError
-from camlucida.plain import digest, plain, to_json
+from camlucida.plain import to_json
 from camlucida.version import __version__
+from camlucida.writing import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,79 +214,6 @@ class AuditReport:
         for verdict in self.verdicts:
             shown.add_row(verdict.subject, OUTCOMES[verdict.outcome], verdict.text)
         return shown
-
-
-class Store:
-    """Keeps the finished parts of an audit, so that a stopped one goes on where it was.
-
-    Args:
-        folder: where; ``None`` keeps nothing.
-        key: what all parts depend on: model, data, options, seed. Another key finds none of them.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str] | None, key: Mapping[str, Any]) -> None:
-        self.folder = None if folder is None else Path(folder) / "parts"
-        self.key = digest([__version__, plain(key)])[:16]
-        self.found = 0
-
-    def value(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A part that JSON can hold: what was kept, or what ``compute`` returns."""
-        path = self._path(name, "json")
-        if path is not None and path.is_file():
-            try:
-                kept = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                pass  # a damaged file is computed again
-            else:
-                self.found += 1
-                return kept
-        value = json.loads(to_json(compute()))
-        if path is not None:
-            write_bytes(path, to_json(value).encode())
-        return value
-
-    def tensors(self, name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """A part made of tensors, such as weights."""
-        path = self._path(name, "pt")
-        if path is not None and path.is_file():
-            try:
-                kept = torch.load(path, weights_only=True, map_location="cpu")
-            except Exception:  # noqa: S110 - a damaged file is computed again
-                pass
-            else:
-                self.found += 1
-                return dict(kept)
-        values = {k: v.detach().cpu() for k, v in compute().items()}
-        if path is not None:
-            buffer = io.BytesIO()
-            torch.save(values, buffer)
-            write_bytes(path, buffer.getvalue())
-        return values
-
-    def _path(self, name: str, suffix: str) -> Path | None:
-        if self.folder is None:
-            return None
-        readable = re.sub(r"[^a-z0-9.+-]+", "_", name.lower())[:60]
-        return self.folder / f"{readable}-{self.key}-{digest([name])[:8]}.{suffix}"
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file so that it is whole or not there; its folder is made.
-
-    Raises:
-        CamlucidaError: it cannot be written.
-    """
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise CamlucidaError(f"cannot write to {str(path)!r}: {error.strerror or error}") from error
-    return path
 
 
 def rounded(value: float | None, places: int = 1) -> str:
