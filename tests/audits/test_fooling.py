@@ -13,7 +13,6 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from camlucida.audits.base import Store
 from camlucida.audits.fooling.audit import audit_sham, audit_sham_stand_ins
 from camlucida.audits.fooling.measure import (
     Subject,
@@ -30,6 +29,7 @@ from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
 from camlucida.audits.fooling.words import condition_row, said_of_gap, tail_table, verdict
 from camlucida.errors import CamlucidaError
+from camlucida.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 from reference import sham as slow
 
@@ -265,6 +265,14 @@ def test_verdicts():
     assert weak.outcome == "warn"
     assert "says little" in weak.text
     assert verdict(one, numbers([0.0], [0.0]), None, worked=True).outcome == "not tested"
+    blank = verdict(one, numbers([0.0], [0.0], (1, 1)), None, worked=True)
+    assert (blank.outcome, blank.text) == (
+        "not tested",
+        "Its maps are blank, so nothing can be told.",
+    )
+    lit = verdict(one, numbers([0.5], [0.0], (1, 0)), None, worked=True)
+    assert lit.outcome == "warn"
+    assert "are blank; the attack moves them by 0.500" in lit.text
     assert verdict(one, {"error": "no"}, None, worked=True).outcome == "not tested"
 
 
@@ -365,7 +373,16 @@ def test_stand_ins(tmp_path):
     titles = [t.title for t in report.tables]
     assert "Under which conditions the published gap appears" in titles
     assert "Susceptibility by how frequent a class was in training" in titles
-    assert len(dict.fromkeys(report.record["conditions"])) == 4
+    assert list(report.record["conditions"]) == [
+        "head, 1, 0.3", "head, 2, 0.3", "all, 1, 0.02", "all, 2, 0.02",
+    ]  # fmt: skip
+    assert "8 other images are explained" in report.tested
+    more = audit_sham_stand_ins(
+        **{**options, "count": 10_000, "attack": replace(options["attack"], trainable="head")}
+    )
+    assert "40 other images are explained" in more.tested, "as many as there are"
+    rates = {k: v["attack"]["learning_rate"] for k, v in more.record["conditions"].items()}
+    assert [rate for k, rate in rates.items() if k.startswith("head")] == [0.02, 0.02]
     again = audit_sham_stand_ins(**options)
     assert again.record["conditions"] == report.record["conditions"]
 
@@ -378,6 +395,171 @@ def test_the_net_of_45_classes():
     assert net.test.shape[1:] == (3, 56, 56)
     with pytest.raises(CamlucidaError, match="10 or 45"):
         Plan(classes=12)
+
+
+def of_one_epoch(**changed):
+    return replace(Attack(batch=16, learning_rate=0.05), **changed)
+
+
+def test_parts_of_another_layer_or_model_are_not_taken(case, tmp_path):
+    model, images, labels = case
+    options = {
+        "attack": of_one_epoch(), "attackers": ("sham",), "methods": ["gradcam"], "folder": tmp_path, "held_out": 8,
+        "name": "mine",
+    }  # fmt: skip
+    one = audit_sham(model, images[:40], labels[:40], layer="features", **options)
+    gradcam = of_one_epoch().against("gradcam")
+    options["attack"] = gradcam
+    last = audit_sham(model, images[:40], labels[:40], layer="features", **options)
+    first = audit_sham(model, images[:40], labels[:40], layer="features.2", **options)
+    fresh = audit_sham(
+        model, images[:40], labels[:40], layer="features.2", **{**options, "folder": tmp_path / "new"}
+    )  # fmt: skip
+    assert first.record["measured"] == fresh.record["measured"]
+    assert first.record["measured"] != last.record["measured"]
+    assert last.record["main"] == gradcam.describe() != one.record["main"]
+
+
+def test_a_stopped_attack_does_not_go_on_with_another_model(case, tmp_path):
+    """Same architecture, same number of images, same options: but other weights."""
+    model, images, labels = case
+    other = Gap().eval()
+    attack = of_one_epoch(epochs=3)
+    options = {
+        "layer": "features",
+        "attack": attack,
+        "attackers": ("sham",),
+        "methods": ["gradcam"],
+        "held_out": 8,
+    }
+
+    def stop(what, done, _):
+        if "fine-tuning" in what and done == 4:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_sham(model, images[:40], labels[:40], folder=tmp_path, say=stop, **options)
+    assert list((tmp_path / "parts").glob("*.ckpt")), "the first epoch is kept"
+    found = audit_sham(other, images[:40], labels[:40], folder=tmp_path, **options)
+    fresh = audit_sham(other, images[:40], labels[:40], **options)
+    assert found.record["measured"] == fresh.record["measured"]
+    again = audit_sham(model, images[:40], labels[:40], folder=tmp_path, **options)
+    whole = audit_sham(model, images[:40], labels[:40], **options)
+    assert again.record["measured"] == whole.record["measured"], (
+        "and its own goes on as if never stopped"
+    )
+    assert not list((tmp_path / "parts").glob("*.ckpt"))
+
+
+def test_an_attack_that_breaks_the_model_proves_nothing(case):
+    one = Variant("gradcam")
+    found = numbers([0.1, 0.1], [0.1, 0.1])
+    broken = verdict(one, found, None, worked=True, broke=True)
+    assert broken.outcome == "warn"
+    assert "broke the model" in broken.text
+    assert said_of_gap(0.24, 0.05, 1e-4, 0.8, kept=False) == "the attack broke the model"
+    row = condition_row("all, 1", {"gradcam": found, "MeanDiffGradCAM": found}, (0.9, 0.7), 0.7)
+    assert row[-1] == "the attack broke the model"
+    model, images, labels = case
+    report = audit_sham(
+        model, images, labels, layer="features", attack=of_one_epoch(learning_rate=3.0, weight=0.0),
+        methods=["gradcam"], attackers=("sham",),
+    )  # fmt: skip
+    assert report.record["accuracy"]["sham"] < report.record["models"]["clean"]["accuracy"] - 0.1
+    assert "broke the model: its accuracy fell from" in report.summary
+    assert {v.outcome for v in report.verdicts} <= {"warn", "not tested"}
+
+
+def test_what_is_unknown_is_told_before_anything_is_trained():
+    def never(*_):
+        raise AssertionError("it began")
+
+    for options, says in (
+        ({"methods": ["gradcamm"]}, "gradcam"),
+        ({"attackers": ("none", "scorecam")}, "cannot take part"),
+        ({"attackers": ("gradcam:median",)}, "aggregator"),
+    ):
+        with pytest.raises(CamlucidaError, match=says):
+            audit_sham_stand_ins(say=never, **options)
+    for options, says in (
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"epochs": 0}, "epochs must be 1"),
+        ({"weight": 2.0}, "weight"),
+        ({"layout": "circle"}, "layout must be"),
+    ):
+        with pytest.raises(CamlucidaError, match=says):
+            Attack(**options)
+
+
+def test_labels_that_are_no_classes_are_refused(case):
+    model, images, _ = case
+    for wrong in (4, -1):
+        labels = torch.full((len(images),), wrong)
+        with pytest.raises(CamlucidaError, match=f"classes 0 to 3, but a label is {wrong}"):
+            audit_sham(model, images, labels, layer="features")
+        with pytest.raises(CamlucidaError, match="classes 0 to 3"):
+            fool(model, images, labels, layer="features")
+
+
+def test_a_mask_of_ones_own(case):
+    model, images, labels = case
+    mask = torch.zeros(7, 7)
+    mask[0] = 1
+    attack = of_one_epoch(layout=mask)
+    assert torch.equal(fool(model, images, labels, attack, layer="features").mask, mask)
+    other = mask.flip(0)
+    assert attack_key(attack, 9) != attack_key(replace(attack, layout=other), 9)
+    assert json.dumps(attack.describe())
+
+
+def test_of_location_fooling_its_own_map_is_judged():
+    shown = Attack(kind="location").shown
+    assert (shown.cam, shown.relu, shown.scaling, shown.mode) == ("gradcam", True, "minmax", "eval")
+
+
+def test_models_that_return_more_than_logits_and_odd_channels(case):
+    class Pair(Gap):
+        def __init__(self):
+            super().__init__()
+            self.features[0] = nn.Conv2d(5, 8, 3, 2, 1)
+
+        def forward(self, x):
+            return super().forward(x), x
+
+    _, _, labels = case
+    images = torch.randn(24, 5, 14, 14, generator=torch.Generator().manual_seed(0))
+    report = audit_sham(
+        Pair().eval(), images, labels[:24], layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        attackers=("sham",),
+    )  # fmt: skip
+    assert 0 <= report.record["accuracy"]["sham"] <= 1
+    assert report.pictures[0].name == "maps"
+
+
+def test_one_class_is_said(case):
+    model, images, labels = case
+    one = labels == 2
+    report = audit_sham(
+        model, images[one], labels[one], layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        attackers=("sham",),
+    )  # fmt: skip
+    assert "of one class only" in report.tested
+
+
+def test_the_entropy_is_that_of_the_class_weight_map(case):
+    """Also where another map is attacked."""
+    model, images, labels = case
+    options = {"layer": "features", "methods": ["gradcam"], "attackers": ("sham",), "held_out": 24}
+    one = audit_sham(model, images, labels, attack=of_one_epoch(), **options)
+    two = audit_sham(
+        model, images, labels, attack=of_one_epoch().adaptive("gradcam:mean"), **options
+    )
+    assert (
+        one.record["models"]["clean"]["cam_entropy"] == two.record["models"]["clean"]["cam_entropy"]
+    )
+    assert one.tables[0].rows[0][4] != two.tables[0].rows[0][4], (
+        "the distance is the attacked map's"
+    )
 
 
 def test_refusals():

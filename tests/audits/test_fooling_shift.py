@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from camlucida import explain
-from camlucida.audits.logit_shift import apply_shift, audit_logit_shift, fit_shift
+from camlucida.audits.logit_shift import _at_most, apply_shift, audit_logit_shift, fit_shift
 from camlucida.audits.residual_logits import audit_residual_logits, simulate
 from camlucida.errors import CamlucidaError
 from camlucida.maps import normalise
@@ -161,6 +161,43 @@ def test_a_shift_of_another_head_is_refused(wide, images):
         apply_shift(Wide(8).double().eval(), images, shift)
 
 
+def test_parts_of_another_layer_or_class_are_not_taken(wide, images, tmp_path):
+    options = {"methods": ["gradcam"], "folder": tmp_path, "name": "mine"}
+    of = {}
+    for layer, labels in (
+        ("features", None),
+        ("features.1", None),
+        ("features", torch.tensor([0, 1, 2, 3])),
+    ):
+        kept = audit_logit_shift(wide, images, labels, layer=layer, **options)
+        fresh = audit_logit_shift(wide, images, labels, layer=layer, methods=["gradcam"])
+        assert kept.record["measured"] == fresh.record["measured"], (layer, labels)
+        of[layer, labels is None] = json.dumps(kept.record["measured"])
+    assert len(set(of.values())) == 3
+
+
+def test_the_vector_is_the_same_however_many_images_go_at_a_time(wide, images):
+    one, all_ = (fit_shift(wide, images, layer="features", batch_size=n) for n in (1, 4))
+    assert torch.allclose(one.vector, all_.vector, rtol=1e-9)
+    assert one.error == pytest.approx(all_.error)
+
+
+def test_labels_and_models_that_have_no_margin_are_refused(wide, images):
+    with pytest.raises(CamlucidaError, match="classes 0 to 19, but a label is 20"):
+        audit_logit_shift(wide, images, torch.tensor([0, 1, 2, 20]), layer="features")
+    with pytest.raises(CamlucidaError, match="two classes or more"):
+        audit_logit_shift(Wide(classes=1).double().eval(), images, layer="features")
+
+
+def test_a_bound_is_never_below_its_number():
+    assert [_at_most(v) for v in (9.4e-14, 9.6e-14, 1.2e-7, 0.0)] == [
+        "1e-13",
+        "1e-13",
+        "2e-07",
+        "0",
+    ]
+
+
 # ------------------------------------------------------------------------------------- residual logits
 
 
@@ -194,3 +231,19 @@ def test_the_plot_and_its_verdicts(tmp_path):
         audit_residual_logits(classes=(3, 30, 200), draws=4000, folder=tmp_path).record
         == report.record
     )
+
+
+def test_few_draws_condemn_no_lemma():
+    for seed in range(6):
+        report = audit_residual_logits(classes=(3, 30), sigmas=(0.1, 1.0), draws=100, seed=seed)
+        assert "fail" not in {v.outcome for v in report.verdicts}
+
+
+def test_classes_in_any_order_and_what_is_refused():
+    report = audit_residual_logits(classes=(200, 3), sigmas=(3.0, 0.1), draws=4000)
+    assert "With 200 classes" in report.verdicts[2].text
+    assert "at σ = 3 the distance" in report.verdicts[1].text
+    assert "In 4 of 4 settings" in report.verdicts[0].text
+    for options in ({"classes": (2, 3)}, {"draws": 1}, {"sigmas": (0.0,)}):
+        with pytest.raises(CamlucidaError):
+            audit_residual_logits(**options)

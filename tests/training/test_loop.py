@@ -206,3 +206,61 @@ def test_what_goes_wrong_is_said(tmp_path):
     file.write_bytes(b"no")
     with pytest.raises(CamlucidaError, match="damaged"):
         fit(network(), batches, loss, options=short, checkpoint=file)
+
+
+def test_the_global_random_state_is_left_as_it_was():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5))
+    torch.manual_seed(7)
+    fit(model, batches, loss, options=FitOptions(epochs=1, **CPU))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_without_a_score_is_never_the_best():
+    scores = iter([0.5, math.nan, 0.4])
+    found = fit(
+        network(), batches, loss, validate=lambda _: next(scores), options=FitOptions(epochs=3, **CPU)
+    )  # fmt: skip
+    assert (found.best_epoch, found.best_score) == (0, 0.5)
+    scores = iter([math.nan, 0.4])
+    found = fit(
+        network(), batches, loss, validate=lambda _: next(scores), options=FitOptions(epochs=2, **CPU)
+    )  # fmt: skip
+    assert (found.best_epoch, found.best_score) == (1, 0.4)
+
+
+def test_the_scale_of_half_precision_goes_on_too(tmp_path, monkeypatch):
+    """A gradient scaler lives on GPUs only; its state takes the same way as this one."""
+    from lightning_fabric.plugins.precision import Precision
+
+    given = []
+    monkeypatch.setattr(Precision, "state_dict", lambda _: {"scale": 512.0})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda _, state: given.append(state))
+
+    def killed(epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return batches(epoch)
+
+    options, file = FitOptions(epochs=2, **CPU), tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), killed, loss, options=options, checkpoint=file)
+    assert given == []
+    fit(network(), batches, loss, options=options, checkpoint=file)
+    assert given == [{"scale": 512.0}]
+
+
+def test_one_of_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CamlucidaError, match=r"2 were started.*without torchrun"):
+        fit(network(), batches, loss, options=FitOptions(epochs=1, **CPU))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    fit(network(), batches, loss, options=FitOptions(epochs=1, **CPU))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(CamlucidaError, match="cannot train on accelerator='gpu'"):
+        fit(network(), batches, loss, options=FitOptions(epochs=1, accelerator="gpu"))

@@ -185,6 +185,31 @@ def test_other_test_images_do_not_spoil_a_training_under_way(sets, tmp_path):
         train_arm(recipe, "plain", 0, sets, tmp_path)
 
 
+def test_other_weights_in_a_file_of_the_same_name_are_refused(sets, tmp_path, monkeypatch):
+    file = tmp_path / "net.pt"
+    file.write_bytes(b"one")
+    monkeypatch.setattr(module, "_train", lambda *_: {"accuracy": 0.5})
+    recipe = replace(TINY, model=str(file), architecture="timm:resnet18")
+    assert train_arm(recipe, "plain", 0, sets, tmp_path / "run").accuracy == 0.5
+    assert train_arm(recipe, "plain", 0, sets, tmp_path / "run").accuracy == 0.5
+    file.write_bytes(b"two")
+    with pytest.raises(CamlucidaError, match="another weights"):
+        train_arm(recipe, "plain", 0, sets, tmp_path / "run")
+
+
+def test_a_plan_that_nothing_was_trained_by_is_no_obstacle(sets, tmp_path):
+    """Such as after an error before the first epoch was done."""
+    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    assert not train_salience(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
+    assert (tmp_path / "plain" / "seed-0" / "plan.json").is_file()
+    other = replace(recipe, batch_size=10)
+    assert train_salience(other, ["plain"], [0], sets, tmp_path).complete
+
+
 def test_of_two_equal_epochs_the_later_one_wins(sets, tmp_path, monkeypatch):
     scores = iter([0.5, 0.7, 0.7])
     monkeypatch.setattr(module, "accuracy", lambda *_: next(scores))
@@ -309,6 +334,51 @@ def test_photos_are_not_cropped_before_their_maps():
     assert map_layer(start.module, torch.randn(1, 3, 64, 64)) == start.layer
 
 
+def test_one_of_several_processes_is_refused_before_it_writes(sets, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CamlucidaError, match="one process on one device"):
+        train_salience(TINY, ["plain"], [0], sets, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_measured_keeps_no_graph_and_changes_nothing(sets):
+    start = build_start("small", 10, size=SIZE, seed=2)
+    net = start.module.train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    images, labels = sets.test.inputs(torch.arange(30)), sets.test.labels
+    for cam_name in ("weights", "gradcam"):
+        options = replace(TINY.cam, cam=cam_name, mode="eval")
+        cam = TrainableCAM(net, images[:1], options)
+        logits, maps = cam.observe(net, images, labels, batch_size=7)
+        assert not logits.requires_grad
+        assert not maps.requires_grad
+        assert net.training
+        assert all(p.requires_grad for p in net.parameters())
+        expected = cam(net, images, labels)
+        assert torch.allclose(logits, expected[0], atol=1e-5)
+        assert torch.allclose(maps, expected[1], atol=1e-4)
+        net.train()
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_networks_that_return_more_than_logits_while_learning(sets):
+    class Aux(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = build_start("small", 10, size=SIZE).module
+
+        def forward(self, x):
+            found = self.inner(x)
+            return (found, found) if self.training else found
+
+    net = Aux().train()
+    images, labels = sets.train.inputs(torch.arange(6)), sets.train.labels[:6]
+    cam = TrainableCAM(net, images[:1])
+    for arm in ("plain", "sham"):
+        value, _ = loss_of(TINY, arm, cam, sham_mask(cam.size))(net, (images, labels))
+        assert torch.isfinite(value)
+
+
 def test_refusals(sets, tmp_path):
     for make, says in (
         (lambda: Recipe(batch_size=1), "batch_size"),
@@ -319,6 +389,10 @@ def test_refusals(sets, tmp_path):
         (lambda: train_salience(TINY, [], [0], sets, tmp_path), "at least one arm"),
         (lambda: build_start("hf:a/b", 7), "cannot be trained here"),
         (lambda: build_start("timm:densnet121", 7), "timm has no model"),
+        (
+            lambda: build_start("timm:vit_tiny_patch16_224", 7, pretrained=False, size=64),
+            "no images of 64 x 64 pixels.*--size",
+        ),
     ):
         with pytest.raises(CamlucidaError, match=says):
             make()

@@ -133,6 +133,26 @@ def test_maps_at_the_border_are_told_with_numbers():
     assert verdicts(experiment(plain)) == []
 
 
+def test_maps_that_are_all_constant_lie_nowhere():
+    """Numbers that are not finite come back from the records as None."""
+    trained = [
+        made("plain", 0, hits(900), sham=None),
+        made("sham", 0, hits(900), sham=None, on=None),
+    ]
+    found = {v.claim: v for v in verdicts(experiment(trained))}
+    border = found["With SHAM the maps lie at the border"]
+    assert border.outcome == "does not hold"
+    assert "constant" in border.text
+    trained = [
+        made("plain", 0, hits(900), sham=None),
+        made("sham", 0, hits(900), sham=0.8, on=None),
+    ]
+    border = {v.claim: v for v in verdicts(experiment(trained))}[
+        "With SHAM the maps lie at the border"
+    ]
+    assert "an unknown share" in border.text
+
+
 def test_published_numbers_stand_beside_real_data_only():
     trained = [made(arm, s, hits(900 + s)) for arm in ("human", "sham", "plain") for s in (0, 1)]
     table = salience_report(experiment(trained, stand_in=False, recipe=IRIS_PAD)).tables[0]

@@ -16,15 +16,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Outcome, Picture, Store, Table, Verdict
+from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
 from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
-from camlucida.audits.fooling.tune import last_linear
+from camlucida.audits.fooling.study import fingerprint
+from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.borrow import borrowed
 from camlucida.errors import CamlucidaError
-from camlucida.heads import LinearInputs, find_head
+from camlucida.heads import LinearHead, LinearInputs, find_head
 from camlucida.layers import default_layer
 from camlucida.maps import normalise
+from camlucida.outputs import first_tensor
 from camlucida.statistics import mean_std
+from camlucida.store import Store
 from camlucida.tap import tap
 from camlucida.training.sham import Layout, sham_mask
 
@@ -65,6 +68,7 @@ def fit_shift(
     mask: Tensor | Layout = "rounded",
     strength: float = 30.0,
     ridge: float = 1e-6,
+    batch_size: int = 16,
 ) -> Shift:
     r"""The vector whose maps come closest to a mask on a batch of images.
 
@@ -80,23 +84,17 @@ def fit_shift(
         strength: how many times wider the added maps are than the model's own maps of the predicted class, on
             the average over the batch.
         ridge: share of the largest squared singular value that is added, which keeps the vector short.
+        batch_size: images at a time; what is fitted is the whole batch.
 
     Raises:
         CamlucidaError: the model has another head.
     """
-    if not strength > 0:
+    if not (math.isfinite(strength) and strength > 0):
         raise CamlucidaError(f"strength must be positive, got {strength}")
     name = layer or default_layer(model, inputs[:1])
-    with borrowed(model, inputs) as module, LinearInputs(module) as seen:
-        tapped = tap(module, inputs, name, gradients=False)
-    activation = tapped.activations[name]
-    head = find_head(activation, tapped.outputs, seen.calls)
-    if head is None:
-        raise CamlucidaError(
-            f"the shift is fitted for networks that end in global average pooling of layer {name!r} and one linear "
-            "layer; this one does not"
-        )
-    maps = activation.double()
+    read = [_read(model, some, name) for some in torch.split(inputs, batch_size)]
+    head = read[0][1]
+    maps = torch.cat([activation for activation, _, _ in read]).double()
     if head.rectified:
         maps = maps * (maps > 0).double().mean((2, 3), keepdim=True)
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
@@ -106,7 +104,7 @@ def fit_shift(
     gram.diagonal().add_(ridge * torch.linalg.matrix_norm(gram, 2))
     vector = torch.linalg.solve(gram, rows.T @ wanted.flatten().repeat(len(maps)))
     added = torch.einsum("k,nkhw->nhw", vector, maps)
-    weight = head.weight.double()[tapped.outputs.argmax(1)]
+    weight = head.weight.double()[torch.cat([outputs for _, _, outputs in read]).argmax(1)]
     own = torch.einsum("nk,nkhw->nhw", weight, maps)
     scale = strength * _range(own) / _range(added).clamp_min(torch.finfo(torch.float64).tiny)
     error = (normalise(added) - wanted).square().mean()
@@ -171,34 +169,43 @@ def audit_logit_shift(
         seed: of methods that draw.
         folder: where finished parts are kept.
         say: told about the progress.
+
+    Raises:
+        CamlucidaError: the model has another head or one output only, or a label is none of its classes.
     """
     tell = say or (lambda *_: None)
+    chosen = all_variants(quick=quick, names=methods)
     clean = copy.deepcopy(model).eval().double()
     inputs = inputs.double()
     basis = inputs if fitted_on is None else fitted_on.double()
     shift = fit_shift(clean, basis, layer=layer, strength=strength)
     moved_model = apply_shift(clean, inputs, shift)
-    with torch.no_grad():
-        before, after = clean(inputs), moved_model(inputs)
-    change = float((before.softmax(1) - after.softmax(1)).abs().max())
-    with torch.no_grad():
-        single = apply_shift(copy.deepcopy(model).eval().float(), inputs.float(), shift)
-        rounded_change = float(
-            (single(inputs.float()).softmax(1).double() - before.softmax(1)).abs().max()
+    before, after = _logits(clean, inputs), _logits(moved_model, inputs)
+    if before.shape[1] < 2:
+        raise CamlucidaError(
+            "the shift needs a model of two classes or more, this one has one output"
         )
+    change = float((before.softmax(1) - after.softmax(1)).abs().max())
+    single = apply_shift(copy.deepcopy(model).eval().float(), inputs[:1].float(), shift)
+    rounded = _logits(single, inputs.float()).double()
+    rounded_change = float((rounded.softmax(1) - before.softmax(1)).abs().max())
+    if labels is not None:
+        check_labels(labels, clean, inputs)
     classes = before.argmax(1) if labels is None else labels
     subject = Subject(inputs, classes, shift.layer, preprocess, seed)
     store = Store(
         folder,
         {
             "audit": "logit-shift",
-            "model": [name, float(before.sum())],
+            "name": name,
+            "case": fingerprint(model, inputs, classes, basis),
+            "layer": shift.layer,
+            "preprocess": preprocess,
             "quick": quick,
             "seed": seed,
             "strength": strength,
         },
     )
-    chosen = all_variants(quick=quick, names=methods)
     found: dict[str, dict[str, Any]] = {}
     for i, one in enumerate(chosen):
         tell(f"measuring {one.label}", i, len(chosen))
@@ -218,8 +225,8 @@ def audit_logit_shift(
         f"{ABOUT}\nTested on {name or type(model).__name__}, {len(inputs)} images; the vector was fitted on "
         f"{len(basis)}. Largest change of a probability: {change:.1e} in double precision, {rounded_change:.1e} when "
         "the attacked weights are stored in single precision.",
-        f"No probability changed by more than {change:.0e}, and yet {len(fooled)} of {len(chosen)} combinations of "
-        f"method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not.",
+        f"No probability changed by more than {_at_most(change)}, and yet {len(fooled)} of {len(chosen)} combinations "
+        f"of method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not.",
         verdicts,
         (
             Table(
@@ -297,6 +304,33 @@ def _row(one: Variant, found: Mapping[str, Any]) -> tuple[Any, ...]:
 def _percent(share: float) -> str:
     """A share in plain figures, however large or small."""
     return f"{100 * share:.{1 if share < 0.095 else 0}f} %"
+
+
+def _read(model: nn.Module, inputs: Tensor, name: str) -> tuple[Tensor, LinearHead, Tensor]:
+    """The layer's maps, the head behind it, and the outputs."""
+    with borrowed(model, inputs) as module, LinearInputs(module) as seen:
+        tapped = tap(module, inputs, name, gradients=False)
+    activation = tapped.activations[name]
+    head = find_head(activation, tapped.outputs, seen.calls)
+    if head is None:
+        raise CamlucidaError(
+            f"the shift is fitted for networks that end in global average pooling of layer {name!r} and one linear "
+            "layer; this one does not"
+        )
+    return activation, head, tapped.outputs
+
+
+def _logits(model: nn.Module, inputs: Tensor, batch_size: int = 16) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([first_tensor(model(some)) for some in torch.split(inputs, batch_size)])
+
+
+def _at_most(value: float) -> str:
+    """A number of one figure that is not below the value."""
+    if value == 0:
+        return "0"
+    power = math.floor(math.log10(value))
+    return f"{math.ceil(value / 10.0**power) * 10.0**power:.0e}"
 
 
 def _range(maps: Tensor) -> Tensor:

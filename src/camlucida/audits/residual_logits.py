@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict
+from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
+from camlucida.errors import CamlucidaError
+from camlucida.store import Store
 
 
 def simulate(classes: int, sigma: float, draws: int = 20_000, seed: int = 0) -> dict[str, float]:
@@ -69,9 +71,14 @@ def audit_residual_logits(
         draws: images per point.
         seed: of the draws.
         folder: where finished parts are kept.
+
+    Raises:
+        CamlucidaError: fewer than three classes or two draws, or a deviation that is not positive.
     """
     if min(classes) < 3:
-        raise ValueError("at least three classes leave two rivals")
+        raise CamlucidaError(f"three classes or more leave two rivals, got {min(classes)}")
+    if draws < 2 or not all(math.isfinite(s) and s > 0 for s in sigmas):
+        raise CamlucidaError("two draws or more are needed, and positive standard deviations")
     store = Store(folder, {"audit": "residual-logits", "draws": draws, "seed": seed})
     most = max(classes)
 
@@ -80,29 +87,36 @@ def audit_residual_logits(
 
     by_classes = [point(m, 1.0) for m in classes]
     by_sigma = [point(most, s) for s in sigmas]
-    largest = by_classes[-1]
-    least = all(r["var_mean"] <= r["var_lae"] <= r["var_max"] for r in [*by_classes, *by_sigma])
+    largest = max(by_classes, key=lambda r: r["classes"])
+    settings = list({(r["classes"], r["sigma"]): r for r in [*by_classes, *by_sigma]}.values())
+    ordered = sum(r["var_mean"] <= r["var_lae"] <= r["var_max"] for r in settings)
     mean_off = max(abs(r["var_mean"] / r["formula_mean"] - 1) for r in by_classes)
-    small = [r for r in by_sigma if r["sigma"] <= 0.3] or by_sigma[:1]
+    by_size = sorted(by_sigma, key=lambda r: r["sigma"])
+    low, high = by_size[0], by_size[-1]
+    small = [r for r in by_size if r["sigma"] <= 0.3] or [low]
     gap_off = max(abs(r["gap"] / r["half_square"] - 1) for r in small)
     twice = largest["published_max"] / largest["var_max"]
     ours = largest["formula_max"] / largest["var_max"]
+    # Of few draws the variance itself is known to no better than this.
+    enough = 4 * math.sqrt(2 / (draws - 1)) < 0.1
+    wrong: Outcome = "fail" if enough else "warn"
+    hint = "" if enough else f" {draws} draws are too few to tell."
     verdicts = (
         Verdict(
             "Lemma 1: the mean is steadiest",
-            "pass" if least and mean_off < 0.1 else "fail",
-            f"In all {len(by_classes) + len(by_sigma)} settings the mean varies least and the maximum most; its "
-            f"variance is σ²/(M − 1) within {100 * mean_off:.1f} %, the bound is 10 %.",
+            "pass" if ordered == len(settings) and mean_off < 0.1 else wrong,
+            f"In {ordered} of {len(settings)} settings the mean varies least and the maximum most; the mean's "
+            f"variance is σ²/(M − 1) within {100 * mean_off:.1f} %, the bound is 10 %.{hint}",
             mean_off,
             0.1,
             "relative error of the variance of the mean",
         ),
         Verdict(
             "Lemma 2: the soft maximum is the mean plus σ²/2",
-            "pass" if gap_off < 0.15 else "fail",
-            f"For σ up to 0.3 it holds within {100 * gap_off:.1f} %, the bound is 15 %; at σ = "
-            f"{by_sigma[-1]['sigma']:g} the distance is {by_sigma[-1]['gap']:.2f}, not "
-            f"{by_sigma[-1]['half_square']:.2f}, as the lemma is one for small residuals.",
+            "pass" if gap_off < 0.15 else wrong,
+            f"For σ up to {small[-1]['sigma']:g} it holds within {100 * gap_off:.1f} %, the bound is 15 %; at σ = "
+            f"{high['sigma']:g} the distance is {high['gap']:.2f}, and σ²/2 {high['half_square']:.2f}: the lemma is "
+            "one for small residuals.",
             gap_off,
             0.15,
             "relative error of σ²/2",
@@ -120,6 +134,11 @@ def audit_residual_logits(
     record = {"sigma": 1.0, "by_classes": by_classes, "by_sigma": by_sigma, "seed": seed}
     from camlucida.audits.fooling.figures import residual_figure
 
+    held = verdicts[0].outcome == "pass"
+
+    def times(row: dict[str, float], what: str) -> str:
+        return f"{row[f'var_{what}'] / row['var_mean']:.3g}"
+
     columns = ("classes", "σ", "var mean", "var log-average-exp", "var max", "distance", "σ²/2")
     keys = ("classes", "sigma", "var_mean", "var_lae", "var_max", "gap", "half_square")
     rows: dict[tuple[Any, ...], None] = {}
@@ -130,8 +149,10 @@ def audit_residual_logits(
         "What a margin subtracts, on logits without signal",
         "A margin subtracts something made of the rivals' logits. Here these are Gaussian noise of standard "
         f"deviation σ, {draws} draws for each setting; what varies less adds less noise to a map.",
-        "The mean of the rivals is the steadiest thing to subtract; the log of the average exp is as steady while σ "
-        "is below about 1 and becomes like the maximum above.",
+        ("The mean of the rivals is the steadiest thing to subtract. " if held else "")
+        + f"With {most:g} classes the log of the average exp varies {times(low, 'lae')} times as much as the mean at "
+        f"σ = {low['sigma']:g} and {times(high, 'lae')} times at σ = {high['sigma']:g}; the maximum "
+        f"{times(low, 'max')} and {times(high, 'max')} times.",
         verdicts,
         (Table("Measured", columns, tuple(rows)),),
         (

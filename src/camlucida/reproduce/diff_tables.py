@@ -8,22 +8,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store
 from camlucida.audits.fooling.audit import QUICK_ATTACK, stand_in_case
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, compare_with
 from camlucida.audits.fooling.nets import Plan, stand_in
-from camlucida.audits.fooling.study import Case, Study
-from camlucida.audits.fooling.tune import Attack, Say
+from camlucida.audits.fooling.study import Case, Study, described, fingerprint
+from camlucida.audits.fooling.tune import Attack, Say, check_labels, fitting
+from camlucida.audits.fooling.words import KEPT, WORKED
+from camlucida.borrow import borrowed
 from camlucida.errors import CamlucidaError
 from camlucida.metrics.agreement import similarity
+from camlucida.outputs import first_tensor
 from camlucida.report import Cell, Column, Table
 from camlucida.reproduce.base import Reproduced
 from camlucida.reproduce.published import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.statistics import mean_std
+from camlucida.store import Store
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
 from camlucida.training.sham import sham_mask
 
@@ -60,6 +62,8 @@ def diff_table2(
         folder: where finished parts are kept.
         say: told about the progress.
     """
+    if case is not None:
+        _known(case)
     own = case or _stand_in(quick, seed, folder, say)
     subject, model = own.subject, own.model
     reference = subject.maps(model, VARIANTS["GradCAM"])
@@ -127,17 +131,21 @@ def diff_table3(
 
     Args:
         case: model and images, such as from :func:`case_of`; a stand-in by default.
-        attack: how it is fine-tuned; as published, one epoch, for a case of your own.
+        attack: how it is fine-tuned; as published, one epoch, for a case of your own. The map is Grad-CAM's where
+            the model has no class-weight map.
         quick: of the stand-in: a shorter training, 200 images.
         seed: of the stand-in and of the fine-tuning.
         folder: where finished parts are kept.
         say: told about the progress.
     """
+    main = replace(attack or (QUICK_ATTACK if case is None else Attack()), seed=seed)
+    if case is not None:
+        _known(case)
+        main = fitting(main, case.model, case.images, case.subject.layer)
     store = Store(
         folder, {"table": "diff-table3", "quick": quick, "seed": seed, "case": _key(case)}
     )
     own = case or _stand_in(quick, seed, folder, say)
-    main = replace(attack or (QUICK_ATTACK if case is None else Attack()), seed=seed)
     parts = None if folder is None else Path(folder) / "parts"
     study = Study(own, store, parts, say or (lambda *_: None))
     sides = {"everything": main}
@@ -184,8 +192,8 @@ def diff_table3(
         "DiffGradCAM, Table 3: published and ours",
         (
             (
-                f"Measured on {own.name}, {len(own.subject.inputs)} images, before and after fine-tuning with SHAM: "
-                f"{main.epochs} epochs, learning rate {main.learning_rate:g}."
+                f"Measured on {own.name}, {len(own.subject.inputs)} images, before and after fine-tuning with "
+                f"{described(main)}, learning rate {main.learning_rate:g}."
             ),
             _said(found, study, sides),
             _STAND_IN if case is None else _MEANS,
@@ -352,7 +360,21 @@ def _stand_in(
 def _key(case: Case | None) -> Any:
     if case is None:
         return None
-    return [case.name, float(case.test.double().sum()), case.labels.tolist()]
+    subject = case.subject
+    whole = fingerprint(
+        case.model, case.images, case.labels, subject.inputs, subject.labels, case.test, case.test_labels
+    )  # fmt: skip
+    return [case.name, whole, subject.layer, subject.preprocess]
+
+
+def _known(case: Case) -> None:
+    """Refuse what the tables cannot be made of."""
+    for labels in (case.labels, case.subject.labels):
+        check_labels(labels, case.model, case.subject.inputs)
+    with borrowed(case.model, case.subject.inputs) as module, torch.no_grad():
+        classes = first_tensor(module(case.subject.inputs[:1])).shape[-1]
+    if classes < 2:
+        raise CamlucidaError("margins need a model of two classes or more, this one has one output")
 
 
 def _said(
@@ -361,13 +383,21 @@ def _said(
     parts = []
     for side, one in sides.items():
         grad, mean = (
-            float(np.mean(found[side][label]["susceptibility"]))
+            mean_std(found[side][label]["susceptibility"])[0]
             for label in ("gradcam", "MeanDiffGradCAM")
         )
-        times = f"{grad / mean:.1f} times" if mean > 0 else "beyond measure"
+        said = (
+            f"GradCAM moves {grad / mean:.1f} times as far as"
+            if mean > 0
+            else "GradCAM moves and not"
+        )
+        hit, before, after = study.hit(one), study.accuracy(None), study.accuracy(one)
+        but = ", which is too little to tell" if hit < WORKED else ""
+        if after < before - KEPT:
+            but = ", but the model is broken"
         parts.append(
-            f"With {side} trained GradCAM moves {times} as far as MeanDiffGradCAM ({grad:.3f} against {mean:.3f}), at "
-            f"an accuracy of {study.accuracy(one):.3f} after {study.accuracy(None):.3f}."
+            f"With {side} trained {said} MeanDiffGradCAM ({grad:.3f} against {mean:.3f}), at an accuracy of "
+            f"{after:.3f} after {before:.3f}; the attacked map has gone {100 * hit:.0f} % of the way to the mask{but}."
         )
     return " ".join(parts) + " Published: 5.3 times (0.242 against 0.046)."
 
@@ -403,8 +433,7 @@ def _train_once(kind: str, seed: int, images: int, epochs: int) -> dict[str, flo
         warmup=min(50, steps), accelerator="cpu", seed=seed,
     )  # fmt: skip
     fit(model, batches, loss, options=options, steps_per_epoch=steps)
-    shown = TrainableCAM(model, test[:1], replace(cam.options, mode="eval"))
-    maps = shown(model, test[:200], testing.labels[:200])[1].detach()
+    maps = cam.observe(model, test[:200], testing.labels[:200])[1]
     return {
         "accuracy": accuracy(model, test, testing.labels),
         "cam_entropy": float(cam_entropy(maps).mean()),

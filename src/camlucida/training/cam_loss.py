@@ -7,12 +7,15 @@ the forward pass that the cross-entropy needs anyway; the losses fit :func:`caml
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camlucida.borrow import borrowed, unwrap
 from camlucida.errors import CamlucidaError
@@ -162,7 +165,7 @@ class TrainableCAM:
             # A copy goes on: an in-place ReLU behind the layer must not change the map.
             return rule.to_output(activation.clone(), output)
 
-        with torch.enable_grad():
+        with torch.enable_grad(), self._differentiable_twice():
             logits = run(model, images, {self.layer: self._module}, keep)
             activation = kept[self.layer]
             with torch.autocast(images.device.type, enabled=False):
@@ -172,6 +175,38 @@ class TrainableCAM:
                 if options.relu:
                     maps = rectify(maps)
                 return logits, normalise(maps, options.scaling)
+
+    def observe(
+        self, model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 16
+    ) -> tuple[Tensor, Tensor]:
+        """Logits ``(N, M)`` and scaled maps ``(N, h, w)`` of a model that is not learning, without a graph.
+
+        The model is in eval mode meanwhile, and only what stands behind the layer is differentiated, so that many
+        images take little memory.
+
+        Args:
+            model: the one given before.
+            images: ``(N, C, H, W)``.
+            labels: classes ``(N,)``.
+            batch_size: images at a time.
+        """
+        logits, maps = [], []
+        maker = copy(self)
+        maker.options = replace(self.options, mode="eval")
+        with borrowed(model, images) as module:
+            for some, classes in zip(
+                torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+            ):
+                found = maker(module, some, classes)
+                logits.append(found[0].detach())
+                maps.append(found[1].detach())
+        return torch.cat(logits), torch.cat(maps)
+
+    def _differentiable_twice(self) -> AbstractContextManager[None]:
+        """The fused kernels of attention have a first derivative only."""
+        if self.options.cam == WEIGHTS:
+            return nullcontext()
+        return sdpa_kernel(SDPBackend.MATH)
 
     def _map(self, activation: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         wide = activation if activation.dtype == torch.float64 else activation.float()
@@ -194,7 +229,7 @@ class TrainableCAM:
         if head is None:
             raise CamlucidaError(
                 f"cam='weights' needs a network that ends in global average pooling of layer {self.layer!r} and one "
-                "linear layer; this one does not. Use cam='gradcam'"
+                "linear layer; this one does not. Use cam='gradcam' (--cam gradcam)"
             )
         place = head.weight.data_ptr()
         for module, _, _ in seen.calls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -120,11 +121,12 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: left on the device it was trained on, in eval mode, with the weights of the best epoch.
+        model: left on the device it was trained on, in eval mode, with the weights of the best epoch. Torch's
+            global random state is left as it was.
         batches: gives the batches of an epoch; the same ones whenever it is asked for the same epoch.
             Tensors in tuples, lists and dictionaries are moved to the device.
         loss: see :data:`Loss`.
-        validate: a score of the model in eval mode, without gradients; higher is better.
+        validate: a score of the model in eval mode, without gradients; higher is better, NaN never the best.
         options: how.
         steps_per_epoch: needed by a cosine; else only tells the progress what is to come in the first epoch.
         checkpoint: written after every epoch, atomically; a run that finds it goes on there. Its options must
@@ -135,25 +137,54 @@ def fit(
         Curves, and which epoch was the best.
 
     Raises:
-        CamlucidaError: the loss is not finite, the checkpoint belongs to another plan or is damaged.
+        CamlucidaError: the loss is not finite, the checkpoint belongs to another plan or is damaged, there is no
+            such device, or this is one of several processes (``torchrun``), which would all train the same.
     """
     options = options or FitOptions()
     if options.schedule == "cosine" and not steps_per_epoch:
         raise CamlucidaError("a cosine schedule needs steps_per_epoch")
-    fabric = require("lightning_fabric", "train").Fabric(
-        accelerator=options.accelerator, devices=1, precision=options.precision
-    )
-    wrapped, optimizer = fabric.setup(model, _optimizer(model, options))
-    run = _Run(wrapped, model, optimizer, fabric, options, steps_per_epoch or 0)
-    if checkpoint is not None:
-        run.resume(checkpoint)
-    for epoch in range(len(run.fitted.curves), options.epochs):
-        run.epoch(epoch, batches(epoch), loss, validate, progress)
+    fabric = _fabric(options)
+    drawn = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=drawn):
+        wrapped, optimizer = fabric.setup(model, _optimizer(model, options))
+        run = _Run(wrapped, model, optimizer, fabric, options, steps_per_epoch or 0)
         if checkpoint is not None:
-            run.save(checkpoint)
+            run.resume(checkpoint)
+        for epoch in range(len(run.fitted.curves), options.epochs):
+            run.epoch(epoch, batches(epoch), loss, validate, progress)
+            if checkpoint is not None:
+                run.save(checkpoint)
     model.load_state_dict(run.best)
     model.eval()
     return run.fitted
+
+
+def check_alone() -> None:
+    """Refuse to be one of several processes, which would all train the same and write the same files.
+
+    Raises:
+        CamlucidaError: this process was started with others, such as by ``torchrun``.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise CamlucidaError(
+            f"this training runs in one process on one device, but {os.environ['WORLD_SIZE']} were started, which "
+            "would all do the same; start it once, without torchrun. Several devices can train several seeds"
+        )
+
+
+def _fabric(options: FitOptions) -> Any:
+    """Lightning Fabric on one device."""
+    check_alone()
+    package = require("lightning_fabric", "train")
+    try:
+        return package.Fabric(
+            accelerator=options.accelerator, devices=1, precision=options.precision
+        )
+    except Exception as error:  # Fabric raises many kinds
+        raise CamlucidaError(
+            f"cannot train on accelerator={options.accelerator!r} with precision={options.precision!r}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 class _Run:
@@ -229,7 +260,9 @@ class _Run:
         score = row.get("score", math.nan)
         best = self.fitted.best_score
         tied = score == best and self.options.ties == "later"
-        if tied or not score <= best:  # also the first one, and any without validation
+        if (
+            tied or score > best or math.isnan(best)
+        ):  # also the first one, and any without validation
             self.fitted.best_epoch, self.fitted.best_score = epoch, score
             self.best = _copied(self.model)
 
@@ -255,6 +288,7 @@ class _Run:
             "model": self.model.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "curves": fitted.curves,
             "best_epoch": fitted.best_epoch,
             "best_score": fitted.best_score,
@@ -285,6 +319,8 @@ class _Run:
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
+            if scaling := content.get("precision"):  # of half-precision gradients
+                self.fabric.strategy.precision.load_state_dict(scaling)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CamlucidaError(
                 f"the checkpoint {str(path)!r} does not fit this model ({first_line(error)}); {again}"

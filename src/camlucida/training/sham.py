@@ -51,12 +51,17 @@ def sham_mask(
         ``(h, w)`` of zeros and ones.
 
     Raises:
-        CamlucidaError: an unknown layout, a mask of another shape or range, or so many ones that no middle is
-            left.
+        CamlucidaError: an unknown layout, a mask of another shape or range, a map of one cell, or so many ones that
+            no middle is left.
 
     Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, section 3.2.
     """
     height, width = (size, size) if isinstance(size, int) else size
+    if height * width < 2:
+        raise CamlucidaError(
+            f"a map of {height} x {width} cells has no edge and no middle; take a layer with a larger map, or larger "
+            "images"
+        )
     if isinstance(layout, Tensor):
         return _own(layout, height, width)
     if layout not in get_args(Layout):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Picture, Store, Table
+from camlucida.audits.base import AuditReport, Picture, Table
 from camlucida.audits.fooling.figures import bar_figure, matrix_figure, panel_figure
 from camlucida.audits.fooling.measure import (
     Subject,
@@ -20,8 +20,16 @@ from camlucida.audits.fooling.measure import (
     core_variants,
 )
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
-from camlucida.audits.fooling.study import Case, Study, described
-from camlucida.audits.fooling.tune import Attack, Say, Trainable, named_attack, published_attack
+from camlucida.audits.fooling.study import Case, Study, described, fingerprint
+from camlucida.audits.fooling.tune import (
+    Attack,
+    Say,
+    Trainable,
+    check_labels,
+    fitting,
+    named_attack,
+    published_attack,
+)
 from camlucida.audits.fooling.words import (
     ABOUT,
     CONDITIONS,
@@ -37,10 +45,12 @@ from camlucida.audits.fooling.words import (
     verdict,
 )
 from camlucida.errors import CamlucidaError
+from camlucida.metrics.concentration import cam_entropy
 from camlucida.models.small import as_input
 from camlucida.plain import digest
 from camlucida.statistics import mean_std
-from camlucida.training.cam_loss import WEIGHTS, TrainableCAM
+from camlucida.store import Store
+from camlucida.training.cam_loss import WEIGHTS
 
 QUICK_ATTACK = Attack(epochs=4, learning_rate=0.02)
 """On the stand-in: as published but for length and learning rate. An epoch of ImageNet has 64,000 steps of 20
@@ -85,7 +95,7 @@ def audit_sham_stand_ins(
         attack: the main attack.
         attackers: maps that are attacked in turn, see :meth:`Attack.adaptive`; ``"none"`` is the control.
         methods: registered names; all by default, each with its logit and with margins.
-        count: explained images; 60 with ``quick``, else 200.
+        count: explained images, at most the network's test images; 60 with ``quick``, else 200.
         quick: fewer passes, attackers and conditions; some minutes on two cores.
         plan: of the network.
         seed: of everything.
@@ -93,11 +103,14 @@ def audit_sham_stand_ins(
         say: told about the progress.
     """
     tell = say or (lambda *_: None)
-    most = count or (60 if quick else 200)
     plan = plan or (
         Plan(train=3000, epochs=7, seed=seed) if quick else Plan(10_000, 1000, 8, seed=seed)
     )
+    most = min(count or (60 if quick else 200), plan.test)
     main = replace(attack or QUICK_ATTACK, seed=seed)
+    chosen = attackers or (ATTACKERS[:6] if quick else ATTACKERS)
+    published = published_attack(main, QUICK_ATTACK.learning_rate)
+    _check(main, published, chosen, methods, quick)  # now, not after the training
     store = Store(
         folder,
         {"audit": "sham", "plan": asdict(plan), "images": most, "quick": quick, "seed": seed},
@@ -111,8 +124,6 @@ def audit_sham_stand_ins(
     if plan.long_tail > 1:
         found = study.measured(main, core_variants())
         tables.append(tail_table(found, study.case.subject.labels.tolist(), plan.classes))
-    chosen = attackers or (ATTACKERS[:6] if quick else ATTACKERS)
-    published = published_attack(main, QUICK_ATTACK.learning_rate)
     return _report(
         study,
         main,
@@ -183,28 +194,30 @@ def audit_sham(
             f"held_out must be 2 to {len(images) - 2} of {len(images)} images, got {few}"
         )
     shown, taught = order[:few], order[few:]
+    check_labels(labels, model, images)
     main = replace(attack or Attack(epochs=5), seed=seed)
     note = ""
-    published = published_attack(main)
-    try:
-        TrainableCAM(model, images[:1], replace(published.cam, cam_layer=layer))
-    except CamlucidaError:
-        published = replace(published, cam=replace(published.cam, cam="gradcam", mode="norms"))
-        if main.cam.cam == WEIGHTS:
-            main = published
+    published = fitting(replace(published_attack(main), kind="sham"), model, images, layer)
+    if main.cam.cam == WEIGHTS and published.cam.cam != WEIGHTS:
+        main = replace(main, cam=published.cam)
+        if main.kind == "sham":
             note = (
                 " It does not end in pooling and one linear layer, so Grad-CAM's map was attacked."
             )
+    chosen = attackers or (("none", "sham") if quick else ATTACKERS)
+    if methods is None and quick:
+        methods = list(dict.fromkeys(v.method for v in core_variants()))
+    _check(main, published, chosen, methods, quick)
     subject = Subject(images[shown], labels[shown], layer, preprocess, seed, batch_size)
     case = Case(
         model, images[taught], labels[taught], subject, images[shown], labels[shown], name=name
     )
-    key = [name, float(images.double().sum()), _weights_digest(model), labels.tolist()]
-    store = Store(folder, {"audit": "sham", "case": key, "quick": quick, "seed": seed, "few": few})
+    key = {
+        "audit": "sham", "name": name, "case": fingerprint(model, images, labels), "layer": layer,
+        "preprocess": preprocess, "quick": quick, "seed": seed, "few": few,
+    }  # fmt: skip
+    store = Store(folder, key)
     study = Study(case, store, None if folder is None else Path(folder) / "parts", tell)
-    chosen = attackers or (("none", "sham") if quick else ATTACKERS)
-    if methods is None and quick:
-        methods = list(dict.fromkeys(v.method for v in core_variants()))
     return _report(
         study,
         main,
@@ -215,8 +228,8 @@ def audit_sham(
         [],
         [],
         {"layer": layer},
-        f"Copies of {name or type(model).__name__} were fine-tuned on {len(taught)} images and explained on {few} "
-        f"others.{note}",
+        f"Copies of {name or type(model).__name__} were fine-tuned on {len(taught)} images{_classes(labels[taught])} "
+        f"and explained on {few} others{_classes(labels[shown])}.{note}",
     )
 
 
@@ -252,15 +265,16 @@ def _conditions(
         case = stand_in_case(net, len(study.case.subject.inputs), plan.seed)
         studies.append(Study(case, study.store, parts, study.say, "45 classes, "))
     parts_of_net: tuple[Trainable, ...] = ("head", "all")
+    of_all = main.learning_rate / (HEAD_RATE if main.trainable == "head" else 1)
     for one in studies:
         for trainable in parts_of_net:
             for epochs in dict.fromkeys(lengths):
-                rate = main.learning_rate * (HEAD_RATE if trainable == "head" else 1)
+                rate = of_all * (HEAD_RATE if trainable == "head" else 1)
                 attack = replace(main, trainable=trainable, epochs=epochs, learning_rate=rate)
                 if trainable == main.trainable and epochs == main.epochs:
                     attack = main
                 numbers = one.measured(attack, (*FIGURE2, Variant("cam"), Variant("cam", "mean")))
-                name = f"{one.name}{trainable}, {epochs}"
+                name = f"{one.name}{trainable}, {epochs}, {attack.learning_rate:g}"
                 accuracies = (one.accuracy(None), one.accuracy(attack))
                 rows.append(condition_row(name, numbers, accuracies, one.hit(attack)))
                 found[name] = {
@@ -290,15 +304,16 @@ def _report(
     found = study.measured(main, variants)
     quiet = study.measured(control, variants)
     worked = study.hit(main) >= WORKED
+    clean = study.accuracy(None)
+    broke = study.accuracy(main) < clean - KEPT
     verdicts = tuple(
-        verdict(v, found[v.label], quiet.get(v.label), worked=worked) for v in variants
+        verdict(v, found[v.label], quiet.get(v.label), worked=worked, broke=broke) for v in variants
     )
     attacks = {name: named_attack(name, main, published, control) for name in attackers}
     core = tuple(v for v in core_variants() if methods is None or v.method in methods) or variants
     matrix = {name: study.measured(a, core) for name, a in attacks.items()}
     hits = {name: float("nan") if a.kind == "none" else study.hit(a) for name, a in attacks.items()}
     accuracies = {name: study.accuracy(a) for name, a in attacks.items()}
-    clean = study.accuracy(None)
     aimed = [
         f"{name} ({100 * hits[name]:.0f} % of the way to the mask, accuracy {clean:.3f} → {accuracies[name]:.3f})"
         for name in attacks
@@ -307,9 +322,12 @@ def _report(
         and accuracies[name] >= clean - KEPT
     ]
     models = [
-        ("clean", *_of_model(study, None, main)),
-        ("fooled", *_of_model(study, main, main)),
-        ("control, the same training without the attack", *_of_model(study, control, main)),
+        (name, *_of_model(study, one, main, published))
+        for name, one in (
+            ("clean", None),
+            ("fooled", main),
+            ("control, the same training without the attack", control),
+        )
     ]
     labels = [v.label for v in core if any("error" not in matrix[a][v.label] for a in attacks)]
     pictures = _pictures(study, main, variants, found, quiet, attacks, labels, matrix)
@@ -317,8 +335,14 @@ def _report(
         "sham",
         "Fooling audit",
         f"{ABOUT}\n{tested} The main attack: {described(main)}, learning rate {main.learning_rate:g}, mask with "
-        f"{int(study.masks[study.attacked(main)[0]].sum())} ones.",
-        summary(verdicts, worked=worked, conditions=conditions, aimed=aimed),
+        f"{int(study.masks[study.attacked(main)[0]].sum())} ones, {_share_of_loss(main)}.",
+        summary(
+            verdicts,
+            worked=worked,
+            broke=(clean, study.accuracy(main)) if broke else None,
+            conditions=conditions,
+            aimed=aimed,
+        ),
         verdicts,
         (
             model_table(models),
@@ -346,26 +370,49 @@ def _report(
 
 
 def _of_model(
-    study: Study, attack: Attack | None, main: Attack
+    study: Study, attack: Attack | None, main: Attack, published: Attack
 ) -> tuple[float, float, float, float]:
     """Accuracy, mean and std of the CAM entropy, and distance of the attacked map from the mask."""
     case = study.case
     model = case.model if attack is None else study.attacked(attack)[1]
     mask = study.attacked(main)[2]
-    options = replace(main.shown, cam_layer=case.subject.layer, mode="eval")
+    weights, shown = (
+        replace(cam, cam_layer=case.subject.layer, mode="eval")
+        for cam in (replace(published, kind="sham").shown, main.shown)
+    )
 
     def measure() -> list[float]:
-        from camlucida.metrics.concentration import cam_entropy
-
-        cam = TrainableCAM(model, case.subject.inputs[:1], options)
-        maps = cam(model, case.subject.inputs, case.subject.labels)[1].detach()
-        mean, std = mean_std(cam_entropy(maps).tolist())
-        return [mean, std, float((maps - mask.to(maps)).square().mean())]
+        found = cam_entropy(study.trained_maps(model, weights))
+        return [*mean_std(found.tolist()), study.distance(model, shown, mask)]
 
     name = "clean" if attack is None else study.attacked(attack)[0]
-    key = digest([main.shown.describe(), name])[:8]
+    key = digest([published.describe(), main.describe(), name])[:8]
     mean, std, far = study.store.value(f"{study.name}entropy-{name}-{key}", measure)
     return study.accuracy(attack), mean, std, far
+
+
+def _classes(labels: Tensor) -> str:
+    count = len(set(labels.tolist()))
+    return " of one class only" if count == 1 else f" of {count} classes"
+
+
+def _share_of_loss(attack: Attack) -> str:
+    if attack.kind == "location":
+        return f"loss: cross-entropy + {attack.strength:g} times the distance of the map"
+    return f"{100 * attack.weight:g} % of the loss for the cross-entropy"
+
+
+def _check(
+    main: Attack,
+    published: Attack,
+    attackers: Sequence[str],
+    methods: Sequence[str] | None,
+    quick: bool,
+) -> None:
+    """Raise for an unknown method or map before anything is trained."""
+    all_variants(quick=quick, names=methods)
+    for name in attackers:
+        named_attack(name, main, published, main)
 
 
 def _pictures(
@@ -423,11 +470,3 @@ def _pictures(
             )
         )
     return tuple(pictures)
-
-
-def _weights_digest(model: nn.Module) -> str:
-    sums = {
-        k: [float(v.double().sum()), float(v.double().abs().sum())]
-        for k, v in model.state_dict().items()
-    }
-    return digest(sums)

@@ -154,6 +154,8 @@ def _photo(image: Tensor, subject: Subject) -> Image.Image:
         pixels = subject.preprocess.denormalise(pixels)
     elif pixels.amin() < 0 or pixels.amax() > 1:
         pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin()).clamp_min(1e-9)
+    if len(pixels) not in {1, 3}:  # no colours that could be shown
+        pixels = pixels.mean(0, keepdim=True)
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
     return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)

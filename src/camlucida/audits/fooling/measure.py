@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from camlucida.maps import normalise, rectify, resize
 from camlucida.methods import entry
 from camlucida.metrics.agreement import similarity, susceptibility
 from camlucida.metrics.concentration import cam_entropy
+from camlucida.outputs import first_tensor
 from camlucida.preprocess import Preprocess
 from camlucida.statistics import holm, mean_std, rank_sum, settled, signed_rank
 from camlucida.targets import Logit, LogitMargin, Target
 from camlucida.targets.classes import Aggregator
-
-Explained: TypeAlias = Literal["label", "pred"]
 
 AGGREGATORS: tuple[Aggregator, ...] = ("mean", "max", "lse")
 
@@ -129,13 +128,11 @@ class Subject:
 
     Attributes:
         inputs: ``(N, C, H, W)``.
-        labels: their classes ``(N,)``.
+        labels: the explained classes ``(N,)``; to explain what the clean model predicts, put that here.
         layer: the explained layer.
         preprocess: for methods that work on pixels.
         seed: of methods that draw.
         batch_size: images at a time.
-        explained: the ``"label"`` (default) or the class that the *clean* model predicts (``"pred"``); then the
-            caller puts those into ``labels``.
     """
 
     inputs: Tensor
@@ -279,5 +276,5 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
     """The share of images whose label the model predicts."""
     right = 0
     for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
-        right += int((model(x).argmax(1) == y).sum())
+        right += int((first_tensor(model(x)).argmax(1) == y).sum())
     return right / len(labels)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
 from camlucida.audits.fooling.tune import Attack, Say, attack_key, fool
 from camlucida.errors import CamlucidaError
-from camlucida.training.cam_loss import TrainableCAM
+from camlucida.store import Store
+from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Study:
                     attack,
                     layer=case.subject.layer,
                     prepare=case.prepare,
-                    checkpoint=None if self.folder is None else self.folder / f"{key}.ckpt",
+                    checkpoint=self._checkpoint(key),
                     say=lambda _, done, total: self.say(title, done, total),
                 )
                 fresh.update(found.record)
@@ -94,6 +96,13 @@ class Study:
             self._kept[key] = model.eval()
             self.records[key] = self.store.value(f"{key}-record", lambda: fresh)
         return key, self._kept[key], self.masks[key]
+
+    def _checkpoint(self, key: str) -> Path | None:
+        """Where a stopped attack goes on; one on another model, layer or data has another file."""
+        if self.folder is None:
+            return None
+        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", key)
+        return self.folder / f"{name}-{self.store.key}.ckpt"
 
     def measured(self, attack: Attack, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
         """What an attack does to the maps of each variant."""
@@ -146,21 +155,42 @@ class Study:
         options = replace(attack.shown, cam_layer=case.subject.layer, mode="eval")
 
         def measure() -> list[float]:
-            found = []
-            for net in (case.model, model):
-                cam = TrainableCAM(net, case.subject.inputs[:1], options)
-                with torch.no_grad():
-                    maps = cam(net, case.subject.inputs, case.subject.labels)[1].detach()
-                found.append(float((maps - mask.to(maps)).square().mean()))
-            return found
+            return [self.distance(net, options, mask) for net in (case.model, model)]
 
         before, after = self.store.value(f"{key}-aimed", measure)
         return before, after
+
+    def distance(self, model: nn.Module, options: CAMOptions, mask: Tensor) -> float:
+        """Mean squared distance of a model's maps of the explained images from a mask."""
+        maps = self.trained_maps(model, options)
+        return float((maps - mask.to(maps)).square().mean())
+
+    def trained_maps(self, model: nn.Module, options: CAMOptions) -> Tensor:
+        """Maps as a loss sees them, of the explained images."""
+        subject = self.case.subject
+        cam = TrainableCAM(model, subject.inputs[:1], options)
+        return cam.observe(model, subject.inputs, subject.labels, subject.batch_size)[1]
 
     def hit(self, attack: Attack) -> float:
         """By which share an attack shortened the distance of its map from the mask."""
         before, after = self.aimed(attack)
         return 1 - after / before if before > 0 else 0.0
+
+
+def fingerprint(*parts: nn.Module | Tensor) -> str:
+    """A hash of weights, images and labels, to the last bit: what finished parts depend on.
+
+    Args:
+        parts: models and tensors.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        tensors = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        for name, value in tensors.items():
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            plain = value.detach().cpu().contiguous().reshape(-1)
+            found.update(plain.view(torch.uint8).numpy().tobytes() if len(plain) else b"")
+    return found.hexdigest()[:16]
 
 
 def described(attack: Attack) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from camlucida.borrow import borrowed
 from camlucida.errors import CamlucidaError
 from camlucida.heads import LinearInputs
+from camlucida.layers import resolve
 from camlucida.outputs import first_tensor
 from camlucida.plain import digest
 from camlucida.training.cam_loss import (
@@ -45,8 +47,8 @@ class Attack:
 
     Attributes:
         kind: ``"sham"`` (default): $a\,\mathrm{CE} + (1 - a)\,\mathrm{MSE}$ of map and mask; ``"location"``: Heo et
-            al., Grad-CAM pushed to the border; ``"none"``: the same training with cross-entropy alone, the
-            control.
+            al., Grad-CAM pushed to the border (they train with Adam, learning rate 2e-6, 8 images per step);
+            ``"none"``: the same training with cross-entropy alone, the control.
         cam: the map that is attacked.
         weight: $a$; 0.5 as published.
         strength: of the location loss.
@@ -57,7 +59,7 @@ class Attack:
         momentum: of SGD.
         weight_decay: of all that is trained.
         batch: images per step.
-        layout: of the mask, see :func:`camlucida.training.sham.sham_mask`.
+        layout: of the mask, or a mask of your own, see :func:`camlucida.training.sham.sham_mask`.
         entropy: of the mask in nats.
         seed: of the order of the images.
         clip: the largest norm of the gradient; ``None`` (as published) for no limit.
@@ -74,7 +76,7 @@ class Attack:
     momentum: float = 0.9
     weight_decay: float = 1e-6
     batch: int = 20
-    layout: Layout = "rounded"
+    layout: Layout | Tensor = "rounded"
     entropy: float | None = None
     seed: int = 0
     clip: float | None = None
@@ -84,19 +86,30 @@ class Attack:
         """Check the words.
 
         Raises:
-            CamlucidaError: naming the option and the words that it knows.
+            CamlucidaError: naming the option and what it may be.
         """
         for name, choices in (("kind", Kind), ("trainable", Trainable), ("optimizer", Optimizer)):
             if getattr(self, name) not in get_args(choices):
                 raise CamlucidaError(
                     f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}"
                 )
-        if self.batch < 2:
-            raise CamlucidaError(f"batch must be 2 images or more, got {self.batch}")
+        if not isinstance(self.layout, Tensor) and self.layout not in get_args(Layout):
+            raise CamlucidaError(
+                f"layout must be {', '.join(get_args(Layout))} or a tensor, got {self.layout!r}"
+            )
+        for name, least in (("batch", 2), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise CamlucidaError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise CamlucidaError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.weight <= 1:
+            raise CamlucidaError(f"weight must be 0 to 1, got {self.weight}")
 
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         found = {**vars(self), "cam": self.cam.describe()}
+        if isinstance(self.layout, Tensor):
+            found["layout"] = self.layout.tolist()
         if self.clip is None:
             del found["clip"]
         if self.optimizer == "sgd":
@@ -178,7 +191,9 @@ class Attack:
 
     @property
     def shown(self) -> CAMOptions:
-        """The attacked map as its method shows it: that is what counts after an adaptive attack."""
+        """The attacked map as its method shows it: that is what counts after an attack."""
+        if self.kind == "location":
+            return replace(HEO, cam_layer=self.cam.cam_layer, scaling="minmax")
         if self.kind != "sham" or self.cam.cam == WEIGHTS or self.cam.scaling != "max":
             return self.cam
         return replace(self.cam, relu=self.cam.method()[0].steps.rectify, scaling="minmax")
@@ -201,6 +216,28 @@ def published_attack(main: Attack, learning_rate: float = Attack.learning_rate) 
         entropy=main.entropy,
         seed=main.seed,
     )
+
+
+def fitting(attack: Attack, model: nn.Module, images: Tensor, layer: str) -> Attack:
+    """The attack itself, or the same on Grad-CAM's map where the model has no class-weight map of the layer.
+
+    Args:
+        attack: on any map.
+        model: which is to be attacked.
+        images: one or more that it takes.
+        layer: whose map is attacked.
+
+    Raises:
+        CamlucidaError: the model has no such layer.
+    """
+    if attack.cam.cam != WEIGHTS:
+        return attack
+    resolve(model, layer)
+    try:
+        TrainableCAM(model, images[:1], replace(attack.cam, cam_layer=layer))
+    except CamlucidaError:
+        return replace(attack, cam=replace(attack.cam, cam="gradcam", mode="norms"))
+    return attack
 
 
 def named_attack(name: str, main: Attack, published: Attack, control: Attack) -> Attack:
@@ -266,13 +303,14 @@ def fool(
         say: told about the progress.
 
     Raises:
-        CamlucidaError: an attack that the model does not allow.
+        CamlucidaError: an attack that the model does not allow, or labels that are none of its classes.
     """
     attack = attack or Attack()
     make = prepare or (lambda some: some)
     copied = copy.deepcopy(model)
     where = next(copied.parameters()).device
     first = make(images[:1]).to(where)
+    check_labels(labels, copied, first)
     if attack.trainable == "head":
         head = last_linear(copied, first)
         for p in copied.parameters():
@@ -335,6 +373,26 @@ def fool(
         "curves": fitted.curves,
     }
     return Fooled(copied.eval(), mask, cam.layer, record)
+
+
+def check_labels(labels: Tensor, model: nn.Module, inputs: Tensor) -> None:
+    """Refuse labels that are no classes of a model.
+
+    Args:
+        labels: ``(N,)``.
+        model: the model.
+        inputs: one or more that it takes.
+
+    Raises:
+        CamlucidaError: naming the label and the number of classes.
+    """
+    with borrowed(model, inputs) as module, torch.no_grad():
+        classes = first_tensor(module(inputs[:1])).shape[-1]
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise CamlucidaError(
+            f"the model has classes 0 to {classes - 1}, but a label is {low if low < 0 else high}"
+        )
 
 
 def attack_key(attack: Attack, images: int) -> str:

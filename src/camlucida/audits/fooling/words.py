@@ -29,10 +29,10 @@ _SIGNED = ("cam", "cam, mean margin")
 
 ABOUT = (
     "A copy of the model is fine-tuned so that its class activation maps light up the border of the image whatever "
-    "is in it, while its decisions stay what they were (SHAM, passive fooling): half of the loss is the "
-    "cross-entropy, half the distance of the map from a fake mask. Then every method explains the same images on the "
-    "clean and on the fooled model. Its susceptibility is the mean squared distance of the two maps, each scaled to "
-    "[0, 1] at its own resolution. The scale for it is what the honest maps of two different images differ by: a "
+    "is in it, while its decisions stay what they were (SHAM, passive fooling): a part of the loss is the "
+    "cross-entropy, the rest the distance of the map from a fake mask. Then every method explains the same images on "
+    "the clean and on the fooled model. Its susceptibility is the mean squared distance of the two maps, each scaled "
+    "to [0, 1] at its own resolution. The scale for it is what the honest maps of two different images differ by: a "
     "share of 100 % means that the fooled map has as little to do with the honest one as that of another image. A "
     "control, the same training without the attack, shows how much of it is mere training."
 )
@@ -46,7 +46,12 @@ PUBLISHED = {
 
 
 def verdict(
-    one: Variant, found: Mapping[str, Any], control: Mapping[str, Any] | None, *, worked: bool
+    one: Variant,
+    found: Mapping[str, Any],
+    control: Mapping[str, Any] | None,
+    *,
+    worked: bool,
+    broke: bool = False,
 ) -> Verdict:
     """The verdict on a method with a target.
 
@@ -55,15 +60,23 @@ def verdict(
         found: its numbers under the attack, see :func:`camlucida.audits.fooling.measure.moved`.
         control: its numbers under the control.
         worked: whether the attack moved the map that it attacked.
+        broke: whether it cost more accuracy than :data:`KEPT`.
     """
     measure = "susceptibility, as a share of what the maps of two images differ by"
     if "error" in found:
         return Verdict(one.label, "not tested", f"It cannot explain this model: {found['error']}")
     value, (mean, std) = ratio(found), mean_std(found["susceptibility"])
     if math.isnan(value):
-        return Verdict(
-            one.label, "not tested", "Its maps are the same for all images, so nothing can be told."
+        alike = (
+            "blank"
+            if found["blank"][0] == len(found["susceptibility"])
+            else "the same for all images"
         )
+        if mean > 1e-6:
+            moved = f"the attack moves them by {mean:.3f}, and there is no scale for that"
+            text = f"Its honest maps are {alike}; {moved}."
+            return Verdict(one.label, "warn", text)
+        return Verdict(one.label, "not tested", f"Its maps are {alike}, so nothing can be told.")
     base = ratio(control) if control and "error" not in control else math.nan
     known = "" if math.isnan(base) else f" (the control: {100 * base:.0f} %)"
     numbers = (
@@ -71,7 +84,13 @@ def verdict(
         f"differ by{known}"
     )
     outcome: Outcome
-    if value >= PASS and base >= MERE * value:
+    if broke:
+        outcome = "warn"
+        text = (
+            f"The attack broke the model, whose maps explain another behaviour now: {numbers}. That says little of "
+            "the method."
+        )
+    elif value >= PASS and base >= MERE * value:
         outcome = "warn"
         text = f"Its maps move as far in mere training, without an attack: {numbers}."
     elif value >= FAIL:
@@ -163,7 +182,7 @@ def model_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Table
     """Accuracy and CAM entropy of each model.
 
     Args:
-        rows: name, accuracy, mean and std of the CAM entropy, distance of the class-weight map from the mask.
+        rows: name, accuracy, mean and std of the CAM entropy, distance of the attacked map from the mask.
     """
     return Table(
         "The models",
@@ -196,6 +215,7 @@ def condition_row(
     )
     p = test.get("MeanDiffGradCAM", {}).get("signed_rank", math.nan)
     gap = grad / mean if mean > 0 else math.nan
+    kept = accuracies[1] >= accuracies[0] - KEPT
     return (
         name,
         f"{accuracies[0]:.3f} → {accuracies[1]:.3f}",
@@ -203,16 +223,17 @@ def condition_row(
         *(_text(means.get(label, math.nan)) for label in (*PUBLISHED, *_SIGNED)),
         f"{gap:.2f}" if math.isfinite(gap) else None,
         _p(p),
-        said_of_gap(grad, mean, p, hit),
+        said_of_gap(grad, mean, p, hit, kept=kept),
     )
 
 
 CONDITIONS = (
-    "what trains, epochs", "accuracy", "mask reached", *PUBLISHED, *_SIGNED, "gradcam / mean", "p", "published gap",
+    "what trains, epochs, learning rate", "accuracy", "mask reached", *PUBLISHED, *_SIGNED, "gradcam / mean", "p",
+    "published gap",
 )  # fmt: skip
 
 
-def said_of_gap(grad: float, mean: float, p: float, hit: float) -> str:
+def said_of_gap(grad: float, mean: float, p: float, hit: float, *, kept: bool = True) -> str:
     """Whether MeanDiffGradCAM moved clearly less than Grad-CAM, as published.
 
     Args:
@@ -220,7 +241,10 @@ def said_of_gap(grad: float, mean: float, p: float, hit: float) -> str:
         mean: of MeanDiffGradCAM.
         p: of the signed-rank test between them.
         hit: by which share the attack shortened the way of its map to the mask.
+        kept: whether the model is as accurate as before, but for :data:`KEPT`.
     """
+    if not kept:
+        return "the attack broke the model"
     if hit < WORKED:
         return "attack too weak to tell"
     if p < 0.05 and mean < grad / 2:
@@ -317,6 +341,7 @@ def summary(
     verdicts: Sequence[Verdict],
     *,
     worked: bool,
+    broke: tuple[float, float] | None = None,
     conditions: Sequence[tuple[Any, ...]] = (),
     aimed: Sequence[str] = (),
 ) -> str:
@@ -325,11 +350,17 @@ def summary(
     Args:
         verdicts: of all methods.
         worked: whether the main attack moved the map that it attacked.
+        broke: the accuracy before and after it, where it cost more than :data:`KEPT`.
         conditions: rows of the map of conditions.
         aimed: maps that an attack aimed at them brought to the mask while the model stayed whole.
     """
     by = {o: [v.subject for v in verdicts if v.outcome == o] for o in ("fail", "warn", "pass")}
     parts = [] if worked else ["The attack did not bring the map that it was aimed at to the mask."]
+    if broke is not None:
+        parts.append(
+            f"The attack broke the model: its accuracy fell from {broke[0]:.3f} to {broke[1]:.3f}, so that nothing is "
+            "proved. Try a lower learning rate or fewer epochs."
+        )
     if by["fail"]:
         parts.append(
             f"{len(by['fail'])} combinations of method and target were moved: {_some(by['fail'])}."

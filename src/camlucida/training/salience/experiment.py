@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from torch import nn
 from camlucida.errors import CamlucidaError
 from camlucida.plain import plain, to_json
 from camlucida.training.cam_loss import TrainableCAM
-from camlucida.training.loop import fit
+from camlucida.training.loop import check_alone, fit
 from camlucida.training.salience.data import Batch, DigitSet
 from camlucida.training.salience.measure import Measured, accuracy, measure
 from camlucida.training.salience.models import RECORD, Start, build_start, save_weights
@@ -80,15 +81,17 @@ def train_arm(
         The training; its network is loaded with :func:`camlucida.training.salience.models.load_trained`.
 
     Raises:
-        CamlucidaError: the folder holds another training, the arm needs a salience that the images have not, or
-            the network has no head for a class-weight map.
+        CamlucidaError: the folder holds another training, the arm needs a salience that the images have not, the
+            network has no head for a class-weight map, or several processes were started.
     """
     if arm not in get_args(Arm):
         raise CamlucidaError(f"guided by one of {', '.join(ARMS)}, got {arm!r}")
     if arm in {"human", "mask"} and not sets.train.has_salience:
         raise CamlucidaError(f"the images have no salience of their own, which {ARMS[arm]!r} needs")
+    check_alone()
     folder = out / arm / f"seed-{seed}"
     plan = {"camlucida": __version__, "arm": arm, "seed": seed, "recipe": recipe.describe()}
+    plan["weights"] = _hash(Path(recipe.model))
     plan = json.loads(to_json({**plan, "data": sets.describe()}))
     if done := _kept(folder, plan):
         return Trained(arm, seed, folder, done)
@@ -128,18 +131,16 @@ def _train(
     def progress(done: int, total: int, _: Mapping[str, float]) -> None:
         say(title, done, total)
 
-    used = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=used):
-        fitted = fit(
-            module,
-            epochs.batches,
-            loss_of(recipe, arm, cam, sham),
-            validate=epochs.validate,
-            options=replace(recipe.fit, seed=seed, ties="later"),
-            steps_per_epoch=epochs.steps,
-            checkpoint=folder / CHECKPOINT,
-            progress=progress,
-        )
+    fitted = fit(
+        module,
+        epochs.batches,
+        loss_of(recipe, arm, cam, sham),
+        validate=epochs.validate,
+        options=replace(recipe.fit, seed=seed, ties="later"),
+        steps_per_epoch=epochs.steps,
+        checkpoint=folder / CHECKPOINT,
+        progress=progress,
+    )
     measuring = f"{title}: measuring"
     found = measure(
         module, cam, sets.test, sham, progress=lambda done, total: say(measuring, done, total)
@@ -208,9 +209,14 @@ def _numbers(found: Measured) -> dict[str, Any]:
 def _kept(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of a finished training of the same plan; ``None`` where it is not finished.
 
+    A plan that nothing was trained by yet is no obstacle.
+
     Raises:
         CamlucidaError: the folder holds a training of another plan.
     """
+    finished = (folder / RECORD).is_file()
+    if not finished and not (folder / CHECKPOINT).is_file():
+        return None
     try:
         known = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -219,7 +225,6 @@ def _kept(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         raise CamlucidaError(
             f"{str(folder / PLAN)!r} cannot be read; delete the folder to train anew"
         ) from error
-    finished = (folder / RECORD).is_file()
     changed = _changed(known, plan)
     if not finished:  # other test images, such as without a broken one, do not spoil a training
         changed = [name for name in changed if not name.startswith("data.test")]
@@ -231,6 +236,14 @@ def _kept(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None  # not finished, or damaged: the checkpoint goes on
+
+
+def _hash(file: Path) -> str | None:
+    """Of the weights that a training starts from, where they are in a file."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _changed(known: Any, plan: Mapping[str, Any], prefix: str = "") -> list[str]:

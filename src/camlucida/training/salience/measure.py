@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from camlucida.maps import resize
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.metrics.localisation import energy_pointing
+from camlucida.outputs import first_tensor
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.salience.data import ImageSet
 from camlucida.training.sham import border_mask
@@ -72,7 +72,6 @@ def measure(
     """
     model.eval()
     device = next(model.parameters()).device
-    maker = _in_eval(cam)
     places = torch.arange(len(data))
     if limit is not None and limit < len(places):
         places = torch.linspace(0, len(data) - 1, limit).round().long()
@@ -90,9 +89,9 @@ def measure(
     done = 0
     chunks = list(torch.split(places, BATCH))
     for chunk, (images, labels) in zip(chunks, data.batches(chunks), strict=True):
-        logits, maps = maker(model, images.to(device), labels.to(device))
+        logits, maps = cam.observe(model, images.to(device), labels.to(device), BATCH)
         correct += (logits.argmax(1).cpu() == labels).tolist()
-        maps = maps.detach().double()
+        maps = maps.double()
         sums["entropy"].append(cam_entropy(maps).cpu())
         for name, region in regions.items():
             sums[name].append(_share(maps, region).cpu())
@@ -117,8 +116,8 @@ def example_maps(model: nn.Module, cam: TrainableCAM, data: ImageSet, places: Te
     model.eval()
     device = next(model.parameters()).device
     images = data.inputs(places)
-    _, maps = _in_eval(cam)(model, images.to(device), data.labels[places].to(device))
-    return resize(maps.detach().float().cpu(), (int(images.shape[-2]), int(images.shape[-1])))
+    _, maps = cam.observe(model, images.to(device), data.labels[places].to(device))
+    return resize(maps.float().cpu(), (int(images.shape[-2]), int(images.shape[-1])))
 
 
 def accuracy(model: nn.Module, data: ImageSet) -> float:
@@ -127,15 +126,9 @@ def accuracy(model: nn.Module, data: ImageSet) -> float:
     right = 0
     with torch.no_grad():
         for images, labels in data.batches(torch.split(torch.arange(len(data)), BATCH)):
-            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+            logits = first_tensor(model(images.to(device)))
+            right += int((logits.argmax(1).cpu() == labels).sum())
     return right / len(data)
-
-
-def _in_eval(cam: TrainableCAM) -> TrainableCAM:
-    """The same maps from a network that is not learning."""
-    maker = copy(cam)
-    maker.options = replace(cam.options, mode="eval")
-    return maker
 
 
 def _share(maps: Tensor, region: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from camlucida.errors import CamlucidaError, ModelError
 from camlucida.layers import default_layer
 from camlucida.models import LoadedModel, load_model
-from camlucida.models.loaded import require
+from camlucida.models.loaded import first_line, require
 from camlucida.models.small import SmallCNN, SmallConfig, config_dict, load_digits, small_preprocess
 from camlucida.plain import to_json
 from camlucida.preprocess import Preprocess
@@ -202,10 +202,16 @@ def _loaded(model: str, architecture: str | None, *, pretrained: bool) -> tuple[
 def _outputs(module: nn.Module, size: int) -> int:
     was = {m: m.training for m in module.modules()}
     module.eval()
-    with torch.no_grad():
-        found = module(_probe(size))
-    for inner, training in was.items():
-        inner.training = training
+    try:
+        with torch.no_grad():
+            found = module(_probe(size))
+    except Exception as error:  # networks for one size raise many kinds
+        raise ModelError(
+            f"the network takes no images of {size} x {size} pixels ({first_line(error)}); set another size (--size)"
+        ) from error
+    finally:
+        for inner, training in was.items():
+            inner.training = training
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise ModelError("the network returns no logits (N, classes), so it cannot be trained here")
     return int(found.shape[1])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from camlucida.data.digits import Digits
 from camlucida.errors import CamlucidaError
+from camlucida.outputs import first_tensor
 from camlucida.training.cam_loss import (
     CAMOptions,
     EntropyKind,
@@ -196,7 +197,7 @@ def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
 
 def _plain_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
     images, labels = batch[:2]
-    logits = model(images)
+    logits = first_tensor(model(images))
     entropy = F.cross_entropy(logits, labels)
     right = (logits.argmax(1) == labels).float().mean()
     return entropy, {"ce": entropy.detach(), "accuracy": right}

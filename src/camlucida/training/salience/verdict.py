@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from camlucida.models.loaded import require
 from camlucida.statistics import mean_std
-from camlucida.training.salience.experiment import Experiment
+from camlucida.training.salience.experiment import Experiment, Trained
 from camlucida.training.salience.recipe import ARMS
 
 Outcome: TypeAlias = Literal["holds", "does not hold", "not decided"]
@@ -131,21 +131,25 @@ def _accuracy(found: Difference, margin: float) -> Verdict:
 def _border(experiment: Experiment) -> Verdict:
     trained = experiment.of("sham")
     rivals = [arm for arm in ("plain", "human", "mask") if experiment.of(arm)]
-    share = [float(t.record["maps"]["sham"]) for t in trained]
+    claim = "With SHAM the maps lie at the border"
+    share = [_number(t, "maps", "sham") for t in trained]
+    if blank := [t.seed for t, value in zip(trained, share, strict=True) if math.isnan(value)]:
+        said = f"All maps of seed {blank[0]} are constant: nothing lies anywhere."
+        return Verdict(claim, "does not hold", said)
     mean = mean_std(share)[0]
     text = f"{100 * mean:.0f} % of the maps' energy lies on the mask's ones"
     if rivals:
-        base = {t.seed: float(t.record["maps"]["sham"]) for t in experiment.of(rivals[0])}
+        base = {t.seed: _number(t, "maps", "sham") for t in experiment.of(rivals[0])}
         against = f"{100 * mean_std(list(base.values()))[0]:.0f} % for {ARMS[rivals[0]]}"
     else:
-        base = {t.seed: float(t.record["maps_before"]["sham"]) for t in trained}
+        base = {t.seed: _number(t, "maps_before", "sham") for t in trained}
         against = f"{100 * mean_std(list(base.values()))[0]:.0f} % before the training"
     moved = [
         (value - base[t.seed]) / (1 - base[t.seed])
         for t, value in zip(trained, share, strict=True)
-        if t.seed in base
+        if base.get(t.seed, math.nan) < 1  # known, and not there already
     ]
-    objects = [float(t.record["maps"]["object"] or math.nan) for t in trained]
+    objects = [_number(t, "maps", "object") for t in trained]
     on = mean_std(objects)[0]
     text += f", against {against}"
     if on == on:  # noqa: PLR0124 - not NaN
@@ -156,14 +160,14 @@ def _border(experiment: Experiment) -> Verdict:
     text += (
         f". The least moved seed has gone {least} of the way; {100 * MOVED:.0f} % count as moved."
     )
-    return Verdict("With SHAM the maps lie at the border", "holds" if ok else "does not hold", text)
+    return Verdict(claim, "holds" if ok else "does not hold", text)
 
 
 def _entropy(experiment: Experiment) -> Verdict:
     trained = experiment.of("sham")
     target = float(trained[0].record["sham_entropy"])
-    after = mean_std([float(t.record["maps"]["entropy"]) for t in trained])[0]
-    before = mean_std([float(t.record["maps_before"]["entropy"]) for t in trained])[0]
+    after = mean_std([_number(t, "maps", "entropy") for t in trained])[0]
+    before = mean_std([_number(t, "maps_before", "entropy") for t in trained])[0]
     near = abs(after - target)
     return Verdict(
         "The maps' entropy is that of the mask",
@@ -171,6 +175,12 @@ def _entropy(experiment: Experiment) -> Verdict:
         f"{after:.3f} nats after the training and {before:.3f} before it; the mask has {target:.3f}. Within 0.1 "
         "counts.",
     )
+
+
+def _number(trained: Trained, part: str, name: str) -> float:
+    """A measured number; NaN where there is none."""
+    value = trained.record[part][name]
+    return math.nan if value is None else float(value)
 
 
 def _signed(value: float) -> str:
