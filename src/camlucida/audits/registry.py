@@ -61,6 +61,10 @@ class Request:
         return tuple(t for t in self.methods if chosen(t))
 
 
+def _own_label(tested: Tested) -> str:
+    return tested.label
+
+
 @dataclass(frozen=True)
 class AuditEntry:
     """An audit that can be asked about any classifier.
@@ -77,7 +81,7 @@ class AuditEntry:
     title: str
     asks: str
     run: Callable[[Request], AuditReport]
-    subject: Callable[[Tested], str] = lambda t: t.label
+    subject: Callable[[Tested], str] = _own_label
 
 
 _AUDITS: dict[str, AuditEntry] = {}
@@ -138,8 +142,8 @@ def _wall(request: Request) -> AuditReport:
             "all of the methods explain the input, or take a pass for each channel, which only the full audit takes"
         )
     layer = request.layer or default_layer(request.module, request.inputs)
-    info = next(i for i in list_layers(request.module, request.inputs[:1]) if i.name == layer)
-    rows = 0 if info.shape is None else info.shape[1]
+    seen = list_layers(request.module, request.inputs[:1])
+    rows = next((i.shape[1] for i in seen if i.name == layer and i.shape is not None), 0)
     if rows < 2:
         raise CamlucidaError(f"the map of {layer} has {rows} rows, too few for a wall")
     wall = Wall(Region.rows(rows - max(1, rows // 4)), layer)
@@ -214,11 +218,22 @@ def _faithful(request: Request) -> AuditReport:
 
 
 def verdict_on(row: AuditEntry, report: AuditReport, tested: Tested) -> Verdict | None:
-    """What an audit said of a method; ``None`` where it said nothing."""
+    """What an audit said of a method; ``None`` where it said nothing.
+
+    The walls and the logit shift take methods by name: of one with options of its own the text says so.
+    """
+    subject = row.subject(tested)
     try:
-        return report[row.subject(tested)]
+        found = report[subject]
     except KeyError:
         return None
+    given = tested.label.partition(":")[2].split(",")
+    kept = (
+        {f"aggregator={tested.options.get('aggregator')}"} if row.name == "logit-shift" else set()
+    )
+    if subject == tested.label or not set(given) - kept - {""} or row.subject is _own_label:
+        return found
+    return replace(found, text=f"{found.text} Measured with the usual options of {tested.name}.")
 
 
 for _row in (

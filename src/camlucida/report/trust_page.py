@@ -16,6 +16,7 @@ SIGNS = {
     "safe": f"✓{_GAP}safe",
     "with caution": f"!{_GAP}with{_GAP}caution",
     "not safe": f"✗{_GAP}not{_GAP}safe",
+    "not tested": f"–{_GAP}not{_GAP}tested",
 }
 """Grades in tables: a sign and a word, so that no colour is needed."""
 
@@ -28,6 +29,7 @@ _TITLES = {
     "faithfulness": "faithfulness",
 }
 _DULL = ("usable", "repeat", "single", "state")  # left out of the table where all passed
+_FEW = 5  # images, below which the page says that they are few
 _SHOWN = 4  # reasons below a method; the rest is in the numbers
 
 
@@ -49,7 +51,7 @@ def trust_document(report: TrustReport) -> Document:
         ],
         facts=(
             ("model", report.model),
-            ("images", f"{report.images} of {report.data}"),
+            ("images", f"{report.images} of {report.data}{_unread(report)}"),
             ("methods", str(len(report.methods))),
             ("audits", str(len(report.audits))),
         ),
@@ -100,13 +102,18 @@ def _lead(report: TrustReport) -> list[str]:
     total = len(QUESTIONS)
     if chosen is None:
         first = (
-            "None of these methods can be trusted on this model: each fails a check that every question needs. Look at "
-            "the numbers below before you show anybody a map."
+            "None of these methods can be trusted on this model: for no question did one of them pass what the "
+            "question needs. Look at the numbers below before you show anybody a map."
         )
-        return [first]
+        return [first, *_untested(report)]
     safe = [q for k, q in QUESTIONS.items() if chosen.answers[k].grade == "safe"]
     care = [q for k, q in QUESTIONS.items() if chosen.answers[k].grade == "with caution"]
-    said = f"If you use one method on this model, use {chosen.label}: it is "
+    said = (
+        f"If you use one method on this model, use {chosen.label}: it is "
+        if safe
+        else "No method is safe without reservation on this model. The least is to be said against "
+        f"{chosen.label}: it is "
+    )
     parts = []
     if safe:
         parts.append(f"safe for {_count(len(safe), total)} ({_quoted(safe)})")
@@ -122,11 +129,24 @@ def _lead(report: TrustReport) -> list[str]:
     found = [said]
     if never:
         found.append(f"Not safe for any question on this model: {', '.join(never)}.")
+    found += _untested(report)
     found.append(
-        f"This was measured on {report.images} images. Another model or other images can give another answer, and a "
-        "method that is safe here can still be misread."
+        f"This was measured on {_images(report.images)}. Another model or other images can give another answer, and "
+        "a method that is safe here can still be misread."
     )
+    if report.images < _FEW:
+        found.append(
+            "So few images say little: look at the numbers, and audit more images if you can."
+        )
     return found
+
+
+def _untested(report: TrustReport) -> list[str]:
+    """The methods about which nothing could be measured."""
+    none = [
+        m.label for m in report.methods if all(a.grade == "not tested" for a in m.answers.values())
+    ]
+    return [f"Nothing could be measured about {', '.join(none)}."] if none else []
 
 
 def _questions(report: TrustReport) -> Section:
@@ -185,6 +205,9 @@ def _audits(report: TrustReport) -> Section:
     if report.missing:
         parts.append(subheading("Not run"))
         parts.append(_bullets([f"{title}: {why}" for title, why in report.missing.items()]))
+    if unread := report.record.get("skipped_images"):
+        parts.append(subheading("Images that could not be read"))
+        parts.append(_bullets([str(one) for one in unread[:_SHOWN]]))
     return Section(
         "audits",
         "The audits behind this",
@@ -204,6 +227,7 @@ def _grading() -> Section:
             "✗ not safe",
             "A check failed without which the map does not answer the question, such as depending on the weights.",
         ),
+        ("– not tested", "No audit could measure anything about the method on this model."),
     ]
     text = (
         "A method that explains one class's score lets itself be moved by what all classes share: that does no harm "
@@ -213,6 +237,16 @@ def _grading() -> Section:
 
 
 # -------------------------------------------------------------------------------------------- pieces
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _unread(report: TrustReport) -> str:
+    """What could not be read, for the line that says how many images were used."""
+    unread = report.record.get("skipped_images") or ()
+    return f"; {_images(len(unread))} could not be read" if unread else ""
 
 
 def _bullets(lines: Sequence[str]) -> str:

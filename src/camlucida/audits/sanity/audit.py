@@ -8,16 +8,20 @@ other classes, repetition, batches, and the model's state.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Store
+from camlucida.audits.base import AuditReport
+from camlucida.audits.deadzone.images import described
 from camlucida.audits.deadzone.mu import Tested
 from camlucida.audits.sanity.checks import (
+    UNFIT,
     Bench,
     Found,
     alike,
@@ -29,21 +33,24 @@ from camlucida.audits.sanity.checks import (
     maps_of,
     other_class,
     parameters,
+    reason,
 )
 from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import Measured, report_of
 from camlucida.audits.sanity.sums import completeness
-from camlucida.audits.sanity.twins import LAYER, PREPROCESS, TwinPlan, train_twins
+from camlucida.audits.sanity.twins import LAYER, PREPROCESS, TwinPlan, train_twins, unlearned
 from camlucida.audits.sanity.words import Result, results
 from camlucida.borrow import unwrap
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError, ImageError
 from camlucida.explanation import Explanation
-from camlucida.layers import resolve
+from camlucida.layers import default_layer, resolve
 from camlucida.methods import methods as registered
 from camlucida.models import LoadedModel
+from camlucida.plain import digest
 from camlucida.preprocess import Preprocess
 from camlucida.provenance import weights_hash
+from camlucida.store import Store
 from camlucida.subject import Photo, prepare
 
 Say = Callable[[str, float, float], None]
@@ -54,6 +61,8 @@ QUICK = (
     "saliency", "inputxgradient", "fullgrad", "integrated-gradients",
 )  # fmt: skip
 """What is tested unless told: methods of few passes. ``--full`` tests all that are registered."""
+
+_TWIN_STEPS = 4  # parts of the progress that the two small networks take
 
 
 def audit_sanity(
@@ -132,15 +141,29 @@ def measure_sanity(
         "model": name_of(model),
         "weights_sha256": weights_hash(module),
         "layer": layer,
-        "images": {"used": len(inputs), "skipped": skipped, "sum": float(inputs.double().sum())},
+        "explained_layer": layer or explained_layer(module, inputs),
+        "images": {**described(inputs), "skipped": skipped},
         "quick": quick,
         "seed": seed,
         "stages": [list(stage) for stage in stages],
     }
-    store = Store(folder, {**record, "batch_size": batch_size})
+    store = Store(
+        folder,
+        {
+            **record,
+            "network": network(module),
+            "batch_size": batch_size,
+            "preprocess": str(preprocess),
+        },
+    )
     groups = grouped(tested)
-    twins, learned = _twins(groups, bench, seed, folder, told) if data else ({}, {})
-    work = _Work(bench, stages, store, told, len(groups) * (len(stages) + 5), seed, quick)
+    parts_in_all = len(groups) * (len(stages) + 5) + (_TWIN_STEPS if data else 0)
+
+    def learning(what: str, done: float, total: float) -> None:
+        told(what, _TWIN_STEPS * done / total, parts_in_all)
+
+    twins, learned = _twins(groups, bench, seed, folder, learning) if data else ({}, {})
+    work = _Work(bench, stages, store, told, parts_in_all, seed, quick, _TWIN_STEPS if data else 0)
     cascade: dict[str, list[Any]] = {}
     alone: dict[str, list[Any]] = {}
     found: dict[str, dict[str, Result]] = {}
@@ -207,6 +230,19 @@ def inputs_of(
     return module, inputs, preprocess, skipped
 
 
+def explained_layer(module: nn.Module, inputs: Tensor) -> str | None:
+    """The layer that is explained by default; ``None`` where the model has no feature map."""
+    try:
+        return default_layer(module, inputs)
+    except CamlucidaError:
+        return None
+
+
+def network(module: nn.Module) -> str:
+    """A hash of what a model is made of: the same weights with other activations are another model."""
+    return digest([re.sub(r"0x[0-9a-f]+", "", repr(module))])[:16]
+
+
 def name_of(model: nn.Module | LoadedModel) -> str:
     """How reports call a model."""
     return model.name if isinstance(model, LoadedModel) else type(unwrap(model)).__name__
@@ -224,7 +260,7 @@ class _Parts:
 
 @dataclass
 class _Work:
-    """Measures, part by part, what has not been measured before."""
+    """Measures, part by part, what has not been measured before; ``done`` of ``total`` parts are behind it."""
 
     bench: Bench
     stages: Sequence[Sequence[str]]
@@ -302,8 +338,10 @@ class _Work:
         for one in group:
             try:
                 found[one.label] = completeness(exact, one.name, one.options)
-            except CamlucidaError as error:
-                found[one.label] = {"error": str(error)}
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except UNFIT as error:
+                found[one.label] = {"error": reason(error)}
         return found
 
 
@@ -313,9 +351,10 @@ def _guarded(group: Sequence[Tested], compute: Callable[[], Found]) -> Callable[
     def run() -> Found:
         try:
             return compute()
-        except (CamlucidaError, RuntimeError, TypeError, NotImplementedError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return {one.label: {"error": first} for one in group}
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except UNFIT as error:
+            return {one.label: {"error": reason(error)} for one in group}
 
     return run
 
@@ -328,13 +367,19 @@ def _twins(
     told: Say,
 ) -> tuple[dict[str, float], Found]:
     plan = TwinPlan(seed=seed)
+
+    def half(what: str, done: float, total: float) -> None:
+        told(what, done / total, 2)
+
     try:
-        twins = train_twins(max(len(bench.inputs), 8), plan, Store(folder, {"twins": 1}), told)
+        twins = train_twins(max(len(bench.inputs), 8), plan, Store(folder, {"twins": 1}), half)
     except CamlucidaError as error:
         return {}, {t.label: {"error": str(error)} for group in groups for t in group}
+    if why := unlearned(twins.accuracy, plan):
+        return twins.accuracy, {t.label: {"error": why} for group in groups for t in group}
     found: Found = {}
     for number, group in enumerate(groups):
-        told("networks with true and shuffled labels", number, len(groups))
+        told("networks with true and shuffled labels", 1 + number / len(groups), 2)
         options: dict[str, Any] = {
             "preprocess": PREPROCESS, "layer": LAYER, "seed": seed, "batch_size": bench.batch_size,
         }  # fmt: skip

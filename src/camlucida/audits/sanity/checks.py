@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from camlucida.audits.deadzone.mu import Tested, all_methods
 from camlucida.audits.sanity.models import copied, randomise, shifted_input, shifted_logits
-from camlucida.borrow import borrowed
+from camlucida.borrow import borrowed, unwrap
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
 from camlucida.explanation import Explanation
 from camlucida.maps import normalise, resize
 from camlucida.methods import Progress, entry
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
+from camlucida.models.loaded import first_line
 from camlucida.outputs import first_tensor
 from camlucida.preprocess import Preprocess
 from camlucida.provenance import weights_hash
@@ -67,15 +68,29 @@ class Bench:
         """With the two best classes of each image.
 
         Raises:
-            CamlucidaError: the model is no classifier of two or more classes.
+            CamlucidaError: the model is no classifier of two or more classes, or returns nothing but NaN.
         """
+        if getattr(unwrap(model), "embeds", False):
+            raise CamlucidaError(
+                f"{type(unwrap(model)).__name__} returns embeddings, which have no classes; the audits compare the "
+                "maps of classes and need a classifier"
+            )
         with borrowed(model, inputs) as module, torch.no_grad():
             parts = [first_tensor(module(part.clone())) for part in torch.split(inputs, 16)]
         logits = torch.cat(parts)
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise CamlucidaError(
-                "sanity checks compare classes, so the model must return logits (N, M) of two or more; it "
+                "the audits compare the maps of classes, so the model must return logits (N, M) of two or more; it "
                 f"returned {tuple(logits.shape)}"
+                + (
+                    "; a model with one logit z can be wrapped to return the two logits (0, z)"
+                    if logits.ndim == 2
+                    else ""
+                )
+            )
+        if not logits.isfinite().any():
+            raise CamlucidaError(
+                "the model returns NaN or infinite logits for every image, so that there is nothing to explain"
             )
         best = logits.topk(2, dim=1).indices
         return cls(model, inputs, best[:, 0], best[:, 1], logits.argmin(1), **options)
@@ -93,6 +108,15 @@ class Bench:
     def exact(self) -> Bench:
         """A copy of the model in double precision, with the images."""
         return replace(self, model=copied(self.model, torch.float64), inputs=self.inputs.double())
+
+
+UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
+"""What is raised where a method or a check does not fit a model."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something does not fit a model, in a line."""
+    return str(error) if isinstance(error, CamlucidaError) else first_line(error)
 
 
 def choose(
@@ -162,9 +186,11 @@ def _together(
             batch_size=bench.batch_size,
             progress=bench.progress,
         )
-    except CamlucidaError as error:
+    except torch.cuda.OutOfMemoryError:
+        raise  # a smaller batch helps, and the command says so
+    except UNFIT as error:
         if len(group) == 1:
-            return {group[0].label: str(error)}
+            return {group[0].label: reason(error)}
         alone: dict[str, Explanation | str] = {}
         for one in group:
             alone |= _together(bench, [one], layer, target)
@@ -193,7 +219,8 @@ def alike(before: Explanation, after: Explanation) -> dict[str, Any]:
 
     ``signed`` and ``absolute`` are rank correlations of the signed maps and of their absolute values at the
     layer's resolution, ``ssim`` that of the finished maps; ``None`` where a map is constant. ``chance`` is
-    ``absolute`` between different images, ``blank`` how many maps of the second are constant.
+    ``absolute`` between different images, ``blank`` how many maps of the second are constant, ``cells`` how many
+    values are compared for each image.
     """
     a, b = _same_size(before.signed, after.signed)
     found: dict[str, Any] = {
@@ -202,6 +229,7 @@ def alike(before: Explanation, after: Explanation) -> dict[str, Any]:
         "ssim": [],
         "chance": [],
         "blank": int((b.flatten(1).amax(1) == b.flatten(1).amin(1)).sum()),
+        "cells": a[0].numel(),
     }
     if min(before.maps.shape[1:]) >= _SMALLEST:
         found["ssim"] = _numbers(ssim(normalise(before.maps), normalise(after.maps)))
@@ -239,12 +267,12 @@ def other_class(
 def input_shift(bench: Bench, group: Sequence[Tested]) -> Found:
     """How far maps move when images and first bias are shifted so that nothing else changes.
 
-    In double precision; the shift is the standard deviation of the images. ``change`` is the largest change of
-    the signed map over its largest value, per image, ``output`` the same of the logits. A known preprocessing is
-    shifted too, so that methods on pixels see the same pixels.
+    In double precision; the shift is the standard deviation of the images, 1 where they are constant. ``change``
+    is the largest change of the signed map over its largest value, per image, ``output`` the same of the logits.
+    A known preprocessing is shifted too, so that methods on pixels see the same pixels.
     """
     exact = bench.exact()
-    shift = float(exact.inputs.std())
+    shift = float(exact.inputs.std()) or 1.0
     twin = shifted_input(exact.model, exact.inputs, shift)
     moved = replace(
         exact,
@@ -279,7 +307,10 @@ def logit_shift(bench: Bench, group: Sequence[Tested], scale: float = 3.0) -> Fo
     apart = float((after - before).abs().max())
 
     def compare(a: Explanation, b: Explanation) -> dict[str, Any]:
-        return {"values": _numbers(similarity(a.raw, b.raw)), "output": apart}
+        # Two blank maps are alike, which proves nothing.
+        blank = [_flat(m.raw) for m in (a, b)]
+        values = torch.where(blank[0] & blank[1], math.nan, similarity(a.raw, b.raw))
+        return {"values": _numbers(values), "output": apart}
 
     own = _each(maps_of(exact, group), maps_of(moved, group), compare)
     plain = [t for t in group if entry(t.name).target is None]
@@ -306,11 +337,12 @@ def behaviour(
 
     Shares of maps ``blank`` (constant), ``negative`` (nothing left after rectifying), ``broken`` (NaN or
     infinite) and ``cut`` (the target does not depend on the layer); ``repeat``, the largest difference of a map
-    in [0, 1] between two runs with one seed, ``single``, between an image alone and in its batch; ``changed``,
-    what of the model is not as it was.
+    in [0, 1] between two runs with one seed, ``single``, between an image alone and in its batch, ``None`` where
+    no batch had two images; ``changed``, what of the model is not as it was.
     """
     found: Found = {}
     one = bench.few(1)
+    several = min(len(bench.inputs), bench.batch_size) > 1
     for tested in group:
         e = base[tested.label]
         if isinstance(e, str):
@@ -331,7 +363,7 @@ def behaviour(
             "cut": _share([bool(d.disconnected) for d in notes]),
             "saturated": _share([d.saturated for d in notes]),
             "repeat": _apart(first.maps, again.maps),
-            "single": _apart(first.maps, e.maps[:1]),
+            "single": _apart(first.maps, e.maps[:1]) if several else None,
             "changed": changed,
         }
     return found
@@ -356,6 +388,10 @@ def _relative(before: Tensor, after: Tensor) -> list[float | None]:
     return _numbers(torch.where(top > 0, apart / top, apart))
 
 
+def _flat(maps: Tensor) -> Tensor:
+    return maps.flatten(1).amax(1) == maps.flatten(1).amin(1)
+
+
 def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
@@ -377,7 +413,10 @@ def _state(model: nn.Module) -> dict[str, Any]:
         "training flags": [m.training for m in model.modules()],
         "requires_grad of parameters": [p.requires_grad for p in model.parameters()],
         "gradients of parameters": [
-            None if p.grad is None else float(p.grad.double().sum()) for p in model.parameters()
+            None
+            if p.grad is None
+            else str(float(p.grad.double().sum()))  # NaN too is equal to itself
+            for p in model.parameters()
         ],
         "hooks": [
             (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))  # noqa: SLF001

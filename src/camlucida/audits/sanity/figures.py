@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_ROOM = 90  # letters that fit side by side below the axis
 _STYLES = ("o-", "s--", "^-.", "D:", "v-", "P--", "X-.", "<:")
 _COLOURS = ("#111111", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9")
 
@@ -47,9 +48,12 @@ def cascade_figure(
         fontsize=8,
         ha="right",
     )
-    axis.set_xticks(
-        list(places), ["as trained", *(s.replace(" to ", "\nto ") for s in stages)], fontsize=7
+    names = ["as trained", *(s.replace(" to ", "\nto ") for s in stages)]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    slanted: dict[str, Any] = (
+        {"rotation": 35, "ha": "right"} if longest * len(names) > _ROOM else {}
     )
+    axis.set_xticks(list(places), names, fontsize=7, **slanted)
     axis.set_ylabel("rank correlation with the model's map")
     axis.set_ylim(top=1.03)
     axis.spines[["top", "right"]].set_visible(False)

@@ -105,8 +105,9 @@ def randomise(model: nn.Module, names: Iterable[str], seed: int = 0) -> None:
 
     Weights of two and more dimensions are drawn from $N(0, 2/\mathrm{fan\,in})$ (He et al. 2015), other tensors
     that no norm owns from a normal distribution with their own root mean square, biases become 0; norms become
-    the identity, with mean 0 and variance 1. Each module has its own random stream, made of the seed and its
-    name, so that the same module gets the same weights whatever else is redrawn.
+    the identity, with mean 0 and variance 1. Constants that no training changes, such as the mean and standard
+    deviation of a layer that prepares the input, stay. Each module has its own random stream, made of the seed
+    and its name, so that the same module gets the same weights whatever else is redrawn.
 
     Args:
         model: changed.
@@ -120,16 +121,25 @@ def randomise(model: nn.Module, names: Iterable[str], seed: int = 0) -> None:
         norm = _is_norm(module)
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for key, tensor in tensors:
-            buffer = not isinstance(tensor, nn.Parameter)
-            if not tensor.is_floating_point() or (buffer and not norm):
+            learned = isinstance(tensor, nn.Parameter) or (norm and key in _LEARNED)
+            if not tensor.is_floating_point() or not learned:
                 continue
             if norm:
-                tensor.fill_(1.0 if key in {"weight", "running_var"} else 0.0)
+                tensor.fill_(0.0 if _is_offset(key) else 1.0)
             elif key == "bias":
                 tensor.zero_()
             else:
                 drawn = torch.randn(tensor.shape, generator=generator)
                 tensor.copy_(drawn * _scale(module, key, tensor))
+
+
+_LEARNED = frozenset({"weight", "bias", "running_mean", "running_var"})
+"""Buffers of norms that come from training; frozen batch norms keep weight and bias as buffers too."""
+
+
+def _is_offset(key: str) -> bool:
+    """Whether a norm adds or subtracts this tensor; by the others, ``weight``, ``gamma``, it multiplies."""
+    return any(word in key for word in ("bias", "beta", "mean", "shift", "offset"))
 
 
 def _scale(module: nn.Module, key: str, tensor: Tensor) -> float:
@@ -152,7 +162,9 @@ def _place(name: str, order: dict[str, int]) -> tuple[int, int]:
 def _holds_weights(module: nn.Module) -> bool:
     if any(p.is_floating_point() for p in module.parameters(recurse=False)):
         return True
-    return _is_norm(module) and any(True for _ in module.buffers(recurse=False))
+    return _is_norm(module) and any(
+        key in _LEARNED for key, _ in module.named_buffers(recurse=False)
+    )
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -175,9 +187,11 @@ def shifted_input(model: nn.Module, inputs: Tensor, shift: float) -> nn.Module:
 
     The bias of the first layer makes up for the shift: $f'(x) = f(x) - (f(c) - f(0))$ for that affine layer
     $f$ and the constant image $c$, which is right at padded borders too (Kindermans et al. 2019, section 3).
+    It is the convolution or linear layer that reads the input, else the module without children that does, such
+    as one that takes off the mean.
 
     Args:
-        model: any module whose first weights are applied to the input itself.
+        model: any module whose first layer is applied to the input itself.
         inputs: ``(N, C, H, W)``, to find that layer.
         shift: the constant.
 
@@ -216,11 +230,10 @@ def _first_layer(model: nn.Module, inputs: Tensor) -> str:
 
         return hook
 
-    kinds = nn.Conv2d | nn.Linear
     handles = [
         module.register_forward_hook(watch(name))
         for name, module in model.named_modules()
-        if isinstance(module, kinds)
+        if name and not list(module.children()) and not isinstance(module, nn.Identity)
     ]
     try:
         with torch.no_grad():
@@ -228,10 +241,11 @@ def _first_layer(model: nn.Module, inputs: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
+    weighted = [n for n in found if isinstance(model.get_submodule(n), nn.Conv2d | nn.Linear)]
+    found = weighted or found
     if len(found) != 1:
         raise ModelError(
-            f"{len(found) or 'no'} convolution or linear layers read the input directly; the shift can be made up "
-            "for in exactly one"
+            f"{len(found) or 'no'} layers read the input directly; the shift can be made up for in exactly one"
         )
     return found[0]
 
@@ -246,7 +260,7 @@ def shifted_logits(
 
     One random vector, ``scale`` times as long as the mean class row, is added to the row of every class in the
     last linear layer. A model that does not end in one gets ``scale`` times the mean of its logits added
-    instead.
+    instead, and so does one whose last weights are computed anew in each pass (weight norm).
 
     Args:
         model: returns logits ``(N, M)``.
@@ -255,14 +269,39 @@ def shifted_logits(
         seed: of the vector.
 
     Raises:
-        ModelError: the output is no ``(N, M)``.
+        ModelError: the output is no ``(N, M)``, or no logit rises, as where the mean of the logits is always 0.
     """
+    found = _shifted(model, inputs, scale, seed, by_weights=True)
+    if not _rises(model, found, inputs):
+        found = _shifted(model, inputs, scale, seed, by_weights=False)
+        if not _rises(model, found, inputs):
+            raise ModelError(
+                "the logits could not be shifted: the model does not end in a linear layer, and the mean of its "
+                "logits does not depend on the image"
+            )
+    return found
+
+
+def _rises(model: nn.Module, twin: nn.Module, inputs: Tensor) -> bool:
+    """Whether the mean of the logits changes by an amount that the image decides, beyond rounding."""
+    one = inputs[:1]
+    with torch.no_grad(), borrowed(model, inputs) as module:
+        # A constant that every image gets moves no map; a brighter image must get another amount.
+        before, other = (first_tensor(module(x)) for x in (one.clone(), 2 * one + 1))
+        more, otherwise = (first_tensor(twin(x)) for x in (one.clone(), 2 * one + 1))
+    change = ((more - before).mean() - (otherwise - other).mean()).abs()
+    return bool(change > 1e-6 * before.abs().max())
+
+
+def _shifted(
+    model: nn.Module, inputs: Tensor, scale: float, seed: int, *, by_weights: bool
+) -> nn.Module:
     twin = copied(model)
     with torch.no_grad(), LinearInputs(twin) as seen:
         outputs = first_tensor(twin(inputs[:1].clone()))
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise ModelError(f"logits (N, M) of two or more classes are needed, got {outputs.shape}")
-    for layer, _, returned in reversed(seen.calls):
+    for layer, _, returned in reversed(seen.calls if by_weights else []):
         if returned.shape == outputs.shape and torch.allclose(returned, outputs):
             weight = layer.weight
             assert isinstance(weight, Tensor)  # noqa: S101

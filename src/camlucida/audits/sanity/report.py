@@ -20,6 +20,9 @@ ABOUT = (
 )
 
 
+_FEW = 5  # images, below which the report says that they are few
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured, before it is put in words.
@@ -53,11 +56,14 @@ def report_of(found: Measured) -> AuditReport:
     for one in verdicts:
         counts[one.outcome] += 1
     summary = (
-        f"Of {len(verdicts)} methods, {counts['pass']} passed every check, {counts['warn']} are to be read with "
-        f"caution and {counts['fail']} failed a check without which a map cannot be trusted."
+        f"Of {len(verdicts)} methods, {counts['pass']} passed every check that could be made, {counts['warn']} are to "
+        f"be read with caution and {counts['fail']} failed a check without which a map cannot be trusted."
     )
     if counts["not tested"]:
         summary += f" {counts['not tested']} could not be tested."
+    used = found.record["images"]["used"]
+    if used < _FEW:
+        summary += f" This was measured on {_images(used)}: on more, the numbers say more."
     titles = [check.title for check in CHECKS.values()]
     overview = Table(
         "Every check: ✓ passed, ✗ failed, – not tested, with its number",
@@ -102,10 +108,11 @@ def report_of(found: Measured) -> AuditReport:
             ),
         )
     model = found.record["model"]
-    tested = (
-        f"{ABOUT}\n{model}: {found.record['images']['used']} images, the predicted class, the layer "
-        f"{found.record['layer'] or 'that is explained by default'}."
-    )
+    layer = found.record["explained_layer"]
+    tested = f"{ABOUT}\n{model}: {_images(used)}, the predicted class"
+    tested += f", the layer {layer}." if layer else "; it has no feature map."
+    if unread := found.record["images"]["skipped"]:
+        tested += f" {len(unread)} more could not be read; the first: {unread[0]}"
     if found.twins:
         tested += (
             f"\nThe labels were shuffled for a small network on MNIST digits, which learned "
@@ -129,6 +136,10 @@ def report_of(found: Measured) -> AuditReport:
             "resumed_parts": found.resumed,
         },
     )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _mean(part: Mapping[str, Any], key: str) -> float | None:

@@ -34,8 +34,9 @@ def completeness(bench: Bench, name: str, options: Mapping[str, Any]) -> dict[st
         options: of the method.
 
     Returns:
-        ``promise`` in words, ``missing`` per image as a share of the explained score, and ``tolerance``;
-        ``None`` where the method promises nothing for this model.
+        ``promise`` in words, ``missing`` per image as a share of the explained score, ``tolerance``, and, where
+        the promise is not made for this model, ``unpromised`` with the reason; ``None`` where the method promises
+        nothing at all.
     """
     check = _CHECKS.get(name)
     return None if check is None else check(bench, options)
@@ -43,17 +44,16 @@ def completeness(bench: Bench, name: str, options: Mapping[str, Any]) -> dict[st
 
 def _full(bench: Bench, _: Mapping[str, Any]) -> dict[str, Any]:
     full = full_gradient(bench.model, bench.inputs, Logit(bench.classes))
-    return _result(
-        "input times gradient and the biases' shares sum to the logit (exact for piecewise linear networks)",
-        full.residual,
-        full.values,
+    found = _result(
+        "input times gradient and the biases' shares sum to the logit", full.residual, full.values
     )
+    return {**found, "unpromised": bent(bench.model, bench.inputs)}
 
 
 def _input(bench: Bench, _: Mapping[str, Any]) -> dict[str, Any] | None:
     full = full_gradient(bench.model, bench.inputs, Logit(bench.classes))
     biases = full.other.abs() + sum(t.flatten(1).abs().sum(1) for t in full.spatial_terms)
-    if (biases > 1e-9 * full.values.abs()).any():
+    if (biases > 1e-9 * full.values.abs()).any() or bent(bench.model, bench.inputs):
         return None
     missing = full.values - full.input_term.flatten(1).sum(1)
     return _result(
@@ -76,12 +76,60 @@ def _path(bench: Bench, options: Mapping[str, Any]) -> dict[str, Any]:
     with borrowed(bench.model, bench.inputs) as module, torch.no_grad():
         start = first_tensor(module(blank))[0, bench.classes]
     wanted = e.target_values - start
+    steps = e.method.describe()["options"]["n_steps"]
     return _result(
-        "the map sums to the logit less the baseline's logit",
+        f"the map sums to the logit less the baseline's logit ({steps} steps; more come closer)",
         wanted - e.signed.flatten(1).sum(1),
         wanted,
         PATH_TOLERANCE,
     )
+
+
+def bent(model: nn.Module, inputs: Tensor) -> str:
+    """What keeps a network from being made of the parts for which FullGrad's sum is exact; empty if nothing does.
+
+    The sum is promised for piecewise linear networks (Srinivas and Fleuret 2019, proposition 1), and counted here
+    for convolutions, batch norms, linear layers, pooling and ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh. What the
+    network is made of is read from the graph of its forward pass, so that functional calls count too.
+    """
+    with borrowed(model, inputs) as module:
+        x = inputs[:1].detach().clone().requires_grad_()
+        outputs = first_tensor(module(x))
+    waiting, seen, odd = [outputs.grad_fn], set(), set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        before = [one for one, _ in node.next_functions if one is not None]
+        waiting += before
+        kind = node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
+        # A sum with a constant adds a share that belongs to nobody; a product of two maps is no longer linear.
+        wanted = {"Add": 2, "Mul": 1, "Div": 1}.get(kind)
+        known = kind in _STRAIGHT if wanted is None else len(before) == wanted
+        if not known:
+            odd.add(_NAMES.get(kind, kind))
+    return (
+        f"it is exact for piecewise linear networks, and this one holds {', '.join(sorted(odd))}"
+        if odd
+        else ""
+    )
+
+
+_STRAIGHT = frozenset({
+    "AccumulateGrad", "Convolution", "MkldnnConvolution", "ConvolutionOverrideable", "CudnnConvolution",
+    "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "Addmm", "Mm", "T", "Relu", "LeakyRelu",
+    "Prelu", "PreluKernel", "Hardtanh", "MaxPool2DWithIndices", "MkldnnMaxPool2D", "AvgPool2D", "AdaptiveAvgPool2D",
+    "AdaptiveMaxPool2D", "MkldnnAdaptiveAvgPool2D", "Mean", "Sum", "View", "UnsafeView", "Reshape", "ReshapeAlias",
+    "Squeeze", "Unsqueeze", "Permute", "Transpose", "Cat", "Split", "SplitWithSizes", "Slice", "Select", "Clone",
+    "ToCopy", "Expand", "Alias", "ConstantPadNd", "Neg",
+})  # fmt: skip
+_NAMES = {
+    "Add": "a constant that is added", "Sub": "a constant that is taken off", "Mul": "products of maps",
+    "Div": "quotients of maps", "Gelu": "GELU", "Silu": "SiLU", "Sigmoid": "sigmoid", "Softmax": "softmax",
+    "NativeLayerNorm": "layer norm", "NativeGroupNorm": "group norm",
+    "Hardswish": "hard swish", "Hardsigmoid": "hard sigmoid", "Tanh": "tanh",
+}  # fmt: skip
 
 
 def _linear(name: str) -> Callable[[Bench, Mapping[str, Any]], dict[str, Any] | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camlucida.audits.base import Store
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
+from camlucida.store import Store
 
 Say = Callable[[str, float, float], None]
 
@@ -106,6 +106,18 @@ def train_twins(
         accuracy[kind] = _accuracy(net, inputs, wanted)
     accuracy["test"] = _accuracy(nets["true"], fresh, fresh_labels)
     return Twins(nets["true"], nets["shuffled"], accuracy, fresh[:count], fresh_labels[:count])
+
+
+def unlearned(accuracy: Mapping[str, float], plan: TwinPlan) -> str:
+    """Why the two networks cannot be compared, in words; empty where both learned what they were to learn."""
+    for kind in ("true", "shuffled"):
+        if accuracy[kind] < plan.enough - 0.05:
+            return (
+                f"the network with {kind} labels learned only {100 * accuracy[kind]:.0f} % of them"
+            )
+    if accuracy["test"] < 0.8:
+        return f"the network with true labels gets only {100 * accuracy['test']:.0f} % of fresh images right"
+    return ""
 
 
 def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,7 @@ CHECKS: dict[str, Check] = {
             "data", "labels shuffled",
             "Does the map depend on what the labels mean?",
             f"At most {ALIKE:g}, as for the weights. Measured on two small networks, not on the audited model.",
-            "rank correlation between networks that learned true and shuffled labels",
+            "rank correlation between two small networks that learned true and shuffled labels",
             serious=False,
         ),
         Check(
@@ -121,7 +122,7 @@ CHECKS: dict[str, Check] = {
         Check(
             "single", "alone as in a batch",
             "Does an image alone get the map that it gets in a batch?",
-            f"At most {ROUNDING:g}, which leaves room for rounding.",
+            f"At most {ROUNDING:g}, which leaves room for rounding. Needs two images and a batch size of 2.",
             "largest difference of a map in [0, 1]",
         ),
         Check(
@@ -148,7 +149,7 @@ CHECKS: dict[str, Check] = {
             "completeness", "sum kept",
             "Does the map sum to what the method promises?",
             "At most 0.1 % of the explained score may be missing, for integrated gradients 5 % (its authors' "
-            "rule).",
+            "rule). Judged only where the method's formula promises the sum for this model.",
             "share of the explained score that is missing",
             serious=False,
         ),
@@ -176,14 +177,18 @@ def results(name: str, measured: Mapping[str, Mapping[str, Any] | None]) -> dict
             )
             found[key] = Result(check, "not tested", text)
         elif "error" in part:
-            found[key] = Result(check, "not tested", f"Could not be tested: {part['error']}")
+            said = f"Could not be tested: {part['error']}"
+            found[key] = Result(check, "not tested", said, details={"error": part["error"]})
         else:
             found[key] = _JUDGES[key](check, name, part)
     return found
 
 
 def verdict(label: str, found: Mapping[str, Result]) -> Verdict:
-    """All checks of a method in one verdict."""
+    """All checks of a method in one verdict.
+
+    A method whose dependence on the weights could not be tested, while other checks could, does not pass.
+    """
     failed = [r for r in found.values() if r.outcome == "fail"]
     tested = [r for r in found.values() if r.outcome != "not tested"]
     outcome: Outcome = "pass"
@@ -192,14 +197,21 @@ def verdict(label: str, found: Mapping[str, Result]) -> Verdict:
         return Verdict(label, "not tested", first.text)
     if any(r.check.serious for r in failed):
         outcome = "fail"
-    elif failed:
+    elif failed or found["parameters"].outcome == "not tested":
         outcome = "warn"
     said = f"Passed {len(tested) - len(failed)} of {len(tested)} checks. "
     said += " ".join(r.text for r in sorted(failed, key=lambda r: not r.check.serious))
+    if found["parameters"].outcome == "not tested":
+        said += f" Whether its map depends on the weights is not known. {found['parameters'].text}"
+    if found["class"].outcome == "not tested" and found["class"].value is not None:
+        said += " By its formula its map is the same for every class: it is no evidence for one."
+    unable = [r.check.title for k, r in found.items() if "error" in r.details and k != "parameters"]
+    if unable:
+        said += f" Could not be tested on this model: {', '.join(unable)}."
     return Verdict(
         label,
         outcome,
-        said.strip(),
+        " ".join(said.split()),
         float(len(failed)),
         0.0,
         "failed checks",
@@ -210,7 +222,9 @@ def verdict(label: str, found: Mapping[str, Result]) -> Verdict:
 def mark(result: Result) -> str:
     """An outcome and its number for a cell."""
     sign = {"pass": "✓", "fail": "✗", "warn": "!", "not tested": "–"}[result.outcome]
-    return sign if result.value is None else f"{sign} {short(result.value)}"
+    if result.value is None:
+        return sign
+    return f"{sign} {beside(result.value, result.threshold, short(result.value))}"
 
 
 def short(value: float) -> str:
@@ -220,6 +234,14 @@ def short(value: float) -> str:
     if 0.01 <= abs(value) < 1000:
         return f"{value:.2f}"
     return f"{value:.4f}" if 0.0005 <= abs(value) < 1 else f"{value:.0e}"
+
+
+def beside(value: float, bound: float | None, plain: str = "") -> str:
+    """A number with two places, or with more where these would hide on which side of its bound it lies."""
+    plain = plain or f"{value:.2f}"
+    if bound is None or value == bound or f"{value:.2f}" != f"{bound:.2f}" or bound < 0.01:
+        return plain
+    return f"{value:.4f}"
 
 
 # ------------------------------------------------------------------------------------------- judges
@@ -247,20 +269,29 @@ def _alike(check: Check, _: str, part: Mapping[str, Any]) -> Result:
             "Without what was learned all maps are constant, so nothing can be compared.",
             details=part,
         )  # fmt: skip
+    count, cells = len(known(part["absolute"])), part.get("cells")
+    # Ranks of n unrelated values correlate by 1/sqrt(n - 1) on the average of squares (Kendall and Gibbons 1990).
+    chance = 1.0 if cells == 1 else (count * ((cells or math.inf) - 1)) ** -0.5
+    if 2 * chance > ALIKE:
+        text = (
+            f"Too little to compare: {count} map{'s' if count > 1 else ''} of {cells} cells, of which unrelated ones "
+            f"would often get a rank correlation of {2 * chance:.2f} too."
+        )
+        return Result(check, "not tested", text, None, ALIKE, part)
     fails = abs(value) > ALIKE
-    other = (
-        "a model with random weights"
-        if check.name == "parameters"
-        else "a network that learned shuffled labels"
-    )
-    learned = "the weights" if check.name == "parameters" else "the labels"
+    said = beside(value, ALIKE)
+    if check.name == "parameters":
+        learned, other, where = "the weights", "a model with random weights", ""
+    else:
+        learned, other = "the labels", "a network that learned shuffled labels"
+        where = " Measured on two small networks, not on this model."
     text = (
-        f"Much of its map has nothing to do with {learned}: {other} gets one with rank correlation {value:.2f} (at "
+        f"Much of its map has nothing to do with {learned}: {other} gets one with rank correlation {said} (at "
         f"most {ALIKE:g} passes)."
         if fails
-        else f"{other[0].upper()}{other[1:]} gets another map: rank correlation {value:.2f} (at most {ALIKE:g} "
+        else f"{other[0].upper()}{other[1:]} gets another map: rank correlation {said} (at most {ALIKE:g} "
         "passes)."
-    )
+    ) + where
     return Result(check, "fail" if fails else "pass", text, value, ALIKE, part)
 
 
@@ -276,8 +307,8 @@ def _class(check: Check, name: str, part: Mapping[str, Any]) -> Result:
     if not entry(name).discriminative:
         outcome, said = "not tested", "are not claimed to differ"
     text = (
-        f"The maps of the most and the least probable class {said}: rank correlation {value:.2f} (at most "
-        f"{SAME_CLASS:g} passes"
+        f"The maps of the most and the least probable class {said}: rank correlation {beside(value, SAME_CLASS)} (at "
+        f"most {SAME_CLASS:g} passes"
     )
     text += (
         ")." if rival is None else f"; of the two most probable, which may be akin, {rival:.2f})."
@@ -305,6 +336,9 @@ def _usable(check: Check, _: str, part: Mapping[str, Any]) -> Result:
 
 def _difference(check: Check, _: str, part: Mapping[str, Any]) -> Result:
     bound = ROUNDING if check.name == "single" else 0.0
+    if part[check.name] is None:
+        text = "One image is no batch: there is nothing to compare it with."
+        return Result(check, "not tested", text)
     value = float(part[check.name])
     fails = not value <= bound
     what = (
@@ -331,6 +365,8 @@ def _state(check: Check, _: str, part: Mapping[str, Any]) -> Result:
 
 
 def _input(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+    if part["output"] is None or not known(part["change"]):
+        return Result(check, "not tested", _BROKEN, details=part)
     if part["output"] > 1e-9:
         return Result(
             check, "not tested",
@@ -351,6 +387,8 @@ def _input(check: Check, _: str, part: Mapping[str, Any]) -> Result:
 
 
 def _logits(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+    if part["output"] is None or not known(part["own"]):
+        return Result(check, "not tested", _BROKEN, details=part)
     if part["output"] > 1e-9:
         return Result(
             check, "not tested",
@@ -381,7 +419,16 @@ def _logits(check: Check, _: str, part: Mapping[str, Any]) -> Result:
 
 
 def _sums(check: Check, _: str, part: Mapping[str, Any]) -> Result:
-    value, bound = max(part["missing"]), float(part["tolerance"])
+    shares, bound = known(part["missing"]), float(part["tolerance"])
+    if not shares:
+        return Result(check, "not tested", _BROKEN, details=part)
+    value = max(shares)
+    if part.get("unpromised"):
+        text = (
+            f"The method does not promise for this model that {part['promise']}: {part['unpromised']}. Up to "
+            f"{short(100 * value)} % is missing."
+        )
+        return Result(check, "not tested", text, value, bound, part)
     fails = not value <= bound
     text = (
         f"Breaks its promise that {part['promise']}: up to {rounded(100 * value)} % of it is missing (at most "
@@ -393,6 +440,9 @@ def _sums(check: Check, _: str, part: Mapping[str, Any]) -> Result:
     return Result(check, "fail" if fails else "pass", text, value, bound, part)
 
 
+_BROKEN = (
+    "The maps are blank, or they or the model's outputs hold NaN, so that nothing can be compared."
+)
 _BEHAVIOUR = {"usable", "repeat", "single", "state"}
 _JUDGES: dict[str, Callable[[Check, str, Mapping[str, Any]], Result]] = {
     "parameters": _alike,

@@ -8,25 +8,28 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Verdict, write_bytes
+from camlucida.audits.base import AuditReport, Verdict
 from camlucida.audits.deadzone.mu import Tested
 from camlucida.audits.registry import AuditEntry, Request, Say, audits, verdict_on
-from camlucida.audits.sanity.audit import MethodChoice, inputs_of, name_of
+from camlucida.audits.sanity.audit import MethodChoice, explained_layer, inputs_of, name_of
 from camlucida.audits.sanity.checks import Bench, choose
 from camlucida.audits.sanity.words import SAME_CLASS
 from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES, Grade
 from camlucida.data.samples import DataSet
 from camlucida.errors import CamlucidaError
-from camlucida.layers import resolve
+from camlucida.layers import list_layers, resolve
 from camlucida.methods import entry
 from camlucida.methods import methods as registered
 from camlucida.models import LoadedModel
+from camlucida.models.loaded import first_line
 from camlucida.plain import to_json
 from camlucida.provenance import weights_hash
 from camlucida.subject import Photo
 from camlucida.version import __version__
+from camlucida.writing import write_bytes
 
 QUICK = (
     "gradcam", "diffgradcam", "gradcam++", "hirescam", "layercam", "eigencam", "ablationcam",
@@ -66,7 +69,8 @@ class Answer:
     """Whether a method can be asked a question.
 
     Attributes:
-        grade: ``"safe"``, ``"with caution"`` or ``"not safe"``.
+        grade: ``"safe"``, ``"with caution"``, ``"not safe"``, or ``"not tested"`` where no audit could measure
+            anything.
         reasons: why not better, the weightiest first; empty where it is safe.
     """
 
@@ -172,7 +176,9 @@ def audit_all(
 ) -> TrustReport:
     """Ask every audit about every method, and say for which questions each is safe on this model.
 
-    An audit that cannot be run is left out and named in the report; a stopped run goes on where it was.
+    An audit that cannot be run, or breaks, is left out and named in the report; a stopped run goes on where it
+    was. Nothing but finished parts is written; :meth:`TrustReport.save` writes the report, so that a stopped run
+    never leaves new pages beside an old report.
 
     Args:
         model: any classifier; given back as it was.
@@ -186,11 +192,12 @@ def audit_all(
         labels: train two small networks for the check with shuffled labels.
         seed: of everything.
         batch_size: images at a time.
-        folder: where finished parts and the audits' pages go.
+        folder: where finished parts are kept.
         say: told about the progress.
 
     Raises:
-        CamlucidaError: the model is no classifier, a method, layer or audit is unknown, or no image can be read.
+        CamlucidaError: the model is no classifier, a method, layer or audit is unknown, no image can be read, or
+            no audit can be run.
     """
     tell = say or (lambda *_: None)
     rows = audits(names)
@@ -223,10 +230,18 @@ def audit_all(
             report = row.run(request)
         except (CamlucidaError, ImportError) as error:
             missing[row.title] = str(error)
-            continue
-        found.append((row, report))
-        if place is not None:
-            report.save(place)
+        except torch.cuda.OutOfMemoryError:
+            raise  # a smaller batch helps, and the command says so
+        except Exception as error:
+            # One audit that does not fit the model must not take the others with it.
+            missing[row.title] = (
+                f"it broke on this model ({type(error).__name__}: {first_line(error)})"
+            )
+        else:
+            found.append((row, report))
+    if not found:
+        reasons = "; ".join(f"{title}: {why}" for title, why in missing.items())
+        raise CamlucidaError(f"no audit could be run. {reasons}")
     record = {
         "weights_sha256": weights_hash(module),
         "methods": {t.label: dict(t.options) for t in tested},
@@ -238,11 +253,12 @@ def audit_all(
         "resumed_parts": sum(int(r.record.get("resumed_parts", 0)) for _, r in found),
     }
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    cells = _cells(module, inputs, layer)
     return TrustReport(
         name_of(model),
         data,
         len(inputs),
-        tuple(judged(one, gather(one, found, size)) for one in tested),
+        tuple(judged(one, gather(one, found, size, cells)) for one in tested),
         tuple(report for _, report in found),
         missing,
         record,
@@ -255,7 +271,12 @@ def audit_all(
 def judged(tested: Tested, evidence: Sequence[Evidence]) -> MethodTrust:
     """Grades for every question, by the :data:`RULES`."""
     known = {e.name: e for e in evidence}
-    attacked = "logit-shift" in known and known["logit-shift"].outcome == "fail"
+    if not any(e.audit != "registry" and e.outcome != "not tested" for e in evidence):
+        said = dict.fromkeys(e.text for e in evidence if e.audit != "registry" and e.text)
+        none = Answer("not tested", tuple(said) or ("No audit could measure anything about it.",))
+        return MethodTrust(tested.label, dict.fromkeys(QUESTIONS, none), tuple(evidence))
+    failed = {e.name for e in evidence if e.outcome == "fail"}
+    attacked, blind = "logit-shift" in failed, "claims a class" in failed
     answers = {}
     for question in QUESTIONS:
         against: list[tuple[Grade, str]] = []
@@ -263,6 +284,8 @@ def judged(tested: Tested, evidence: Sequence[Evidence]) -> MethodTrust:
             e = known.get(rule.finding)
             if rule.finding == "logit shift" and attacked:
                 continue  # the attack says the same, with more force
+            if blind and (rule.finding, rule.when) in {("class", "not tested"), ("rival", "fail")}:
+                continue  # it makes no difference between classes, which is said already
             if (e.outcome if e else "not tested") == rule.when:
                 against.append((rule.grade, rule.because or (e.text if e else "")))
         grade = max((g for g, _ in against), key=GRADES.index, default=GRADES[0])
@@ -272,7 +295,10 @@ def judged(tested: Tested, evidence: Sequence[Evidence]) -> MethodTrust:
 
 
 def gather(
-    tested: Tested, found: Sequence[tuple[AuditEntry, AuditReport]], size: tuple[int, int]
+    tested: Tested,
+    found: Sequence[tuple[AuditEntry, AuditReport]],
+    size: tuple[int, int],
+    cells: tuple[int, int] | None = None,
 ) -> tuple[Evidence, ...]:
     """All that the audits, and the registry, say of a method.
 
@@ -280,6 +306,7 @@ def gather(
         tested: the method.
         found: audits with their reports.
         size: height and width of the images.
+        cells: height and width of the explained layer's map, where it has one.
     """
     evidence: list[Evidence] = [*_nature(tested)]
     for row, report in found:
@@ -305,8 +332,12 @@ def gather(
         if row.name.startswith("deadzone") and verdict.outcome in {"pass", "warn"}:
             evidence += _walls(row.name, verdict)
     if any(e.name.startswith("deadzone") and e.outcome != "not tested" for e in evidence):
-        evidence.append(Evidence("any wall", "deadzone", "pass", "A wall was put up."))
-    return tuple(evidence) + _grain(tested, found, size)
+        evidence.append(Evidence("any wall", "registry", "pass", "A wall was put up."))
+    if any(
+        e.name in {"logit shift", "logit-shift"} and e.outcome != "not tested" for e in evidence
+    ):
+        evidence.append(Evidence("any shift", "registry", "pass", "The logits were shifted."))
+    return tuple(evidence) + _grain(tested, size, cells)
 
 
 def _rival(verdict: Verdict) -> list[Evidence]:
@@ -364,25 +395,26 @@ def _nature(tested: Tested) -> list[Evidence]:
     return found
 
 
+def _cells(module: nn.Module, inputs: Tensor, layer: str | None) -> tuple[int, int] | None:
+    """Height and width of the explained layer's map; ``None`` where the model has none."""
+    name = layer or explained_layer(module, inputs)
+    if name is None:
+        return None
+    seen = list_layers(module, inputs[:1])
+    return next((i.shape[1:] for i in seen if i.name == name and i.shape is not None), None)
+
+
 def _grain(
-    tested: Tested, found: Sequence[tuple[AuditEntry, AuditReport]], size: tuple[int, int]
+    tested: Tested, size: tuple[int, int], cells: tuple[int, int] | None
 ) -> tuple[Evidence, ...]:
     """How many pixels share one value of the map."""
-    for row, report in found:
-        cells = None
-        if row.name == "deadzone":
-            cells = (report.record.get("dead_cells") or {}).get("size")
-        if cells and not tested.own_layers:
-            tall, wide = size[0] / cells[0], size[1] / cells[1]
-            if max(tall, wide) > 1:
-                text = (
-                    f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and more of them "
-                    "reach it."
-                )
-                return (
-                    Evidence("fine", row.name, "fail", text, tall * wide, 1.0, "pixels per cell"),
-                )
-    return ()
+    if cells is None or tested.own_layers:
+        return ()
+    tall, wide = size[0] / cells[0], size[1] / cells[1]
+    if max(tall, wide) <= 1:
+        return ()
+    text = f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and depends on more."
+    return (Evidence("fine", "registry", "fail", text, tall * wide, 1.0, "pixels per cell"),)
 
 
 def advice(report: TrustReport) -> tuple[str, ...]:
@@ -390,27 +422,31 @@ def advice(report: TrustReport) -> tuple[str, ...]:
     said = []
     for key, question in QUESTIONS.items():
         safe, care = report.graded(key, "safe"), report.graded(key, "with caution")
-        no = report.graded(key, "not safe")
+        no, untested = report.graded(key, "not safe"), report.graded(key, "not tested")
         if safe:
             text = f"Safe: {', '.join(safe)}."
             text += f" With caution: {', '.join(care)}." if care else ""
         elif care:
             text = f"No method is safe without reservation; with caution: {', '.join(care)}."
         else:
-            text = "None of the methods can answer this on this model."
+            text = "None of the methods can be trusted with this on this model."
         text += f" Not safe: {', '.join(no)}." if no and (safe or care) else ""
+        text += f" Not tested: {', '.join(untested)}." if untested else ""
         said.append(f"{question} {text}")
     return tuple(said)
 
 
 def best(report: TrustReport) -> MethodTrust | None:
-    """The method that is not unsafe for the most questions, and safe for the most of these; the first of equals."""
+    """The method that is usable for the most questions, and safe for the most of these; the first of equals.
+
+    ``None`` where none is usable for any, being not safe or not tested.
+    """
 
     def score(m: MethodTrust) -> tuple[int, int]:
         grades = [a.grade for a in m.answers.values()]
-        return (-grades.count("not safe"), grades.count("safe"))
+        return (-grades.count("not safe") - grades.count("not tested"), grades.count("safe"))
 
     chosen = max(report.methods, key=score, default=None)
-    if chosen is None or all(a.grade == "not safe" for a in chosen.answers.values()):
+    if chosen is None or score(chosen)[0] == -len(QUESTIONS):
         return None
     return chosen

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Outcome, Store, Table, Verdict
+from camlucida.audits.base import AuditReport, Outcome, Table, Verdict
+from camlucida.audits.deadzone.images import described
+from camlucida.audits.sanity.audit import network
 from camlucida.audits.sanity.checks import Bench, grouped, maps_of
 from camlucida.borrow import borrowed
 from camlucida.maps import resize
 from camlucida.metrics.curves import area, blank, path
 from camlucida.outputs import first_tensor
+from camlucida.provenance import weights_hash
 from camlucida.statistics import mean_std
+from camlucida.store import Store
 
 if TYPE_CHECKING:
     from camlucida.audits.registry import Request
 
 _CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
 _DRAWS = 2
+_ENOUGH = 3  # images, below which the spread of their differences says nothing
 
 ABOUT = (
     "Pixels are taken away in the order of the map (deletion), and put back into a blurred image in that order "
@@ -90,8 +95,9 @@ def audit_faithfulness(request: Request) -> AuditReport:
     store = Store(
         request.folder,
         {
-            "audit": "faithfulness", "model": request.name, "sum": float(few.double().sum()),
-            "images": len(few), "steps": steps, "seed": request.seed, "layer": request.layer,
+            "audit": "faithfulness", "model": request.name, "weights": weights_hash(request.module),
+            "network": network(request.module), "images": described(few), "steps": steps, "seed": request.seed,
+            "layer": request.layer, "preprocess": str(request.preprocess), "batch_size": request.batch_size,
         },
     )  # fmt: skip
     total = len(request.methods) + _DRAWS
@@ -100,7 +106,9 @@ def audit_faithfulness(request: Request) -> AuditReport:
         request.say("random maps", draw, total)
         maps = random_maps(few, request.seed + draw)
         noise.append(store.value(f"random-{draw}", partial(faithfulness, bench, maps, steps)))
-    base = [sum(values) / len(values) for values in zip(*noise, strict=True)]
+    base = [
+        None if None in values else sum(values) / len(values) for values in zip(*noise, strict=True)
+    ]
     found: dict[str, Any] = {}
     done = _DRAWS
     for group in grouped(request.methods):
@@ -144,34 +152,47 @@ def audit_faithfulness(request: Request) -> AuditReport:
             "random": noise,
             "measured": found,
             "seed": request.seed,
+            "resumed_parts": store.found,
         },
     )
 
 
-def judge(label: str, found: Mapping[str, Any], base: Sequence[float]) -> Verdict:
+def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) -> Verdict:
     """Whether a method does better than random maps, image by image.
+
+    It passes where the mean difference is more than twice its standard error on three images or more, and fails
+    where it is not above 0.
 
     Args:
         label: of the method.
-        found: ``score`` per image, or ``error``.
+        found: ``score`` per image, ``None`` where the model returned NaN; or ``error``.
         base: the score of random maps on the same images.
     """
     measure = "insertion less deletion, more than random maps"
     if "error" in found:
         return Verdict(label, "not tested", f"It cannot explain this model: {found['error']}")
-    differences = [a - b for a, b in zip(found["score"], base, strict=True)]
+    pairs = zip(found["score"], base, strict=True)
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    if not differences:
+        return Verdict(
+            label, "not tested", "The model returned NaN, so that nothing can be compared."
+        )
+    count = len(differences)
     mean, std = mean_std(differences)
-    error = std / math.sqrt(len(differences))
+    error = std / math.sqrt(count)
     wins = sum(d > 0 for d in differences)
-    outcome: Outcome = "pass" if mean > 2 * error and mean > 0 else "warn" if mean > 0 else "fail"
+    clear = mean > 2 * error and count >= _ENOUGH
+    outcome: Outcome = "fail" if mean <= 0 else "pass" if clear else "warn"
     said = {
         "pass": "The model needs the pixels that it puts first",
         "warn": "The model may need the pixels that it puts first, but not clearly so",
-        "fail": "The model does not need the pixels that it puts first more than random ones",
+        "fail": "On these images the pixels that it puts first did not matter more to the model than random ones",
     }[outcome]
+    spread = f"standard error {error:.3f}; " if count > 1 else ""
+    images = "image" if count == 1 else "images"
     text = (
-        f"{said}: insertion less deletion is {mean:+.3f} against random maps (standard error {error:.3f}; better on "
-        f"{wins} of {len(differences)} images)."
+        f"{said}: insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count} "
+        f"{images}{', too few to be sure' if count < _ENOUGH else ''})."
     )
     details = {"mean": round(mean_std(found["score"])[0], 4), "error": error, "wins": wins}
     return Verdict(label, outcome, text, round(mean, 4), 0.0, measure, details)

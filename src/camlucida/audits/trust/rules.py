@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Grade: TypeAlias = Literal["safe", "with caution", "not safe"]
+Grade: TypeAlias = Literal["safe", "with caution", "not safe", "not tested"]
 
-GRADES: tuple[Grade, ...] = ("safe", "with caution", "not safe")
-"""From best to worst."""
+GRADES: tuple[Grade, ...] = ("safe", "with caution", "not safe", "not tested")
+"""From best to worst; the last where no audit could measure anything, so that nothing can be said."""
 
 QUESTIONS: dict[str, str] = {
     "evidence": "Where is the evidence for this class?",
@@ -62,6 +62,17 @@ _ALWAYS = (
 _WALLS = ("deadzone", "blank where seen", "faded wall")
 _UNWALLED = _rules(_CARE, "It was not tested behind a wall.", "any wall", when="not tested")
 _SHIFTS = ("logit shift", "logit-shift")
+_UNNEEDED = _rules(
+    _CARE, "Whether the model needs the pixels that it puts first was not tested.", "faithfulness",
+    when="not tested",
+)  # fmt: skip
+_UNMOVED = _rules(
+    _CARE, "Whether it moves although no probability changes was not tested.", "any shift",
+    when="not tested",
+)  # fmt: skip
+_UNTOLD = _rules(
+    _CARE, "Whether its maps of two classes differ was not tested.", "class", when="not tested"
+)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "evidence": (
@@ -70,12 +81,16 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_rules(_CARE, "", "faithfulness", when="warn"),
         *_rules(_CARE, "", "deadzone", *_SHIFTS, "input shift", "completeness", "faded wall"),
         *_UNWALLED,
+        *_UNNEEDED,
+        *_UNTOLD,
     ),
     "contrast": (
         *_ALWAYS,
         *_rules(_NO, "", "class", "claims a class", *_SHIFTS),
         *_rules(_CARE, "", "rival", "deadzone", "faithfulness", "completeness", "input shift"),
         *_rules(_CARE, "", "faithfulness", when="warn"),
+        *_UNMOVED,
+        *_UNTOLD,
     ),
     "pixels": (
         *_ALWAYS,
@@ -83,6 +98,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_rules(_CARE, "", "faithfulness", when="warn"),
         *_rules(_CARE, "", "deadzone", "input shift", "completeness", "fine", "faded wall"),
         *_UNWALLED,
+        *_UNNEEDED,
     ),
     "absence": (
         *_ALWAYS,
@@ -90,6 +106,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_rules(_CARE, "", "faithfulness", when="warn"),
         *_rules(_CARE, "", "shows both signs", "looks far", "input shift"),
         *_UNWALLED,
+        *_UNNEEDED,
     ),
 }
 """By question: every rule whose finding has that outcome lowers the grade."""
