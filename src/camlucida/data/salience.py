@@ -289,6 +289,8 @@ def _size_of(path: Path) -> tuple[int, int]:
             return (image.width, image.height) if turned else (image.height, image.width)
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"{str(path)!r} has too many pixels") from None
     except Exception as error:
         raise ImageError(f"{str(path)!r} cannot be opened: {type(error).__name__}") from error
 

@@ -64,7 +64,7 @@ def load_checkpoint(file: str, architecture: str | None) -> LoadedModel:
     source, _, name = (architecture or "").partition(":")
     if source not in {"timm", "torchvision", "hf"} or not name:
         raise ModelError(
-            f"{file!r} holds weights only: name their architecture, such as timm:resnet18, "
+            f"a checkpoint file holds weights only; for {file!r} name their architecture, such as timm:resnet18, "
             f"torchvision:resnet50 or hf:FOLDER (architecture was {architecture!r})"
         )
     state = read_state_dict(path)
@@ -153,7 +153,7 @@ def _read_pickle(path: Path) -> Any:
 def _short(error: Exception) -> str:
     """PyTorch's own reason, out of a page of advice."""
     found = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
-    return found[1].strip() if found else first_line(error)
+    return (found and found[1].strip()) or first_line(error)
 
 
 def _unwrapped(content: Any, name: str) -> dict[str, Tensor]:
