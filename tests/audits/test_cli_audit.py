@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from camlucida.cli.audit import audit
 from camlucida.errors import CamlucidaError
+from camlucida.models.masked_vgg import MaskedVGG
 from camlucida.reproduce.wall_table1 import ACCURACY, PUBLISHED, parity_methods, wall_table1
 
 
@@ -26,6 +28,66 @@ def test_a_wall_needs_a_model(tmp_path):
     result = run("deadzone", "--wall", "rows:1-2", "--out", tmp_path / "out")
     assert isinstance(result.exception, CamlucidaError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A thin masked VGG for 112 pixels, whose rows 106 to 111 are dead (spec 9.1), as a file."""
+    torch.manual_seed(0)
+    module = MaskedVGG(10, width=1 / 32, size=112, seen_rows=1)
+    torch.save(module.state_dict(), tmp_path / "best.pt")
+    return f"masked-vgg:{tmp_path / 'best.pt'}"
+
+
+def audited(masked, out, *arguments):
+    result = run("deadzone", "--model", masked, "--count", 2, "--out", out, "--json", *arguments)
+    assert result.exit_code == 0, result.exception
+    return json.loads(result.stdout)
+
+
+def test_a_dead_zone_is_audited_on_any_data_with_options(masked, tmp_path):
+    methods = ("--method", "hirescam", "--method", "gradcam", "--method", "fame:iterations=3")
+    data = "digits,size=112,count=60"
+    found = audited(masked, tmp_path / "out", "--data", data, *methods)
+    measured = found["record"]["measured"]
+    assert list(measured) == ["hirescam", "gradcam", "fame:iterations=3"]
+    assert measured["fame:iterations=3"]["options"]["iterations"] == 3
+    assert found["record"]["dead_pixels"]["rows"] == [106, 111]
+    assert found["record"]["images"]["name"] == "stack-mix:digits:test"
+    assert found["record"]["images"]["options"]["dead"] == "rows 106-111"
+    again = audited(masked, tmp_path / "out", "--data", data, "--method", "fame:iterations=4")
+    assert again["record"]["measured"]["fame:iterations=4"]["options"]["iterations"] == 4
+
+
+def test_folders_that_the_model_does_not_know_are_paired_all_the_same(masked, tmp_path):
+    for name in ("cats", "dogs"):
+        for number in range(2):
+            path = tmp_path / "data" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((120, 130), 40 + 10 * number).convert("RGB").save(path)
+    options = ("--data", tmp_path / "data", "--method", "hirescam")
+    found = audited(masked, tmp_path / "a", *options)["record"]["images"]
+    assert (found["name"], found["samples"]) == ("stack-mix:data", 2)
+    found = audited(masked, tmp_path / "b", *options, "--no-stack")["record"]["images"]
+    assert (found["name"], found["samples"]) == ("data", 4)
+    (tmp_path / "data" / "cats" / "0.png").unlink()
+    (tmp_path / "data" / "dogs" / "0.png").unlink()
+    found = audited(masked, tmp_path / "c", *options)["record"]["images"]
+    assert (found["name"], found["samples"]) == ("data", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nowhere"], "neither a path"),
+        (["--method", "gradcam:colour=3"], "no option 'colour'"),
+        (["--method", "gradcam", "--method", "GradCAM"], "'gradcam' is given twice"),
+    ],
+)
+def test_what_does_not_fit_a_dead_zone_is_said(masked, tmp_path, arguments, said):
+    result = run("deadzone", "--model", masked, *arguments, "--out", tmp_path / "out")
+    assert isinstance(result.exception, CamlucidaError)
+    assert said in str(result.exception)
 
 
 @pytest.mark.slow
@@ -69,7 +131,7 @@ def test_the_published_table_is_made_for_a_model_and_sets(tmp_path):
     from camlucida.data.digits import Digits
     from camlucida.data.stack_mix import StackMix
     from camlucida.models import LoadedModel
-    from camlucida.models.masked_vgg import TARGET_LAYER, MaskedVGG
+    from camlucida.models.masked_vgg import TARGET_LAYER
     from camlucida.models.walls import Region
     from camlucida.preprocess import Preprocess
 

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from camlucida import CamlucidaError, explain
+from camlucida import CamlucidaError, MethodError, explain
 from camlucida.audits.deadzone.audit import audit_dead_zone, region_of, zones_of
 from camlucida.audits.deadzone.mu import PAPER, Zones, all_methods, measure, tune_opticam, verdict
 from camlucida.audits.deadzone.mu import Tested as Case
@@ -158,6 +159,62 @@ def test_activity_against_loops():
     assert dead_zone_activity(torch.ones(1, 224, 224), 54).item() == pytest.approx(0.4910, abs=5e-5)
 
 
+def test_a_model_that_sees_nothing_has_no_dead_zone(plain):
+    """Equal outputs prove nothing where nothing at all changes them."""
+    with torch.no_grad():
+        plain.head.weight.zero_()
+    with pytest.raises(CamlucidaError, match="do not depend on any pixel"):
+        dead_zone(plain, (9, 9), draws=1)
+
+
+def test_saturated_outputs_prove_nothing():
+    """Probabilities of exactly 0 and 1 have no gradient and do not move, whatever the model sees."""
+
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([1e30, -1e30]))
+
+        def forward(self, x):
+            return (x.mean((2, 3))[:, :2] + self.bias).softmax(1)
+
+    with pytest.raises(CamlucidaError, match="saturated"):
+        dead_zone(Sure().eval(), (6, 6), draws=1)
+
+
+def test_cells_that_no_head_reads_are_no_dead_zone():
+    """Behind its last block a class token alone is read: not a wall, but the wrong layer."""
+
+    class ClassToken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.last, self.head = nn.Conv2d(3, 6, 4, 4), nn.Identity(), nn.Linear(6, 3)
+
+        def forward(self, x):
+            t = self.patch(x).flatten(2).transpose(1, 2)
+            return self.head(self.last(torch.cat([t.mean(1, keepdim=True), t], 1))[:, 0])
+
+    with pytest.raises(CamlucidaError, match="class token"):
+        dead_zone(ClassToken().eval(), (16, 16), "last", draws=1)
+
+
+def test_what_is_not_proved_is_not_said():
+    """Without a gradient anywhere each change is noticed all the same."""
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.scale * (x > 0).double().mean((2, 3))
+
+    found = dead_zone(Steps(), (5, 5), draws=1)
+    assert found.empty
+    assert found.proof["refuted"] == 25
+    assert "proved" in str(found)
+
+
 # ------------------------------------------------------------------------------------- methods and words
 
 
@@ -228,6 +285,43 @@ def test_every_registered_method_is_tested_once():
     assert all(not one.options for one in all_methods(quick=False))
 
 
+def test_methods_have_options():
+    names = ["gradcam", ("fame", {"iterations": 3}), ("fame", {}), ("icam", {"n_perturb": 2})]
+    chosen = {one.label: one.options for one in all_methods(quick=True, names=names)}
+    assert chosen["fame:iterations=3"] == {"iterations": 3}
+    assert chosen["fame"] == {"iterations": 40}
+    assert chosen["icam:n_perturb=2, one layer"] == {"n_perturb": 2}
+    assert len(chosen) == 5
+    with pytest.raises(CamlucidaError, match="'fame:iterations=3' is given twice"):
+        all_methods(quick=True, names=[names[1], names[1]])
+
+
+def test_finished_parts_of_other_options_are_not_taken(plain, tmp_path):
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+
+    def audited(*methods):
+        options = {"wall": "rows:10-15", "methods": methods, "folder": tmp_path}
+        return audit_dead_zone(plain, x, **options).record
+
+    one, two = ("saliency", {"reduction": "abs_max"}), ("saliency", {"reduction": "sum"})
+    first, both = audited(one), audited(one, two)
+    measured = both["measured"]
+    assert list(measured) == ["saliency:reduction=abs_max", "saliency:reduction=sum"]
+    assert measured["saliency:reduction=abs_max"] == next(iter(first["measured"].values()))
+    assert measured["saliency:reduction=sum"]["options"]["reduction"] == "sum"
+    assert len(list((tmp_path / "parts").iterdir())) == 2
+    with pytest.raises(MethodError, match="no option 'reduce'"):
+        audited(("saliency", {"reduce": "max"}))
+
+
+def test_opticam_with_options_is_not_tuned(plain):
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    methods = [("opticam", {"iterations": 2})]
+    record = audit_dead_zone(plain, x, wall="rows:10-15", methods=methods).record
+    assert record["opticam"] is None
+    assert record["measured"]["opticam:iterations=2"]["options"]["iterations"] == 2
+
+
 def test_opticam_is_tuned_to_the_lowest_average_drop(walled):
     model, x, _ = walled
     found = tune_opticam(model, x, "last", learning_rates=(0.01, 0.3), iterations=(3, 6))
@@ -286,3 +380,144 @@ def test_constant_maps_score_the_root_of_the_dead_share(zone):
     zones = Zones(zone, None, TARGET_LAYER)
     assert zones.uniform == pytest.approx(math.sqrt(54 / 224))
     assert zones.judged == "pixels"
+
+
+class Strided(nn.Module):
+    """Its stride leaves out the last row and column of odd images: they are dead without any wall."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 2, stride=2)
+        self.mix = nn.Conv2d(4, 4, 5, padding=2)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.mix(self.conv(x).relu()).relu().mean((2, 3)))
+
+
+def test_pixels_that_are_dead_without_the_wall_say_nothing_about_it():
+    torch.manual_seed(0)
+    model, x = Strided().double().eval(), torch.rand(3, 3, 9, 9, dtype=torch.float64)
+    assert int(dead_zone(model, x, draws=1).mask.sum()) == 17
+    report = audit_dead_zone(model, x, wall="rows:3-3@mix", methods=["hirescam", "saliency"])
+    assert report["hirescam"].value == 0
+    assert "cells of mix" in report["hirescam"].measure
+    assert report["saliency"].outcome == "not tested"
+    assert "dead without the wall too" in report.tested
+    # Taken as it is, or behind an input wall, the same pixels count.
+    for wall in (None, "rows:6-8"):
+        report = audit_dead_zone(model, x, wall=wall, methods=["saliency"])
+        assert "pixels" in report["saliency"].measure
+        assert report["saliency"].value == 0
+
+
+def test_a_model_without_maps_is_judged_by_what_explains_pixels():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 9), nn.Tanh(), nn.Linear(9, 4)).eval()
+    x = torch.rand(2, 3, 8, 8)
+    report = audit_dead_zone(model, x, wall="rows:5-7", methods=["saliency", "opticam", "eigencam"])
+    assert report.record["layer"] == "input"
+    assert report["saliency"].outcome == "pass"
+    assert report.record["dead_pixels"]["rows"] == [5, 7]
+
+
+def test_a_method_that_cannot_be_tuned_does_not_end_the_audit(plain, monkeypatch):
+    from camlucida.audits.deadzone import audit
+
+    def refuse(*_, **__):
+        raise MethodError("no")
+
+    monkeypatch.setattr(audit, "tune_opticam", refuse)
+    x = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    report = audit_dead_zone(plain, x, wall="rows:9-11", methods=["opticam", "saliency"])
+    assert report.record["opticam"] is None
+    assert report["saliency"].outcome == "pass"
+
+
+def test_finished_parts_of_other_images_are_not_taken(plain, tmp_path):
+    """Mirrored images have the same sum, but other maps."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    options = {"wall": "box:10-15,0-6", "methods": ["gradcam"]}
+    audit_dead_zone(plain, x, **options, folder=tmp_path)
+    mirrored = audit_dead_zone(plain, x.flip(-1), **options, folder=tmp_path)
+    fresh = audit_dead_zone(plain, x.flip(-1), **options)
+    assert mirrored.record["measured"] == fresh.record["measured"]
+
+
+def test_maps_of_nan_do_not_pass(zone):
+    zones = Zones(zone, None, TARGET_LAYER)
+    common = {"always_lost": 0, "always_blank": 0, "blank": 0, "layers": [], "options": {}}
+    none = verdict("x", {"pixels": [None, float("nan")], **common}, zones)
+    some = verdict("x", {"pixels": [0.0, None], **common}, zones)
+    assert none.outcome == "not tested"
+    assert some.outcome == "warn"
+    assert "1 of 2 maps hold NaN" in some.text
+
+
+def test_blank_maps_are_not_praised(zone):
+    zones = Zones(zone, None, TARGET_LAYER)
+    common = {"always_lost": 1, "always_blank": 1, "layers": [], "options": {}}
+    said = verdict("x", {"pixels": [0.0, 0.0], "blank": 2, **common}, zones)
+    assert said.outcome == "not tested"
+    assert "2 maps are blank" in said.text
+
+
+def test_a_method_that_breaks_does_not_end_the_audit(plain, monkeypatch):
+    from camlucida.methods import GradCAM
+
+    def broken(*_):
+        raise RuntimeError("sizes differ\nand more")
+
+    monkeypatch.setattr(GradCAM, "combine", broken)
+    x = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    report = audit_dead_zone(plain, x, wall="rows:9-11", methods=["gradcam", "saliency"])
+    assert "RuntimeError: sizes differ" in report["gradcam"].text
+    assert report["gradcam"].outcome == "not tested"
+    assert report["saliency"].outcome == "pass"
+
+
+def test_one_method_is_not_many():
+    from camlucida.audits.base import Verdict
+    from camlucida.audits.deadzone.words import summary
+
+    said = summary([Verdict("a", "fail", ""), Verdict("b", "pass", "")])
+    assert said == "1 method lights up what the model cannot see: a. 1 does not: b."
+
+
+def test_stacked_images_are_not_resized_again(plain, tmp_path):
+    """Their seam stays where the wall is, whatever the model does to photos (spec 9.2)."""
+    from camlucida.audits.deadzone.images import prepared
+    from camlucida.data.stack_mix import StackGen, StackMix
+    from camlucida.models import LoadedModel
+    from camlucida.preprocess import Preprocess
+
+    for number, grey in enumerate((0, 255)):
+        path = tmp_path / "0" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 50), (grey,) * 3).save(path)
+    model = LoadedModel(plain, "plain", Preprocess(size=(32, 32), resize=40), None)
+    data = StackMix(tmp_path, None, dead=Region.rows(20, 31), size=32)
+    _, inputs, preprocess = prepared(model, data, 5)
+    pixels = preprocess.denormalise(inputs)[0, 0].round()
+    assert (pixels[:20] == pixels[0, 0]).all()
+    assert (pixels[20:] == 1 - pixels[0, 0]).all()
+    drawn = StackGen(tmp_path, size=32, resize=32)
+    assert torch.equal(prepared(model, drawn, 1)[1][0], preprocess(drawn[0].picture()))
+    with pytest.raises(CamlucidaError, match="size=32"):
+        prepared(model, StackMix(tmp_path, None, dead=Region.rows(9, 15), size=16), 5)
+
+
+def test_a_lost_training_record_is_measured_again(tmp_path):
+    from camlucida.audits.deadzone.nets import Plan, StandIns
+    from camlucida.store import Store
+
+    plan = Plan(train=64, validation=10, test=10, epochs=1)
+    nets = StandIns(plan, Store(tmp_path, {"a": 1}), tmp_path / "parts")
+    first = nets.get("masked").record
+    (kept,) = (tmp_path / "parts").glob("masked-training*.json")
+    kept.unlink()
+    again = StandIns(plan, Store(tmp_path, {"a": 1}), tmp_path / "parts").get("masked").record
+    assert again["accuracy"] == first["accuracy"]
+    assert again["parameters"] == first["parameters"]
+    assert not list((tmp_path / "parts").glob("*.ckpt"))

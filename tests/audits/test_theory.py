@@ -144,3 +144,12 @@ def test_a_pooling_that_does_not_divide_is_refused():
         TheoryCNN((14, 13))
     with pytest.raises(CamlucidaError, match="dead_rows"):
         TheoryCNN((14, 14), dead_rows=6)
+
+
+def test_samples_need_a_spread_and_the_right_image():
+    for image, draws in ((torch.rand(14, 14), 1), (torch.rand(14, 12), 9)):
+        with pytest.raises(CamlucidaError, match="two networks"):
+            Theorem1().sample(image, draws)
+    for options in ({"filters": 0}, {"tau": 0.0}):
+        with pytest.raises(CamlucidaError, match="filters must be"):
+            Theorem1(**options)

@@ -116,3 +116,15 @@ def test_stack_gen_resizes_and_cuts(tmp_path):
     labelled.mkdir(parents=True)
     Image.new("RGB", (300, 400)).save(labelled / "a.png")
     assert StackGen(tmp_path / "all", ["zero", "one"])[0].label == 1
+
+
+@pytest.mark.parametrize("class_names", [None, ["cat", "dog"]])
+def test_folders_that_name_no_class_of_the_model_are_paired_too(tmp_path, class_names):
+    for name in ("zebras", "apples"):
+        for number in range(2):
+            path = tmp_path / name / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (32, 32)).save(path)
+    data = StackMix(tmp_path, class_names, dead=Region.rows(20, 31), size=32)
+    assert [(s.label, s.label_name) for s in data] == [(None, "apples"), (None, "zebras")]
+    assert all(s.first.path.parent == s.second.path.parent for s in data)

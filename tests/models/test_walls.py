@@ -8,8 +8,15 @@ from torch import nn
 
 from camlucida import CamlucidaError, explain
 from camlucida.layers import resolve
-from camlucida.models.masked_vgg import TARGET_LAYER, MaskedLinear, MaskedVGG, remask
+from camlucida.models.masked_vgg import (
+    TARGET_LAYER,
+    MaskedLinear,
+    MaskedVGG,
+    load_masked_vgg,
+    remask,
+)
 from camlucida.models.walls import Region, Wall, feature_wall, input_wall
+from camlucida.replay import replay
 from camlucida.tap import tap
 from reference.networks import build
 
@@ -109,25 +116,136 @@ def test_methods_that_replay_the_head_see_the_wall_too(method):
     torch.testing.assert_close(found.raw, expected.raw, rtol=1e-9, atol=1e-12)
 
 
-def test_token_layers_need_inputs():
-    class Tokens(nn.Module):
+@pytest.mark.parametrize("layer", ["features", "features.0"])
+def test_what_is_replayed_goes_through_the_wall(layer):
+    """Only the head runs for altered copies, and it is the walled one."""
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module(
+        "features", nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True))
+    )
+    model.add_module(
+        "head", nn.Sequential(nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 4, 5))
+    )
+    model, x = model.double().eval(), torch.rand(2, 3, 8, 6, dtype=torch.float64)
+    walled = feature_wall(model, layer, Region.rows(5))
+    index = torch.tensor([0, 1, 1])
+    with replay(walled, x, layer) as traced, replay(walled, x, layer, path="full") as full:
+        altered = torch.rand(3, 4, 8, 6, dtype=torch.float64)
+        found, expected = (r.run(layer, altered, index) for r in (traced, full))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        assert traced.paths == {layer: "traced"}
+        behind = altered.clone()
+        behind[:, :, 5:] += 7
+        assert torch.equal(traced.run(layer, behind, index), found)
+
+
+class Tokens(nn.Module):
+    """A class token in front of a token for each patch."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, 6))
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        t = self.patch(x).flatten(2).transpose(1, 2)
+        t = torch.cat([self.first.expand(len(t), -1, -1), t], 1)
+        return self.head(self.norm(t).mean(1))
+
+
+class ChannelsLast(nn.Module):
+    """A map (N, h, w, K), as Swin's."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, 4, stride=4)
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.patch(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("build", [Tokens, ChannelsLast])
+@pytest.mark.parametrize("tried", [True, False])
+@pytest.mark.parametrize("where", [Region.rows(2), Region(0, 3, 2, 5)])
+def test_tokens_and_channels_last_are_maps_too(build, tried, where):
+    """Rows and columns are those of the image, also where the output is no (N, K, h, w)."""
+    model, x = build().eval(), torch.randn(2, 3, 16, 24)
+    walled = feature_wall(model, "norm", where, inputs=x if tried else None)
+    gradient = tap(walled, x, "norm").only[1]
+    hidden = where.mask((4, 6))
+    assert gradient.shape[2:] == (4, 6)
+    assert gradient[:, :, hidden].abs().max() == 0
+    assert gradient[:, :, ~hidden].abs().amin() > 0
+
+
+def test_a_wall_follows_the_size_of_the_images():
+    walled = feature_wall(Tokens().eval(), "norm", Region.rows(1), inputs=torch.randn(1, 3, 16, 24))
+    gradient = tap(walled, torch.randn(1, 3, 32, 8), "norm").only[1]
+    assert gradient.shape[2:] == (8, 2)
+    assert gradient[:, :, 1:].abs().max() == 0
+    assert gradient[:, :, :1].abs().amin() > 0
+
+
+def test_windows_are_no_map():
+    class Windows(nn.Module):
         def __init__(self):
             super().__init__()
-            self.patch = nn.Conv2d(3, 6, 4, stride=4)
-            self.norm = nn.LayerNorm(6)
-            self.head = nn.Linear(6, 3)
+            self.inner, self.head = nn.Identity(), nn.Linear(3, 2)
 
         def forward(self, x):
-            t = self.patch(x).flatten(2).transpose(1, 2)
-            return self.head(self.norm(t).mean(1))
+            cut = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 4, 5, 1).flatten(3, 4)
+            return self.head(self.inner(cut.flatten(0, 2)).view(len(x), -1, 3).mean(1))
 
-    model, x = Tokens().eval(), torch.randn(1, 3, 16, 16)
-    with pytest.raises(CamlucidaError, match="inputs="):
-        feature_wall(model, "norm", Region.rows(2))(x)
-    walled = feature_wall(model, "norm", Region.rows(2), inputs=x)
-    gradient = tap(walled, x, "norm").only[1]
-    assert gradient[:, :, 2:].abs().max() == 0
-    assert gradient[:, :, :2].abs().max() > 0
+    with pytest.raises(CamlucidaError, match="windows"):
+        feature_wall(Windows(), "inner", Region.rows(2))(torch.randn(2, 3, 8, 8))
+
+
+def test_what_does_not_fit_is_refused_when_the_wall_is_built(model, images):
+    for layer, region in (
+        ("norm", Region.rows(12)),
+        ("norm", Region.rows(3, 40)),
+        ("head", Region.rows(1)),
+    ):
+        with pytest.raises(CamlucidaError):
+            feature_wall(model, layer, region, inputs=images)
+    with pytest.raises(CamlucidaError, match="inside the model"):
+        feature_wall(model, model, Region.rows(2))
+    model.spare = nn.Conv2d(3, 3, 1)
+    with pytest.raises(CamlucidaError, match="did not run"):
+        feature_wall(model, "spare", Region.rows(2), inputs=images)
+    for mask in (torch.zeros(12, 10, dtype=torch.bool), torch.ones(12, 10, dtype=torch.bool)):
+        with pytest.raises(CamlucidaError, match="hide something"):
+            feature_wall(model, "norm", mask)
+
+
+def test_a_forward_put_on_the_object_is_behind_the_wall_too(model, images):
+    """Some libraries wrap ``forward`` on the object; it must not run the original's modules."""
+    import types
+
+    expected = feature_wall(model, "norm", Region.rows(4))(images)
+    plain = type(model).forward
+    model.forward = types.MethodType(plain, model)
+    assert torch.equal(feature_wall(model, "norm", Region.rows(4))(images), expected)
+    filled = images.clone()
+    filled[:, :, 4:] = 0
+    assert torch.equal(input_wall(model, Region.rows(4))(images), model(filled))
+
+
+@pytest.mark.parametrize(
+    "numbers", [(-1, 0, None, None), (0, -2, None, None), (3, 0, 3, None), (0, 4, None, 2)]
+)
+def test_regions_count_from_zero_and_are_not_empty(numbers):
+    with pytest.raises(CamlucidaError, match="counts rows"):
+        Region(*numbers)
+
+
+def test_the_input_is_a_layer_by_name():
+    assert Wall.parse("rows:1-2@input") == Wall(Region.rows(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -222,3 +340,71 @@ def test_weights_of_a_parallel_run_load():
     assert (weight[:, :, 0] == 1).all()
     with pytest.raises(CamlucidaError, match="do not fit"):
         model.load_masked({"x": torch.ones(1)})
+
+
+@pytest.mark.parametrize("width", [1 / 64, 0.3, 0.0407, 0.11])
+@pytest.mark.parametrize("seen", [1, 2])
+def test_any_width_and_mask_are_read_off_the_file(tmp_path, width, seen):
+    torch.manual_seed(0)
+    model = MaskedVGG(7, width=width, size=48, seen_rows=seen).eval()
+    torch.save(model.state_dict(), tmp_path / "best.pt")
+    loaded = load_masked_vgg(tmp_path / "best.pt")
+    assert torch.equal(loaded.module.classifier[0].seen, model.classifier[0].seen)
+    assert loaded.preprocess.size == (48, 48)
+    assert loaded.name == "masked-vgg"
+    x = torch.randn(1, 3, 48, 48)
+    assert torch.equal(loaded.module(x), model(x))
+
+
+def test_the_twins_weights_stay_unmasked_unless_that_is_asked_for(tmp_path):
+    twin = MaskedVGG(3, masked=False, width=1 / 64, size=48, seen_rows=1).eval()
+    torch.save(twin.state_dict(), tmp_path / "best.pt")
+    loaded = load_masked_vgg(tmp_path / "best.pt")
+    assert loaded.name == "unmasked-vgg"
+    assert torch.equal(loaded.module.classifier[0].weight, twin.classifier[0].weight)
+    masked = load_masked_vgg(tmp_path / "best.pt", seen_rows=2).module.classifier[0]
+    assert (masked.weight.view(masked.out_features, -1, 3, 3)[:, :, 2] == 0).all()
+
+
+def test_class_names_lie_beside_the_weights(tmp_path):
+    torch.save(MaskedVGG(2, width=1 / 64, size=32, seen_rows=1).state_dict(), tmp_path / "best.pt")
+    assert load_masked_vgg(tmp_path / "best.pt").class_names is None
+    (tmp_path / "record.json").write_text('{"class_names": ["cat", "dog"]}')
+    assert load_masked_vgg(tmp_path / "best.pt").class_names == ("cat", "dog")
+    (tmp_path / "record.json").write_text('{"class_names": ["cat"]}')
+    assert load_masked_vgg(tmp_path / "best.pt").class_names is None
+
+
+def test_imagenets_classes_are_named(tmp_path):
+    pytest.importorskip("torchvision")
+    model = MaskedVGG(1000, width=1 / 64, size=32, seen_rows=1)
+    torch.save(model.state_dict(), tmp_path / "best.pt")
+    assert load_masked_vgg(tmp_path / "best.pt").class_names[0] == "tench"
+
+
+def test_files_of_other_networks_are_refused(tmp_path):
+    state = MaskedVGG(2, width=1 / 64, size=(32, 48), seen_rows=1).state_dict()
+    torch.save(state, tmp_path / "wide.pt")
+    with pytest.raises(CamlucidaError, match="square"):
+        load_masked_vgg(tmp_path / "wide.pt")
+    del state["features.28.weight"]
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CamlucidaError, match="holds no MaskedVGG"):
+        load_masked_vgg(tmp_path / "other.pt")
+
+
+def test_masked_weights_stay_zero_in_mixed_precision_and_under_adam():
+    torch.manual_seed(0)
+    model = MaskedVGG(3, width=1 / 64, size=32, seen_rows=1).train()
+    optimiser = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(torch.randn(2, 3, 32, 32)).square().sum()
+        loss.backward()
+        optimiser.step()
+    first = model.classifier[0]
+    assert (first.weight.view(first.out_features, -1, 2, 2)[:, :, 1] == 0).all()
+    moments = optimiser.state[first.weight]["exp_avg"]
+    assert (moments.view(first.out_features, -1, 2, 2)[:, :, 1] == 0).all()
+    assert moments.abs().max() > 0

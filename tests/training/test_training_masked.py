@@ -1,6 +1,8 @@
 """The ImageNet recipe, on a data set of a few tiny photos."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,8 +10,8 @@ import torch
 from PIL import Image
 
 from camlucida import CamlucidaError
-from camlucida.models.masked_vgg import load_masked_vgg
-from camlucida.training.masked import CHECKPOINT, RECORD, WEIGHTS, Recipe, _Order, train_masked_vgg
+from camlucida.models.masked_vgg import RECORD, load_masked_vgg
+from camlucida.training.masked import CHECKPOINT, WEIGHTS, Recipe, _Order, train_masked_vgg
 
 TINY = Recipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
 
@@ -44,6 +46,7 @@ def test_two_steps_and_what_they_leave(data, tmp_path):
     assert (dense.weight.view(dense.out_features, -1, 2, 2)[:, :, 1] == 0).all()
     assert dense.weight.abs().max() > 0
     assert loaded.module(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert loaded.class_names == ("n0", "n1")
 
 
 def test_a_resumed_training_is_an_uninterrupted_one(data, tmp_path):
@@ -63,6 +66,9 @@ def test_another_recipe_does_not_go_on(data, tmp_path):
     train(data, tmp_path / "out")
     with pytest.raises(CamlucidaError, match="another learning_rate"):
         train(data, tmp_path / "out", replace(TINY, learning_rate=0.02))
+    (data / "train" / "n0" / "0.png").rename(data / "train" / "n0" / "9.png")
+    with pytest.raises(CamlucidaError, match="another photo_list"):
+        train(data, tmp_path / "out")
     (tmp_path / "out" / CHECKPOINT).write_bytes(b"x")
     with pytest.raises(CamlucidaError, match="damaged"):
         train(data, tmp_path / "out")
@@ -93,3 +99,68 @@ def test_the_recipe_is_the_papers():
     assert (recipe.epochs, recipe.step_size, recipe.gamma, recipe.batch_size) == (90, 30, 0.1, 256)
     with pytest.raises(CamlucidaError, match="epochs"):
         Recipe(epochs=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0}, {"workers": -1}, {"precision": "16"}, {"area": (0.5, 2.0)}, {"aspect": (2.0, 1.0)},
+        {"learning_rate": float("nan")}, {"momentum": -0.1},
+    ],
+)  # fmt: skip
+def test_wrong_recipes_are_refused(options):
+    with pytest.raises(CamlucidaError, match=next(iter(options))):
+        Recipe(**options)
+
+
+def test_a_device_that_is_not_there_is_named(data, tmp_path):
+    with pytest.raises(CamlucidaError, match="cannot train on accelerator='nonsense'"):
+        train_masked_vgg(data, tmp_path / "out", recipe=TINY, accelerator="nonsense")
+
+
+def test_weights_in_pieces_are_refused(data, tmp_path):
+    with pytest.raises(CamlucidaError, match="'ddp'"):
+        train(data, tmp_path / "out", strategy="fsdp")
+
+
+def test_the_global_random_state_stays(data, tmp_path):
+    before = torch.random.get_rng_state()
+    train(data, tmp_path / "out", replace(TINY, epochs=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+PARALLEL = """
+import sys
+from pathlib import Path
+
+from camlucida.models.masked_vgg import load_masked_vgg
+from camlucida.training.masked import Recipe, train_masked_vgg
+
+data, out = map(Path, sys.argv[1:])
+for epochs in (1, 2):
+    recipe = Recipe(epochs=epochs, batch_size=2, size=32, workers=0, learning_rate=0.01)
+    train_masked_vgg(
+        data, out, recipe=recipe, width=1 / 32, seen_rows=1, accelerator="cpu", devices=2, strategy="ddp"
+    )
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_validate_and_resume(data, tmp_path):
+    """Although the second one has nothing to validate: it must not be waited for."""
+    for path in (*(data / "val" / "n1").iterdir(), *sorted((data / "val" / "n0").iterdir())[1:]):
+        path.unlink()
+    script = tmp_path / "script.py"
+    script.write_text(PARALLEL)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, script, data, tmp_path / "out"],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert record["devices"] == 2
+    assert record["resumed_from"] == 1
+    assert record["steps"] == 6
+    assert all(row["top1"] in (0, 1) and row["top5"] == 1 for row in record["curve"])
+    dense = load_masked_vgg(tmp_path / "out" / WEIGHTS, seen_rows=2).module.classifier[0]
+    assert (dense.weight.view(dense.out_features, -1, 2, 2)[:, :, 1] == 0).all()

@@ -168,13 +168,18 @@ class Theorem1:
         """Check that the map has two halves.
 
         Raises:
-            CamlucidaError: the pooling does not divide the map, or leaves an odd number of rows.
+            CamlucidaError: the pooling does not divide the map, or leaves an odd number of rows; there is no
+                filter, or no spread.
         """
         h, w = self.map_size
         if h < 1 or w < 1 or h % self.pool or w % self.pool or (h // self.pool) % 2:
             raise CamlucidaError(
                 f"Theorem 1 needs a map that the pooling divides into an even number of rows; {self.size} "
                 f"pixels, a kernel of {self.kernel} and a pooling of {self.pool} give {h} x {w}"
+            )
+        if self.filters < 1 or not self.tau > 0:
+            raise CamlucidaError(
+                f"filters must be at least 1 and tau > 0, got {self.filters} and {self.tau}"
             )
 
     @property
@@ -224,7 +229,15 @@ class Theorem1:
             seed: of their weights.
             chunk: networks at a time.
             progress: called with networks done and their number.
+
+        Raises:
+            CamlucidaError: fewer than two networks, which have no standard error, or the image has another size.
         """
+        if draws < 2 or tuple(image.shape) != tuple(self.size):
+            raise CamlucidaError(
+                f"at least two networks and an image of {self.size} are needed, got {draws} and "
+                f"{tuple(image.shape)}"
+            )
         h, w = self.map_size
         pooled = (h // self.pool) * (w // self.pool)
         generator = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Picture, Store, Table, Verdict, rounded
+from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
 from camlucida.audits.deadzone.figures import framed
 from camlucida.audits.deadzone.nets import Say
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
@@ -31,6 +31,7 @@ from camlucida.maps import resize
 from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.render import View, grid, overlay
 from camlucida.statistics import mean_std
+from camlucida.store import Store
 from camlucida.tap import tap
 from camlucida.targets import Logit
 
@@ -65,8 +66,8 @@ def audit_theory(
         say: told about the progress.
     """
     report = say or (lambda *_: None)
-    store = Store(folder, {"audit": "theory", "quick": quick, "seed": seed})
     draws, digits = (4_000, 20) if quick else (40_000, 200)
+    store = Store(folder, {"audit": "theory", "draws": draws, "seed": seed})
     propositions = store.value("proposition-1", lambda: _propositions(seed, report))
     theorems = [
         store.value(f"theorem-1-{v}", partial(_theorem, v, draws, seed, report))

@@ -1,48 +1,45 @@
-"""``camlucida train``: networks for the offline benchmarks, and training with maps in the loss."""
+"""``camlucida train``: networks for the offline benchmarks, a masked one, and training with maps in the loss."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.console import bars, console, print_json, shown
+from camlucida.cli.options import AsJson, Command, out_option, seed_option
+from camlucida.cli.train_masked import masked_vgg
 from camlucida.cli.train_salience import salience
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
 train = typer.Typer(
-    help="Train networks: small ones for the offline benchmarks, and any with maps in the loss.",
+    help="Train networks: small ones for the offline benchmarks, the masked VGG, and any with maps in the loss.",
     no_args_is_help=True,
 )
 
 
 @train.callback()
 def _train() -> None:
-    """Train networks: small ones for the offline benchmarks, and any with maps in the loss."""
+    """Train networks: small ones for the offline benchmarks, the masked VGG, and any with maps in the loss."""
 
 
-train.command()(salience)
+train.command(cls=Command)(salience)
+train.command("masked-vgg", cls=Command)(masked_vgg)
 
 
-@train.command()
+@train.command(cls=Command)
 def digits(
-    seed: Annotated[int, typer.Option(metavar="N", help="Of images, weights and order.")] = 0,
+    seed: Annotated[int, seed_option("images, weights and order")] = 0,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 7,
     size: Annotated[int, typer.Option(metavar="PX", help="Height and width of the images.")] = 64,
     images: Annotated[int, typer.Option(metavar="N", help="How many to train on.")] = 10_000,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where weights and record go; --model digits looks in the cache. (default: the cache)",
+        out_option(
+            "Where weights and record go; --model digits looks in the cache. (default: the cache)"
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the model 'digits': a small network that tells digits on photos apart.
 
@@ -51,14 +48,7 @@ def digits(
     from camlucida.models.small import RECORD
     from camlucida.training.digits import train_digits
 
-    with progress_bar() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with bars() as progress:
         found = train_digits(
             seed, epochs=epochs, size=size, images=images, out=out, progress=progress
         )

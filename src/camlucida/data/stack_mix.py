@@ -13,10 +13,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from camlucida.data.folders import LabelledFolder, LabelledPhoto, Skipped, labelled_folder
+from camlucida.data.folders import (
+    LabelledPhoto,
+    Skipped,
+    class_photos,
+    labelled_folder,
+)
 from camlucida.data.images import find_images, read_image
 from camlucida.data.samples import DataSet, Sample
-from camlucida.errors import CamlucidaError, ImageError
+from camlucida.errors import CamlucidaError, ImageError, TargetError
 from camlucida.models.walls import Region
 from camlucida.preprocess import Preprocess
 
@@ -96,13 +101,14 @@ class StackMix(DataSet):
     Args:
         source: a data set, or a folder with one subfolder per class.
         class_names: the model's, to understand the folder's names; see
-            :func:`camlucida.data.folders.labelled_folder`.
+            :func:`camlucida.data.folders.labelled_folder`. Where it knows none of them the photos are paired by
+            subfolder all the same, and have no label: explained is the predicted class anyhow.
         dead: what the model does not see.
         size: height and width of the images; photos are resized to ``resize`` on the shorter side and cut
             about the centre.
         resize: by default the size, as the paper does.
         count: number of images; fewer where there are fewer classes with two photos.
-        classes: the labels to draw from; all by default.
+        classes: the labels to draw from; all by default, also those that have only a name.
         leave_out: keys of images that a look has ruled out; another pair of the class takes their place.
         seed: chooses classes and photos.
 
@@ -129,10 +135,11 @@ class StackMix(DataSet):
         self.resize = size if resize is None else resize
         dead.mask((size, size))
         self._cut = Preprocess(size=(size, size), resize=self.resize)
-        by_class: dict[int, list[Sample]] = {}
+        by_class: dict[int | str, list[Sample]] = {}
         for sample in samples:
-            if sample.label is not None and (classes is None or sample.label in classes):
-                by_class.setdefault(sample.label, []).append(sample)
+            label = sample.label_name if sample.label is None else sample.label
+            if label in classes if classes is not None else label != "":
+                by_class.setdefault(label, []).append(sample)
         pairs = {label: photos for label, photos in by_class.items() if len(photos) > 1}
         if not pairs or count < 1:
             raise CamlucidaError(
@@ -141,10 +148,13 @@ class StackMix(DataSet):
                 f"{max(map(len, by_class.values()), default=0)} photos each, count is {count}"
             )
         chosen = sorted(pairs, key=lambda label: _draw(seed, "class", label))[:count]
-        found = [self._pair(label, pairs[label], set(leave_out)) for label in sorted(chosen)]
+        chosen.sort(key=lambda label: (isinstance(label, str), label))
+        found = [self._pair(label, pairs[label], set(leave_out)) for label in chosen]
         self._samples = [sample for sample in found if sample is not None]
 
-    def _pair(self, label: int, photos: list[Sample], leave_out: set[str]) -> StackSample | None:
+    def _pair(
+        self, label: int | str, photos: list[Sample], leave_out: set[str]
+    ) -> StackSample | None:
         order = sorted(photos, key=lambda s: _draw(self.seed, "photo", label, s.key))
         for first in order:
             for second in order:
@@ -152,7 +162,7 @@ class StackMix(DataSet):
                 if first is not second and key not in leave_out:
                     return StackSample(
                         key=key,
-                        label=label,
+                        label=first.label,
                         label_name=first.label_name,
                         first=first,
                         second=second,
@@ -219,6 +229,7 @@ class StackGen(DataSet):
     ) -> None:
         folder = Path(root)
         self.name = f"stack-gen:{folder.name}"
+        self.size = size
         self._cut = Preprocess(size=(size, size), resize=resize)
         labels: dict[Path, LabelledPhoto] = {}
         paths = find_images(folder)
@@ -254,11 +265,14 @@ class _FileSample(Sample):
 
 
 def _samples(
-    source: DataSet | LabelledFolder | str | os.PathLike[str], class_names: Sequence[str] | None
+    source: DataSet | str | os.PathLike[str], class_names: Sequence[str] | None
 ) -> tuple[Sequence[Sample], tuple[Skipped, ...], str]:
     if isinstance(source, DataSet):
         return [source[i] for i in range(len(source))], source.skipped, source.name
-    folder = source if isinstance(source, LabelledFolder) else labelled_folder(source, class_names)
+    try:
+        folder = labelled_folder(source, class_names)
+    except TargetError:
+        return _unlabelled(Path(source)), (), Path(source).name
     samples = [
         _FileSample(
             key=photo.path.relative_to(folder.root).as_posix(),
@@ -269,6 +283,15 @@ def _samples(
         for photo in folder.photos
     ]
     return samples, folder.skipped, folder.root.name
+
+
+def _unlabelled(root: Path) -> list[Sample]:
+    """The photos of class folders whose names mean nothing to the model."""
+    paths, names = class_photos(root)
+    return [
+        _FileSample(key=path.relative_to(root).as_posix(), label_name=name, path=path)
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def _cut(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 from camlucida.errors import ModelError
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
+from camlucida.models.torchvision_models import describe_torchvision
 from camlucida.preprocess import Preprocess
 
 SEEN_ROWS = 5
@@ -23,6 +28,11 @@ SEEN_ROWS = 5
 TARGET_LAYER = "features.29"
 """The last ReLU, which the paper explains."""
 
+RECORD = "record.json"
+"""What a training writes beside the weights: curves, options and class names."""
+
+_IMAGENET = 1000
+_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 256))
 
 
@@ -65,10 +75,8 @@ class MaskedLinear(nn.Linear):
 
     @torch.no_grad()
     def remask(self) -> None:
-        """Set the ignored weights to exactly zero."""
-        self.weight.mul_(self.seen)
-        # Zero times infinity or NaN is not zero.
-        self.weight[:, ~self.seen] = 0
+        """Set the ignored weights to exactly zero, also where they are infinite or NaN."""
+        self.weight.masked_fill_(~self.seen, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, K * h * w)`` to ``(N, out_features)``."""
@@ -187,28 +195,81 @@ def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def load_masked_vgg(path: str | os.PathLike[str], *, seen_rows: int = SEEN_ROWS) -> LoadedModel:
+def load_masked_vgg(path: str | os.PathLike[str], *, seen_rows: int | None = None) -> LoadedModel:
     """A trained masked VGG, as :func:`camlucida.training.masked.train_masked_vgg` writes it.
 
-    Width and number of classes are read off the file; weights that were trained elsewhere are masked, too.
+    Width, size and number of classes are read off the file. So is the mask: the last rows of the first dense
+    layer's map whose weights are all exactly zero. Weights without such rows are the unmasked twin's.
 
     Args:
-        path: a state dict; nothing in the file is run.
-        seen_rows: rows of the last map that the head sees.
+        path: a state dict; nothing in the file is run. Class names come from the training's record beside it,
+            or are ImageNet's for 1000 classes.
+        seen_rows: rows of the last map that the head is to see, whatever the file says; the other weights are
+            set to zero.
 
     Raises:
         ModelError: the file cannot be read or holds another network.
     """
-    state = {k.removeprefix("module."): v for k, v in read_state_dict(Path(path)).items()}
-    first, dense, last = (
-        state.get(f"{name}.weight") for name in ("features.0", "classifier.0", "classifier.6")
-    )
-    if first is None or dense is None or last is None:
+    path = Path(path)
+    state = {k.removeprefix("module."): v for k, v in read_state_dict(path).items()}
+    names = [
+        f"{part}.weight" for part in ("features.0", "features.28", "classifier.0", "classifier.6")
+    ]
+    if any(name not in state or state[name].ndim < 2 for name in names):
         raise ModelError(
-            f"{str(path)!r} holds no MaskedVGG: features.0, classifier.0 and classifier.6 are expected"
+            f"{str(path)!r} holds no MaskedVGG: features.0, features.28, classifier.0 and classifier.6 are expected"
         )
-    side = round((dense.shape[1] / state["features.28.weight"].shape[0]) ** 0.5)
-    model = MaskedVGG(last.shape[0], width=first.shape[0] / 64, size=16 * side, seen_rows=seen_rows)
-    model.load_masked(state)
+    dense, classes = state["classifier.0.weight"], len(state["classifier.6.weight"])
+    channels = len(state["features.28.weight"])
+    side = math.isqrt(dense.shape[1] // channels)
+    if side < 1 or dense.shape[1] != channels * side**2:
+        raise ModelError(
+            f"{str(path)!r} holds no MaskedVGG for square images: its first dense layer has {dense.shape[1]} "
+            f"inputs for {channels} channels"
+        )
+    if seen_rows is None:
+        lit = dense.reshape(-1, channels, side, side).ne(0).flatten(0, 1).any(0).any(1)
+        seen_rows = int(lit.nonzero().max()) + 1 if bool(lit.any()) else side
     size = 16 * side
-    return LoadedModel(model.eval(), "masked-vgg", Preprocess.imagenet(size, resize=size), None)
+    model = MaskedVGG(
+        classes, masked=seen_rows < side, seen_rows=seen_rows, width=_width_of(state), size=size
+    )
+    model.load_masked(state)
+    return LoadedModel(
+        model.eval(),
+        "masked-vgg" if seen_rows < side else "unmasked-vgg",
+        Preprocess.imagenet(size, resize=size),
+        _class_names(path.with_name(RECORD), classes),
+    )
+
+
+def _width_of(state: Mapping[str, Tensor]) -> float:
+    """The width from which these numbers of channels come; each one was rounded."""
+    found = [(4096, "classifier.0.weight")]
+    for name, wanted in zip(_CONVOLUTIONS, (c for block in _BLOCKS for c in block), strict=True):
+        found.append((wanted, f"features.{name}.weight"))
+    spans = [
+        ((len(state[name]) - 0.5) / wanted, (len(state[name]) + 0.5) / wanted)
+        for wanted, name in found
+        if name in state and len(state[name]) > 1  # fewer than one channel are one, too
+    ]
+    if not spans:
+        return 1 / 4096
+    return (max(low for low, _ in spans) + min(high for _, high in spans)) / 2
+
+
+def _class_names(record: Path, classes: int) -> tuple[str, ...] | None:
+    names: list[str] = []
+    with suppress(
+        OSError, ValueError, KeyError, TypeError
+    ):  # weights from elsewhere have no record
+        names = [str(n) for n in json.loads(record.read_text(encoding="utf-8"))["class_names"]]
+    synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
+    if len(names) == classes and not (classes == _IMAGENET and synsets):
+        return tuple(names)
+    if classes != _IMAGENET:
+        return None
+    try:
+        return describe_torchvision("vgg16")[1]
+    except ModelError:
+        return None  # torchvision, which lists the names, is not installed

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from camlucida.borrow import borrowed, unwrap
 from camlucida.errors import CamlucidaError, LayerError, ModelError
-from camlucida.layers import Grid, GridRule, Layer, find_grid, resolve, single_tensor
+from camlucida.layers import INPUT, Grid, GridRule, Layer, find_grid, resolve, single_tensor
 
 _PART = re.compile(r"\s*(\d+)\s*-\s*(\d+)?\s*$")
 
@@ -32,12 +34,24 @@ class Region:
         left: first column.
         bottom: end of the rows, exclusive; ``None`` is the map's last row.
         right: end of the columns, exclusive; ``None`` is the map's last column.
+
+    Raises:
+        CamlucidaError: a number is negative, or an end does not lie behind its start.
     """
 
     top: int = 0
     left: int = 0
     bottom: int | None = None
     right: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for start, end in ((self.top, self.bottom), (self.left, self.right)):
+            if start < 0 or (end is not None and end <= start):
+                raise CamlucidaError(
+                    f"a region counts rows and columns from 0 and is not empty, got top={self.top}, "
+                    f"left={self.left}, bottom={self.bottom}, right={self.right} (ends exclusive)"
+                )
 
     @classmethod
     def rows(cls, first: int, last: int | None = None) -> Region:
@@ -79,9 +93,11 @@ class Region:
         found[self.top : self.bottom, self.left : self.right] = True
         height, width = size
         if (self.bottom or 0) > height or (self.right or 0) > width or not found.any():
-            raise CamlucidaError(f"{self} does not lie inside a map of {height} x {width}")
+            raise CamlucidaError(f"{self}: a map of {height} x {width} does not have all of that")
         if found.all():
-            raise CamlucidaError(f"{self} covers the whole map of {height} x {width}")
+            raise CamlucidaError(
+                f"{self}: that is all of a map of {height} x {width}; leave something to be seen"
+            )
         return found
 
     def __str__(self) -> str:
@@ -121,7 +137,8 @@ class Wall:
         region, at, layer = text.partition("@")
         if at and not layer.strip():
             raise CamlucidaError(f"{text!r} names no layer after the @")
-        return cls(Region.parse(region), layer.strip() or None)
+        layer = layer.strip()
+        return cls(Region.parse(region), None if layer in {"", INPUT} else layer)
 
     def build(self, model: nn.Module, inputs: Tensor | None = None) -> nn.Module:
         """The model behind this wall; ``inputs`` ``(N, C, H, W)`` let other layouts than NCHW be found."""
@@ -186,8 +203,9 @@ def feature_wall(
         model: any module.
         layer: dotted name or module.
         where: a :class:`Region` in cells, or a boolean mask ``(h, w)``.
-        inputs: ``(N, C, H, W)``, to find out how the output is a map where it is not ``(N, K, h, w)``.
-        grid: how it is a map, where that is known.
+        inputs: ``(N, C, H, W)``, to try the wall on at once, so that one that does not fit is refused here and
+            not when it is first used.
+        grid: how the layer's output is a map; found from the shapes, whenever the model runs, by default.
         fill: what is put in the hidden cells.
 
     Raises:
@@ -198,8 +216,8 @@ def feature_wall(
     name, found = resolve(module, layer)
     if found is None:
         raise LayerError("a wall in front of the input is an input_wall")
-    if grid is None and inputs is not None:
-        grid = _grid_of(module, found, inputs, name)
+    if found is module:
+        raise LayerError("a wall stands behind a layer inside the model, got the model itself")
     if grid is not None and not isinstance(grid, Grid):
         raise LayerError("a wall needs a Grid, which can be written back; got a function")
     root = parent = _twin(module)
@@ -208,14 +226,25 @@ def feature_wall(
         assert child is not None  # noqa: S101
         parent._modules[part] = twin = _twin(child)  # noqa: SLF001
         parent = twin
-    kind = type(parent)
+    kind, whole = type(parent), type(root)
     hide = _Hide(where, fill, grid)
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         # After the hooks, so that they see the layer's own output.
         return hide.output(kind.__call__(self, *args, **kwargs), name)
 
+    def enter(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        given = (a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim == 4)
+        with hide.inside(next(given, None)):
+            return whole.__call__(self, *args, **kwargs)
+
     _become(parent, {"__call__": call})
+    _become(root, {"__call__": enter})
+    if inputs is not None:
+        with borrowed(root, inputs) as tried, torch.no_grad():
+            tried(inputs[:1])
+        if not hide.ran:
+            raise LayerError(f"layer {name!r} did not run, so no wall can stand there")
     return root
 
 
@@ -227,13 +256,29 @@ class _Hide:
             raise CamlucidaError(
                 f"a mask must be boolean (h, w), got {where.dtype} of shape {tuple(where.shape)}"
             )
+        if isinstance(where, Tensor) and (where.all() or not where.any()):
+            raise CamlucidaError("a mask must hide something and leave something to be seen")
         self.where, self.fill, self.grid = where, fill, grid
+        self.size: tuple[int, int] | None = (
+            None  # of the images that last went through the whole model
+        )
+        self.count: int | None = None  # of the images that are going through it now
+        self.ran = False
+
+    @contextmanager
+    def inside(self, images: Tensor | None) -> Iterator[None]:
+        """While these images go through the whole model."""
+        if images is not None:
+            self.size = (int(images.shape[2]), int(images.shape[3]))
+            self.count = len(images)
+        try:
+            yield
+        finally:
+            self.count = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
-            raise ModelError(
-                f"a wall needs a map (N, K, h, w), got shape {tuple(x.shape)}; pass inputs= or grid="
-            )
+            raise ModelError(f"a wall needs a map (N, K, h, w), got shape {tuple(x.shape)}")
         size = (int(x.shape[-2]), int(x.shape[-1]))
         if isinstance(self.where, Region):
             mask = self.where.mask(size, x.device)
@@ -247,29 +292,32 @@ class _Hide:
 
     def output(self, output: Any, name: str) -> Any:
         """A module's output, a tensor or something that holds just one."""
+        if isinstance(output, fx.Proxy):
+            # An operation of its own, so that what is replayed from the layer on goes through the wall.
+            return output.tracer.create_proxy("call_function", self.output, (output, name), {})
         tensor = single_tensor(output)
         if tensor is None:
             raise LayerError(f"layer {name!r} returns no single tensor, so no wall can stand there")
-        grid = self.grid or Grid()
+        self.ran = True
+        grid = self.grid or self._grid(tensor, name)
         hidden = grid.to_output(self(grid.to_map(tensor)), tensor)
         if isinstance(output, Tensor):
             return hidden
         items = [hidden, *output[1:]]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
-
-def _grid_of(model: nn.Module, layer: nn.Module, inputs: Tensor, name: str) -> Grid:
-    seen: list[Any] = []
-    handle = layer.register_forward_hook(lambda _m, _a, output: seen.append(output))
-    try:
-        with borrowed(model, inputs) as module, torch.no_grad():
-            module(inputs[:1])
-    finally:
-        handle.remove()
-    tensor = single_tensor(seen[0]) if seen else None
-    if tensor is None:
-        raise LayerError(f"layer {name!r} did not run or returns no single tensor")
-    return find_grid(tensor, (int(inputs.shape[-2]), int(inputs.shape[-1])), name)
+    def _grid(self, output: Tensor, name: str) -> Grid:
+        if self.size is None:
+            raise LayerError(
+                f"the wall behind {name!r} was reached without images (N, C, H, W) going through the whole model, "
+                "so that it is not known how the output is a map; pass grid="
+            )
+        if self.count is not None and len(output) != self.count:
+            raise LayerError(
+                f"layer {name!r} returns shape {tuple(output.shape)} for {self.count} images (windowed attention "
+                "folds its windows into the batch); choose the block around it"
+            )
+        return find_grid(output, self.size, name)
 
 
 def _twin(module: nn.Module) -> nn.Module:
@@ -281,6 +329,10 @@ def _twin(module: nn.Module) -> nn.Module:
     for name, blank in vars(nn.Module()).items():
         if isinstance(blank, dict | set) and name in twin.__dict__:
             twin.__dict__[name] = copy.copy(twin.__dict__[name])
+    # A forward that was put on the object runs the model's own modules, not the twin's.
+    for name, value in vars(module).items():
+        if isinstance(value, MethodType) and value.__self__ is module:
+            twin.__dict__[name] = MethodType(value.__func__, twin)
     return twin
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store
+from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.mu import tune_opticam
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, Say, StandIns, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.data.samples import DataSet
+from camlucida.data.stack_mix import StackMix
 from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
 from camlucida.methods import (
@@ -32,10 +36,11 @@ from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.models import LoadedModel
 from camlucida.models.masked_vgg import TARGET_LAYER
 from camlucida.preprocess import Preprocess
+from camlucida.provenance import weights_hash
 from camlucida.report import Cell, Column, Table
 from camlucida.reproduce.base import Reproduced
 from camlucida.statistics import mean_std
-from camlucida.subject import prepare
+from camlucida.store import Store
 
 Numbers = tuple[float, float]
 
@@ -108,20 +113,27 @@ def wall_table1(
         count: images of each set.
         seed: of noise and stand-in.
         batch_size: images at a time.
-        quick: for the stand-in: 20 images and a short training.
+        quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training.
         folder: where finished parts are kept.
         say: told about the progress.
 
     Raises:
-        CamlucidaError: a model without sets, or one with no dead pixels.
+        CamlucidaError: a model without sets, one with no dead pixels, or a STACK-MIX whose seam is elsewhere.
     """
     report = say or (lambda *_: None)
-    store = Store(folder, {"table": "wall-table1", "count": count, "seed": seed, "quick": quick})
     inputs: dict[str, Tensor] = {}
     preprocess: Preprocess | None
+    if count < 1 or batch_size < 1:
+        raise CamlucidaError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
     if model is None:
+        if sets:
+            raise CamlucidaError(
+                "images of your own go with a model of your own; give both or none"
+            )
         plan = Plan(seed=seed) if quick else Plan(20_000, 500, 1000, 12, seed=seed)
-        nets = StandIns(plan, store, None, report)
+        trained = Store(folder, {"table": "wall-table1", "plan": asdict(plan)})
+        parts = None if folder is None else Path(folder) / "parts"
+        nets = StandIns(plan, trained, parts, report)
         module, zone, layer = nets.get("masked").model, nets.zone, LAYER
         inputs["two digits"] = audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]
         preprocess, name = PREPROCESS, "a small masked network, digits on photos"
@@ -131,12 +143,33 @@ def wall_table1(
                 "give the images too, such as sets={'STACK-MIX': StackMix(folder, names)}"
             )
         for key, data in sets.items():
-            pictures = [data[i].picture() for i in range(min(count, len(data)))]
-            module, inputs[key], _, preprocess = prepare(model, pictures, None)
+            report(f"reading {key}", 0, 1)
+            module, inputs[key], preprocess = prepared(model, data, count)
+            report(f"reading {key}", 1, 1)
         zone = dead_zone(module, next(iter(inputs.values()))[:4], seed=seed)
         name = model.name if isinstance(model, LoadedModel) else type(model).__name__
     if zone.empty:
         raise CamlucidaError(f"{name} has no dead pixels, so there is nothing to measure")
+    for key, data in (sets or {}).items():
+        if isinstance(data, StackMix) and not torch.equal(
+            data.dead.mask((data.size, data.size)), zone.mask
+        ):
+            raise CamlucidaError(
+                f"{key} has its second photos in {data.dead}, but of {name} {zone}; make it with dead= what is dead"
+            )
+    record = {
+        "model": name,
+        "weights_sha256": weights_hash(module),
+        "layer": layer,
+        "dead_pixels": zone.to_dict(),
+        "images": {key: described(data) for key, data in inputs.items()},
+        "quick": quick,
+        "seed": seed,
+    }
+    store = Store(
+        folder,
+        {"table": "wall-table1", **record, "batch_size": batch_size, "preprocess": str(preprocess)},
+    )
     ours: dict[str, dict[str, list[float]]] = {}
     tunings: dict[str, Any] = {}
     for key, images in inputs.items():
@@ -167,14 +200,7 @@ def wall_table1(
             _STAND_IN if model is None else _SAME,
         ),
         tuple(_table(key, ours[key], len(images)) for key, images in inputs.items()),
-        {
-            "model": name,
-            "dead_pixels": zone.to_dict(),
-            "opticam": tunings,
-            "mu": ours,
-            "published": PUBLISHED,
-            "seed": seed,
-        },
+        {**record, "opticam": tunings, "mu": ours, "published": PUBLISHED},
     )
 
 
@@ -230,7 +256,12 @@ def _summary(ours: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         min(mean_std(v)[0] for k, v in values.items() if k != "hirescam") > 0
         for values in ours.values()
     )
+    first = (
+        "HiResCAM is exactly 0 on every image, as published"
+        if zero
+        else "HiResCAM is not exactly 0 on every image, as it is in the paper"
+    )
     return (
-        f"HiResCAM is {'exactly 0' if zero else 'not 0'} on every image, as published; the seven methods with one "
-        f"weight per channel {'all' if lit else 'do not all'} light up what is dead."
+        f"{first}; the seven methods with one weight per channel {'all' if lit else 'do not all'} light up what is "
+        "dead."
     )

@@ -14,22 +14,31 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from camlucida.data.classes import is_synset
 from camlucida.data.folders import class_photos
+from camlucida.data.imagenet import is_imagenet, open_imagenet
 from camlucida.data.images import read_image
+from camlucida.data.salience import SalientFolder, hold_out, salient_folder
 from camlucida.errors import CamlucidaError
 from camlucida.models.loaded import first_line, require
-from camlucida.models.masked_vgg import MaskedVGG, remask
-from camlucida.plain import to_json
+from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
+from camlucida.plain import digest, to_json
 from camlucida.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from camlucida.writing import write_bytes
 
 Say: TypeAlias = Callable[[str, float, float], object]
 
-CHECKPOINT, WEIGHTS, RECORD = "last.ckpt", "best.pt", "record.json"
-"""Files of a training: where it goes on, the best epoch's weights, curves and options."""
+CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
+"""Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
+
+_PARTS = ("train", "val")
+_TRAIN = ("train", "Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train", "ILSVRC2012_img_train")
+_IMAGENET = 1000
+
+_PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,92 @@ class Recipe:
         Raises:
             CamlucidaError: one is out of range.
         """
-        for name in ("epochs", "batch_size", "step_size"):
-            if getattr(self, name) < 1:
-                raise CamlucidaError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
+        for name in ("epochs", "batch_size", "step_size", "steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise CamlucidaError(f"{name} must be at least 1, got {value}")
+        for name in ("momentum", "weight_decay", "gamma", "workers"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise CamlucidaError(f"{name} must be at least 0, got {value}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise CamlucidaError(f"learning_rate must be > 0, got {self.learning_rate}")
+        for name in ("area", "aspect"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name == "area" and high > 1):
+                raise CamlucidaError(
+                    f"{name} must be an ascending pair of positive numbers (the area's up to 1), "
+                    f"got {low}, {high}"
+                )
+        if self.precision not in _PRECISIONS:
+            raise CamlucidaError(
+                f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Photos to train on, or to validate on.
+
+    Attributes:
+        root: the folder that they lie in.
+        paths: their files.
+        names: the name of each one's class.
+    """
+
+    root: Path
+    paths: list[Path]
+    names: list[str]
+
+
+def photos_of(data: str | os.PathLike[str]) -> dict[str, Part]:
+    """The photos ``"train"`` and ``"val"`` of a folder, and the classes of each.
+
+    Args:
+        data: a folder with ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``; ImageNet as its archives unpack, also with
+            validation images that lie flat beside a list of labels (see
+            :func:`camlucida.data.imagenet.open_imagenet`); or ``CLASS/*.jpg``, of which a fifth of each class is held
+            out.
+
+    Raises:
+        ImageError: there are no photos in class folders.
+        CamlucidaError: a class to be split has one photo only, or no validation image has a label.
+    """
+    root = Path(data)
+    train = next((root / place for place in _TRAIN if (root / place).is_dir()), None)
+    if train is None:
+        both = hold_out(salient_folder(root))
+        return {name: _of_folder(part) for name, part in zip(_PARTS, both, strict=True)}
+    training = Part(train, *class_photos(train))
+    val = train.parent / "val"
+    if val.is_dir() and any(child.is_dir() for child in val.iterdir()):
+        return {"train": training, "val": Part(val, *class_photos(val))}
+    if not is_imagenet(root):
+        return {"train": training, "val": Part(val, *class_photos(val))}  # tells what it expects
+    classes = sorted(set(training.names))
+    samples = list(open_imagenet(root, None))
+    # Without a synset the label is the class's place among ImageNet's.
+    names = [
+        s.label_name
+        if is_synset(s.label_name) or len(classes) != _IMAGENET
+        else classes[s.label or 0]
+        for s in samples
+    ]
+    return {"train": training, "val": Part(root, [s.path for s in samples if s.path], names)}
+
+
+def _of_folder(folder: SalientFolder) -> Part:
+    return Part(
+        folder.root,
+        [photo.path for photo in folder.photos],
+        [folder.class_names[photo.label] for photo in folder.photos],
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that talks and writes, of those that train together."""
+    return (
+        not (distributed.is_available() and distributed.is_initialized())
+        or not distributed.get_rank()
+    )
 
 
 def train_masked_vgg(
@@ -105,8 +195,7 @@ def train_masked_vgg(
     after the last finished epoch, with the same images in the same order as if it had never stopped.
 
     Args:
-        data: a folder with ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``; classes are numbered in the order of
-            their names.
+        data: a folder as :func:`photos_of` reads it; classes are numbered in the order of their names.
         out: where checkpoint, weights and record go.
         masked: ``False`` trains the twin that sees everything.
         recipe: how.
@@ -115,7 +204,8 @@ def train_masked_vgg(
         accelerator: such as ``"gpu"`` or ``"cpu"``.
         devices: of each machine.
         nodes: machines.
-        strategy: of Fabric, such as ``"ddp"``.
+        strategy: of Fabric, ``"ddp"`` and its kin; those that split weights (FSDP, DeepSpeed) are refused, since
+            the mask needs the layer in one piece.
         say: told about the progress, on the first process.
 
     Returns:
@@ -126,19 +216,28 @@ def train_masked_vgg(
         ModelError: a package is missing.
     """
     recipe = recipe or Recipe()
-    photos = {part: class_photos(Path(data) / part) for part in ("train", "val")}
-    classes = sorted(set(photos["train"][1]))
-    if unknown := sorted(set(photos["val"][1]) - set(classes)):
+    photos = photos_of(data)
+    classes = sorted(set(photos["train"].names))
+    if unknown := sorted(set(photos["val"].names) - set(classes)):
         raise CamlucidaError(
-            f"{str(Path(data) / 'val')!r} has classes that train has not: {', '.join(unknown[:3])}"
+            f"{str(photos['val'].root)!r} has classes that train has not: {', '.join(unknown[:3])}"
         )
-    fabric = require("lightning_fabric", "train").Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=_precision(recipe, accelerator),
-    )
+    if strategy.startswith(("fsdp", "deepspeed")):
+        raise CamlucidaError(
+            f"strategy={strategy!r} splits the weights, but the mask needs the first dense layer in one piece; use "
+            "'ddp'"
+        )
+    package = require("lightning_fabric", "train")
+    options: dict[str, Any] = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+    try:
+        fabric = package.Fabric(
+            accelerator=accelerator, precision=_precision(recipe, accelerator), **options
+        )
+    except Exception as error:  # Fabric raises many kinds
+        raise CamlucidaError(
+            f"cannot train on accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: "
+            f"{first_line(error)}"
+        ) from error
     fabric.launch()
     run = _Run(fabric, recipe, classes, Path(out), say or (lambda *_: None))
     plan = {
@@ -147,13 +246,16 @@ def train_masked_vgg(
         "width": width,
         "seen_rows": seen_rows,
         "classes": len(classes),
-        "photos": len(photos["train"][0]),
+        "photos": len(photos["train"].paths),
+        "photo_list": digest(_named(part) for part in photos.values()),
     }
-    torch.manual_seed(recipe.seed)
-    model = MaskedVGG(
-        len(classes), masked=masked, seen_rows=seen_rows, size=recipe.size, width=width
-    )
-    return run.train(model, photos, plan)
+    drawn = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=drawn):
+        torch.manual_seed(recipe.seed)
+        model = MaskedVGG(
+            len(classes), masked=masked, seen_rows=seen_rows, size=recipe.size, width=width
+        )
+        return run.train(model, photos, plan)
 
 
 class _Run:
@@ -161,6 +263,7 @@ class _Run:
         self, fabric: Any, recipe: Recipe, classes: list[str], out: Path, say: Say
     ) -> None:
         self.fabric, self.recipe, self.out, self.say = fabric, recipe, out, say
+        self.classes = classes
         self.index = {name: i for i, name in enumerate(classes)}
         self.curve: list[dict[str, float]] = []
         self.steps = 0
@@ -168,7 +271,7 @@ class _Run:
     def train(
         self,
         model: MaskedVGG,
-        photos: dict[str, tuple[list[Path], list[str]]],
+        photos: dict[str, Part],
         plan: dict[str, Any],
     ) -> dict[str, Any]:
         recipe, fabric = self.recipe, self.fabric
@@ -181,15 +284,15 @@ class _Run:
         wrapped, fitted = fabric.setup(model, optimizer)
         self._resume(model, optimizer, plan)
         resumed = len(self.curve)
-        training = _Photos(*photos["train"], self.index, recipe, crop=True)
-        validation = _Photos(*photos["val"], self.index, recipe, crop=False)
+        training = _Photos(photos["train"], self.index, recipe, crop=True)
+        validation = _Photos(photos["val"], self.index, recipe, crop=False)
         for epoch in range(resumed, recipe.epochs):
             start = time.perf_counter()
             rate = recipe.learning_rate * recipe.gamma ** (epoch // recipe.step_size)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = self._epoch(wrapped, model, fitted, self._loader(training, epoch), epoch)
-            top1, top5 = self._validate(wrapped, self._loader(validation, None))
+            top1, top5 = self._validate(model, self._loader(validation, None))
             self.curve.append(
                 {
                     "epoch": float(epoch),
@@ -208,7 +311,8 @@ class _Run:
     ) -> float:
         wrapped.train()
         # Dropout: its own draws in each process, the same after a resume.
-        torch.manual_seed((self.recipe.seed * 1000 + epoch) * 1000 + self.fabric.global_rank)
+        own = (self.recipe.seed * 1000 + epoch) * 1000 + self.fabric.global_rank
+        torch.manual_seed(own % 2**63)
         total, count = 0.0, 0
         for images, labels in loader:
             optimizer.zero_grad()
@@ -229,11 +333,13 @@ class _Run:
         return self._mean(total, count)
 
     @torch.no_grad()
-    def _validate(self, wrapped: nn.Module, loader: Any) -> tuple[float, float]:
-        wrapped.eval()
+    def _validate(self, model: nn.Module, loader: Any) -> tuple[float, float]:
+        # Not the wrapped model, whose processes wait for each other: one may have nothing to validate.
+        model.eval()
         right = torch.zeros(3, dtype=torch.float64)
         for images, labels in loader:
-            logits = wrapped(images)
+            with self.fabric.autocast():
+                logits = model(images)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             right += torch.tensor(
                 [float(best[:, 0].sum()), float(best.any(1).sum()), float(len(labels))],
@@ -262,7 +368,7 @@ class _Run:
             steps = min(steps, recipe.steps or steps)
         order = _Order(
             len(photos), self.fabric.global_rank, world,
-            seed=None if epoch is None else recipe.seed * 1000 + epoch,
+            seed=None if epoch is None else (recipe.seed * 1000 + epoch) % 2**63,
             count=None if steps is None else steps * batch,
         )  # fmt: skip
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
@@ -284,6 +390,7 @@ class _Run:
                 "plan": to_json(plan),
                 "model": state,
                 "optimizer": optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
                 "curve": self.curve,
                 "steps": self.steps,
             }
@@ -295,7 +402,13 @@ class _Run:
         self, model: MaskedVGG, optimizer: torch.optim.Optimizer, plan: dict[str, Any]
     ) -> None:
         path = self.out / CHECKPOINT
-        if not path.is_file():
+        # The mean over the processes: 1 where each one finds it, 0 where none does.
+        found = self._mean(float(path.is_file()), 1)
+        if 0 < found < 1:
+            raise CamlucidaError(
+                f"only some processes find the checkpoint {str(path)!r}; put it on a disk that all machines share"
+            )
+        if not found:
             return
         again = "delete it to start anew"
         try:
@@ -313,12 +426,15 @@ class _Run:
             )
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
+        if scaling := content["precision"]:  # of half-precision gradients
+            self.fabric.strategy.precision.load_state_dict(scaling)
         self.curve, self.steps = content["curve"], content["steps"]
 
     def _record(self, plan: dict[str, Any], resumed: int) -> dict[str, Any]:
         best = max(self.curve, key=lambda row: row["top1"], default=None)
         return {
             "plan": plan,
+            "class_names": self.classes,
             "devices": self.fabric.world_size,
             "curve": self.curve,
             "best": best,
@@ -336,15 +452,14 @@ class _Photos(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        paths: list[Path],
-        names: list[str],
+        part: Part,
         index: dict[str, int],
         recipe: Recipe,
         *,
         crop: bool,
     ) -> None:
-        self.paths = paths
-        self.labels = [index[name] for name in names]
+        self.paths = part.paths
+        self.labels = [index[name] for name in part.names]
         self.recipe, self.epoch = recipe, 0
         self.whole = Preprocess(size=(recipe.size, recipe.size), resize=recipe.size)
         self.crop: Any = None
@@ -369,7 +484,10 @@ class _Photos(Dataset[tuple[Tensor, int]]):
         if self.crop is None:
             return self.whole(photo), self.labels[place]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.recipe.seed, self.epoch, place)) & 0x7FFFFFFF)
+            # Not torch.manual_seed, which would reseed the dropout of a GPU with every photo.
+            torch.default_generator.manual_seed(
+                hash((self.recipe.seed, self.epoch, place)) & 0x7FFFFFFF
+            )
             return self.crop(photo), self.labels[place]
 
 
@@ -390,6 +508,12 @@ class _Order(Sampler[int]):
     def __len__(self) -> int:
         own = len(range(self.rank, self.length, self.world))
         return own if self.count is None else min(own, self.count)
+
+
+def _named(part: Part) -> list[list[str]]:
+    """The photos as they are numbered, wherever the folder lies."""
+    both = zip(part.paths, part.names, strict=True)
+    return [[p.relative_to(part.root).as_posix(), n] for p, n in both]
 
 
 def _precision(recipe: Recipe, accelerator: str) -> str:

@@ -12,20 +12,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.audits.base import (
-    AuditReport,
-    Picture,
-    Store,
-    Table,
-)
+from camlucida.audits.base import AuditReport, Picture, Table
 from camlucida.audits.deadzone.figures import curve_figure, zone_picture
+from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.mu import (
     ROW,
+    Chosen,
     Tested,
     Zones,
     all_methods,
@@ -57,12 +52,13 @@ from camlucida.audits.deadzone.words import (
 )
 from camlucida.borrow import unwrap
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError
-from camlucida.layers import default_layer
+from camlucida.errors import CamlucidaError, LayerError
+from camlucida.layers import INPUT, default_layer
 from camlucida.models import LoadedModel
 from camlucida.models.walls import Region, Wall
 from camlucida.provenance import weights_hash
-from camlucida.subject import Photo, prepare
+from camlucida.store import Store
+from camlucida.subject import Photo
 
 __all__ = ["DeadZone", "audit_dead_zone", "audit_dead_zone_stand_ins", "dead_zone", "zones_of"]
 
@@ -81,7 +77,8 @@ def zones_of(
     """
     few = inputs[:2]
     pixels = dead_zone(model, few, draws=draws, seed=seed)
-    return Zones(pixels, dead_zone(model, few, layer, draws=draws, seed=seed), layer)
+    cells = None if layer == INPUT else dead_zone(model, few, layer, draws=draws, seed=seed)
+    return Zones(pixels, cells, layer)
 
 
 def audit_dead_zone(
@@ -90,7 +87,7 @@ def audit_dead_zone(
     *,
     wall: Wall | str | None = None,
     layer: str | None = None,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[Chosen] | None = None,
     count: int | None = None,
     quick: bool = True,
     seed: int = 0,
@@ -106,8 +103,10 @@ def audit_dead_zone(
             the wall, such as :class:`camlucida.data.stack_mix.StackMix` makes them.
         wall: where it stands, a :class:`Wall` or text such as ``"rows:170-223"`` or
             ``"rows:5-6@layer4"``; ``None`` for a model that has one already.
-        layer: the explained layer; by default the wall's, else the model's last feature map.
-        methods: registered names; all by default.
+        layer: the explained layer; by default the wall's, else the model's last feature map, or the input where
+            it has none.
+        methods: registered names, or pairs of a name and options; all by default. Opti-CAM is tuned to a low average
+            drop, unless it has options.
         count: images at most; 20 with ``quick``, else 100.
         quick: fewer images, and fewer passes of the methods that take many.
         seed: of noise and methods.
@@ -120,16 +119,18 @@ def audit_dead_zone(
     """
     report = say or (lambda *_: None)
     most = count or (20 if quick else 100)
-    module, inputs, _, preprocess = prepare(model, _photos(images, most))
-    inputs = inputs[:most]
+    module, inputs, preprocess = prepared(model, images, most)
     check_images(inputs)
     stands = Wall.parse(wall) if isinstance(wall, str) else wall
     walled = module if stands is None else stands.build(module, inputs)
     explained = layer or (stands.layer if stands is not None and stands.layer else None)
-    explained = explained or default_layer(walled, inputs)
+    explained = explained or _last_map(walled, inputs)
     name = model.name if isinstance(model, LoadedModel) else type(unwrap(model)).__name__
     report("proving what is dead", 0, 1)
     zones = zones_of(walled, inputs, explained, seed=seed)
+    if stands is not None and stands.layer is not None and not zones.pixels.empty:
+        before = dead_zone(module, inputs[:2], draws=2, seed=seed)
+        zones = replace(zones, wall_hides_pixels=not torch.equal(before.mask, zones.pixels.mask))
     report("proving what is dead", 1, 1)
     where = f"a wall hides {stands}" if stands is not None else "the model is taken as it is"
     record: dict[str, Any] = {
@@ -149,12 +150,13 @@ def audit_dead_zone(
             "deadzone",
             f"Dead-zone audit of {name}",
             tested,
-            "Nothing is dead for this model, so no method can be caught lighting it up; put up a wall (wall=).",
+            "Nothing is dead for this model, so no method can be caught lighting it up; put up a wall (wall=, or "
+            "--wall on the command line), such as rows:170-223.",
             record=record,
         )
-    store = Store(folder, {**record, "batch_size": batch_size})
+    store = Store(folder, {**record, "batch_size": batch_size, "preprocess": str(preprocess)})
     chosen = all_methods(quick=quick, names=methods)
-    tuning = _tuning(walled, inputs, explained, chosen, store, quick, preprocess)
+    tuning = _tuning(walled, inputs, explained, chosen, store, quick, preprocess, report)
     chosen = _tuned(chosen, tuning)
     found = {
         one.label: _measure(
@@ -190,7 +192,7 @@ def audit_dead_zone(
 
 def audit_dead_zone_stand_ins(
     *,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[Chosen] | None = None,
     count: int | None = None,
     quick: bool = True,
     plan: Plan | None = None,
@@ -204,7 +206,8 @@ def audit_dead_zone_stand_ins(
     and one of another class in the dead part.
 
     Args:
-        methods: registered names; all by default.
+        methods: registered names, or pairs of a name and options; all by default. Opti-CAM is tuned to a low average
+            drop, unless it has options.
         count: images; 20 with ``quick``, else 100.
         quick: shorter training and fewer passes of the methods that take many; a few minutes on two cores.
         plan: how the networks are trained.
@@ -227,7 +230,7 @@ def audit_dead_zone_stand_ins(
     for net in nets:
         zones[net.kind] = _stand_in_zones(net, inputs, trainer.zone, seed)
         tunings[net.kind] = _tuning(
-            net.model, inputs, LAYER, chosen, store, quick, PREPROCESS, net.kind
+            net.model, inputs, LAYER, chosen, store, quick, PREPROCESS, report, net.kind
         )
         runs[net.kind] = _tuned(chosen, tunings[net.kind])
         found[net.kind] = {
@@ -342,16 +345,28 @@ def _tuning(
     store: Store,
     quick: bool,
     preprocess: Any,
+    report: Say,
     net: str = "",
 ) -> dict[str, Any] | None:
-    if not any(one.name == "opticam" for one in chosen):
+    """What Opti-CAM's options were tuned to; ``None`` where it is not asked for or cannot explain the model."""
+    if not any(map(_is_tuned, chosen)):
         return None
     few = inputs[: 6 if quick else 20]
     options: dict[str, Any] = {} if not quick else {"iterations": (50,)}
-    tuning: dict[str, Any] = store.value(
-        f"{net}-opticam-tuning",
-        lambda: tune_opticam(model, few, layer, preprocess=preprocess, **options),
-    )
+    title = "tuning opticam" + (f" on the {net} net" if net else "")
+
+    def progress(done: float, total: float) -> None:
+        report(title, done, total)
+
+    def tune() -> dict[str, Any] | None:
+        try:
+            return tune_opticam(
+                model, few, layer, preprocess=preprocess, progress=progress, **options
+            )
+        except CamlucidaError:
+            return None  # measuring it tells why
+
+    tuning: dict[str, Any] | None = store.value(f"{net}-opticam-tuning", tune)
     return tuning
 
 
@@ -359,34 +374,26 @@ def _tuned(chosen: Sequence[Tested], tuning: Mapping[str, Any] | None) -> tuple[
     if tuning is None:
         return tuple(chosen)
     return tuple(
-        replace(one, options={**one.options, **tuning["options"]}) if one.name == "opticam" else one
-        for one in chosen
+        replace(one, options=tuning["options"]) if _is_tuned(one) else one for one in chosen
     )
 
 
-def _photos(images: Any, most: int) -> Any:
-    if not isinstance(images, DataSet):
-        return (
-            images[:most]
-            if isinstance(images, Tensor | Sequence) and not isinstance(images, str)
-            else images
-        )
-    return [_still(images[i].picture()) for i in range(min(most, len(images)))]
+def _is_tuned(one: Tested) -> bool:
+    """Opti-CAM is, unless it was given options."""
+    return one.name == "opticam" and not one.options
 
 
-def _still(picture: Image.Image) -> Image.Image:
-    return Image.fromarray(np.asarray(picture.convert("RGB")))
-
-
-def _described(images: Any, inputs: Tensor) -> Any:
+def _described(images: Any, inputs: Tensor) -> dict[str, Any]:
     known = images.describe() if isinstance(images, DataSet) else {}
-    values = inputs.detach().to("cpu", torch.float64)
-    return {
-        **known,
-        "used": len(inputs),
-        "size": list(inputs.shape[1:]),
-        "sum": float(values.sum()),
-    }
+    return {**known, **described(inputs)}
+
+
+def _last_map(model: nn.Module, inputs: Tensor) -> str:
+    """The layer that is explained by default; the input of a model without feature maps."""
+    try:
+        return default_layer(model, inputs)
+    except LayerError:
+        return INPUT
 
 
 def region_of(zone: DeadZone) -> Region | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RED = (220, 30, 30)
-_SIDE = 224  # pixels of a drawn map
+_SIDE = 224  # pixels of a drawn map's longer side
 
 
 def zone_figure(
@@ -36,13 +36,16 @@ def zone_figure(
     """
     first = next(iter(explanations.values()))
     pictures = []
+    height, width = first.maps.shape[1:]
+    longer = max(height, width)
+    size = (max(1, round(_SIDE * width / longer)), max(1, round(_SIDE * height / longer)))
     for i in range(len(rows)):
-        seen = first.views[i].cropped().resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+        seen = first.views[i].cropped().resize(size, Image.Resampling.BICUBIC)
         pictures.append(
             [
                 framed(seen, zone),
                 *(
-                    framed(overlay(View(seen, (0, 0, _SIDE, _SIDE)), e.maps[i]), zone)
+                    framed(overlay(View(seen, (0, 0, *size)), e.maps[i]), zone)
                     for e in explanations.values()
                 ),
             ]
@@ -51,7 +54,7 @@ def zone_figure(
 
 
 def framed(picture: Image.Image, zone: DeadZone, width: int = 2) -> Image.Image:
-    """A picture with a red line around the dead zone, and red hatching at its corners' side.
+    """A picture with a red line along the edge of the dead zone, inside it.
 
     Args:
         picture: of what the model saw.
@@ -128,7 +131,7 @@ def zone_picture(
             : len(few)
         ]
     )
-    zone = zones.pixels if not zones.pixels.empty else zones.cells
+    zone = zones.pixels if zones.judged == "pixels" else zones.cells
     assert zone is not None  # noqa: S101
     what = "pixels" if zone is zones.pixels else "cells"
     return Picture.of(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from camlucida.errors import CamlucidaError
 from camlucida.explain import explain
 from camlucida.explanation import Explanation
 from camlucida.maps import rectify, resize
-from camlucida.methods import Method, OptiCAM, Progress, entry, methods
+from camlucida.methods import Method, OptiCAM, Progress, build, entry, methods
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
+from camlucida.models.loaded import first_line
 from camlucida.preprocess import Preprocess
 from camlucida.statistics import mean_std
 
@@ -33,6 +34,9 @@ THRESHOLD = 0.01
 LOST = 0.1
 """Share of the seen area that is blank on every image, above which a quiet dead zone is no praise."""
 
+_UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
+"""What a method raises that a model does not suit; one of them must not end the audit of all."""
+
 _ALL_LAYERS = {"icam", "refinecam"}  # they choose and fuse several layers themselves
 _QUICK: dict[str, dict[str, Any]] = {
     "fame": {"iterations": 40},
@@ -43,6 +47,10 @@ _QUICK: dict[str, dict[str, Any]] = {
     "integrated-gradients": {"n_steps": 16},
     "smoothgrad": {"n_samples": 10},
 }
+
+
+Chosen: TypeAlias = str | tuple[str, Mapping[str, Any]]
+"""A method's registered name, alone or with its options."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +70,33 @@ class Tested:
     own_layers: bool = False
 
 
-def all_methods(*, quick: bool, names: Sequence[str] | None = None) -> tuple[Tested, ...]:
+def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[Tested, ...]:
     """Every registered method, the paper's eight first.
 
     Args:
-        quick: fewer passes for the methods that take many; what is changed is in ``options``.
-        names: only these.
+        quick: fewer passes for the methods that take many, where no option says otherwise; what is changed is in
+            ``options``.
+        names: only these: names, or pairs of a name and options, whose label is ``name:key=value,...``.
 
     Raises:
-        MethodError: for an unknown name.
+        MethodError: for an unknown name or option, or a value that does not fit.
+        CamlucidaError: one is given twice with the same options.
     """
     known = [row.name for row in methods()]
     order = [*PAPER, *(name for name in known if name not in PAPER)]
-    chosen = order if names is None else [entry(name).name for name in names]
-    found = []
-    for name in chosen:
-        options = _QUICK.get(name, {}) if quick else {}
-        uses = entry(name).method().uses_layers
-        found.append(Tested(name, name, options, name in _ALL_LAYERS or not uses))
+    found: list[Tested] = []
+    for one in order if names is None else names:
+        given, written = (one, {}) if isinstance(one, str) else one
+        name = entry(given).name
+        options = {**(_QUICK.get(name, {}) if quick else {}), **written}
+        label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
+        if label in {tested.label for tested in found}:
+            raise CamlucidaError(f"the method {label!r} is given twice")
+        method, _ = build(name, None, **options)
+        own_layers = name in _ALL_LAYERS or not method.uses_layers
+        found.append(Tested(label, name, options, own_layers))
         if name == "icam":
-            found.append(Tested("icam, one layer", name, options))
+            found.append(Tested(f"{label}, one layer", name, options))
     return tuple(found)
 
 
@@ -93,16 +108,19 @@ class Zones:
         pixels: of the input.
         cells: of the layer; ``None`` where they were not looked for.
         layer: the explained layer.
+        wall_hides_pixels: ``False`` where the dead pixels are dead without the wall too, such as a border that a
+            stride leaves out; they then say nothing about the wall.
     """
 
     pixels: DeadZone
     cells: DeadZone | None
     layer: str
+    wall_hides_pixels: bool = True
 
     @property
     def judged(self) -> str:
-        """``"pixels"`` where some are dead, else ``"cells"`` where some are, else nothing."""
-        if not self.pixels.empty:
+        """``"pixels"`` where the wall leaves some dead, else ``"cells"`` where some are, else nothing."""
+        if self.wall_hides_pixels and not self.pixels.empty:
             return "pixels"
         return "cells" if self.cells is not None and not self.cells.empty else ""
 
@@ -158,14 +176,17 @@ def measure(
             plain = _explain(
                 model, inputs, tested, options, zones, preprocess, seed, batch_size, None
             )
-    except CamlucidaError as error:
-        return {"error": str(error)}
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT as error:
+        known = isinstance(error, CamlucidaError)
+        return {"error": str(error) if known else f"{type(error).__name__}: {first_line(error)}"}
     own = rectify(plain.details["movement"] if tested.name == "fame" else plain.raw)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     enlarged = resize(own, size)
     found: dict[str, Any] = {"pixels": None, "cells": None}
     judged = own
-    if not zones.pixels.empty:
+    if zones.judged == "pixels":
         mask = zones.pixels.mask
         found["pixels"] = dead_zone_activity(enlarged, mask).tolist()
         found["finished"] = dead_zone_activity(shown.maps, mask).tolist()
@@ -174,12 +195,13 @@ def measure(
     fits = cells is not None and not cells.empty and shown.layers == (zones.layer,)
     if cells is not None and fits and own.shape[1:] == cells.mask.shape:
         found["cells"] = dead_zone_activity(own, cells.mask).tolist()
-        if zones.pixels.empty:
+        if zones.judged == "cells":
             found["finished"] = dead_zone_activity(rectify(shown.raw), cells.mask).tolist()
             judged, dead = own, cells.mask
     if found["pixels"] is None and found["cells"] is None:
         return {
-            "error": "its map has no cells of the layer behind which the wall stands, and no pixel is dead"
+            "error": "its map is not one of the cells of the layer behind which the wall stands, and the wall leaves "
+            "no pixel dead; a wall in front of the input tests it"
         }
     on = (judged > 0).any(0).cpu()
     return {
@@ -207,7 +229,9 @@ def pictures_of(
         return _explain(
             model, inputs, tested, tested.options, zones, preprocess, seed, len(inputs), None
         )
-    except CamlucidaError:
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT:
         return None
 
 
@@ -246,6 +270,7 @@ def tune_opticam(
     preprocess: Preprocess | None = None,
     learning_rates: Sequence[float] = (0.01, 0.1, 0.5),
     iterations: Sequence[int] = (50, 100),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The learning rate and steps under which Opti-CAM's masks lower the class's probability least.
 
@@ -258,12 +283,16 @@ def tune_opticam(
         preprocess: where it is known, masks are multiplied with pixels.
         learning_rates: to try.
         iterations: to try.
+        progress: called with settings tried and their number.
 
     Returns:
         ``options`` of the best, its ``average_drop`` in percent, and all ``tried``, ready for JSON.
     """
     tried = []
-    for rate, steps in product(learning_rates, iterations):
+    settings = list(product(learning_rates, iterations))
+    for done, (rate, steps) in enumerate(settings):
+        if progress is not None:
+            progress(done, len(settings))
         method: Method = OptiCAM(iterations=steps, learning_rate=rate)
         e = explain(model, inputs, method=method, layers=layer, preprocess=preprocess)
         drop = e.details.get("average_drop")
@@ -297,7 +326,16 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
         return Verdict(
             label, "not tested", f"Its map has no {kind} of this kind, so that it cannot be judged."
         )
-    values = measured[kind]
+    values = [v for v in measured[kind] if v is not None and not math.isnan(v)]
+    broken = len(measured[kind]) - len(values)
+    if not values:
+        return Verdict(label, "not tested", "Its maps hold NaN, so that they cannot be judged.")
+    if measured["blank"] == len(measured[kind]):
+        return Verdict(
+            label,
+            "not tested",
+            f"All of its {measured['blank']} maps are blank, so that there is nothing to judge.",
+        )
     mean, std = mean_std(values)
     uniform, lost = zones.uniform, float(measured["always_lost"])
     unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
@@ -331,8 +369,11 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
         if outcome != "fail" and after > THRESHOLD:
             outcome = "warn"
             text += f" Its last steps (blur, offset, scaling) spread it: on the finished map it is {100 * after:.1f} %."
+    if broken:
+        outcome = "fail" if outcome == "fail" else "warn"
+        text += f" {broken} of {len(measured[kind])} maps hold NaN and do not count."
     if measured["blank"]:
-        text += f" {measured['blank']} of {len(values)} maps are blank, which counts as 0."
+        text += f" {measured['blank']} of {len(measured[kind])} maps are blank, which counts as 0."
     return Verdict(
         label,
         outcome,
@@ -387,8 +428,3 @@ def check_images(inputs: Tensor) -> None:
         raise CamlucidaError(
             f"the audit needs images (N, C, H, W), got shape {tuple(inputs.shape)}"
         )
-
-
-def stack(batches: Sequence[Tensor]) -> Tensor:
-    """Images of one size as a batch."""
-    return torch.stack(list(batches))

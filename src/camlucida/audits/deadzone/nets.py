@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.audits.base import Store
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.data.digits import Digits
 from camlucida.errors import CamlucidaError
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
+from camlucida.store import Store
 from camlucida.training.loop import FitOptions, fit
 
 Kind: TypeAlias = Literal["masked", "unmasked", "residual"]
@@ -192,8 +192,26 @@ class StandIns:
         weights = self.store.tensors(f"{kind}-weights", lambda: self._train(kind, model))
         model.load_state_dict(weights)
         model.eval()
-        record = self.store.value(f"{kind}-training", lambda: self._records.get(kind, {}))
+        if (checkpoint := self._checkpoint(kind)) is not None:
+            checkpoint.unlink(missing_ok=True)
+        record = self.store.value(f"{kind}-training", lambda: self._record(kind, model))
         return StandIn(kind, model, zone, record)
+
+    def _checkpoint(self, kind: Kind) -> Path | None:
+        return None if self.folder is None else self.folder / f"{kind}-{self.store.key}.ckpt"
+
+    def _record(self, kind: Kind, model: nn.Module) -> dict[str, Any]:
+        """What was noted down in the training; where that is lost, what can be measured again."""
+        known = {
+            "net": NETS[kind],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds": None,
+            "curve": [],
+            "plan": asdict(self.plan),
+        }
+        if kind in self._records:
+            return known | self._records[kind]
+        return known | {"accuracy": self._accuracies(model)}
 
     def _train(self, kind: Kind, model: nn.Module) -> dict[str, Tensor]:
         plan = self.plan
@@ -203,7 +221,7 @@ class StandIns:
         title = f"training the {kind} net"
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            generator = torch.Generator().manual_seed(plan.seed * 1000 + epoch)
+            generator = torch.Generator().manual_seed((plan.seed * 1000 + epoch) % 2**63)
             order = torch.randperm(plan.train, generator=generator)
             for some in torch.split(order, plan.batch):
                 yield as_input(images[some]), labels[some]
@@ -212,7 +230,6 @@ class StandIns:
             return F.cross_entropy(net(batch[0]), batch[1])
 
         start = time.perf_counter()
-        checkpoint = None if self.folder is None else self.folder / f"{kind}-{self.store.key}.ckpt"
         fitted = fit(
             model,
             batches,
@@ -229,23 +246,19 @@ class StandIns:
                 seed=plan.seed,
             ),
             steps_per_epoch=steps,
-            checkpoint=checkpoint,
+            checkpoint=self._checkpoint(kind),
             progress=lambda done, total, _: self.say(title, done, total),
         )
         seconds = time.perf_counter() - start
         self._records[kind] = {
-            "net": NETS[kind],
-            "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": seconds,
             "resumed_from": fitted.resumed_from,
             "curve": [{k: r[k] for k in ("epoch", "loss", "score")} for r in fitted.curves],
             "best_epoch": fitted.best_epoch,
             "accuracy": self._accuracies(model),
-            "plan": asdict(plan),
         }
-        self.store.value(f"{kind}-training", lambda: self._records[kind])
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+        # Before the weights: who finds those finds the curve too.
+        self.store.value(f"{kind}-training", lambda: self._record(kind, model))
         return dict(model.state_dict())
 
     def _accuracies(self, model: nn.Module) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import ModelError
+from camlucida.errors import CamlucidaError, LayerError, ModelError
 from camlucida.layers import INPUT, Layer, find_grid, resolve
 from camlucida.methods import Progress
 from camlucida.models import LoadedModel
@@ -29,9 +29,9 @@ class DeadZone:
         layer: the layer whose cells these are; ``"input"`` for pixels.
         proof: how it was proved, ready for JSON: ``images`` that were tried, ``gradients`` taken,
             ``candidates`` with a gradient of exactly zero in all of them, ``changes`` made to all of the zone
-            that left every output bit for bit the same, ``refuted`` candidates that a change gave away,
-            ``control``: whether changing the rest changes the outputs, and ``border``: whether changing just
-            the seen neighbours of the zone does.
+            that left every output bit for bit the same, ``refuted`` candidates that a change gave away or
+            that were given up, ``control``: whether changing the rest changes the outputs, and ``border``:
+            whether changing just the seen neighbours of the zone does.
     """
 
     mask: Tensor
@@ -65,6 +65,8 @@ class DeadZone:
 
     def __str__(self) -> str:
         unit = "pixels" if self.layer == INPUT else f"cells of {self.layer}"
+        if self.empty and self.proof.get("refuted"):
+            return f"no {unit} are proved dead: where the gradient is zero, a change was noticed all the same"
         if self.empty:
             return f"no {unit} are dead: each one can change the output"
         height, width = self.mask.shape
@@ -113,9 +115,9 @@ def dead_zone(
         progress: called with tests done and their total.
 
     Raises:
-        ModelError: the outputs are not finite, or are not the same when nothing is changed, so that bit for
-            bit proves nothing.
-        LayerError: for an unknown layer.
+        ModelError: the outputs are not finite, are not the same when nothing is changed, so that bit for bit
+            proves nothing, or do not depend on any pixel.
+        LayerError: for an unknown layer, or one of which no cell reaches the output.
     """
     module = unwrap(model.module if isinstance(model, LoadedModel) else model)
     generator = torch.Generator().manual_seed(seed)
@@ -158,14 +160,17 @@ def dead_zone(
     splits = 0
     if candidates and not unseen(dead):
         dead, splits = _refine(dead, unseen)
+    if bool(dead.all()):
+        raise _nothing_seen(probe.layer)
     report(total - 1, total)
     stream = torch.Generator().manual_seed(seed + 2)
     rest = ~dead
     near = torch.nn.functional.max_pool2d(dead[None, None].float(), 3, 1, 1)[0, 0].bool() & rest
 
     def noticed(mask: Tensor) -> bool:
-        return bool(mask.any()) and not torch.equal(
-            probe.outputs(images, mask, "noise", stream), base[0]
+        return bool(mask.any()) and not all(
+            torch.equal(probe.outputs(batch, mask, "noise", stream), outputs)
+            for batch, outputs in zip(noisy, base, strict=True)
         )
 
     proof = {
@@ -180,6 +185,8 @@ def dead_zone(
         "border": noticed(near) if not bool(near.sum() == 0) else None,
         "outputs": int(base[0].flatten(1).shape[1]),
     }
+    if bool(dead.any()) and not proof["control"]:
+        raise _nothing_seen(probe.layer)
     report(total, total)
     return DeadZone(dead.cpu(), probe.layer, proof)
 
@@ -224,6 +231,18 @@ class _Probe:
 
         with borrowed(self.model, images) as module:
             return run(module, images, self.modules, edit)
+
+
+def _nothing_seen(layer: str) -> CamlucidaError:
+    if layer == INPUT:
+        return ModelError(
+            "the model's outputs do not depend on any pixel (its weights may be zero, or its outputs saturated), so "
+            "that nothing can be said about what it sees"
+        )
+    return LayerError(
+        f"no cell of layer {layer!r} reaches the output (the head may read a class token only, or another branch); "
+        "choose a layer before it"
+    )
 
 
 def _changes(draws: int) -> Iterator[str]:

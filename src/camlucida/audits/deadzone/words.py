@@ -40,15 +40,14 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     }
     parts = []
     if by["fail"]:
+        lights = "method lights" if len(by["fail"]) == 1 else "methods light"
         parts.append(
-            f"{len(by['fail'])} methods light up what the model cannot see: {', '.join(by['fail'])}."
+            f"{len(by['fail'])} {lights} up what the model cannot see: {', '.join(by['fail'])}."
         )
-    if by["warn"]:
-        parts.append(
-            f"{len(by['warn'])} do not, but with a caution that is told below: {', '.join(by['warn'])}."
-        )
-    if by["pass"]:
-        parts.append(f"{len(by['pass'])} do not: {', '.join(by['pass'])}.")
+    for outcome, caution in (("warn", ", but with a caution that is told below"), ("pass", "")):
+        if names := by[outcome]:
+            does = "does" if len(names) == 1 else "do"
+            parts.append(f"{len(names)} {does} not{caution}: {', '.join(names)}.")
     if by["not tested"]:
         parts.append(f"{len(by['not tested'])} could not be tested here.")
     return " ".join(parts)
@@ -76,13 +75,20 @@ def proved(zones: Zones) -> str:
             )
         parts.append(text + ".")
     if zones.judged == "cells":
-        parts.append("Since no pixel is dead, methods are judged on the dead cells.")
+        why = (
+            "no pixel is dead"
+            if zones.pixels.empty
+            else "these pixels are dead without the wall too"
+        )
+        parts.append(f"Since {why}, methods are judged on the dead cells.")
     return " ".join(parts)
 
 
 def note(zones: Zones) -> str:
     """What a reader of a table must know."""
-    pixels = "" if zones.pixels.empty else f"{100 * zones.pixels.uniform:.1f} on the dead pixels"
+    pixels = (
+        f"{100 * zones.pixels.uniform:.1f} on the dead pixels" if zones.judged == "pixels" else ""
+    )
     cells = (
         ""
         if zones.cells is None or zones.cells.empty
