@@ -113,6 +113,44 @@ def test_location_fooling_is_the_loops(gap, batch):
     assert found.item() == pytest.approx(expected, abs=1e-9)
 
 
+class Attention(nn.Module):
+    """Four by four patches, a class token, and one block of fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.norm = nn.LayerNorm(8)
+        self.mix = nn.Linear(8, 24)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.norm(torch.cat([self.token.expand(len(x), -1, -1), patches], 1))
+        q, k, v = (part[:, None] for part in self.mix(tokens).chunk(3, 2))
+        return self.head(F.scaled_dot_product_attention(q, k, v)[:, 0, 0] + tokens[:, 0])
+
+
+def test_maps_of_attention_are_differentiated_twice():
+    torch.manual_seed(0)
+    model = Attention()
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(5, 3, 16, 12, generator=generator), torch.tensor([0, 1, 2, 3, 1])
+    cam = TrainableCAM(model, images, CAMOptions("gradcam", cam_layer="norm"))
+    assert cam.size == (4, 3)
+    loss = SalienceLoss(cam, 0.0, sham_mask(cam.size))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    values = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        value, _ = loss(model, (images, labels))
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert model.mix.weight.grad.abs().sum() > 0
+    assert values[-1] < 0.8 * values[0]
+
+
 @pytest.mark.parametrize("kind", ["droid", "fmmce", "hb-cam"])
 def test_entropy_losses_are_the_loops(gap, batch, kind):
     images, labels = batch

@@ -109,6 +109,16 @@ def test_no_worse_is_told_from_worse_and_from_unknown(sham, outcome):
     assert f"{100 * (sham[0] - 902) / 1000:+.2f}".replace("-", "−") in verdict.text
 
 
+@pytest.mark.parametrize(("guess", "outcome"), [(0.48, "not decided"), (0.3, "holds")])
+def test_nothing_is_lost_where_nothing_was_learned(guess, outcome):
+    trained = [made(arm, s, hits(500)) for arm in ("sham", "human") for s in range(3)]
+    for one in trained:
+        one.record["guess"] = guess
+    verdict = verdicts(experiment(trained))[0]
+    assert verdict.outcome == outcome
+    assert ("beyond guessing" in verdict.text) == (outcome == "not decided")
+
+
 def test_one_seed_decides_nothing():
     found = verdicts(experiment([made("sham", 0, hits(950)), made("mask", 0, hits(900))]))[0]
     assert found.outcome == "not decided"

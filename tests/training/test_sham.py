@@ -106,6 +106,7 @@ def test_a_mask_of_ones_own():
         (lambda: sham_mask(7, count=0), "1 to 48 ones"),
         (lambda: sham_mask(7, entropy=9.0), "1 to 48 ones"),
         (lambda: sham_mask(7, entropy=math.nan), "number of nats"),
+        (lambda: sham_mask(1), "1 x 1 cells has no edge and no middle"),
         (lambda: border_mask(2), "no middle"),
     ],
 )

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.console import bars, complain, console, print_json, print_table, shown
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    layer_option,
+    model_option,
+    out_option,
+    refuse_unused,
+    seed_option,
+)
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
@@ -19,6 +28,7 @@ _DIGITS = "digits"
 
 
 def salience(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -53,19 +63,19 @@ def salience(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE",
-            help="timm:NAME, torchvision:NAME, embedded, small or a checkpoint file. (default: timm:densenet121)",
+        model_option(
+            "(default: timm:densenet121; small for digits)",
+            known="timm:NAME, torchvision:NAME, embedded, small or a checkpoint file.",
         ),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")] = None,
+    architecture: Architecture = None,
     random: Annotated[bool, typer.Option("--random", help="Start from random weights.")] = False,
     size: Annotated[
         int | None, typer.Option(metavar="PX", help="Photos are resized to this square. (default: 224)")
     ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="(default: 50)")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Repetitions. (default: 5)")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The first of them.")] = 0,
+    seed: Annotated[int, seed_option("the first repetition")] = 0,
     batch_size: Annotated[int | None, typer.Option(metavar="N", min=2, help="(default: 20)")] = None,
     lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate. (default: 0.002)")] = None,
     weight: Annotated[
@@ -78,7 +88,7 @@ def salience(
         str, typer.Option(metavar="METHOD", help="The map: weights, or a method such as gradcam.")
     ] = "weights",
     cam_class: Annotated[str, typer.Option(metavar="label|pred", help="The map's class.")] = "label",
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="The map's layer. (default: the last)")] = None,
+    layer: Annotated[str | None, layer_option("the last feature map", "The map's layer.")] = None,
     layout: Annotated[str, typer.Option(metavar="NAME", help="SHAM: rounded, midpoints or rows.")] = "rounded",
     precision: Annotated[
         str | None, typer.Option(metavar="P", help="32-true, 16-mixed or bf16-mixed. (default: 32-true)")
@@ -86,10 +96,10 @@ def salience(
     accelerator: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to train.")] = "auto",
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="That read photos.")] = 8,
     images: Annotated[int, typer.Option(metavar="N", min=100, help="Digits to learn from.")] = 4000,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The run; the same command goes on where it was stopped.")
-    ] = Path("camlucida-out/salience"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    out: Annotated[Path, out_option("The run; the same command goes on where it was stopped.")] = Path(
+        "camlucida-out/salience"
+    ),
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train with salience in the loss: people's maps, a SHAM mask or none, over several seeds.
 
@@ -111,6 +121,7 @@ def salience(
         raise CamlucidaError(
             "say what to train on: a folder of photos, or digits; without DATA and options the stand-in is run"
         )
+    _refuse_unused(context, arms, digits=digits, model=model, maps=maps)
     base = STAND_IN if digits else IRIS_PAD
     count = seeds or (3 if digits else 5)
     recipe = _recipe(
@@ -118,14 +129,7 @@ def salience(
         batch_size=batch_size, lr=lr, weight=weight, entropy_weight=entropy_weight, cam=cam, cam_class=cam_class,
         layer=layer, layout=layout, precision=precision, accelerator=accelerator,
     )  # fmt: skip
-    with out_folder(out), progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def say(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total or None)
-            bar.update(tasks[what], completed=done, total=total or None)
-
+    with out_folder(out), bars() as say:
         sets = (
             _digit_sets(recipe, images)
             if digits
@@ -143,7 +147,7 @@ def salience(
     else:
         place = console()
         for table in report.tables:
-            place.print(table)
+            print_table(place, table)
         for verdict in report.verdicts:
             place.print(f"{verdict.claim}: {verdict.outcome}. {verdict.text}", markup=False)
         for sentence in report.remarks:
@@ -151,6 +155,26 @@ def salience(
         place.print(shown(files[0]), markup=False, soft_wrap=True)
     if not found.complete:
         raise typer.Exit(130)
+
+
+def _refuse_unused(
+    context: typer.Context, arms: list[Arm], *, digits: bool, model: str | None, maps: Path | None
+) -> None:
+    """Each option needs the images, the model or the loss that it is about."""
+    if digits:
+        refuse_unused(context, ("val", "test", "skip_missing", "threads"), "with photos")
+        if model is None:
+            refuse_unused(context, ("architecture", "random"), "with --model")
+    else:
+        refuse_unused(context, ("images",), "with digits")
+        if maps is None:
+            refuse_unused(context, ("skip_missing",), "with --maps")
+    if "sham" not in arms:
+        refuse_unused(context, ("layout",), "with --sham")
+    if not {"human", "mask", "sham"} & set(arms):
+        refuse_unused(context, ("weight",), "with --maps, --masks or --sham")
+    if not {"droid", "fmmce", "hb-cam"} & set(arms):
+        refuse_unused(context, ("entropy_weight",), "with --entropy")
 
 
 def _all_defaults(*given: Any) -> bool:

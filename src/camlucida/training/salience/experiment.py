@@ -57,6 +57,11 @@ class Trained:
         return float(self.record["accuracy"])
 
     @property
+    def guess(self) -> float:
+        """The accuracy of always answering the most frequent class of the test images; 0 where it was not kept."""
+        return float(self.record.get("guess", 0.0))
+
+    @property
     def correct(self) -> list[bool]:
         """Of each test image."""
         return [c == "1" for c in self.record["correct"]]
@@ -151,6 +156,7 @@ def _train(
         "seed": seed,
         "class_names": list(names),
         "accuracy": found.accuracy,
+        "guess": float(sets.test.labels.bincount().max()) / len(sets.test),
         "maps": _numbers(found),
         "maps_before": _numbers(before),
         "correct": "".join("01"[c] for c in found.correct),

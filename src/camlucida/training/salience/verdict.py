@@ -99,15 +99,25 @@ def verdicts(experiment: Experiment, margin: float = MARGIN) -> list[Verdict]:
     for other in (arm for arm in ("human", "mask", "plain") if experiment.of(arm)):
         difference = compare(experiment, "sham", other)
         if difference is not None:
-            found.append(_accuracy(difference, margin))
+            found.append(_accuracy(difference, margin, idle=_guesses(experiment.of(other))))
     if experiment.of("sham"):
         found.append(_border(experiment))
         found.append(_entropy(experiment))
     return found
 
 
-def _accuracy(found: Difference, margin: float) -> Verdict:
+def _guesses(trained: Sequence[Trained]) -> bool:
+    """Whether these trainings are not better than guessing, beyond two standard errors of a guess."""
+    images = len(trained[0].correct)
+    guess = max(t.guess for t in trained)
+    least = guess + 2 * math.sqrt(guess * (1 - guess) / images)
+    return guess > 0 and mean_std([t.accuracy for t in trained])[0] <= least
+
+
+def _accuracy(found: Difference, margin: float, *, idle: bool) -> Verdict:
     outcome = found.no_worse(margin)
+    if idle and outcome == "holds":
+        outcome = "not decided"
     points, lost = 100 * found.mean, 100 * margin
     said = f"SHAM less {ARMS[found.other]}: {_signed(points)} percentage points"
     if len(found.per_seed) > 1:
@@ -123,6 +133,8 @@ def _accuracy(found: Difference, margin: float) -> Verdict:
     )
     if len(found.per_seed) < 2:
         said += "; a second seed is needed to tell"
+    if idle:
+        said += f"; with {ARMS[found.other]} nothing was learned beyond guessing, so there was nothing to lose"
     return Verdict(
         f"Accuracy is no worse with SHAM than with {ARMS[found.other]}", outcome, f"{said}."
     )
