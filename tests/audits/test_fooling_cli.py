@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from camlucida.cli import diff_tables as cli_tables
 from camlucida.cli.audit_sham import logit_shift, residual_logits, sham
+from camlucida.cli.opening import labelled_case
 from camlucida.errors import CamlucidaError
 from camlucida.reproduce.diff_tables import case_of, diff_table1, diff_table2, diff_table3
 from camlucida.reproduce.published import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
@@ -58,6 +59,34 @@ def test_what_goes_together(tmp_path):
         run("sham", "-m", "embedded", "--out", tmp_path / "o").exception, CamlucidaError
     )
     assert not (tmp_path / "o").exists()
+
+
+def test_images_are_taken_from_every_class(tmp_path):
+    from PIL import Image
+
+    for name in ("lion", "cheetah", "espresso"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.new("RGB", (8, 8), (9 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    _, inputs, labels, _ = labelled_case("embedded", None, str(tmp_path), 9, None, quick=True)
+    assert len(inputs) == len(labels) == 9
+    assert len(labels.unique()) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [([], 0.02), (["--trainable", "head"], 0.3), (["--trainable", "head", "--lr", 0.01], 0.01)],
+)
+def test_a_head_learns_at_its_own_rate(tmp_path, monkeypatch, given, rate):
+    seen = []
+
+    def audit(**options):
+        seen.append(options["attack"].learning_rate)
+        raise CamlucidaError("enough")
+
+    monkeypatch.setattr("camlucida.audits.fooling.audit.audit_sham_stand_ins", audit)
+    run("sham", *given, "--out", tmp_path)
+    assert seen == [pytest.approx(rate)]
 
 
 def test_residual_logits_writes_its_report(tmp_path):
@@ -159,6 +188,47 @@ def test_table_3(case, tmp_path):
         "diff-table3.tex",
     }
     json.dumps(found.to_dict())
+
+
+def test_table_3_of_another_model_or_layer_is_made_anew(case, tmp_path):
+    from dataclasses import replace
+
+    from camlucida.audits.fooling.tune import Attack
+
+    torch.manual_seed(5)
+    attack = Attack(batch=16, learning_rate=0.05)
+    other = replace(case, model=Gap().eval())
+    deeper = replace(case, subject=replace(case.subject, layer="features.2"))
+    seen = []
+    for one, how in ((case, attack), (other, attack), (deeper, attack.against("gradcam"))):
+        kept = diff_table3(one, attack=how, folder=tmp_path)
+        assert kept.record["measured"] == diff_table3(one, attack=how).record["measured"]
+        seen.append(json.dumps(kept.record["measured"]))
+    assert len(set(seen)) == 3
+
+
+def test_table_3_of_a_model_without_a_class_weight_map(case):
+    from torch import nn
+
+    torch.manual_seed(1)
+    flat = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(294, 4)
+    ).eval()
+    found = diff_table3(
+        case_of(flat, (case.images, case.labels), (case.test, case.test_labels), "1")
+    )
+    assert found.record["attack"]["cam"]["cam"] == "gradcam"
+    assert "gradcam, all, 1 epoch" in found.lead[0]
+    one = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(294, 1)).eval()
+    zeros = torch.zeros_like(case.labels), torch.zeros_like(case.test_labels)
+    single = case_of(one, (case.images, zeros[0]), (case.test, zeros[1]), "1")
+    for table in (diff_table2, diff_table3):
+        with pytest.raises(CamlucidaError, match="two classes or more"):
+            table(single)
+    with pytest.raises(CamlucidaError, match="classes 0 to 3, but a label is 7"):
+        diff_table3(
+            case_of(flat, (case.images, case.labels + 4), (case.test, case.test_labels), "1")
+        )
 
 
 @pytest.mark.slow

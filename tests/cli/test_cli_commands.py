@@ -71,16 +71,31 @@ def test_a_wrong_command_line_is_one_line(capsys, arguments, word):
     assert word in err[0]
 
 
-def test_a_closed_pipe_is_no_fault():
+@pytest.mark.parametrize(
+    ("arguments", "near", "where"),
+    [
+        (["explain", "a.png", "--metod", "x"], "--method", "camlucida explain --help"),
+        (["evalute", "photos"], "evaluate", "camlucida --help"),
+        (["audit", "santy"], "sanity", "camlucida audit --help"),
+    ],
+)
+def test_a_wrong_word_gets_the_nearest_and_the_right_help(capsys, arguments, near, where):
+    code, _, (line,) = run(capsys, *arguments)
+    assert code == 2
+    assert near in line
+    assert where in line
+
+
+@pytest.mark.parametrize("arguments", [["methods"], ["methods", "--json"], ["--help"]])
+def test_a_closed_pipe_is_no_fault(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:
-        done = subprocess.run(
-            [sys.executable, "-m", "camlucida", "methods"],
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "camlucida", *arguments],
             stdout=stdout, stderr=subprocess.PIPE, check=False, text=True,
         )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    assert "Error" not in done.stderr
+    assert done.stderr == ""
 
 
 def test_a_warning_is_one_line(capsys, monkeypatch):
@@ -130,7 +145,7 @@ def test_methods_as_json(capsys):
 
 
 def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
-    from camlucida.cli.options import parse_method
+    from camlucida.cli.grammar import parse_method
     from camlucida.methods import registry
 
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
@@ -329,6 +344,13 @@ def test_names(tmp_path):
     photos = ["a/cat.png", "b/cat.png", "b/cat.jpg", "b/CAT.webp", "b/b-cat.png"]
     taken = [names.take(Path("/x", p)) for p in photos]
     assert taken == ["cat", "b-cat", "b-cat-2", "b-CAT-3", "b-b-cat"]
+
+
+def test_a_name_is_taken_by_the_record_of_its_own_kind_only(tmp_path):
+    (tmp_path / "cat.cells.json").write_text(json.dumps({"path": "/x/a/cat.png"}))
+    names = [Names(tmp_path, kind).take(Path("/x/b/cat.png")) for kind in (".cells", ".layers", "")]
+    assert names == ["b-cat.cells", "cat.layers", "cat"]
+    assert Names(tmp_path, ".cells").take(Path("/x/a/cat.png")) == "cat.cells"
 
 
 def test_a_long_name_leaves_room_and_stays_its_own(tmp_path):

@@ -92,8 +92,35 @@ def test_examples(capsys, photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (("layers-report", "--method", FAST), "layers"),
+        (("examples", "--train", "{train}", "-k", 1, "--method", FAST), "examples"),
+        (("cells", "--layer", "2", "--iterations", 1), "cells"),
+        (("cells", "--depth", "--most", 1, "--iterations", 1), "depth"),
+    ],
+)
+def test_photos_of_one_name_do_not_overwrite_each_other(capsys, photos, tmp_path, command, kind):
+    out = tmp_path / "out"
+    arguments = [str(a).format(train=photos) for a in command]
+    for label in ("ham", "egg", "ham"):  # the third run replaces the first
+        file = tmp_path / label / "new.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.open(photos / label / f"{label}0.png").save(file)
+        code, _, err = run(capsys, *arguments, file, "--out", out)
+        assert (code, err) == (0, [])
+    first, second = (json.loads((out / f"{n}.{kind}.json").read_text()) for n in ("new", "egg-new"))
+    assert (first["path"], second["path"]) == (
+        str(tmp_path / "ham" / "new.png"),
+        str(tmp_path / "egg" / "new.png"),
+    )
+    assert len(list(out.glob(f"*.{kind}.png"))) == 2
+
+
+@pytest.mark.usefixtures("model")
 def test_examples_after_ctrl_c_keep_the_cache(capsys, photos, tmp_path, monkeypatch):
-    from camlucida import examples as module
+    from camlucida.examples import nearest as module
 
     real, calls = module.describe, []
 
@@ -121,13 +148,37 @@ def test_cases(capsys, photos, tmp_path):
     assert (code, err) == (0, [])
     assert "confident and wrong" in text
     assert {p.name for p in out.iterdir()} == {
-        "cases.html", "cases.json", "cases.patchiness.png",
+        "cases.html", "cases.json", "cases.patchiness.png", "parts",
     }  # fmt: skip
     document = json.loads((out / "cases.json").read_text())
     assert sum(row["photos"] for row in document["cases"]) == 6
     assert document["confidence_dialled"]["images"] == 1
     code, text, _ = run(capsys, *arguments, "--out", out, "--dial", 0, "--json")
     assert json.loads(text)["confidence_dialled"] is None
+
+
+@pytest.mark.usefixtures("model")
+def test_cases_go_on_after_ctrl_c(capsys, photos, tmp_path, monkeypatch):
+    from camlucida.cases.measure import Examination
+
+    real, calls = Examination.__call__, []
+
+    def examine(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Examination, "__call__", examine)
+    arguments = ("cases", photos, "--method", FAST, "--dial", 1, "--batch-size", 2)
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / "out")
+    assert (code, err) == (130, ["camlucida: stopped"])
+    assert len(list((tmp_path / "out/parts").iterdir())) == 2
+    code, again, _ = run(capsys, *arguments, "--out", tmp_path / "out", "--json")
+    assert (code, len(calls)) == (0, 4)  # two photos at a time; two of three parts were there
+    code, whole, _ = run(capsys, *arguments, "--out", tmp_path / "whole", "--json")
+    assert code == 0
+    assert json.loads(again) == json.loads(whole)
 
 
 @pytest.mark.usefixtures("model")

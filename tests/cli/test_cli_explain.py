@@ -365,6 +365,7 @@ def test_one_bad_photo_of_a_folder(tiny, capsys):
         (["--target", "cell:layer=nope,row=0,col=0"], ["no layer 'nope'"]),
         (["--target", "cell:layer=features.2,row=99,col=0"], ["row 99"]),
         (["--target", "cell:layer=features.2", "--class", "red"], ["leave out --class"]),
+        (["--class", "red", "--class", "grene"], ["'grene'", "green"]),
         (["--target", "probability", "--method", "diffgradcam"], ["LogitMargin"]),
         (["--method", "saliency", "--layer", "features.2"], ["leave out layers"]),
         (["--steps", "pretty"], ["unknown preset 'pretty'", "signed"]),
@@ -420,6 +421,43 @@ def test_class_layer_target_and_steps_reach_the_maps(capsys):
     assert raw.shape == (16, 16)
     assert raw[:, -3:].mean() > raw[:, :3].mean()
     assert raw.min() < 0  # signed
+
+
+def test_several_classes_are_explained_side_by_side(tiny, capsys):
+    image = Image.new("RGB", (32, 32), RED)
+    image.paste(GREEN, (16, 0, 32, 32))
+    image.save("both.png")
+    arguments = ["both.png", "--class", "green", "--class", "red", "--class", "1"]
+    methods = ["--method", "gradcam", "--method", "diffgradcam"]
+    code, document, err = explain_json(capsys, *arguments, *methods)
+    assert (code, err) == (0, [])
+    found = {m["label"]: m for m in document["photos"][0]["methods"]}
+    assert list(found) == [
+        "gradcam: green",
+        "diffgradcam: green",
+        "gradcam: red",
+        "diffgradcam: red",
+    ]
+    assert [m["target"]["classes"] for m in found.values()] == [[1], [1], [0], [0]]
+    for label, side in (("gradcam: green", 1), ("gradcam: red", 0)):
+        raw = np.load(found[label]["files"]["maps"])["raw"][0]
+        assert np.hsplit(raw, 2)[side].sum() > 0.8 * raw.sum()
+    files = {p.name for p in (tiny / "camlucida-out").iterdir()}
+    assert {"both.gradcam-green.png", "both.gradcam-red.npz", "both.comparison.png"} <= files
+    # Each of them as if it were alone.
+    code, alone, _ = explain_json(capsys, "both.png", "--class", "red", "--out", "alone")
+    assert code == 0
+    (one,) = alone["photos"][0]["methods"]
+    assert one["label"] == "gradcam"
+    assert one["target_value"] == found["gradcam: red"]["target_value"]
+    kept = np.load(found["gradcam: red"]["files"]["maps"])["raw"]
+    np.testing.assert_array_equal(np.load(one["files"]["maps"])["raw"], kept)
+    code, out, _ = run(capsys, "explain", *arguments)
+    assert code == 0
+    lines = [line for line in out.splitlines() if "Logit" in line]
+    assert len(lines) == 2
+    assert "green" in lines[0]
+    assert "red" in lines[1]
 
 
 @pytest.mark.usefixtures("tiny")

@@ -1,241 +1,162 @@
+"""The options that commands share, and options that would have no effect."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import pytest
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from camlucida.cli.options import (
-    TARGET_NAMES,
-    _convert,
-    _options,
-    parse_method,
-    parse_target,
-    split,
-)
-from camlucida.errors import CamlucidaError, MethodError, TargetError
-from camlucida.methods import methods
-from camlucida.targets import Cell, ExpLogit, Logit, LogitMargin, LogProbability, Probability
+from camlucida.cli import app, main
+from camlucida.cli.options import Command
+
+
+def _commands():
+    """Every command of the program by its words."""
+    found = {}
+
+    def walk(command, words):
+        for name, inner in getattr(command, "commands", {}).items():
+            walk(inner, (*words, name))
+        if isinstance(command, TyperCommand):
+            found[words] = command
+
+    walk(get_command(app), ())
+    return found
+
+
+COMMANDS = _commands()
+EVERY = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+
+
+def run(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err.splitlines()
+
+
+def _options(command):
+    return {p.name: p for p in command.params if p.param_type_name == "option"}
+
+
+# ---- one word for one thing ---------------------------------------------------------------------
+
+
+def test_all_commands_are_found():
+    assert {
+        ("explain",),
+        ("audit", "all"),
+        ("reproduce", "fame-table1"),
+        ("survey", "tally"),
+    } <= set(COMMANDS)
+    assert len(COMMANDS) > 30
+
+
+@EVERY
+@pytest.mark.parametrize("width", ["40", "200"])
+def test_help_names_every_option(capsys, monkeypatch, words, width):
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, out, err = run(capsys, *words, "--help")
+    assert (code, err) == (0, [])
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= int(width)
+    if width == "200":
+        for option in _options(COMMANDS[words]).values():
+            assert option.opts[0] in out
+
+
+@EVERY
+def test_every_option_says_what_it_is(words):
+    for name, option in _options(COMMANDS[words]).items():
+        assert option.help, name
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "options"),
+    "name",
+    ["architecture", "class_names", "device", "as_json", "target", "steps", "preset", "aligned"],
+)
+def test_what_means_the_same_is_said_the_same(name):
+    texts = {o[name].help for o in map(_options, COMMANDS.values()) if name in o}
+    assert len(texts) == 1
+
+
+@EVERY
+def test_a_model_is_always_m(words):
+    options = _options(COMMANDS[words])
+    if "model" in options:
+        assert options["model"].opts == ["--model", "-m"]
+
+
+@EVERY
+def test_every_command_minds_what_is_given_twice(words):
+    assert isinstance(COMMANDS[words], Command)
+
+
+# ---- nothing is dropped in silence --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
     [
-        ("gradcam", "gradcam", {}),
-        (" gradcam ", "gradcam", {}),
-        ("gradcam++:form=true", "gradcam++", {"form": "true"}),
-        ("a:b=1,c=2", "a", {"b": "1", "c": "2"}),
-        ("a: b = 1 , c = 2 ", "a", {"b": "1", "c": "2"}),
-        ("a:max-entries=9", "a", {"max_entries": "9"}),
-        ("cell:layer=features.3,row=-1", "cell", {"layer": "features.3", "row": "-1"}),
-        ('a:b="1,2",c=3', "a", {"b": "1,2", "c": "3"}),
-        ("a:b='x=y:z',c=3", "a", {"b": "x=y:z", "c": "3"}),
-        ("a:b=x=y", "a", {"b": "x=y"}),
-        ("a:b=c:d", "a", {"b": "c:d"}),
+        (["explain", "a.png", "--seed", 1, "--seed", 2], "--seed is given 2 times"),
+        (["layers-report", "a.png", "--class", "a", "--class", "b", "--class", "c"], "--class is given 3 times"),
+        (["cases", "folder", "--method", "icam", "--method", "gradcam"], "--method is given 2 times"),
+        (["audit", "all", "-m", "embedded", "--model", "digits"], "--model is given 2 times"),
     ],
-)
-def test_the_grammar(text, name, options):
-    assert split(text) == (name, options)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", ":a=1", "a:", "a:b", "a:b=", "a:=1", "a:b=1,", "a:b=1,,c=2", "a:b=1,b=2", "a:b='1,c=2",
-     'a:b=""', "a:b=1,c", "a:,"],
 )  # fmt: skip
-def test_what_does_not_follow_the_grammar_is_refused_in_one_line(text):
-    with pytest.raises(CamlucidaError) as caught:
-        split(text)
-    assert "\n" not in str(caught.value)
-    assert repr(text) in str(caught.value)
+def test_a_value_given_twice_is_refused(capsys, arguments, word):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert word in err[0]
 
 
-@dataclass(frozen=True)
-class Everything:
-    whole: int = 1
-    number: float = 1.0
-    flag: bool = False
-    word: str = "a"
-    choice: Literal["one", "two"] = "one"
-    maybe: float | None = None
-    mixed: int | Literal["auto"] = 3
-    pair: tuple[int, ...] = ()
-    anything: Any = None
+@pytest.mark.parametrize("seed", ["-1", "9223372036854775808", "99999999999999999999"])
+def test_a_seed_that_no_generator_takes_is_refused(capsys, seed):
+    code, out, err = run(capsys, "audit", "theory", "--seed", seed)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert f"--seed takes 0 to 4294967295, got {seed}" in err[0]
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("whole=-7", -7),
-        ("number=3", 3.0),
-        ("number=1e-3", 1e-3),
-        ("flag=true", True),
-        ("flag=Off", False),
-        ("flag=1", True),
-        ("pair=1/2", (1, 2)),
-        ("pair=5", (5,)),
-        ("word=5", "5"),
-        ("word=none", "none"),
-        ("choice=two", "two"),
-        ("maybe=none", None),
-        ("maybe=0.5", 0.5),
-        ("mixed=4", 4),
-        ("mixed=auto", "auto"),
-        ("anything=none", None),
-        ("anything=4", 4),
-        ("anything=0.5", 0.5),
-        ("anything=true", True),
-        ("anything=x", "x"),
-    ],
-)
-def test_values_take_the_type_of_the_option(text, value):
-    key = text.partition("=")[0]
-    _, written = split(f"m:{text}")
-    (read,) = _convert("m", written, _options(Everything), MethodError).values()
-    assert (read, type(read)) == (value, type(value)), key
+UNUSED = [
+    ("evaluate photos --workers 2", "--workers goes with --engine ray"),
+    ("evaluate photos --ray-address a:1 --workers 2", "--workers and --ray-address go with --engine ray"),
+    ("evaluate photos --price 2", "--price goes with --estimate"),
+    ("evaluate photos --estimate 4 --engine ray", "--engine goes without --estimate"),
+    ("cells a.png --most 3", "--most goes with --depth"),
+    ("cells a.png --depth --batch-size 3", "--batch-size goes without --depth"),
+    ("report run --no-gallery --data x", "--data goes with the gallery"),
+    ("verify a b --draw 3", "--draw goes with --pairs"),
+    ("verify a b --layout csv --split 1 --both", "--layout, --split and --both go with --pairs"),
+    ("verify --pairs a.csv --layer x", "--layer goes with two photos"),
+    ("verify a b --aligned --face largest", "--face goes without --aligned"),
+    ("audit deadzone --no-stack", "--no-stack goes with --model"),
+    ("audit deadzone --device cuda --batch-size 2", "--batch-size and --device go with --model"),
+    ("audit sham --device cuda", "--device goes with --model"),
+    ("audit sham -m embedded --data x --classes 45", "--classes goes with the small network"),
+    ("reproduce fame-table2 --standin --model timm:resnet18", "--model goes with --data"),
+    ("reproduce icam-table1 --standin --device cuda", "--device goes with --data"),
+    ("reproduce wall-table1 --device cuda", "--device goes with --model"),
+    ("reproduce wall-table1 --count 5", "--count goes with --model or --full"),
+    ("reproduce fame-table1 --standin --split 1 --aligned", "--split and --aligned go with --data"),
+    ("reproduce fame-table1 --data x --people 3", "--people goes with --standin"),
+    ("reproduce diff-table2 --count 9", "--count goes with --model"),
+    ("reproduce diff-table3 --data x --device cuda", "--data and --device go with --model"),
+    ("train masked-vgg x --unmasked --seen-rows 3", "--seen-rows goes without --unmasked"),
+    ("train salience --threads 2", "--threads goes with photos"),
+    ("train salience --random", "--random goes with --model"),
+    ("train salience x --plain --images 200", "--images goes with digits"),
+    ("train salience x --sham --skip-missing", "--skip-missing goes with --maps"),
+    ("train salience x --plain --layout rows", "--layout goes with --sham"),
+    ("train salience x --plain --weight 0.1", "--weight goes with --maps, --masks or --sham"),
+    ("train salience --entropy-weight 2", "--entropy-weight goes with --entropy"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("whole=1.5", "a whole number"),
-        ("whole=none", "a whole number"),
-        ("number=much", "a number"),
-        ("number=nan", "a number"),
-        ("flag=maybe", "true or false"),
-        ("choice=tow", "one of one, two, got 'tow'; did you mean 'two'?"),
-        ("maybe=x", "a number or none"),
-        ("mixed=x", "one of auto or a whole number"),
-        ("pair=1/x", "a whole number, or several with / between them"),
-    ],
-)
-def test_a_value_of_another_type_is_refused(text, expected):
-    _, written = split(f"m:{text}")
-    with pytest.raises(MethodError, match="m: ") as caught:
-        _convert("m", written, _options(Everything), MethodError)
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_type_that_cannot_be_looked_up_is_read_off_the_default():
-    @dataclass(frozen=True)
-    class Own:
-        size: Unknown = 3  # noqa: F821
-        word: Unknown = "a"  # noqa: F821
-        free: Unknown = None  # noqa: F821
-
-    written = {"size": "4", "word": "4", "free": "4"}
-    read = _convert("own", written, _options(Own), MethodError)
-    assert read == {"size": 4, "word": "4", "free": 4}
-    with pytest.raises(MethodError, match="a whole number"):
-        _convert("own", {"size": "x"}, _options(Own), MethodError)
-
-
-# ---- methods ------------------------------------------------------------------------------------
-
-
-def test_every_registered_method_can_be_named():
-    for row in methods():
-        choice = parse_method(row.name)
-        assert choice.name == row.name
-        assert isinstance(choice.method, row.method)
-
-
-def test_every_default_can_be_written_out():
-    for row in methods():
-        for name, default in {**row.options, **row.target_options}.items():
-            if isinstance(default, tuple):
-                continue
-            choice = parse_method(f"{row.name}:{name}={default}")
-            assert choice.options == {name: default}
-
-
-def test_a_method_gets_its_options():
-    choice = parse_method("GradCAM++:form=true,max-entries=10")
-    assert choice.options == {"form": "true", "max_entries": 10}
-    assert choice.method.form == "true"
-    assert choice.method.max_entries == 10
-
-
-def test_a_name_that_implies_a_target_sends_options_there():
-    assert parse_method("diffgradcam:aggregator=max").options == {"aggregator": "max"}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("gradcat", ["unknown method 'gradcat'", "gradcam"]),
-        ("gradcam++:from=exp", ["no option 'from'", "did you mean 'form'?"]),
-        ("gradcam:form=exp", ["gradcam has no option 'form'", "options: aug_smooth"]),
-        ("gradcam++:form=ture", ["exp, true, tf_original", "did you mean 'true'?"]),
-        ("gradcam++:max_entries=many", ["a whole number", "'many'"]),
-        ("diffgradcam:aggregator=sum", ["aggregator", "mean, max, lse, lae"]),
-        ("xgradcam:norm=l2", ["one of sum, l1"]),
-        ("diffgradcam:classes=3", ["no option 'classes'"]),
-        ("gradcam++:form", ["key=value"]),
-    ],
-)
-def test_a_wrong_method_is_refused_with_what_is_near(text, words):
-    with pytest.raises(MethodError) as caught:
-        parse_method(text)
-    assert all(word in str(caught.value) for word in words), caught.value
-    assert "\n" not in str(caught.value)
-
-
-def test_a_target_that_a_method_cannot_explain_is_refused():
-    with pytest.raises(MethodError, match="LogitMargin"):
-        parse_method("diffgradcam", Probability())
-
-
-# ---- targets ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("logit", Logit),
-        ("margin", LogitMargin),
-        ("probability", Probability),
-        ("log-probability", LogProbability),
-        ("Log_Probability", LogProbability),
-        ("exp-logit", ExpLogit),
-    ],
-)
-def test_targets_of_a_class(text, kind):
-    target = parse_target(text, "tabby")
-    assert type(target) is kind
-    assert target.classes == "tabby"
-    assert parse_target(text).classes is None
-
-
-def test_every_target_has_a_name():
-    for name in TARGET_NAMES:
-        parse_target(f"{name}:layer=x" if name == "cell" else name)
-
-
-def test_targets_get_their_options():
-    assert parse_target("margin:aggregator=lse").aggregator == "lse"
-    cell = parse_target("cell:layer=features.3,row=2,col=-1,absolute=no")
-    assert isinstance(cell, Cell)
-    assert (cell.layer, cell.row, cell.col, cell.absolute) == ("features.3", 2, -1, False)
-
-
-@pytest.mark.parametrize(
-    ("text", "class_", "words"),
-    [
-        ("logits", None, ["unknown target 'logits'", "nearest: logit"]),
-        ("zzz", None, ["known: logit, margin"]),
-        ("margin:agregator=max", None, ["did you mean 'aggregator'?"]),
-        ("margin:aggregator=maxx", None, ["did you mean 'max'?"]),
-        ("margin:classes=3", None, ["no option 'classes'"]),
-        ("cell:row=1", None, ["cell needs a layer"]),
-        ("cell:layer=a,row=x", None, ["row must be a whole number"]),
-        ("cell:layer=a", "3", ["leave out --class"]),
-        ("logit:", None, ["key=value"]),
-    ],
-)
-def test_a_wrong_target_is_refused_with_what_is_near(text, class_, words):
-    with pytest.raises(TargetError) as caught:
-        parse_target(text, class_)
-    assert all(word in str(caught.value) for word in words), caught.value
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("line", "words"), UNUSED, ids=[line for line, _ in UNUSED])
+def test_what_would_have_no_effect_is_refused_at_once(capsys, tmp_path, monkeypatch, line, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *line.split())
+    assert (code, out, len(err)) == (2, "", 1)
+    assert words in err[0]
+    assert list(tmp_path.iterdir()) == []

@@ -44,6 +44,20 @@ def test_two_photos(photos):
     assert record["methods"][0]["label"].startswith("fame")
 
 
+def test_pairs_of_one_name_do_not_overwrite_each_other(photos):
+    out = photos / "out"
+    (photos / "other").mkdir()
+    picture(3).save(photos / "other/0.png")
+    first = (photos / "0.png", photos / "1.png")
+    second = (photos / "other/0.png", photos / "1.png")
+    for pair in (first, second, first):
+        run(*pair, "--aligned", *FAST, "--out", out)
+    names = ["0-1", f"other-0-{photos.name}-1"]
+    assert sorted(p.stem for p in out.glob("*.json")) == sorted(names)
+    sources = [json.loads((out / f"{n}.json").read_text())["probe"]["source"] for n in names]
+    assert sources == [str(first[0]), str(second[0])]
+
+
 def test_identical_photos_are_told(photos):
     text = run(
         photos / "0.png", photos / "0.png", "--aligned", *FAST, "--json", "--out", photos / "out"
@@ -108,7 +122,9 @@ def test_a_list_that_does_not_say_who_is_who_is_explained_pair_by_pair(photos):
      (["a", "b", "--face", "0", "--face", "1", "--face", "0"], "once for all"),
      (["--pairs", "c", "--face", "0", "--face", "1"], "once for all"),
      (["--pairs", "c", "--layout", "scface:wear=scarf"], "no option 'wear'"),
-     (["a", "b", "--method", "fam"], "unknown method"), (["no.png", "no.png", "--aligned"], "probe 'no.png'")],
+     (["a", "b", "--method", "fam"], "unknown method"),
+     (["a", "b", "--layer", "x", "--method", "fame"], "--layer goes with methods that explain layers"),
+     (["no.png", "no.png", "--aligned"], "probe 'no.png'")],
 )  # fmt: skip
 def test_wrong_arguments(arguments, match):
     with pytest.raises(CamlucidaError, match=match):

@@ -89,6 +89,18 @@ def test_json(capsys):
     assert json.loads(out)["table"] == found["table"]
 
 
+def test_the_names_of_all_classes_are_kept_but_not_printed(capsys):
+    _, evaluation, _ = evaluated(capsys, *METRICS, "--json", "--out", "run", "--limit", 3)
+    _, summed, _ = run(capsys, "summary", "run", "--json")
+    _, reported, _ = run(capsys, "report", "run", "--no-gallery", "--json")
+    kept = RunFolder(Path("run")).plan()["about"]
+    assert kept["class_names"] == list(tiny().class_names)
+    plans = [json.loads(evaluation)["plan"], json.loads(summed)["plan"]]
+    plans.append(json.loads(reported)["summary"]["plan"])
+    for plan_ in plans:
+        assert set(plan_["about"]) == set(kept) - {"class_names"}
+
+
 def test_every_setting_reaches_the_plan(capsys):
     code, _, _ = evaluated(
         capsys, "--method", "gradcam++:form=true", "--metric", "iou",
@@ -273,6 +285,10 @@ def test_summary_with_tests_and_tables(capsys, tmp_path):
     assert (
         (tmp_path / "tables/tests.csv").read_text().startswith("metric,a,b,n,difference,rank_sum")
     )
+    evaluated(capsys, "--method", "gradcam", *METRICS, "--out", "one")
+    code, out, _ = run(capsys, "summary", "one", "--tests")
+    assert code == 0
+    assert "no tests: they compare methods" in out
     code, _, err = run(capsys, "summary", "pictures")
     assert code == 2
     assert "is not a run" in err
@@ -291,3 +307,20 @@ def test_compare(capsys):
     code, _, err = run(capsys, "compare", "a", "c")
     assert code == 2
     assert "no method in common: gradcam against layercam" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "page.pdf", "--no-gallery"], "must be called .html"),
+        (["--data", "nowhere"], "'nowhere' is neither a path that exists nor one of the kinds"),
+        (["--model", "nothing"], "unknown model 'nothing'"),
+        (["--out", "boxes.csv/page.html", "--no-gallery"], "cannot write to"),
+    ],
+)
+def test_a_report_refuses_what_it_cannot_use(capsys, arguments, said):
+    evaluated(capsys, *METRICS, "--out", "run")
+    code, out, err = run(capsys, "report", "run", *arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err
+    assert not Path("run/report.html").exists()

@@ -104,6 +104,21 @@ def test_broken_lfw(tmp_path, text, match):
         read_pairs(file)
 
 
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(CamlucidaError, match="cannot read"):
+        read_pairs(tmp_path, "csv")
+
+
+@pytest.mark.parametrize("head", ["1 0", "1 \N{SUPERSCRIPT TWO}"])
+def test_a_list_of_no_pairs(tmp_path, head):
+    path = tmp_path / "pairs.txt"
+    for number in (1, 2):
+        picture(tmp_path / "A" / f"A_000{number}.jpg")
+    path.write_text(f"{head}\nA\t1\t2\n", encoding="utf-8")
+    with pytest.raises(CamlucidaError, match="first line must be the numbers"):
+        read_pairs(path)
+
+
 def test_a_picture_is_no_list(tmp_path):
     file = picture(tmp_path / "a.png")
     with pytest.raises(CamlucidaError, match="no text file"):

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -30,6 +30,7 @@ from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
 from camlucida.cli.methods import methods
 from camlucida.cli.metrics import metrics
+from camlucida.cli.options import Command
 from camlucida.cli.report import report
 from camlucida.cli.reproduce import reproduce
 from camlucida.cli.summary import summary
@@ -47,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_command: Callable[..., None]
 for _command in (
     explain,
     demo,
@@ -64,12 +66,12 @@ for _command in (
     verify,
     version,
 ):
-    app.command()(_command)
-audit.command("all")(all_)
+    app.command(cls=Command)(_command)
+audit.command("all", cls=Command)(all_)
 for _command in (sanity, sham, logit_shift, residual_logits):
-    audit.command()(_command)
+    audit.command(cls=Command)(_command)
 for _command in (diff_table1, diff_table2, diff_table3):
-    reproduce.command()(_command)
+    reproduce.command(cls=Command)(_command)
 app.add_typer(audit, name="audit")
 app.add_typer(reproduce, name="reproduce")
 app.add_typer(train, name="train")
@@ -123,7 +125,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _refuse(str(error), 2)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
-            return _refuse(f"{error.format_message()} (camlucida --help shows what there is)", 2)
+            command = getattr(getattr(error, "ctx", None), "command_path", "camlucida")
+            return _refuse(f"{error.format_message()} ({command} --help shows what there is)", 2)
         name = type(error).__name__
         if name == "OutOfMemoryError":  # torch's, which is not imported here
             return _refuse("the device has not enough memory; try a smaller --batch-size", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.grammar import chosen_methods
+from camlucida.cli.opening import open_model, photos_of
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    AuditOut,
+    Command,
+    Count,
+    Device,
+    Seed,
+    batch_option,
+    layer_option,
+    methods_option,
+    model_option,
+    quick_option,
+    refuse_unused,
+)
 from camlucida.cli.writing import out_folder
-from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.audits.base import AuditReport
+    from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
 audit = typer.Typer(
@@ -22,16 +40,9 @@ audit = typer.Typer(
     no_args_is_help=True,
 )
 
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick/--full",
-        help="A few minutes on two cores, or the whole table. Both go on where they stopped.",
-    ),
-]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where report and finished parts go.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+Quick = Annotated[bool, quick_option(full="the whole table")]
+_OF_A_MODEL = ("architecture", "data", "wall", "layer", "stack", "batch_size", "device")
 
 
 @audit.callback()
@@ -39,23 +50,20 @@ def _audit() -> None:
     """Put explanation methods to the test: a verdict in plain words for each."""
 
 
-@audit.command()
+@audit.command(cls=Command)
 def deadzone(
+    context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE",
-            help="As for camlucida explain, or masked-vgg:FILE. (default: small networks that are trained now)",
-        ),
+        model_option("Also masked-vgg:FILE. (default: small networks that are trained now)"),
     ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
+    architecture: Architecture = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR",
-            help="Photos; with a folder for each class, pairs of a class are stacked (STACK-MIX).",
+            metavar="KIND|PATH",
+            help="As for camlucida evaluate: a folder, digits, imagenet:PATH. Of labelled photos pairs of a class are "
+            "stacked (STACK-MIX). (default: the pictures of this package)",
         ),
     ] = None,
     wall: Annotated[
@@ -66,21 +74,17 @@ def deadzone(
             "rows:5-6@layer4.",
         ),
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The explained layer. (default: the wall's, or the last)")
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", metavar="NAME", help="Only these; all by default.")
-    ] = None,
+    layer: Annotated[str | None, layer_option("the wall's, or the last feature map")] = None,
+    method: Annotated[list[str] | None, methods_option("all")] = None,
     stack: Annotated[
-        bool, typer.Option("--stack/--no-stack", help="Whether class folders are stacked.")
+        bool, typer.Option("--stack/--no-stack", help="Whether labelled photos are stacked.")
     ] = True,
-    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at most.")] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time.")] = 16,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
+    count: Count = None,
+    batch_size: Annotated[int, batch_option("Images")] = 16,
+    device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Do methods light up what the model provably cannot see?
@@ -90,21 +94,22 @@ def deadzone(
     """
     from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
 
+    if model is None:
+        refuse_unused(context, _OF_A_MODEL, "with --model")
+    chosen = chosen_methods(method)
     with out_folder(out), telling() as say:
         if model is None:
-            if data is not None or wall is not None or layer is not None:
-                raise CamlucidaError("--data, --wall and --layer go with --model")
             report = audit_dead_zone_stand_ins(
-                methods=method, count=count, quick=quick, seed=seed, folder=out, say=say
+                methods=chosen, count=count, quick=quick, seed=seed, folder=out, say=say
             )
         else:
-            loaded = _load(model, architecture, device)
+            loaded = open_model(model, architecture, device)
             report = audit_dead_zone(
                 loaded,
                 _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack),
                 wall=wall,
                 layer=layer,
-                methods=method,
+                methods=chosen,
                 count=count,
                 quick=quick,
                 seed=seed,
@@ -115,11 +120,11 @@ def deadzone(
     finish(report, out, as_json=as_json)
 
 
-@audit.command()
+@audit.command(cls=Command)
 def theory(
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """Why weights for whole channels see through walls: proposition, theorem and digits, computed and drawn."""
@@ -130,52 +135,42 @@ def theory(
     finish(report, out, as_json=as_json)
 
 
-def _load(model: str, architecture: str | None, device: str | None) -> LoadedModel:
-    from camlucida.models import load_model
-    from camlucida.models.masked_vgg import load_masked_vgg
-
-    kind, _, file = model.partition(":")
-    if kind != "masked-vgg":
-        return load_model(model, architecture=architecture, device=device)
-    loaded = load_masked_vgg(file)
-    if device is not None:
-        loaded.module.to(device)
-    return loaded
-
-
 def _images(
-    loaded: LoadedModel, data: Path | None, wall: str | None, count: int, seed: int, *, stack: bool
+    loaded: LoadedModel, data: str | None, wall: str | None, count: int, seed: int, *, stack: bool
 ) -> Any:
-    """Photos: stacked pairs where the data have class folders and the dead part is known, else as they are."""
+    """Photos: stacked pairs where they have labels and the dead part is known, else as they are."""
     from camlucida.audits.deadzone.audit import dead_zone, region_of
-    from camlucida.data import find_images
     from camlucida.data.pictures import names, picture
     from camlucida.data.stack_mix import StackMix
     from camlucida.models.walls import Wall
 
     if data is None:
         return [picture(name) for name in names()][:count]
-    photos = find_images(data)
-    labelled = stack and data.is_dir() and all(path.parent != data for path in photos)
-    if not labelled or loaded.preprocess is None:
-        return list(photos)[:count]
+    photos = photos_of(data, loaded.class_names)
+    if not stack or loaded.preprocess is None or not _paired(photos):
+        return photos
     height, width = loaded.preprocess.size
     stands = Wall.parse(wall) if wall else None
     region = stands.region if stands and stands.layer is None else None
     if stands is None:
         region = region_of(dead_zone(loaded, (height, width), draws=2))
     if region is None or height != width:
-        return list(photos)[:count]
+        return photos
     resize = loaded.preprocess.resize
     return StackMix(
-        data,
-        loaded.class_names,
+        photos,
         dead=region,
         size=height,
         resize=resize if isinstance(resize, int) else None,
         count=count,
         seed=seed,
     )
+
+
+def _paired(photos: DataSet) -> bool:
+    """Whether some class has two photos, as STACK-MIX needs them."""
+    known = Counter(s.label_name if s.label is None else s.label for s in photos)
+    return any(several > 1 for label, several in known.items() if label != "")
 
 
 @contextmanager

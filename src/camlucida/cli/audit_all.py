@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
-from camlucida.cli.options import parse_method
+from camlucida.cli.audit import finish, telling
+from camlucida.cli.console import console, print_json, shown
+from camlucida.cli.grammar import chosen_methods
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    AuditOut,
+    ClassNames,
+    Count,
+    Device,
+    Model,
+    Quick,
+    Seed,
+    batch_option,
+    layer_option,
+    methods_option,
+)
 from camlucida.cli.writing import out_folder, write
 
 if TYPE_CHECKING:
@@ -17,15 +32,6 @@ if TYPE_CHECKING:
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-]
-Architecture = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet18.")
-]
-ClassNames = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="One name per line, or a JSON list.")
-]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -36,35 +42,16 @@ Data = Annotated[
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option(
-        "--method",
-        metavar="METHOD",
-        help="NAME or NAME:key=value,key=value; repeat it for several. (default: those of few passes; all with "
-        "--full)",
-    ),
+    methods_option("those of few passes; all with --full"),
 ]
-Layer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The explained layer. (default: the last map)")
-]
-Count = Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at most.")]
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick/--full",
-        help="A few minutes on two cores, or everything. Both go on where they stopped.",
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")]
-BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time.")]
-Device = Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")]
+Layer = Annotated[str | None, layer_option("the last feature map")]
+BatchSize = Annotated[int, batch_option("Images")]
 Labels = Annotated[
     bool,
     typer.Option(
         "--labels/--no-labels", help="Train two small networks for the check with shuffled labels."
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where report and finished parts go.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def sanity(
@@ -83,7 +70,7 @@ def sanity(
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """Does a map change when the model changes, and only then?
@@ -93,9 +80,9 @@ def sanity(
     """
     from camlucida.audits.sanity.audit import audit_sanity
 
-    chosen = _methods(method)
+    chosen = chosen_methods(method)
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), progress_bar() as bar:
+    with out_folder(out), telling() as say:
         report = audit_sanity(
             loaded,
             images,
@@ -108,17 +95,9 @@ def sanity(
             seed=seed,
             batch_size=batch_size,
             folder=out,
-            say=_say(bar),
+            say=say,
         )
-        files = report.save(out)
-    if as_json:
-        print_json(report.to_dict())
-        return
-    place = console()
-    place.print(report.summary, soft_wrap=True)
-    place.print(report)
-    for file in files:
-        place.print(shown(file), markup=False, soft_wrap=True)
+    finish(report, out, as_json=as_json)
 
 
 def all_(
@@ -138,7 +117,7 @@ def all_(
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """Which methods are safe on this model, for which question, and why?
@@ -148,9 +127,9 @@ def all_(
     """
     from camlucida.audits.trust.audit import audit_all
 
-    chosen = _methods(method)
+    chosen = chosen_methods(method)
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), progress_bar() as bar:
+    with out_folder(out), telling() as say:
         report = audit_all(
             loaded,
             images,
@@ -163,20 +142,13 @@ def all_(
             seed=seed,
             batch_size=batch_size,
             folder=out,
-            say=_say(bar),
+            say=say,
         )
         files = _save(report, out)
     if as_json:
         print_json(report.to_dict())
         return
     _show(report, files)
-
-
-def _methods(texts: Sequence[str] | None) -> list[str | tuple[str, Mapping[str, Any]]] | None:
-    if not texts:
-        return None
-    choices = [parse_method(text) for text in texts]
-    return [(c.name, c.options) for c in choices]
 
 
 def _open(
@@ -192,15 +164,6 @@ def _open(
     loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
     spec = data or ("digits" if loaded.name == "digits" else "photos")
     return loaded, open_data(spec, class_names=loaded.class_names)
-
-
-def _say(bar: Any) -> Any:
-    task = bar.add_task("starting", total=None)
-
-    def say(what: str, done: float, total: float) -> None:
-        bar.update(task, description=what, completed=int(done), total=int(total) or 1)
-
-    return say
 
 
 def _save(report: TrustReport, out: Path) -> list[Path]:

@@ -11,33 +11,25 @@ import typer
 
 from camlucida.cli.audit import finish, telling
 from camlucida.cli.console import console, print_json, shown
+from camlucida.cli.opening import explained_layer, labelled_case
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    AttackedModel,
+    AuditOut,
+    Device,
+    Seed,
+    count_option,
+    layer_option,
+    quick_option,
+    refuse_unused,
+)
 from camlucida.cli.writing import out_folder
-from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from camlucida.models import LoadedModel
     from camlucida.reproduce.base import Reproduced
 
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick/--full",
-        help="Some minutes on two cores, or the whole table. Both go on where they stopped.",
-    ),
-]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where report and finished parts go.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", metavar="NAME|FILE",
-        help="As for camlucida explain; a copy is attacked. (default: a small network that is trained now)",
-    ),
-]  # fmt: skip
-Architecture = Annotated[str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")]
+Quick = Annotated[bool, quick_option("Some minutes on two cores", "the whole table")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -45,21 +37,20 @@ Data = Annotated[
         help="As camlucida evaluate takes it. Photos without labels get the classes that the model predicts.",
     ),
 ]
-Layer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The attacked and explained layer. (default: the last map)")
-]  # fmt: skip
-Methods = Annotated[
-    list[str] | None,
-    typer.Option("--method", metavar="NAME", help="Evaluate only these; repeat it for several."),
+AttackedLayer = Annotated[
+    str | None, layer_option("the last feature map", "The attacked and explained layer.")
 ]
-Device = Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")]
+Methods = Annotated[
+    list[str] | None, typer.Option("--method", metavar="NAME", help="Evaluate only these; repeat it for several.")
+]  # fmt: skip
 
 
 def sham(
-    model: Model = None,
+    context: typer.Context,
+    model: AttackedModel = None,
     architecture: Architecture = None,
     data: Data = None,
-    layer: Layer = None,
+    layer: AttackedLayer = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +62,10 @@ def sham(
     method: Methods = None,
     trainable: Annotated[str, typer.Option(metavar="all|head", help="What may be trained.")] = "all",
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the fine-tuning.")] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate of the fine-tuning.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Learning rate of the fine-tuning. (default: by what is trained)"),
+    ] = None,
     layout: Annotated[
         str, typer.Option(metavar="rounded|midpoints|rows", help="Of the mask.")
     ] = "rounded",
@@ -80,11 +74,11 @@ def sham(
         float,
         typer.Option(metavar="X", help="Small network: the first class has X times the images of the last."),
     ] = 1.0,
-    count: Annotated[int | None, typer.Option(metavar="N", min=6, help="Images at most.")] = None,
+    count: Annotated[int | None, count_option(6)] = None,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Can maps be made to lie without changing what the model decides?
@@ -92,10 +86,19 @@ def sham(
     A copy is fine-tuned so that its maps light up the border (SHAM); then every method, on the logit and on margins,
     explains the same images before and after.
     """
-    from camlucida.audits.fooling.audit import QUICK_ATTACK, audit_sham, audit_sham_stand_ins
+    from camlucida.audits.fooling.audit import (
+        HEAD_RATE,
+        QUICK_ATTACK,
+        audit_sham,
+        audit_sham_stand_ins,
+    )
     from camlucida.audits.fooling.nets import Plan
     from camlucida.audits.fooling.tune import Attack
 
+    if model is None:
+        refuse_unused(context, ("architecture", "data", "layer", "device"), "with --model")
+    else:
+        refuse_unused(context, ("classes", "long_tail"), "with the small network, not with --model")
     main = Attack(epochs=5) if model is not None else QUICK_ATTACK
     changed: dict[str, Any] = {"trainable": trainable, "layout": layout}
     changed |= {"epochs": epochs} if epochs is not None else {}
@@ -105,11 +108,11 @@ def sham(
     elif attack and attack[0] not in {"sham", "none"}:
         main = main.adaptive(attack[0])
     main = replace(main, **changed)
+    if trainable == "head" and lr is None:
+        main = replace(main, learning_rate=main.learning_rate * HEAD_RATE)
     attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
     with out_folder(out), telling() as say:
         if model is None:
-            if data is not None or layer is not None or architecture is not None:
-                raise CamlucidaError("--data, --layer and --architecture go with --model")
             given: dict[str, Any] = {"classes": classes, "long_tail": long_tail, "seed": seed}
             plan = (
                 Plan(train=3000, epochs=7, **given)
@@ -133,19 +136,19 @@ def sham(
 
 
 def logit_shift(
-    model: Model = None,
+    model: AttackedModel = None,
     architecture: Architecture = None,
     data: Data = None,
-    layer: Layer = None,
+    layer: AttackedLayer = None,
     method: Methods = None,
     strength: Annotated[
         float, typer.Option(metavar="X", help="How many times wider the added maps are than the model's own.")
     ] = 30.0,
-    count: Annotated[int | None, typer.Option(metavar="N", min=2, help="Images at most.")] = None,
+    count: Annotated[int | None, count_option(2)] = None,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Which maps move when all logits rise alike? An attack without training; no probability changes."""
@@ -165,7 +168,7 @@ def logit_shift(
 def residual_logits(
     draws: Annotated[int, typer.Option(metavar="N", min=100, help="Per setting.")] = 20_000,
     seed: Seed = 0,
-    out: Out = Path("camlucida-out"),
+    out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """How steady is what a margin subtracts? Lemmas on residual logits, simulated and drawn."""
@@ -174,54 +177,6 @@ def residual_logits(
     with out_folder(out):
         report = audit_residual_logits(draws=draws, seed=seed, folder=out)
     finish(report, out, as_json=as_json)
-
-
-def labelled_case(
-    model: str,
-    architecture: str | None,
-    data: str | None,
-    count: int | None,
-    device: str | None,
-    *,
-    quick: bool,
-    say: Callable[[str, float, float], object] | None = None,
-) -> tuple[LoadedModel, Tensor, Tensor, str]:
-    """The model, inputs, their classes, and what the two are called."""
-    import torch
-
-    from camlucida.data.open import open_data
-    from camlucida.models import load_model
-    from camlucida.reproduce.standin import stand_ins
-    from camlucida.subject import prepare
-
-    if model == "digits" and data is None and architecture is None:
-        loaded = stand_ins(say)["digits on photos"][0]
-    else:
-        loaded = load_model(model, architecture=architecture, device=device)
-    if data is None and model != "digits":
-        raise CamlucidaError(
-            "give --data with photos too: folders by class, ImageNet, a CSV list, or plain photos"
-        )
-    opened = open_data(data or "digits", class_names=loaded.class_names)
-    most = min(len(opened), count or (60 if quick else 600))
-    samples = [opened[i] for i in range(most)]
-    _, inputs, _, _ = prepare(loaded, [s.picture() for s in samples])
-    known = [s.label for s in samples]
-    if any(label is None for label in known):
-        with torch.no_grad():
-            predicted = torch.cat(
-                [loaded.module(part).argmax(1) for part in torch.split(inputs, 16)]
-            )
-        return loaded, inputs, predicted, f"{loaded.name} on {opened.name}, predicted classes"
-    labels = torch.tensor([int(label or 0) for label in known], device=inputs.device)
-    return loaded, inputs, labels, f"{loaded.name} on {opened.name}"
-
-
-def explained_layer(loaded: LoadedModel, inputs: Tensor, layer: str | None) -> str:
-    """The layer that was named, or the model's last feature map."""
-    from camlucida.layers import default_layer
-
-    return layer or default_layer(loaded.module, inputs[:1])
 
 
 def finish_with(

@@ -9,6 +9,16 @@ import typer
 
 from camlucida.cli.console import complain, console, print_json, progress_bar, shown
 from camlucida.cli.layers_report import icam_method
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    BatchSize,
+    CopiesSeed,
+    Device,
+    IcamMethod,
+    Model,
+    Out,
+)
 from camlucida.cli.writing import out_folder, write
 
 
@@ -16,12 +26,8 @@ def cases(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Labelled photos: FOLDER/CLASS/photo.jpg.")
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
+    model: Model = "embedded",
+    architecture: Architecture = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
@@ -36,23 +42,17 @@ def cases(
         int,
         typer.Option(metavar="N", min=0, help="Photos whose confidence is dialled up and down."),
     ] = 8,
-    method: Annotated[
-        str, typer.Option(metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=4.")
-    ] = "icam",
-    seed: Annotated[int, typer.Option(help="Of the perturbed copies.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 8,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results go.")] = Path(
-        "camlucida-out"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    method: IcamMethod = "icam",
+    seed: CopiesSeed = 0,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    out: Out = Path("camlucida-out"),
+    as_json: AsJson = False,
 ) -> None:
     """Four cases: confident or unsure, right or wrong, each with its photos and I-CAM maps on one page.
 
     The page (cases.html) also plots how patchy the maps are against confidence, with I-CAM's numerics varied;
-    the numbers are in cases.json.
+    the numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
     """
     from camlucida.cases import four_cases
     from camlucida.models import load_model
@@ -71,6 +71,7 @@ def cases(
             seed=seed,
             dial=dial,
             batch_size=batch_size,
+            cache=out,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         document = {"folder": shown(folder), **study.to_dict()}

@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    Device,
+    Model,
+    Out,
+    Photo,
+    batch_option,
+    layer_option,
+    refuse_unused,
+)
+from camlucida.cli.photos import Names
 from camlucida.cli.writing import out_folder, write
 from camlucida.plain import to_json
 
@@ -16,33 +28,25 @@ if TYPE_CHECKING:
 
 
 def cells(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
+    context: typer.Context,
+    photo: Photo,
     layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The layer. (default: the model's last feature map)"),
+        str | None, layer_option("the last feature map", "With --depth several, as in A,B.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
-    iterations: Annotated[int, typer.Option(metavar="N", help="FAME steps per cell.")] = 75,
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    iterations: Annotated[int, typer.Option(metavar="N", min=1, help="FAME steps per cell.")] = 75,
     depth: Annotated[
         bool,
         typer.Option("--depth", help="A few cells of every resolution instead: the depth curve."),
     ] = False,
     most: Annotated[
-        int, typer.Option(metavar="N", help="With --depth: cells per layer, spread evenly.")
+        int, typer.Option(metavar="N", min=1, help="With --depth: cells per layer, spread evenly.")
     ] = 16,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Cells at a time.")] = 49,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path(
-        "camlucida-out"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    batch_size: Annotated[int, batch_option("Without --depth: cells")] = 49,
+    device: Device = None,
+    out: Out = Path("camlucida-out"),
+    as_json: AsJson = False,
 ) -> None:
     """Does a cell of a feature map look at the patch under it? One FAME map per cell.
 
@@ -55,6 +59,10 @@ def cells(
     from camlucida.methods import FAME
     from camlucida.models import load_model
 
+    if depth:
+        refuse_unused(context, ("batch_size",), "without --depth")
+    else:
+        refuse_unused(context, ("most",), "with --depth")
     loaded = load_model(model, architecture=architecture, device=device)
     fame = FAME(iterations=iterations)
     with out_folder(out), progress_bar() as bar:
@@ -64,6 +72,7 @@ def cells(
             bar.update(task, completed=int(done), total=int(total))
 
         source = str(photo)
+        names = Names(out, ".depth" if depth else ".cells")
         if depth:
             found = depth_curve(
                 loaded,
@@ -73,7 +82,6 @@ def cells(
                 most=most,
                 progress=progress,
             )
-            stem = f"{photo.stem}.depth"
             figure = depth_figure(found)
         else:
             if layer is None:
@@ -86,10 +94,11 @@ def cells(
                     loaded, source, layer, method=fame, batch_size=batch_size, progress=progress
                 )
             ]
-            stem = f"{photo.stem}.cells"
             figure = found[0].figure()
+        stem = names.take(photo)
         document = {
-            "photo": source,
+            "path": shown(photo.resolve()),
+            "photo": shown(photo),
             "model": loaded.name,
             "layers": [a.to_dict() for a in found],
         }

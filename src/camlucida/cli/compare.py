@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.console import console, print_json, print_table
+from camlucida.cli.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
     from camlucida.benchmark.compare import Comparison
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN1", help="What camlucida evaluate wrote.")],
     second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run.")],
-    seed: Annotated[int, typer.Option(help="Of the bootstrap behind the intervals.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    seed: BootstrapSeed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two runs photo by photo: what changed, and whether it could be chance.
 

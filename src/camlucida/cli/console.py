@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from camlucida.plain import to_json
 
@@ -49,6 +58,20 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not bar.is_terminal,
     )
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, float, float], None]]:
+    """One bar for each part of a long work: called with the part, what of it is done, and its whole."""
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def say(what: str, done: float, total: float) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total or None)
+            bar.update(tasks[what], completed=int(done), total=int(total) or None)
+
+        yield say
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from camlucida.cli.console import console, shown
-from camlucida.cli.options import parse_method, parse_target
+from camlucida.cli.grammar import parse_method, parse_target
+from camlucida.cli.options import out_option
 from camlucida.cli.writing import write
 
 _CELL = 400  # pixels of a photo's longer side in the overview
@@ -17,9 +18,9 @@ _METHODS = ("gradcam", "gradcam++", "layercam", "eigencam", "fullgrad", "diffgra
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the pictures, maps and records go.")
-    ] = Path("camlucida-demo"),
+    out: Annotated[Path, out_option("Where the pictures, maps and records go.")] = Path(
+        "camlucida-demo"
+    ),
 ) -> None:
     """Explain the pictures of the package with several methods; needs no network."""
     from camlucida.cli.job import Job, Outcome, check, run
@@ -31,7 +32,8 @@ def demo(
     target = parse_target("logit")
     choices = [parse_method(name, target) for name in _METHODS]
     loaded = load_model("embedded")
-    job = Job(loaded, choices, check(loaded, target, [], None), [], None, 0, 3, out)
+    targets = {"predicted": check(loaded, target, [], None)}
+    job = Job(loaded, choices, targets, [], None, 0, 3, out)
     outcome = Outcome()
     photos = [picture(name).path for name in names()]
     run(job, photos, outcome)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.audit_sham import (
+from camlucida.cli.audit_sham import AttackedLayer, finish_with
+from camlucida.cli.opening import explained_layer, labelled_case
+from camlucida.cli.options import (
     Architecture,
     AsJson,
+    AttackedModel,
     Device,
-    Layer,
-    Model,
     Seed,
-    explained_layer,
-    finish_with,
-    labelled_case,
+    TableOut,
+    count_option,
+    refuse_unused,
 )
-from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.audits.fooling.study import Case
@@ -33,13 +33,16 @@ Data = Annotated[
         metavar="DATA", help="Labelled photos, as camlucida evaluate takes them; with --model."
     ),
 ]
-Count = Annotated[int | None, typer.Option(metavar="N", min=6, help="Images at most.")]
+Count = Annotated[int | None, count_option(6, "Images at most; with --model.")]
+
+
+_OF_A_MODEL = ("architecture", "data", "layer", "count", "device")
 
 
 def diff_table1(
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = 3,
     quick: Quick = True,
-    out: Annotated[Path, typer.Option(metavar="DIR")] = Path("camlucida-out/diff-table1"),
+    out: TableOut = Path("camlucida-out/diff-table1"),
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 1: accuracy with true salience, with SHAM and without, on small networks."""
@@ -51,19 +54,23 @@ def diff_table1(
 
 
 def diff_table2(
-    model: Model = None,
+    context: typer.Context,
+    model: AttackedModel = None,
     architecture: Architecture = None,
     data: Data = None,
-    layer: Layer = None,
+    layer: AttackedLayer = None,
     count: Count = None,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(metavar="DIR")] = Path("camlucida-out/diff-table2"),
+    out: TableOut = Path("camlucida-out/diff-table2"),
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 2: how far its maps are from Grad-CAM's."""
     from camlucida.reproduce.diff_tables import diff_table2 as work
+
+    if model is None:
+        refuse_unused(context, _OF_A_MODEL, "with --model")
 
     def run(say: Callable[[str, float, float], object]) -> Reproduced:
         case = _case(model, architecture, data, layer, count, device, quick)
@@ -73,17 +80,18 @@ def diff_table2(
 
 
 def diff_table3(
-    model: Model = None,
+    context: typer.Context,
+    model: AttackedModel = None,
     architecture: Architecture = None,
     data: Data = None,
-    layer: Layer = None,
+    layer: AttackedLayer = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of SHAM.")] = None,
     lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate of SHAM.")] = None,
     count: Count = None,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(metavar="DIR")] = Path("camlucida-out/diff-table3"),
+    out: TableOut = Path("camlucida-out/diff-table3"),
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 3: how far SHAM fine-tuning moves the maps of five methods."""
@@ -91,6 +99,8 @@ def diff_table3(
     from camlucida.audits.fooling.tune import Attack
     from camlucida.reproduce.diff_tables import diff_table3 as work
 
+    if model is None:
+        refuse_unused(context, _OF_A_MODEL, "with --model")
     changed: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     changed |= {} if lr is None else {"learning_rate": lr}
     attack = replace(QUICK_ATTACK if model is None else Attack(), **changed)
@@ -113,8 +123,6 @@ def _case(
 ) -> Case | None:
     """Half of the photos to fool the model with, half to explain; ``None`` for the small network."""
     if model is None:
-        if data is not None or layer is not None or architecture is not None:
-            raise CamlucidaError("--data, --layer and --architecture go with --model")
         return None
     from camlucida.reproduce.diff_tables import case_of
 

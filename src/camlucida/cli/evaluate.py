@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from camlucida.cli.console import complain, console, print_json, shown
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    ClassNames,
+    Device,
+    FusedLayers,
+    Model,
+    Steps,
+    TargetText,
+    batch_option,
+    methods_option,
+    out_option,
+    refuse_unused,
+    seed_option,
+)
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
-    from camlucida.benchmark.capacity import Plan, Rate
     from camlucida.benchmark.local import Finished
     from camlucida.benchmark.plan import Bench, Recipe
 
@@ -28,23 +42,11 @@ def evaluate(
             "with the kinds folder, imagenet, csv, coco, voc, hf, digits and photos.",
         ),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
-    class_names: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="One name per line, or a JSON list.")
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            help="NAME or NAME:key=value,key=value, several times. (default: gradcam)",
-        ),
-    ] = None,
+    context: typer.Context,
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_names: ClassNames = None,
+    method: Annotated[list[str] | None, methods_option("gradcam")] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,9 +57,7 @@ def evaluate(
             "See camlucida metrics. (default: those of localisation and faithfulness that the data allow)",
         ),
     ] = None,
-    target: Annotated[
-        str, typer.Option(metavar="TARGET", help="As for camlucida explain.")
-    ] = "logit",
+    target: TargetText = "logit",
     explain: Annotated[
         str,
         typer.Option(
@@ -65,16 +65,9 @@ def evaluate(
             help="Whose class is explained: predicted, label, or one class by name or index.",
         ),
     ] = "predicted",
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer", metavar="LAYER", help="Several are fused. (default: the last feature map)"
-        ),
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="PRESET", help="As for camlucida explain.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of methods and metrics that draw.")] = 0,
+    layer: FusedLayers = None,
+    steps: Steps = None,
+    seed: Annotated[int, seed_option("methods and metrics that draw")] = 0,
     limit: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="So many photos, spread evenly over the data."),
@@ -90,22 +83,27 @@ def evaluate(
             help="Photos whose results are written together. (default: 64; 8 for up to 512 photos)",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos explained at a time.")] = 8,
-    threads: Annotated[int, typer.Option(min=1, help="That read photos, in each worker.")] = 2,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")
-    ] = None,
+    batch_size: Annotated[int, batch_option("Photos explained")] = 8,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, help="That read photos, in each worker.")
+    ] = 2,
+    device: Device = None,
     engine: Annotated[
         Engine, typer.Option(help="local: this process; ray: workers, here or on a cluster.")
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Of ray. (default: one per GPU or two processors)"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --engine ray (default: one per GPU or two processors), or --estimate (default: 1).",
+        ),
     ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Of a running cluster. (default: one is started here)"
+            metavar="ADDRESS",
+            help="With --engine ray: of a running cluster. (default: one is started here)",
         ),
     ] = None,
     estimate: Annotated[
@@ -118,15 +116,13 @@ def evaluate(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="PRICE", min=0, help="Of a worker for an hour, for --estimate."),
+        typer.Option(metavar="PRICE", min=0, help="With --estimate: of a worker for an hour."),
     ] = None,
-    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Where the results go.")] = Path(
-        "camlucida-run"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Write the report at the end; with --json none is written.")
+    ] = True,
+    out: Annotated[Path, out_option("Where the results go.", "RUN")] = Path("camlucida-run"),
+    as_json: AsJson = False,
 ) -> None:
     """Measure methods on a data set, and learn which is best on your model.
 
@@ -136,9 +132,17 @@ def evaluate(
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
     from camlucida.benchmark.plan import SHARD, Recipe, Settings
-    from camlucida.cli.options import parse_method, parse_target
+    from camlucida.cli.grammar import parse_method, parse_target
     from camlucida.data.open import namesake
 
+    if estimate is not None:
+        refuse_unused(
+            context, ("engine", "ray_address"), "without --estimate, which times this process"
+        )
+    else:
+        refuse_unused(context, ("price",), "with --estimate")
+        if engine != "ray":
+            refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
     wanted = parse_target(target)
     default: list[str] = [name for name in ("localisation", "faithfulness") if name in groups()]
     choices = [parse_method(text, wanted) for text in method or ["gradcam"]]
@@ -168,7 +172,9 @@ def evaluate(
     for path, reason in bench.data.skipped:
         complain(f"left out: '{shown(path)}': {reason}")
     if estimate is not None:
-        _estimate(bench, estimate, batch_size, threads, workers or 1, price, as_json)
+        from camlucida.cli.estimate import estimate as time
+
+        time(bench, estimate, batch_size, threads, workers or 1, price, as_json)
         return
     ended = _run(bench, out, engine, batch_size, threads, workers, ray_address, device)
     _tell(ended, bench, report and not as_json, as_json)
@@ -208,7 +214,7 @@ def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         CamlucidaError: a name or an option is unknown, or a value does not fit.
     """
-    from camlucida.cli.options import parse_metric
+    from camlucida.cli.grammar import parse_metric
 
     known = groups()
     found: list[tuple[str, dict[str, Any]]] = []
@@ -305,7 +311,7 @@ def _bar() -> Any:
 
 def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
     from camlucida.benchmark.summary import summarise
-    from camlucida.cli.summary import photos, show
+    from camlucida.cli.summary import document, photos, show
 
     run = ended.run.path
     new, seconds = ended.images - ended.before, ended.seconds
@@ -325,7 +331,7 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
             "interrupted": ended.interrupted,
             "evaluated_now": new,
             "seconds": seconds,
-            **summary.to_dict(),
+            **document(summary),
         })  # fmt: skip
         return
     show(summary)
@@ -349,68 +355,3 @@ def _report(run: Path, bench: Bench) -> None:
         complain(f"note: no report was written: {error}")
     else:
         console().print(f"report: {shown(page)}", markup=False, soft_wrap=True)
-
-
-# ---- estimating -------------------------------------------------------------------------------------
-
-
-def _estimate(
-    bench: Bench,
-    images: int,
-    batch_size: int,
-    threads: int,
-    workers: int,
-    price: float | None,
-    as_json: bool,
-) -> None:
-    from camlucida.benchmark.capacity import SCALES, estimate, to_dict, work_out
-    from camlucida.benchmark.work import check
-
-    check(bench)
-    rate = estimate(bench, images, batch_size=batch_size, threads=threads)
-    scales = {f"{bench.data.name}, all photos": bench.images, **SCALES}
-    plans = work_out(rate, workers=workers, price=price, scales=scales)
-    if as_json:
-        print_json(to_dict(rate, plans))
-    else:
-        _show_plans(rate, plans)
-
-
-def _show_plans(rate: Rate, plans: list[Plan]) -> None:
-    from rich.table import Table
-
-    from camlucida.cli.summary import photos
-
-    terminal = console()
-    terminal.print(
-        f"{photos(rate.images)} took one worker {rate.seconds:.3g} s on {rate.device}: "
-        f"{rate.per_second:.3g} a second ({rate.explaining / rate.seconds:.0%} explaining, "
-        f"{rate.measuring / rate.seconds:.0%} measuring, "
-        f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"
-    )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("data")
-    for name in (
-        "photos",
-        "workers",
-        "hours",
-        "worker hours",
-        *(["cost"] * (plans[0].cost is not None)),
-    ):
-        table.add_column(name, justify="right")
-    for plan in plans:
-        cost = [] if plan.cost is None else [f"{plan.cost:,.2f}"]
-        table.add_row(
-            plan.name,
-            f"{plan.images:,}",
-            f"{plan.workers:,}",
-            _hours(plan.hours),
-            _hours(plan.worker_hours),
-            *cost,
-        )
-    terminal.print(table)
-    terminal.print("\nThe rate is taken to grow with the workers: each its own GPU or processors.")
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

@@ -9,42 +9,43 @@ import typer
 
 from camlucida.cli.console import complain, console, print_json, progress_bar, shown
 from camlucida.cli.layers_report import icam_method
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    CopiesSeed,
+    Device,
+    IcamMethod,
+    Layers,
+    Model,
+    Photo,
+    batch_option,
+    out_option,
+)
 from camlucida.cli.photos import Names
 from camlucida.cli.writing import out_folder, write
 
 
 def examples(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
+    photo: Photo,
     train: Annotated[
         Path,
         typer.Option(metavar="FOLDER", help="Training photos: FOLDER/CLASS/photo.jpg."),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
+    model: Model = "embedded",
+    architecture: Architecture = None,
     true: Annotated[
         str | None, typer.Option(metavar="CLASS", help="The photo's true class, name or index.")
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Neighbours per class.")] = 5,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", metavar="NAME", help="Several may be given. (default: all blocks)"),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=4.")
-    ] = "icam",
-    seed: Annotated[int, typer.Option(help="Of the perturbed copies.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Training photos at a time.")] = 8,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where results go, and the cache of features.")
-    ] = Path("camlucida-out"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    layer: Layers = None,
+    method: IcamMethod = "icam",
+    seed: CopiesSeed = 0,
+    device: Device = None,
+    batch_size: Annotated[int, batch_option("Training photos")] = 8,
+    out: Annotated[Path, out_option("Where results go, and the cache of features.")] = Path(
+        "camlucida-out"
+    ),
+    as_json: AsJson = False,
 ) -> None:
     """Explain a prediction by the training images that are most alike where I-CAM looks.
 
@@ -74,7 +75,7 @@ def examples(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         document = {"path": shown(photo.resolve()), "model": loaded.name, **found.to_dict()}
-        stem = f"{Names(out).take(photo)}.examples"
+        stem = Names(out, ".examples").take(photo)
         figure = found.figure()
         files = [
             write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130)),

@@ -2,86 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from camlucida.cli.console import console, print_json, shown
-from camlucida.cli.options import parse_method, parse_target
+from camlucida.cli.grammar import parse_method, parse_target
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    ClassNames,
+    Device,
+    FusedLayers,
+    Model,
+    Photos,
+    Steps,
+    TargetText,
+    batch_option,
+    methods_option,
+    out_option,
+    seed_option,
+)
 from camlucida.version import __version__
+
+if TYPE_CHECKING:
+    from camlucida.models import LoadedModel
+    from camlucida.targets import Target
+
+_NAME = 40  # letters of a class's name in a label
 
 
 def explain(
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, or folders of them.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME|FILE",
-            help="embedded, torchvision:NAME, timm:NAME, hf:ORG/NAME, or a checkpoint file.",
-        ),
-    ] = "embedded",
-    architecture: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet18."),
-    ] = None,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="One name per line, or a JSON list."),
-    ] = None,
+    photos: Photos,
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_names: ClassNames = None,
     method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            help="NAME or NAME:key=value,key=value; several are shown side by side. "
-            "See camlucida methods. (default: gradcam)",
-        ),
+        list[str] | None, methods_option("gradcam", "several are shown side by side")
     ] = None,
     class_: Annotated[
-        str | None,
-        typer.Option(
-            "--class", metavar="CLASS", help="Name or index. (default: the predicted one)"
-        ),
-    ] = None,
-    layer: Annotated[
         list[str] | None,
         typer.Option(
-            "--layer",
-            metavar="LAYER",
-            help="Several are fused. See camlucida layers. (default: the last feature map)",
+            "--class",
+            metavar="CLASS",
+            help="Name or index; repeat it for several. (default: the predicted one)",
         ),
     ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="TARGET",
-            help="logit, margin, probability, log-probability, exp-logit or cell, with options "
-            "as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
-        ),
-    ] = "logit",
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRESET",
-            help="How raw maps are scaled: pytorch-grad-cam or signed. (default: the method's own)",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos explained at a time.")] = 8,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the pictures, maps and records go.")
-    ] = Path("camlucida-out"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    layer: FusedLayers = None,
+    target: TargetText = "logit",
+    steps: Steps = None,
+    seed: Annotated[int, seed_option("methods that draw random numbers")] = 0,
+    device: Device = None,
+    batch_size: Annotated[int, batch_option("Photos explained")] = 8,
+    out: Annotated[Path, out_option("Where the pictures, maps and records go.")] = Path(
+        "camlucida-out"
+    ),
+    as_json: AsJson = False,
 ) -> None:
     """Explain what a model saw in photos.
 
@@ -94,10 +72,11 @@ def explain(
     from camlucida.cli.photos import collect
     from camlucida.models import load_model
 
-    wanted = parse_target(target, class_)
-    choices = [parse_method(text, wanted) for text in method or ["gradcam"]]
+    classes: list[str | None] = [*class_] if class_ else [None]
+    wanted = [parse_target(target, name) for name in classes]
+    choices = [parse_method(text, wanted[0]) for text in method or ["gradcam"]]
     loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
-    resolved = check(loaded, wanted, layer or [], steps)
+    resolved = _by_class([check(loaded, one, layer or [], steps) for one in wanted], loaded)
     outcome = Outcome()
     files, unusable = collect(photos, out)
     for path, reason in unusable:
@@ -119,3 +98,18 @@ def explain(
 
         show(outcome.done, out, console())
     raise typer.Exit(outcome.exit_code)
+
+
+def _by_class(targets: Sequence[Target], loaded: LoadedModel) -> dict[str, Target]:
+    """Each class's target once, by a short name of the class."""
+    found: dict[int | None, Target] = {}
+    for target in targets:
+        found.setdefault(getattr(target, "classes", None), target)
+    names = loaded.class_names or ()
+    named: dict[str, Target] = {}
+    for index, target in found.items():
+        name = f"class {index}"
+        if index is not None and index in range(len(names)):
+            name = names[index].partition(",")[0][:_NAME]
+        named[name if name not in named else f"{name} {index}"] = target
+    return named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from camlucida.errors import ImageError, ModelError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from camlucida.cli.options import MethodChoice
-    from camlucida.explanation import Comparison
+    from camlucida.cli.grammar import MethodChoice
+    from camlucida.explanation import Comparison, Explanation
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
@@ -29,7 +29,7 @@ class Job:
     Attributes:
         model: The model, which knows its preprocessing.
         methods: At least one.
-        target: What is explained, its class resolved.
+        targets: What is explained, classes resolved, by the class's name; one alone has any name.
         layers: Names; empty for the model's default.
         steps: A preset's name, or ``None`` for each method's own.
         seed: Seed of the methods that draw numbers.
@@ -39,7 +39,7 @@ class Job:
 
     model: LoadedModel
     methods: Sequence[MethodChoice]
-    target: Target
+    targets: Mapping[str, Target]
     layers: Sequence[str]
     steps: str | None
     seed: int
@@ -52,7 +52,7 @@ class Job:
         sources: Sequence[Path],
         progress: Callable[[float], object],
     ) -> Comparison:
-        """Every method on a batch of pictures.
+        """Every method on a batch of pictures, for every class; of several classes each label names its own.
 
         Args:
             pictures: As read from the files.
@@ -62,19 +62,27 @@ class Job:
         from camlucida.explain import explain
         from camlucida.explanation import Comparison
 
-        found = explain(
-            self.model,
-            list(pictures),
-            method=[(choice.name, choice.options) for choice in self.methods],
-            target=self.target,
-            layers=list(self.layers) or None,
-            steps=self.steps,
-            seed=self.seed,
-            batch_size=len(pictures),
-            progress=lambda done, total: progress(done / total),
-        )
         names = tuple(map(shown, sources))
-        return Comparison([replace(explanation, sources=names) for explanation in found.values()])
+        several: list[Explanation] = []
+        for number, (name, target) in enumerate(self.targets.items()):
+
+            def advance(done: float, total: float, before: int = number) -> None:
+                progress((before + done / total) / len(self.targets))
+
+            found = explain(
+                self.model,
+                list(pictures),
+                method=[(choice.name, choice.options) for choice in self.methods],
+                target=target,
+                layers=list(self.layers) or None,
+                steps=self.steps,
+                seed=self.seed,
+                batch_size=len(pictures),
+                progress=advance,
+            )
+            of = f": {name}" if len(self.targets) > 1 else ""
+            several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
+        return Comparison(several)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from camlucida.cli.console import console, print_json
+from camlucida.cli.options import MODELS, Architecture, AsJson
 from camlucida.errors import CamlucidaError, LayerError, ModelError
 
 if TYPE_CHECKING:
@@ -22,17 +23,8 @@ _GUIDE = 4  # columns that rich indents each level by
 
 
 def layers(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="embedded, torchvision:NAME, timm:NAME, hf:ORG/NAME, or a checkpoint file.",
-        ),
-    ],
-    architecture: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet18."),
-    ] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODELS)],
+    architecture: Architecture = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="HxW", help="Of the input, in pixels. (default: the model's own)"),
@@ -40,9 +32,7 @@ def layers(
     every: Annotated[
         bool, typer.Option("--all", help="Also the modules that cannot be explained, and why.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the layers of a model that can be explained, and which one is the default.
 

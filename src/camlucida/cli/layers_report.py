@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.console import console, print_json, progress_bar, shown
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    ClassName,
+    CopiesSeed,
+    Device,
+    IcamMethod,
+    Layers,
+    Model,
+    Out,
+    Photo,
+)
 from camlucida.cli.photos import Names
 from camlucida.cli.writing import out_folder, write
 from camlucida.errors import MethodError
@@ -17,41 +29,23 @@ if TYPE_CHECKING:
 
 
 def layers_report(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
-    class_: Annotated[
-        str | None,
-        typer.Option(
-            "--class", metavar="CLASS", help="Name or index. (default: the predicted one)"
-        ),
-    ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", metavar="NAME", help="Several may be given. (default: all blocks)"),
-    ] = None,
+    photo: Photo,
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_: ClassName = None,
+    layer: Layers = None,
     runs: Annotated[
         int, typer.Option(metavar="N", min=1, help="Draws of the perturbed copies; gives spreads.")
     ] = 1,
-    method: Annotated[
-        str, typer.Option(metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=16.")
-    ] = "icam",
-    seed: Annotated[int, typer.Option(help="Of the perturbed copies.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results go.")] = Path(
-        "camlucida-out"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    method: IcamMethod = "icam",
+    seed: CopiesSeed = 0,
+    device: Device = None,
+    out: Out = Path("camlucida-out"),
+    as_json: AsJson = False,
 ) -> None:
     """Which layers a prediction comes from, by Integrative CAM: scores, weights and maps.
 
-    Written are the maps of all layers with their weights (.layers.png), the bar chart (.bars.png), the maps
+    Written are the maps of all layers with their weights (.layers.png), the bar chart (.layers-bars.png), the maps
     (.npz) and the numbers (.json).
     """
     from dataclasses import replace
@@ -84,7 +78,7 @@ def layers_report(
             **explanation.record(),
             **report.to_dict(),
         }
-        stem = f"{Names(out).take(photo)}.layers"
+        stem = Names(out, ".layers").take(photo)
         figure, bars = report.figure(), report.bars()
         files = [
             write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130)),
@@ -110,7 +104,7 @@ def icam_method(text: str) -> ICAM:
     Raises:
         MethodError: It is another method, or an option is wrong.
     """
-    from camlucida.cli.options import parse_method
+    from camlucida.cli.grammar import parse_method
     from camlucida.methods.icam import ICAM
 
     method = parse_method(text).method

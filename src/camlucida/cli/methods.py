@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.console import console, print_json
+from camlucida.cli.options import AsJson
 
 if TYPE_CHECKING:
     from camlucida.methods import Entry
 
 
 def methods(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the methods: paper, formula, needs, cost and options.
 

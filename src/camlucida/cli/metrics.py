@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.console import console, print_json
+from camlucida.cli.options import AsJson
 
 if TYPE_CHECKING:
     from camlucida.metrics import MetricEntry, Number
@@ -21,9 +21,7 @@ _DIRECTIONS = {
 
 
 def metrics(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the metrics: what they measure, direction, range, source, needs, cost and options."""
     from camlucida.metrics import metrics as registered

@@ -1,312 +1,291 @@
-"""The grammar ``name:key=value,key=value`` of ``--method`` and ``--target``.
+"""The options that several commands share: each with one type, one name and one help text.
 
-Values with commas are quoted: ``cell:layer="a,b"``. What a value may be is read off the option's type, so
-that a new method or target needs nothing here.
+Where only a word of the help differs, a function takes it. A default stands in the command's own signature.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-from camlucida.errors import CamlucidaError, MethodError, TargetError
+import typer
+from typer.core import TyperCommand, TyperOption
 
-if TYPE_CHECKING:
-    from camlucida.methods import Method
-    from camlucida.targets import Target
+from camlucida.errors import CamlucidaError
 
-SEVERAL = "/"
-"""Stands between the members of a value that holds several, as in ``iou:thresholds=0.3/0.5``."""
+# ---- what is explained ------------------------------------------------------------------------------
 
-_PAIR = re.compile(r"""\s*([^=,]*?)\s*=\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""")
-_TRUE, _FALSE, _NONE = {"true", "yes", "on"}, {"false", "no", "off"}, {"none", "null"}
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, or folders of them.")
+]
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")]
 
-
-def split(text: str, error: type[CamlucidaError] = CamlucidaError) -> tuple[str, dict[str, str]]:
-    """Take ``name:key=value,key=value`` apart.
-
-    Args:
-        text: As the user wrote it. The name ends at the first colon; a value may be quoted with ``"`` or
-            ``'``, and must be where it holds a comma.
-        error: What is raised.
-
-    Returns:
-        The name, and the values as text; ``-`` in keys has become ``_``.
-
-    Raises:
-        CamlucidaError: The text does not follow the grammar, or a key comes twice.
-    """
-    name, colon, rest = text.partition(":")
-    name = name.strip()
-    if not name:
-        raise error(f"{text!r} has no name; write name or name:key=value,key=value")
-    options: dict[str, str] = {}
-    position = 0
-    while position < len(rest):
-        found = _PAIR.match(rest, position)
-        if found is None or not found[1] or not found[2]:
-            broken = rest[position:].partition(",")[0]
-            raise error(f"{text!r}: expected key=value, got {broken!r}")
-        key, value = found[1].replace("-", "_"), found[2]
-        if key in options:
-            raise error(f"{text!r}: {key} is given twice")
-        if value[0] in "\"'":
-            if len(value) < 3 or value[0] != value[-1]:
-                raise error(f"{text!r}: the quoted value of {key} has no end or is empty")
-            value = value[1:-1]
-        options[key] = value
-        position = found.end()
-    if (colon and not options) or rest.rstrip().endswith(","):
-        raise error(f"{text!r}: expected key=value at the end")
-    return name, options
+MODELS = "embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, or a checkpoint file."
+"""What :func:`camlucida.load_model` takes."""
 
 
-# ---- methods ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MethodChoice:
-    """A method as chosen on the command line.
-
-    Attributes:
-        name: The registered name.
-        options: What goes to the method or, for a name that implies one, to its target.
-        method: The method that this makes.
-    """
-
-    name: str
-    options: Mapping[str, Any]
-    method: Method
-
-
-def parse_method(text: str, target: Target | None = None) -> MethodChoice:
-    """A method and its options from ``name:key=value,...``.
+def model_option(more: str = "", *, known: str = MODELS, metavar: str = "NAME|FILE") -> Any:
+    """``--model``, ``-m``.
 
     Args:
-        text: Such as ``gradcam++:form=true`` or ``diffgradcam:aggregator=max``.
-        target: What it is to explain; checked where the name implies a target of its own.
-
-    Raises:
-        MethodError: The name or an option is unknown, with the nearest ones, or a value does not fit.
+        more: What else there is to say, such as the default where it is no name.
+        known: The models that can be named.
+        metavar: How a model is written.
     """
-    from camlucida.methods import build, entry
-    from camlucida.methods.augment import SMOOTHING
-
-    name, written = split(text, MethodError)
-    row = entry(name)
-    known = {**_options(row.method), **(_options(row.target) if row.target else {})}
-    known |= {name: _Option(name, bool, False) for name in SMOOTHING}
-    options = _convert(row.name, written, known, MethodError)
-    try:
-        method, _ = build(row.name, target, **options)
-    except MethodError:
-        raise
-    except CamlucidaError as error:
-        raise MethodError(f"{row.name}: {error}") from error
-    return MethodChoice(row.name, options, method)
+    return typer.Option("--model", "-m", metavar=metavar, help=f"{known} {more}".strip())
 
 
-# ---- targets ------------------------------------------------------------------------------------
+Model = Annotated[str, model_option()]
+AttackedModel = Annotated[
+    str | None, model_option("A copy is attacked. (default: a small network that is trained now)")
+]
+Architecture = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet18.")
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="One name per line, or a JSON list.")
+]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")]
+ClassName = Annotated[
+    str | None,
+    typer.Option("--class", metavar="CLASS", help="Name or index. (default: the predicted one)"),
+]
+TargetText = Annotated[
+    str,
+    typer.Option(
+        metavar="TARGET",
+        help="logit, margin, probability, log-probability, exp-logit, finer, rest or cell, with options "
+        "as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
+    ),
+]
 
-_TARGETS = {
-    "logit": "Logit",
-    "margin": "LogitMargin",
-    "probability": "Probability",
-    "log-probability": "LogProbability",
-    "exp-logit": "ExpLogit",
-    "finer": "FinerMargin",
-    "rest": "ResidualSoftmax",
-    "cell": "Cell",
-}
-TARGET_NAMES = tuple(_TARGETS)
-"""What ``--target`` knows."""
+# ---- how --------------------------------------------------------------------------------------------
 
 
-def parse_target(text: str, class_: str | None = None) -> Target:
-    """A target from ``name:key=value,...`` and the class of ``--class``.
+def methods_option(default: str, more: str = "repeat it for several") -> Any:
+    """``--method``, several times, each with its options.
 
     Args:
-        text: Such as ``margin:aggregator=max`` or ``cell:layer=features.3,row=2,col=3``.
-        class_: Index or name of the class, ``None`` for the predicted one.
-
-    Raises:
-        TargetError: The name or an option is unknown, with the nearest ones, or a value does not fit.
+        default: The methods without it; empty where it must be given.
+        more: What is done with several.
     """
-    from camlucida import targets
-
-    name, written = split(text, TargetError)
-    plain = name.lower().replace("_", "-").replace(" ", "-")
-    if plain not in _TARGETS:
-        raise TargetError(f"unknown target {name!r}{_nearest(plain, _TARGETS)}")
-    kind: type[Target] = getattr(targets, _TARGETS[plain])
-    options = _convert(plain, written, _options(kind), TargetError)
-    if kind is targets.Cell:
-        if class_ is not None:
-            raise TargetError("a cell belongs to no class; leave out --class")
-        if not options.get("layer"):
-            raise TargetError("cell needs a layer: cell:layer=NAME,row=0,col=0")
-        return kind(**options)
-    return kind(classes=class_, **options)  # type: ignore[call-arg]
+    ending = f" (default: {default})" if default else ""
+    return typer.Option(
+        "--method",
+        metavar="METHOD",
+        help=f"NAME or NAME:key=value,key=value; {more}. See camlucida methods.{ending}",
+    )
 
 
-# ---- metrics ------------------------------------------------------------------------------------
+def only_methods_option(more: str = "") -> Any:
+    """``--method``, several times, names only."""
+    return typer.Option(
+        "--method", metavar="NAME", help=f"Only these; repeat it for several. {more}".strip()
+    )
 
 
-def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
-    """A metric's registered name and its options from ``name:key=value,...``.
+OnlyMethods = Annotated[list[str] | None, only_methods_option()]
+IcamMethod = Annotated[
+    str, typer.Option("--method", metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=16.")
+]  # fmt: skip
 
-    Raises:
-        CamlucidaError: The name or an option is unknown, or a value does not fit.
+
+def layer_option(default: str, what: str = "The explained layer.") -> Any:
+    """``--layer``, once.
+
+    Args:
+        default: The layer without it.
+        what: What it is the layer of.
     """
-    from camlucida.metrics import build_metric, metric_entry
-
-    name, written = split(text)
-    row = metric_entry(name)
-    options = _convert(row.name, written, _options(row.metric), CamlucidaError)
-    build_metric(row.name, **options)
-    return row.name, options
+    return typer.Option(
+        "--layer", metavar="LAYER", help=f"{what} See camlucida layers. (default: {default})"
+    )
 
 
-# ---- values -------------------------------------------------------------------------------------
+FusedLayers = Annotated[
+    list[str] | None,
+    layer_option("the last feature map", "Repeat it for several, which are fused."),
+]
+Layers = Annotated[list[str] | None, layer_option("all blocks", "Repeat it for several.")]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PRESET",
+        help="How raw maps are scaled: pytorch-grad-cam or signed. (default: the method's own)",
+    ),
+]
 
 
-@dataclass(frozen=True)
-class _Option:
-    """A field that can be set: its type where it is declared, else its default's."""
+def seed_option(of: str) -> Any:
+    """``--seed``.
 
-    name: str
-    hint: Any
-    default: Any
-
-
-def _options(owner: type[Any]) -> dict[str, _Option]:
-    """The options of a method or target; a class is chosen with ``--class``."""
-    try:
-        hints = get_type_hints(owner)
-    except Exception:  # a type of the user's own that only a type checker can see
-        hints = {}
-    found = {}
-    for field in fields(owner):
-        if field.name == "classes" or not field.init:
-            continue
-        default = None if field.default is MISSING else field.default
-        found[field.name] = _Option(field.name, hints.get(field.name), default)
-    return found
+    Args:
+        of: What is drawn with it.
+    """
+    return typer.Option("--seed", metavar="N", callback=_seed, help=f"Of {of}.")
 
 
-def _convert(
-    owner: str,
-    written: Mapping[str, str],
-    known: Mapping[str, _Option],
-    error: type[CamlucidaError],
-) -> dict[str, Any]:
-    values = {}
-    for key, text in written.items():
-        if key not in known:
-            listed = ", ".join(known) or "none"
-            raise error(
-                f"{owner} has no option {key!r}{_nearest(key, known, 1)} (options: {listed})"
-            )
-        option = known[key]
-        hint = option.hint
-        if hint is None or hint is Any:
-            hint = Any if option.default is None else type(option.default)
-        fitting, value = _read(text, hint)
-        if not fitting:
-            choices = [str(c) for c in _choices(hint)]
-            near = _nearest(text, choices, 1) if choices else ""
-            raise error(f"{owner}: {key} must be {_expected(hint)}, got {text!r}{near}")
-        values[key] = value
-    return values
-
-
-def _read(text: str, hint: Any) -> tuple[bool, Any]:
-    """Whether the text is a value of the type, and the value."""
-    if hint is Any:
-        return True, _guess(text)
-    if get_origin(hint) is Literal:
-        return next(((True, c) for c in get_args(hint) if str(c) == text), (False, None))
-    if get_origin(hint) is tuple:
-        member = get_args(hint)[0]
-        read = [_read(part, member) for part in text.split(SEVERAL)]
-        return all(fitting for fitting, _ in read), tuple(value for _, value in read)
-    if get_origin(hint) in {Union, types.UnionType}:
-        members = sorted(get_args(hint), key=lambda member: member is str)  # anything is a str
-        return next((r for member in members if (r := _read(text, member))[0]), (False, None))
-    try:
-        return hint in _READERS, _READERS[hint](text) if hint in _READERS else None
-    except ValueError:
-        return False, None
-
-
-def _none(text: str) -> None:
-    if text.lower() not in _NONE:
-        raise ValueError(text)
-
-
-def _bool(text: str) -> bool:
-    if text.lower() in _TRUE | {"1"}:
-        return True
-    if text.lower() in _FALSE | {"0"}:
-        return False
-    raise ValueError(text)
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isnan(value):
-        raise ValueError(text)
+def _seed(value: int) -> int:
+    """Refuse what some generator does not take; a range of the option would fill the help with its digits."""
+    if not 0 <= value < 2**32:
+        raise CamlucidaError(f"--seed takes 0 to {2**32 - 1}, got {value}")
     return value
 
 
-_READERS: dict[Any, Callable[[str], Any]] = {
-    types.NoneType: _none,
-    bool: _bool,
-    int: int,
-    float: _float,
-    str: str,
-}
-_WORDS = {types.NoneType: "none", bool: "true or false", int: "a whole number", float: "a number"}
+Seed = Annotated[int, seed_option("everything that is drawn")]
+BootstrapSeed = Annotated[int, seed_option("the bootstrap behind the intervals")]
+CopiesSeed = Annotated[int, seed_option("the perturbed copies")]
 
 
-def _guess(text: str) -> Any:
-    """Of an option whose type nobody knows."""
-    for reader in (_none, int, _float):
-        try:
-            return reader(text)
-        except ValueError:
-            pass
-    lower = text.lower()
-    return lower in _TRUE if lower in _TRUE | _FALSE else text
+def batch_option(what: str) -> Any:
+    """``--batch-size``.
+
+    Args:
+        what: What is taken so many at a time.
+    """
+    return typer.Option("--batch-size", metavar="N", min=1, help=f"{what} at a time.")
 
 
-def _choices(hint: Any) -> list[Any]:
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    if get_origin(hint) in {Union, types.UnionType}:
-        return [choice for member in get_args(hint) for choice in _choices(member)]
-    return []
+BatchSize = Annotated[int, batch_option("Photos")]
 
 
-def _expected(hint: Any) -> str:
-    choices = [str(choice) for choice in _choices(hint)]
-    members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-    words = [_WORDS[member] for member in members if member in _WORDS]
-    if choices:
-        words.insert(0, f"one of {', '.join(choices)}")
-    if get_origin(hint) is tuple:
-        words.append(f"{_expected(get_args(hint)[0])}, or several with {SEVERAL} between them")
-    return " or ".join(words) or "set in Python; it has no form on the command line"
+def count_option(least: int = 1, what: str = "Images at most.") -> Any:
+    """``--count``.
+
+    Args:
+        least: The smallest that makes sense.
+        what: What is counted.
+    """
+    return typer.Option("--count", metavar="N", min=least, help=what)
 
 
-def _nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
-    if count == 1:
-        return f"; did you mean {near[0]!r}?" if near else ""
-    return f"; {'nearest' if near else 'known'}: {', '.join(near or names)}"
+Count = Annotated[int | None, count_option()]
+
+
+def quick_option(quick: str = "A few minutes on two cores", full: str = "everything") -> Any:
+    """``--quick/--full`` of what goes on where it stopped.
+
+    Args:
+        quick: How long the quick one takes.
+        full: What the full one does.
+    """
+    return typer.Option(
+        "--quick/--full", help=f"{quick}, or {full}. Both go on where they stopped."
+    )
+
+
+Quick = Annotated[bool, quick_option()]
+
+# ---- faces ------------------------------------------------------------------------------------------
+
+BACKBONES = "dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100|101:FILE or facenet:FILE."
+"""What :func:`camlucida.faces.load.load_embedder` takes."""
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
+    ),
+]
+Aligned = Annotated[
+    bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
+]
+PAIR_LISTS = "the folder of AR, SCface or CFP, LFW's pairs.txt, or a .csv (probe,gallery,same)."
+"""What :func:`camlucida.faces.pairs_file.read_pairs` takes."""
+
+
+def layout_option(of: str) -> Any:
+    """``--layout`` of a list of pairs.
+
+    Args:
+        of: The option that names the list.
+    """
+    return typer.Option(
+        "--layout",
+        metavar="NAME",
+        help=f"Of {of}: csv, lfw, cfp-fp, cfp-ff, ar or scface; ar:wear=scarf and scface:distance=far choose the "
+        "probes. (default: auto, by what lies there)",
+        show_default=False,
+    )
+
+
+def split_option(of: str) -> Any:
+    """``--split`` of a list of pairs.
+
+    Args:
+        of: The option that names the list.
+    """
+    return typer.Option("--split", metavar="N", help=f"Of {of}: one split of CFP or LFW.")
+
+
+# ---- results ----------------------------------------------------------------------------------------
+
+
+def out_option(what: str = "Where results go.", metavar: str = "FOLDER") -> Any:
+    """``--out``.
+
+    Args:
+        what: What goes there.
+        metavar: Whether it is a folder or a file.
+    """
+    return typer.Option("--out", metavar=metavar, help=what)
+
+
+Out = Annotated[Path, out_option()]
+AuditOut = Annotated[Path, out_option("Where report and finished parts go.")]
+TableOut = Annotated[
+    Path, out_option("Rows, tables and page; the same command goes on where it was stopped.")
+]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+# ---- what would be lost -----------------------------------------------------------------------------
+
+
+class Command(TyperCommand):
+    """A command that refuses an option that takes one value and gets several: all but one would be lost."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As any command does, after a look at what is given twice."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option in order:
+            takes_one = isinstance(option, TyperOption) and not (option.is_flag or option.multiple)
+            if takes_one and order.count(option) > 1:
+                raise CamlucidaError(
+                    f"{option.opts[0]} is given {order.count(option)} times and takes one value"
+                )
+        return super().parse_args(ctx, args)
+
+
+def refuse_unused(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuse options that would have no effect beside the others.
+
+    Args:
+        context: Of the running command.
+        names: Parameters of the command's function.
+        reason: What the user is told after the names, such as ``"with --engine ray"``: they go with it.
+
+    Raises:
+        CamlucidaError: One of them is on the command line.
+    """
+    given = [name for name in names if _is_given(context, name)]
+    if given:
+        written = [_written(context, name) for name in given]
+        several = len(written) > 1
+        listed = ", ".join(written[:-1]) + (" and " if several else "") + written[-1]
+        raise CamlucidaError(f"{listed} {'go' if several else 'goes'} {reason}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _written(context: typer.Context, name: str) -> str:
+    """A parameter as the user wrote it."""
+    (parameter,) = (p for p in context.command.params if p.name == name)
+    off = parameter.secondary_opts and context.params.get(name) is False
+    return str((parameter.secondary_opts if off else parameter.opts)[0])

@@ -63,14 +63,16 @@ class Names:
 
     Args:
         out: The folder of the results.
+        kind: The command's own ending of its names, such as ``.cells``.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, kind: str = "") -> None:
         self._out = out
+        self._kind = kind
         self._taken: set[str] = set()
 
     def take(self, photo: Path) -> str:
-        """A name that no other photo has."""
+        """A name that no other photo has, with the kind at its end."""
         place = photo.resolve()
         stem = _file_name(photo.stem)
         longer = _file_name(f"{place.parent.name}-{photo.stem}")
@@ -78,12 +80,14 @@ class Names:
             # Some file systems take names for equal that differ in case only.
             if name.casefold() not in self._taken and self._is_free(name, place):
                 self._taken.add(name.casefold())
-                return name
+                return name + self._kind
         raise CamlucidaError(f"no name is left for {str(photo)!r} in {str(self._out)!r}")
 
     def _is_free(self, name: str, place: Path) -> bool:
         try:
-            record = json.loads((self._out / f"{name}.json").read_text(encoding="utf-8"))
+            record = json.loads(
+                (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError):
             return True
         return not isinstance(record, dict) or record.get("path") in {None, shown(place)}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.options import AsJson, Device, model_option, out_option, refuse_unused
+from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.models import LoadedModel
@@ -17,10 +19,8 @@ def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="The folder that camlucida evaluate wrote.")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The page. (default: RUN/report.html)"),
-    ] = None,
+    context: typer.Context,
+    out: Annotated[Path | None, out_option("The page. (default: RUN/report.html)", "FILE")] = None,
     no_gallery: Annotated[
         bool,
         typer.Option("--no-gallery", help="Numbers only; neither model nor photos are needed."),
@@ -29,25 +29,32 @@ def report(
         str | None,
         typer.Option(metavar="DATA", help="Where the photos lie now. (default: as in the run)"),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="NAME|FILE", help="(default: as in the run)"),
-    ] = None,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    model: Annotated[str | None, model_option("(default: as in the run)")] = None,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a web page of a benchmark: which method is best on the model, and how certain that is.
 
     The page is one file that loads nothing; its tables lie beside it as CSV and LaTeX. The maps it shows are
     computed again, so the photos and the model have to be where they were, or be given.
     """
+    from camlucida.cli.summary import document
+    from camlucida.data.open import parse
     from camlucida.report.run_report import compose, page_of, save
     from camlucida.report.wording import headline
 
+    if no_gallery:
+        refuse_unused(
+            context, ("data", "model", "device"), "with the gallery, not with --no-gallery"
+        )
+    if out is not None and not out.is_dir() and out.suffix.lower() not in {".html", ".htm"}:
+        raise CamlucidaError(
+            f"the page must be called .html, or be a folder that exists, not '{shown(out)}'"
+        )
+    if data is not None:
+        parse(data)
     loaded = None
-    if device is not None and not no_gallery:
+    if device is not None or model is not None:
         loaded = _loaded(run, model, device)
     page = page_of(run, out)
     with progress_bar() as bar:
@@ -55,7 +62,7 @@ def report(
         composed = compose(
             run,
             galleries=not no_gallery,
-            model=loaded or model,
+            model=loaded,
             data=data,
             progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
         )
@@ -67,7 +74,7 @@ def report(
             "tables": shown(tables),
             "said": said,
             "notes": composed.notes,
-            "summary": composed.results.summary.to_dict(),
+            "summary": document(composed.results.summary),
         })  # fmt: skip
         return
     for note in composed.notes:
@@ -78,11 +85,16 @@ def report(
     console().print(shown(tables), markup=False, soft_wrap=True)
 
 
-def _loaded(run: Path, model: str | None, device: str) -> LoadedModel:
+def _loaded(run: Path, model: str | None, device: str | None) -> LoadedModel:
     """The model of a run, on a device."""
     from camlucida.benchmark.shards import RunFolder
     from camlucida.models import load_model
 
     plan = RunFolder(run).plan()
-    name = model or str((plan.get("how") or {}).get("model") or plan["model"]["name"])
-    return load_model(name, architecture=plan["model"].get("architecture"), device=device)
+    how = plan.get("how") or {}
+    return load_model(
+        model or str(how.get("model") or plan["model"]["name"]),
+        architecture=plan["model"].get("architecture"),
+        class_names=None if model else how.get("class_names"),
+        device=device,
+    )

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import console, print_json, print_table, progress_bar, shown
+from camlucida.cli.console import bars, console, print_json, print_table, shown
+from camlucida.cli.opening import open_model, photos_of
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    BatchSize,
+    Command,
+    Device,
+    Seed,
+    TableOut,
+    count_option,
+    model_option,
+    refuse_unused,
+)
 from camlucida.cli.reproduce_faces import fame_table1
+from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
 if TYPE_CHECKING:
@@ -28,12 +42,7 @@ Data = Annotated[
         "--data", metavar="DATA", help="As camlucida evaluate takes it: labelled photos with boxes."
     ),
 ]
-Model = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As camlucida explain takes it.")
-]
-Architecture = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet50.")
-]
+Model = Annotated[str | None, model_option("(default: torchvision:resnet50)")]
 StandIn = Annotated[
     bool,
     typer.Option(
@@ -43,26 +52,18 @@ StandIn = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Photos of each data set.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos at a time.")]
-Out = Annotated[
-    Path,
-    typer.Option(
-        metavar="FOLDER",
-        help="Rows, tables and page; the same command goes on where it was stopped.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+_IMAGENET = 1000
 
 Sets = dict[str, "tuple[LoadedModel, DataSet]"]
 Say = Callable[[str, float, float], object]
 
 
-@reproduce.command("fame-table2")
+@reproduce.command("fame-table2", cls=Command)
 def fame_table2(
+    context: typer.Context,
     data: Data = None,
-    model: Model = "torchvision:resnet50",
+    model: Model = None,
     architecture: Architecture = None,
     standin: StandIn = False,
     iterations: Annotated[
@@ -77,7 +78,7 @@ def fame_table2(
     seed: Seed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
-    out: Out = Path("camlucida-out/fame-table2"),
+    out: TableOut = Path("camlucida-out/fame-table2"),
     as_json: AsJson = False,
 ) -> None:
     """FAME, Table 2: IoU and ROAD-Delete of five methods.
@@ -92,27 +93,30 @@ def fame_table2(
             seed=seed, batch_size=batch_size, compare=not standin, say=say,
         )  # fmt: skip
 
-    _reproduce(run, data, model, architecture, standin, device, out, as_json)
+    _reproduce(context, run, data, model, architecture, standin, device, out, as_json)
 
 
-@reproduce.command("icam-table1")
+@reproduce.command("icam-table1", cls=Command)
 def icam_table1(
+    context: typer.Context,
     data: Data = None,
-    model: Model = "torchvision:resnet50",
+    model: Model = None,
     architecture: Architecture = None,
     standin: StandIn = False,
     runs: Annotated[int, typer.Option(min=1, help="Of I-CAM, which draws perturbations.")] = 10,
     method: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", metavar="NAME", help="Beside I-CAM. (default: gradcam, gradcam++, layercam)"
+            "--method",
+            metavar="NAME",
+            help="Beside I-CAM; repeat it for several. (default: gradcam, gradcam++, layercam)",
         ),
     ] = None,
     limit: Limit = None,
     seed: Seed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
-    out: Out = Path("camlucida-out/icam-table1"),
+    out: TableOut = Path("camlucida-out/icam-table1"),
     as_json: AsJson = False,
 ) -> None:
     """Integrative CAM, Table 1: average IoU on correctly predicted photos.
@@ -134,30 +138,32 @@ def icam_table1(
             say=say,
         )
 
-    _reproduce(run, data, model, architecture, standin, device, out, as_json)
+    _reproduce(context, run, data, model, architecture, standin, device, out, as_json)
 
 
-@reproduce.command("wall-table1")
+@reproduce.command("wall-table1", cls=Command)
 def wall_table1(
+    context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="FILE",
-            help="A masked VGG, as masked-vgg:FILE. (default: a small stand-in)",
+        model_option(
+            "(default: a small stand-in)", known="A masked VGG, as masked-vgg:FILE.", metavar="FILE"
         ),
     ] = None,
     stack_mix: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Labelled photos that STACK-MIX is made of, such as imagenet:PATH."
+            metavar="DATA",
+            help="Photos that STACK-MIX is made of, such as imagenet:PATH or folders by class; of ImageNet's classes "
+            "the animals, as published.",
         ),
     ] = None,
     stack_gen: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The pictures of STACK-GEN.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="Images of each set.")] = 100,
+    count: Annotated[
+        int, count_option(what="Images of each set; the quick stand-in has 20.")
+    ] = 100,
     seed: Seed = 0,
     device: Device = None,
     batch_size: BatchSize = 10,
@@ -165,42 +171,88 @@ def wall_table1(
         bool,
         typer.Option("--quick/--full", help="Of the stand-in: 20 images and a short training."),
     ] = True,
-    out: Out = Path("camlucida-out/wall-table1"),
+    out: TableOut = Path("camlucida-out/wall-table1"),
     as_json: AsJson = False,
 ) -> None:
     """Through walls, Table 1: how much of a map lies where the model provably cannot see.
 
     Without a model a small masked network is trained on digits on photos.
     """
-    from camlucida.data.open import open_data
-    from camlucida.data.stack_mix import StackGen, StackMix
-    from camlucida.models import load_model
     from camlucida.reproduce.wall_table1 import wall_table1 as work
 
-    loaded = None if model is None else load_model(model, device=device)
-    sets: dict[str, DataSet] = {}
-    if loaded is not None:
-        if stack_mix is not None:
-            photos = open_data(stack_mix, class_names=loaded.class_names)
-            sets["STACK-MIX"] = StackMix(photos, loaded.class_names, count=count, seed=seed)
-        if stack_gen is not None:
-            sets["STACK-GEN"] = StackGen(stack_gen)
-    elif stack_mix is not None or stack_gen is not None:
-        raise CamlucidaError("--stack-mix and --stack-gen go with --model")
+    if model is None:
+        refuse_unused(context, ("stack_mix", "stack_gen", "device"), "with --model")
+        if quick:
+            refuse_unused(context, ("count",), "with --model or --full")
+    elif stack_mix is None and stack_gen is None:
+        raise CamlucidaError("give the images too: --stack-mix DATA, --stack-gen FOLDER, or both")
+    loaded = None if model is None else open_model(model, None, device)
 
     def run(say: Say) -> Reproduced:
+        sets = None if loaded is None else _stacks(loaded, stack_mix, stack_gen, count, seed, say)
         return work(
-            loaded, sets or None, count=count, seed=seed, batch_size=batch_size, quick=quick, folder=out,
-            say=say,
+            loaded, sets, count=count, seed=seed, batch_size=batch_size, quick=quick, folder=out, say=say
         )  # fmt: skip
 
     _finish(run, out, as_json)
 
 
+def _stacks(
+    loaded: LoadedModel,
+    stack_mix: str | None,
+    stack_gen: Path | None,
+    count: int,
+    seed: int,
+    say: Say,
+) -> dict[str, DataSet]:
+    """The images of the table, of the model's size, the seam where its dead part begins."""
+    from camlucida.audits.deadzone.audit import dead_zone, region_of
+    from camlucida.data.stack_mix import ANIMALS, StackGen, StackMix
+
+    if loaded.preprocess is None or len(set(loaded.preprocess.size)) > 1:
+        known = (
+            "unknown" if loaded.preprocess is None else "{} x {}".format(*loaded.preprocess.size)
+        )
+        raise CamlucidaError(
+            f"the images are stacked for a model of square inputs, but the input size of {loaded.name} is {known}"
+        )
+    size = loaded.preprocess.size[0]
+    sets: dict[str, DataSet] = {}
+    if stack_mix is not None:
+        photos = photos_of(stack_mix, loaded.class_names)
+
+        def proving(done: float, total: float) -> None:
+            say("proving what is dead", done, total)
+
+        zone = dead_zone(loaded, (size, size), draws=2, progress=proving)
+        dead = region_of(zone)
+        if dead is None:
+            raise CamlucidaError(
+                f"STACK-MIX fills whole dead rows at the lower edge, which {loaded.name} has not: {zone}"
+            )
+        # 1000 classes are taken to be ImageNet's, as everywhere.
+        animals = ANIMALS if zone.proof["outputs"] == _IMAGENET else None
+        try:
+            sets["STACK-MIX"] = StackMix(
+                photos, dead=dead, size=size, count=count, classes=animals, seed=seed
+            )
+        except CamlucidaError as error:
+            if animals is None:
+                raise
+            raise CamlucidaError(
+                f"{error}; drawn from are ImageNet's animals, labels 0 to {ANIMALS[-1]}, as published"
+            ) from error
+    if stack_gen is not None:
+        # Published: 256 on the shorter side, of which 224 are left.
+        sets["STACK-GEN"] = StackGen(stack_gen, size=size, resize=round(size * 256 / 224))
+    return sets
+
+
 def _reproduce(
+    context: typer.Context,
     run: Callable[[Sets, Say], Reproduced],
     data: str | None,
-    model: str,
+    model: str | None,
     architecture: str | None,
     standin: bool,
     device: str | None,
@@ -212,20 +264,17 @@ def _reproduce(
             "say what to run it on: --data with labelled photos and their boxes, or --standin for what is at hand "
             "offline"
         )
-    _finish(lambda say: run(_sets(data, model, architecture, device, say), say), out, as_json)
+    if standin:
+        refuse_unused(context, ("model", "architecture", "device"), "with --data")
+    chosen = model or "torchvision:resnet50"
+    _finish(lambda say: run(_sets(data, chosen, architecture, device, say), say), out, as_json)
 
 
 def _finish(run: Callable[[Say], Reproduced], out: Path, as_json: bool) -> None:
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def say(what: str, done: float, total: float) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        found = run(say)
-    files = found.save(out)
+    with out_folder(out):
+        with bars() as say:
+            found = run(say)
+        files = found.save(out)
     if as_json:
         print_json({**found.to_dict(), "files": [shown(file) for file in files]})
     else:
@@ -254,4 +303,4 @@ def _sets(
     return {opened.name: (loaded, opened)}
 
 
-reproduce.command("fame-table1")(fame_table1)
+reproduce.command("fame-table1", cls=Command)(fame_table1)

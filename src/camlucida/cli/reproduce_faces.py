@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.console import complain, console, print_json, print_table, progress_bar, shown
+from camlucida.cli.options import (
+    BACKBONES,
+    PAIR_LISTS,
+    Aligned,
+    AsJson,
+    Device,
+    Preset,
+    Seed,
+    TableOut,
+    layout_option,
+    methods_option,
+    refuse_unused,
+    split_option,
+)
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError
 
@@ -16,21 +30,13 @@ if TYPE_CHECKING:
 
 
 def fame_table1(
+    context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER|FILE",
-            help="The folder of AR, SCface or CFP, LFW's pairs.txt, or a .csv (probe,gallery,same).",
-        ),
+        typer.Option(metavar="FOLDER|FILE", help=f"{PAIR_LISTS[0].upper()}{PAIR_LISTS[1:]}"),
     ] = None,
-    layout: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="csv, lfw, cfp-fp, cfp-ff, ar or scface; ar:wear=scarf and scface:distance=far choose the probes.",
-        ),
-    ] = "auto",
-    split: Annotated[int | None, typer.Option(metavar="N", help="One split of CFP or LFW.")] = None,
+    layout: Annotated[str, layout_option("--data")] = "auto",
+    split: Annotated[int | None, split_option("--data")] = None,
     standin: Annotated[
         bool,
         typer.Option(
@@ -53,35 +59,17 @@ def fame_table1(
     per_person: Annotated[
         int, typer.Option(min=1, metavar="N", help="With --standin: genuine pairs per person.")
     ] = 2,
-    backbone: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[:FILE]",
-            help="dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100|101:FILE or facenet:FILE.",
-        ),
-    ] = "dlib",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
-        ),
-    ] = None,
+    backbone: Annotated[str, typer.Option(metavar="NAME[:FILE]", help=BACKBONES)] = "dlib",
+    preset: Preset = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            help="NAME or NAME:key=value; repeat it. (default: the five of the table)",
-        ),
+        methods_option("the five of the table"),
     ] = None,
     iterations: Annotated[
         int | None,
         typer.Option(min=1, help="Of FAME. (default: 500 as published; 20 with --standin)"),
     ] = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
-    ] = False,
+    aligned: Aligned = False,
     limit: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Pairs, half of them genuine.")
     ] = None,
@@ -92,24 +80,16 @@ def fame_table1(
     grid: Annotated[
         bool, typer.Option("--grid/--no-grid", help="Also their figure 3: methods and variations.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER",
-            help="Rows, tables and page; the same command goes on where it was stopped.",
-        ),
-    ] = Path("camlucida-out/fame-table1"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    out: TableOut = Path("camlucida-out/fame-table1"),
+    as_json: AsJson = False,
 ) -> None:
     """FAME, Table 1: which maps of face pairs name the pixels that decide.
 
     [bold]camlucida reproduce fame-table1 --data CFP --backbone iresnet101:adaface.ckpt --split 1[/]
     """
-    from camlucida.cli.options import parse_method
+    from camlucida.cli.grammar import parse_method
     from camlucida.cli.verify_pairs import parse_layout
     from camlucida.faces.load import load_embedder
     from camlucida.faces.photos import how_to_get
@@ -120,8 +100,10 @@ def fame_table1(
             "say what to run it on: --data with the folder of AR, SCface, CFP or a list of pairs, or --standin for "
             "varied photos of people"
         )
-    if photos is not None and not standin:
-        raise CamlucidaError("--photos belongs to --standin; a data set is given with --data")
+    if standin:
+        refuse_unused(context, ("layout", "split", "aligned"), "with --data")
+    else:
+        refuse_unused(context, ("photos", "people", "per_person"), "with --standin")
     if method and iterations is not None:
         raise CamlucidaError(
             "--iterations is for the five methods of the table; with --method write fame:iterations=N"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.console import console, print_json, print_table
+from camlucida.cli.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
     from camlucida.benchmark.summary import Summary
@@ -24,16 +25,17 @@ def summary(
         Path, typer.Argument(metavar="RUN", help="What camlucida evaluate has written.")
     ],
     tests: Annotated[
-        bool, typer.Option("--tests", help="Show the tests between methods, pair by pair.")
+        bool,
+        typer.Option(
+            "--tests", help="Show the tests between methods, pair by pair; --json always has them."
+        ),
     ] = False,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write summary.csv and tests.csv there."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap behind the intervals.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    seed: BootstrapSeed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Sum up a run: mean, 95 % interval, rank, tests between methods, and cost.
 
@@ -46,9 +48,16 @@ def summary(
     if csv is not None:
         _write(found, csv)
     if as_json:
-        print_json(found.to_dict())
+        print_json(document(found))
     else:
         show(found, tests=tests)
+
+
+def document(found: Summary) -> dict[str, Any]:
+    """A summary as it is printed: without the names of all classes, which the run folder keeps."""
+    record = found.to_dict()
+    record["plan"].get("about", {}).pop("class_names", None)
+    return record
 
 
 def show(found: Summary, *, tests: bool = False) -> None:
@@ -75,7 +84,9 @@ def show(found: Summary, *, tests: bool = False) -> None:
         "\n± is the standard deviation over photos; the interval is that of the mean, 95 %"
         + ("; * is the best." if found.table["method"].nunique() > 1 else ".")
     )
-    if tests and len(found.tests):
+    if tests and not len(found.tests):
+        terminal.print("\nno tests: they compare methods, and this run has one")
+    elif tests:
         terminal.print()
         print_table(terminal, _tests(found))
         terminal.print("\np values after Holm, over the pairs of a number.")

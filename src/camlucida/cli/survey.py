@@ -8,43 +8,42 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.options import (
+    Architecture,
+    AsJson,
+    BatchSize,
+    ClassName,
+    Command,
+    Device,
+    Model,
+    Photos,
+    methods_option,
+    out_option,
+    seed_option,
+)
 from camlucida.cli.writing import out_folder, write
 from camlucida.errors import CamlucidaError
 
 survey = typer.Typer(help="A blind survey: which method's maps do people find best?")
 
 
-@survey.command()
+@survey.command(cls=Command)
 def make(
-    folder: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, or folders of them.")
-    ],
-    method: Annotated[
-        list[str],
-        typer.Option("--method", metavar="METHOD", help="NAME or NAME:key=value; at least two."),
-    ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="As for camlucida explain.")
-    ] = "embedded",
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a checkpoint file.")
-    ] = None,
-    class_: Annotated[
-        str | None,
-        typer.Option(
-            "--class", metavar="CLASS", help="Name or index. (default: the predicted one)"
-        ),
-    ] = None,
+    folder: Photos,
+    method: Annotated[list[str], methods_option("", "at least two")],
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_: ClassName = None,
     question: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT", help="What is asked. (default: which map shows best where and why)"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order, and of methods that draw.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 8,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("survey.html"),
+    seed: Annotated[int, seed_option("the order, and of methods that draw")] = 0,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    out: Annotated[Path, out_option("The page.", "FILE")] = Path("survey.html"),
 ) -> None:
     """Write a page that asks which map is best, and the key that says whose map it is.
 
@@ -53,7 +52,7 @@ def make(
     """
     from dataclasses import replace
 
-    from camlucida.cli.options import parse_method, parse_target
+    from camlucida.cli.grammar import parse_method, parse_target
     from camlucida.cli.photos import collect
     from camlucida.data import read_image
     from camlucida.errors import ImageError
@@ -110,17 +109,15 @@ def make(
     )
 
 
-@survey.command()
+@survey.command(cls=Command)
 def tally(
     key: Annotated[Path, typer.Argument(metavar="KEY", help="The survey.key.json.")],
     answers: Annotated[
         list[Path], typer.Argument(metavar="ANSWERS...", help="The files of those who answered.")
     ],
     permutations: Annotated[int, typer.Option(metavar="N", min=1, help="Of the test.")] = 9999,
-    seed: Annotated[int, typer.Option(help="Of the test.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    seed: Annotated[int, seed_option("the test")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Count the answers: wins per method, their spread over people, and whether it could be chance."""
     from camlucida.survey import tally as count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,52 +11,49 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from camlucida.cli.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.options import (
+    BACKBONES,
+    PAIR_LISTS,
+    Aligned,
+    AsJson,
+    Device,
+    Out,
+    Preset,
+    layer_option,
+    layout_option,
+    methods_option,
+    model_option,
+    refuse_unused,
+    seed_option,
+    split_option,
+)
 from camlucida.cli.writing import out_folder
 from camlucida.errors import CamlucidaError, ImageError
 
 if TYPE_CHECKING:
-    from camlucida.cli.options import MethodChoice
+    from camlucida.cli.grammar import MethodChoice
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pair import PairExplanation
     from camlucida.faces.side import Which
 
 
 def verify(
+    context: typer.Context,
     photos: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[PROBE GALLERY]", help="Two photos; none with --pairs."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME[:FILE]",
-            help="dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100:FILE or facenet:FILE.",
-        ),
-    ] = "dlib",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
-        ),
-    ] = None,
+    model: Annotated[str, model_option(known=BACKBONES, metavar="NAME[:FILE]")] = "dlib",
+    preset: Preset = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            help="NAME or NAME:key=value; repeat it for several. (default: fame:iterations=75)",
-        ),
+        methods_option("fame:iterations=75"),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(metavar="T", help="Of the similarity. (default: the model's own)"),
     ] = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
-    ] = False,
+    aligned: Aligned = False,
     landmarks: Annotated[
         list[Path] | None,
         typer.Option(
@@ -72,39 +70,25 @@ def verify(
             "(default: only; with --pairs largest)",
         ),
     ] = None,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="For activation maps.")] = None,
+    layer: Annotated[
+        str | None, layer_option("the last", "Of activation maps of two photos.")
+    ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(
-            "--pairs",
-            metavar="FILE|FOLDER",
-            help="Many pairs: a .csv (probe,gallery,same), LFW's pairs.txt, or a folder of CFP, AR or SCface.",
-        ),
+        typer.Option("--pairs", metavar="FILE|FOLDER", help=f"Many pairs: {PAIR_LISTS}"),
     ] = None,
-    layout: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Of --pairs: csv, lfw, cfp-fp, cfp-ff, ar, scface; also ar:wear=scarf, scface:distance=far.",
-        ),
-    ] = "auto",
-    split: Annotated[
-        int | None, typer.Option(metavar="N", help="With --pairs: one split of LFW or CFP.")
-    ] = None,
+    layout: Annotated[str, layout_option("--pairs")] = "auto",
+    split: Annotated[int | None, split_option("--pairs")] = None,
     draw: Annotated[
         int, typer.Option(metavar="N", min=0, help="With --pairs: pairs that are drawn too.")
     ] = 8,
     both: Annotated[
         bool, typer.Option("--both", help="With --pairs: alter the gallery photo too.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="D", help="Such as cuda.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path(
-        "camlucida-out"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    seed: Annotated[int, seed_option("methods that draw random numbers")] = 0,
+    device: Device = None,
+    out: Out = Path("camlucida-out"),
+    as_json: AsJson = False,
 ) -> None:
     """Do these two faces match, and which pixels make them similar or set them apart?
 
@@ -114,9 +98,8 @@ def verify(
 
     Photos stay on this machine, and embeddings are not written.
     """
-    from camlucida.cli.options import parse_method
+    from camlucida.cli.grammar import parse_method
     from camlucida.faces.load import load_embedder
-    from camlucida.faces.pair import slug
 
     given = photos or []
     if pairs is None and len(given) != 2:
@@ -129,10 +112,18 @@ def verify(
         raise CamlucidaError(
             "--landmarks is given twice: the probe's file, then the gallery photo's"
         )
+    if pairs is None:
+        refuse_unused(context, ("layout", "split", "draw", "both"), "with --pairs")
+    else:
+        refuse_unused(context, ("layer",), "with two photos, not with --pairs")
+    if aligned:
+        refuse_unused(context, ("face",), "without --aligned, where nothing is searched")
     which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
     if len(which) > (2 if pairs is None else 1):
         raise CamlucidaError("--face is given once for all photos, or twice for PROBE and GALLERY")
     choices = [parse_method(text) for text in method or ["fame:iterations=75"]]
+    if layer is not None and not any(choice.method.uses_layers for choice in choices):
+        raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=device)
     if pairs is not None:
         from camlucida.cli.verify_pairs import PairsJob, verify_pairs
@@ -151,13 +142,30 @@ def verify(
         explained = _explain(
             embedder, given, choices, landmarks, which, aligned, threshold, layer, seed
         )
-        names = [slug(shown(photo.stem))[:60] for photo in given]
-        files = explained.save(out, "-".join(names))
+        files = explained.save(out, _name(given, out))
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
     if as_json:
         print_json(record)
     else:
         _show(explained, out, files)
+
+
+def _name(photos: Sequence[Path], out: Path) -> str:
+    """What a pair's results are called; a name is taken where the folder holds another pair's record."""
+    from camlucida.faces.pair import slug
+
+    own = [slug(shown(photo.stem))[:60] for photo in photos]
+    longer = [slug(shown(f"{photo.resolve().parent.name}-{photo.stem}"))[:60] for photo in photos]
+    plain, full = "-".join(own), "-".join(longer)
+    for name in (plain, full, *(f"{full}-{n}" for n in range(2, 1_000_000))):
+        try:
+            record = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+            sources = [record[side]["source"] for side in ("probe", "gallery")]
+        except (OSError, ValueError, TypeError, KeyError):
+            return name  # nobody's, or no record of a pair
+        if [Path(s or "").resolve() for s in sources] == [photo.resolve() for photo in photos]:
+            return name
+    raise CamlucidaError(f"no name is left for this pair in '{shown(out)}'")
 
 
 def _explain(

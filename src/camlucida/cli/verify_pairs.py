@@ -15,7 +15,7 @@ from camlucida.plain import to_json
 from camlucida.writing import write_bytes
 
 if TYPE_CHECKING:
-    from camlucida.cli.options import MethodChoice
+    from camlucida.cli.grammar import MethodChoice
     from camlucida.explain import MethodLike
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pairs_file import FacePair, Layout, PairList
@@ -149,7 +149,7 @@ def parse_layout(text: str) -> tuple[Layout, dict[str, str]]:
     Raises:
         CamlucidaError: the layout has no such option.
     """
-    from camlucida.cli.options import split
+    from camlucida.cli.grammar import split
 
     name, options = split(text)
     known = {"ar": "wear", "scface": "distance"}.get(name)

@@ -1,0 +1,84 @@
+"""``camlucida evaluate --estimate``: how long would a larger run take?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from camlucida.cli.console import console, print_json
+
+if TYPE_CHECKING:
+    from camlucida.benchmark.capacity import Plan, Rate
+    from camlucida.benchmark.plan import Bench
+
+
+def estimate(
+    bench: Bench,
+    images: int,
+    batch_size: int,
+    threads: int,
+    workers: int,
+    price: float | None,
+    as_json: bool,
+) -> None:
+    """Time a few photos, write nothing, and print what larger runs would take.
+
+    Args:
+        bench: What to do.
+        images: Photos that are timed.
+        batch_size: Photos explained at a time.
+        threads: That read photos.
+        workers: Of the larger runs.
+        price: Of a worker for an hour; ``None`` where no cost is asked for.
+        as_json: Print one JSON document instead of a table.
+    """
+    from camlucida.benchmark import capacity
+    from camlucida.benchmark.work import check
+
+    check(bench)
+    rate = capacity.estimate(bench, images, batch_size=batch_size, threads=threads)
+    scales = {f"{bench.data.name}, all photos": bench.images, **capacity.SCALES}
+    plans = capacity.work_out(rate, workers=workers, price=price, scales=scales)
+    if as_json:
+        print_json(capacity.to_dict(rate, plans))
+    else:
+        _show_plans(rate, plans)
+
+
+def _show_plans(rate: Rate, plans: list[Plan]) -> None:
+    from rich.table import Table
+
+    from camlucida.cli.summary import photos
+
+    terminal = console()
+    terminal.print(
+        f"{photos(rate.images)} took one worker {rate.seconds:.3g} s on {rate.device}: "
+        f"{rate.per_second:.3g} a second ({rate.explaining / rate.seconds:.0%} explaining, "
+        f"{rate.measuring / rate.seconds:.0%} measuring, "
+        f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("data")
+    for name in (
+        "photos",
+        "workers",
+        "hours",
+        "worker hours",
+        *(["cost"] * (plans[0].cost is not None)),
+    ):
+        table.add_column(name, justify="right")
+    for plan in plans:
+        cost = [] if plan.cost is None else [f"{plan.cost:,.2f}"]
+        table.add_row(
+            plan.name,
+            f"{plan.images:,}",
+            f"{plan.workers:,}",
+            _hours(plan.hours),
+            _hours(plan.worker_hours),
+            *cost,
+        )
+    terminal.print(table)
+    terminal.print("\nThe rate is taken to grow with the workers: each its own GPU or processors.")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
