@@ -11,8 +11,8 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.cli import main
+from camlucida.data.train_val import photos_of
 from camlucida.models.masked_vgg import load_masked_vgg
-from camlucida.training.masked import photos_of
 
 TINY = (
     "--width", "0.03", "--size", "112", "--seen-rows", "1", "--batch-size", "4", "--lr", "0.01", "--workers", "0",

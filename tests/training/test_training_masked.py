@@ -11,7 +11,8 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.models.masked_vgg import RECORD, load_masked_vgg
-from camlucida.training.masked import CHECKPOINT, WEIGHTS, Recipe, _Order, train_masked_vgg
+from camlucida.training.masked import CHECKPOINT, WEIGHTS, Recipe, train_masked_vgg
+from camlucida.training.masked_photos import Order
 
 TINY = Recipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
 
@@ -86,11 +87,11 @@ def test_batches_larger_than_the_data_are_refused(data, tmp_path):
 
 
 def test_processes_share_the_images_without_overlap():
-    shares = [list(_Order(10, rank, 3, seed=5, count=3)) for rank in range(3)]
+    shares = [list(Order(10, rank, 3, seed=5, count=3)) for rank in range(3)]
     assert all(len(share) == 3 for share in shares)
     assert len({i for share in shares for i in share}) == 9
-    assert list(_Order(5, 1, 2, seed=None, count=None)) == [1, 3]
-    assert list(_Order(10, 0, 1, seed=5, count=None)) != list(_Order(10, 0, 1, seed=6, count=None))
+    assert list(Order(5, 1, 2, seed=None, count=None)) == [1, 3]
+    assert list(Order(10, 0, 1, seed=5, count=None)) != list(Order(10, 0, 1, seed=6, count=None))
 
 
 def test_the_recipe_is_the_papers():

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,28 +15,20 @@ from typing import Any, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from camlucida.data.classes import is_synset
-from camlucida.data.folders import class_photos
-from camlucida.data.imagenet import is_imagenet, open_imagenet
-from camlucida.data.images import read_image
-from camlucida.data.salience import SalientFolder, hold_out, salient_folder
+from camlucida.data.train_val import Part, named, photos_of
 from camlucida.errors import CamlucidaError
 from camlucida.models.loaded import first_line, require
 from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
 from camlucida.plain import digest, to_json
-from camlucida.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from camlucida.training.masked_photos import Order, Photos
 from camlucida.writing import write_bytes
 
 Say: TypeAlias = Callable[[str, float, float], object]
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
 """Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
-
-_PARTS = ("train", "val")
-_TRAIN = ("train", "Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train", "ILSVRC2012_img_train")
-_IMAGENET = 1000
 
 _PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
@@ -107,65 +99,6 @@ class Recipe:
             )
 
 
-@dataclass(frozen=True)
-class Part:
-    """Photos to train on, or to validate on.
-
-    Attributes:
-        root: the folder that they lie in.
-        paths: their files.
-        names: the name of each one's class.
-    """
-
-    root: Path
-    paths: list[Path]
-    names: list[str]
-
-
-def photos_of(data: str | os.PathLike[str]) -> dict[str, Part]:
-    """The photos ``"train"`` and ``"val"`` of a folder, and the classes of each.
-
-    Args:
-        data: a folder with ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``; ImageNet as its archives unpack, also with
-            validation images that lie flat beside a list of labels (see
-            :func:`camlucida.data.imagenet.open_imagenet`); or ``CLASS/*.jpg``, of which a fifth of each class is held
-            out.
-
-    Raises:
-        ImageError: there are no photos in class folders.
-        CamlucidaError: a class to be split has one photo only, or no validation image has a label.
-    """
-    root = Path(data)
-    train = next((root / place for place in _TRAIN if (root / place).is_dir()), None)
-    if train is None:
-        both = hold_out(salient_folder(root))
-        return {name: _of_folder(part) for name, part in zip(_PARTS, both, strict=True)}
-    training = Part(train, *class_photos(train))
-    val = train.parent / "val"
-    if val.is_dir() and any(child.is_dir() for child in val.iterdir()):
-        return {"train": training, "val": Part(val, *class_photos(val))}
-    if not is_imagenet(root):
-        return {"train": training, "val": Part(val, *class_photos(val))}  # tells what it expects
-    classes = sorted(set(training.names))
-    samples = list(open_imagenet(root, None))
-    # Without a synset the label is the class's place among ImageNet's.
-    names = [
-        s.label_name
-        if is_synset(s.label_name) or len(classes) != _IMAGENET
-        else classes[s.label or 0]
-        for s in samples
-    ]
-    return {"train": training, "val": Part(root, [s.path for s in samples if s.path], names)}
-
-
-def _of_folder(folder: SalientFolder) -> Part:
-    return Part(
-        folder.root,
-        [photo.path for photo in folder.photos],
-        [folder.class_names[photo.label] for photo in folder.photos],
-    )
-
-
 def is_first_process() -> bool:
     """Whether this is the process that talks and writes, of those that train together."""
     return (
@@ -195,7 +128,8 @@ def train_masked_vgg(
     after the last finished epoch, with the same images in the same order as if it had never stopped.
 
     Args:
-        data: a folder as :func:`photos_of` reads it; classes are numbered in the order of their names.
+        data: a folder as :func:`camlucida.data.train_val.photos_of` reads it; classes are numbered in the order of
+            their names.
         out: where checkpoint, weights and record go.
         masked: ``False`` trains the twin that sees everything.
         recipe: how.
@@ -247,7 +181,7 @@ def train_masked_vgg(
         "seen_rows": seen_rows,
         "classes": len(classes),
         "photos": len(photos["train"].paths),
-        "photo_list": digest(_named(part) for part in photos.values()),
+        "photo_list": digest(named(part) for part in photos.values()),
     }
     drawn = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=drawn):
@@ -284,8 +218,8 @@ class _Run:
         wrapped, fitted = fabric.setup(model, optimizer)
         self._resume(model, optimizer, plan)
         resumed = len(self.curve)
-        training = _Photos(photos["train"], self.index, recipe, crop=True)
-        validation = _Photos(photos["val"], self.index, recipe, crop=False)
+        training = Photos(photos["train"], self.index, recipe, crop=True)
+        validation = Photos(photos["val"], self.index, recipe, crop=False)
         for epoch in range(resumed, recipe.epochs):
             start = time.perf_counter()
             rate = recipe.learning_rate * recipe.gamma ** (epoch // recipe.step_size)
@@ -353,7 +287,7 @@ class _Run:
         both = self.fabric.all_reduce(both, reduce_op="sum")
         return float(both[0] / both[1])
 
-    def _loader(self, photos: _Photos, epoch: int | None) -> Any:
+    def _loader(self, photos: Photos, epoch: int | None) -> Any:
         photos.epoch = epoch or 0
         recipe, world = self.recipe, self.fabric.world_size
         batch = max(1, recipe.batch_size // world)
@@ -366,7 +300,7 @@ class _Run:
                     "batch_size"
                 )
             steps = min(steps, recipe.steps or steps)
-        order = _Order(
+        order = Order(
             len(photos), self.fabric.global_rank, world,
             seed=None if epoch is None else (recipe.seed * 1000 + epoch) % 2**63,
             count=None if steps is None else steps * batch,
@@ -445,75 +379,6 @@ class _Run:
                 "unmasked": {"top1": 0.715, "top5": 0.904},
             },
         }
-
-
-class _Photos(Dataset[tuple[Tensor, int]]):
-    """Labelled photos; each crop depends on seed, epoch and photo alone."""
-
-    def __init__(
-        self,
-        part: Part,
-        index: dict[str, int],
-        recipe: Recipe,
-        *,
-        crop: bool,
-    ) -> None:
-        self.paths = part.paths
-        self.labels = [index[name] for name in part.names]
-        self.recipe, self.epoch = recipe, 0
-        self.whole = Preprocess(size=(recipe.size, recipe.size), resize=recipe.size)
-        self.crop: Any = None
-        if crop:
-            transforms = require("torchvision", "models").transforms
-            self.crop = transforms.Compose(
-                [
-                    transforms.RandomResizedCrop(
-                        recipe.size, scale=recipe.area, ratio=recipe.aspect
-                    ),
-                    transforms.RandomHorizontalFlip(),
-                    transforms.ToTensor(),
-                    transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-                ]
-            )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        photo = read_image(self.paths[place])
-        if self.crop is None:
-            return self.whole(photo), self.labels[place]
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would reseed the dropout of a GPU with every photo.
-            torch.default_generator.manual_seed(
-                hash((self.recipe.seed, self.epoch, place)) & 0x7FFFFFFF
-            )
-            return self.crop(photo), self.labels[place]
-
-
-class _Order(Sampler[int]):
-    """This process's share of a permutation, or of all in order."""
-
-    def __init__(
-        self, length: int, rank: int, world: int, *, seed: int | None, count: int | None
-    ) -> None:
-        self.length, self.rank, self.world, self.seed, self.count = length, rank, world, seed, count
-
-    def __iter__(self) -> Iterator[int]:
-        order = torch.arange(self.length)
-        if self.seed is not None:
-            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed))
-        return iter(order[self.rank :: self.world][: self.count].tolist())
-
-    def __len__(self) -> int:
-        own = len(range(self.rank, self.length, self.world))
-        return own if self.count is None else min(own, self.count)
-
-
-def _named(part: Part) -> list[list[str]]:
-    """The photos as they are numbered, wherever the folder lies."""
-    both = zip(part.paths, part.names, strict=True)
-    return [[p.relative_to(part.root).as_posix(), n] for p, n in both]
 
 
 def _precision(recipe: Recipe, accelerator: str) -> str:
