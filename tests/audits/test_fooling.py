@@ -238,6 +238,9 @@ def test_variants_are_every_method_with_every_margin():
     assert [v.label for v in all_variants(quick=True, names=["diffgradcam"])] == [
         "MeanDiffGradCAM", "MaxDiffGradCAM", "LSE-DiffGradCAM",
     ]  # fmt: skip
+    for both in (["gradcam", "diffgradcam"], ["diffgradcam", "gradcam"]):
+        found = [v.label for v in all_variants(quick=True, names=both)]
+        assert sorted(found) == ["LSE-DiffGradCAM", "MaxDiffGradCAM", "MeanDiffGradCAM", "gradcam"]
 
 
 def numbers(susceptibility, another, blank=(0, 0)):

@@ -555,7 +555,7 @@ def test_too_few_cells_prove_nothing():
 def test_a_rounded_number_does_not_hide_on_which_side_of_the_bound_it_lies():
     part = {"signed": [0.5004], "absolute": [0.1], "ssim": [], "chance": [], "blank": 0}
     said = results("gradcam", {"parameters": part})["parameters"]
-    assert "0.5004 (at most 0.5 passes)" in said.text
+    assert "0.5004 (-0.5 to 0.5 passes" in said.text
     assert mark(said) == "✗ 0.5004"
 
 

@@ -119,7 +119,8 @@ def all_variants(*, quick: bool, names: Sequence[str] | None = None) -> tuple[Va
             Variant(row.name, a, one.options, one.own_layers, _FEW if slow else None)
             for a in margins
         ]
-    return tuple(found)
+    # With gradcam among the names, diffgradcam brings nothing new.
+    return tuple({variant.label: variant for variant in reversed(found)}.values())[::-1]
 
 
 @dataclass(frozen=True)

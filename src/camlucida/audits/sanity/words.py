@@ -89,14 +89,14 @@ CHECKS: dict[str, Check] = {
         Check(
             "parameters", "weights redrawn",
             "Does the map depend on what the model has learned?",
-            f"At most {ALIKE:g}: with more, over a quarter of the map's order would come from architecture and "
+            f"At most {ALIKE:g} in size: with more, over a quarter of the map's order would come from architecture and "
             "image alone. Unrelated maps of a few images scatter around 0 by 0.1 to 0.2.",
             "rank correlation with the map of the model with all weights redrawn",
         ),
         Check(
             "data", "labels shuffled",
             "Does the map depend on what the labels mean?",
-            f"At most {ALIKE:g}, as for the weights. Measured on two small networks, not on the audited model.",
+            f"At most {ALIKE:g} in size, as for the weights. Measured on two small networks, not on the audited model.",
             "rank correlation between two small networks that learned true and shuffled labels",
             serious=False,
         ),
@@ -280,17 +280,17 @@ def _alike(check: Check, _: str, part: Mapping[str, Any]) -> Result:
         return Result(check, "not tested", text, None, ALIKE, part)
     fails = abs(value) > ALIKE
     said = beside(value, ALIKE)
+    passes = f"-{ALIKE:g} to {ALIKE:g} passes: the inverted map would be as much alike"
     if check.name == "parameters":
         learned, other, where = "the weights", "a model with random weights", ""
     else:
         learned, other = "the labels", "a network that learned shuffled labels"
         where = " Measured on two small networks, not on this model."
     text = (
-        f"Much of its map has nothing to do with {learned}: {other} gets one with rank correlation {said} (at "
-        f"most {ALIKE:g} passes)."
+        f"Much of its map has nothing to do with {learned}: {other} gets one with rank correlation {said} "
+        f"({passes})."
         if fails
-        else f"{other[0].upper()}{other[1:]} gets another map: rank correlation {said} (at most {ALIKE:g} "
-        "passes)."
+        else f"{other[0].upper()}{other[1:]} gets another map: rank correlation {said} ({passes})."
     ) + where
     return Result(check, "fail" if fails else "pass", text, value, ALIKE, part)
 
