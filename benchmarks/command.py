@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
-from camlucida.layers import default_layer
+from camlucida.engine.layers import default_layer
 
 Family = Callable[[Task], Iterable[Contender]]
 

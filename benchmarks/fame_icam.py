@@ -13,8 +13,8 @@ from benchmarks.command import main
 from benchmarks.timing import Contender, Task
 from torch import Tensor
 
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import FAME, ICAM, Method
-from camlucida.seeds import ImageGenerators
 from camlucida.targets import Logit
 
 ITERATIONS = 20

@@ -17,8 +17,8 @@ from benchmarks.timing import Contender, Task, built, peers
 from torch import Tensor
 
 import camlucida
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import Method, RawMap, build
-from camlucida.seeds import ImageGenerators
 
 STEPS = 4
 """Steps of the methods that repeat the backward pass; their cost is proportional to it."""

@@ -15,8 +15,8 @@ from benchmarks.command import main
 from benchmarks.timing import Contender, Task, peers
 from torch import Tensor
 
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import Method, RawMap, build
-from camlucida.seeds import ImageGenerators
 
 OURS: dict[str, dict[str, Any]] = {
     "scorecam": {},

@@ -15,9 +15,9 @@ from benchmarks.command import main
 from benchmarks.timing import Contender, Task, peers
 from torch import Tensor
 
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import Method, RawMap, build
 from camlucida.methods.attention import AttentionMethod
-from camlucida.seeds import ImageGenerators
 
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "opticam, 10 steps": ("opticam", {"iterations": 10}),

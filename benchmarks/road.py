@@ -18,7 +18,7 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from rich.console import Console
 from torch import Tensor
 
-from camlucida.metrics.imputation import impute
+from camlucida.metrics.imputation.impute import impute
 from camlucida.metrics.ranking import removal_masks
 
 PERCENTAGES = (5, 10, 30, 50, 70, 90, 95)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida.blocks import candidate_layers
+from camlucida.engine.layers.blocks import candidate_layers
 
 transformers = pytest.importorskip("transformers")
 tv = pytest.importorskip("torchvision.models")

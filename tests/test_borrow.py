@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from camlucida import Logit, ModelError, explain, list_layers, tap
-from camlucida.borrow import borrowed, check_inputs, unwrap
-from camlucida.layers import default_layer
+from camlucida.engine.borrow import borrowed, check_inputs, unwrap
+from camlucida.engine.layers import default_layer
 from camlucida.methods import full_gradient, methods
 from reference import networks
 from reference.state import differences, snapshot

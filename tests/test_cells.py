@@ -7,8 +7,14 @@ import torch
 from torch import nn
 
 from camlucida import CamlucidaError, LayerError
-from camlucida.cells import analyse_cells, depth_curve, depth_figure, nominal_cell, spread
 from camlucida.methods import FAME
+from camlucida.studies.fame.cells import (
+    analyse_cells,
+    depth_curve,
+    depth_figure,
+    nominal_cell,
+    spread,
+)
 
 FAST = FAME(iterations=5, sigma=0)
 

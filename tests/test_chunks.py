@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida.chunks import Chunks, Footprint
+from camlucida.engine.chunks import Chunks, Footprint
 from reference import networks
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from camlucida import LayerError, explain
-from camlucida.cut import _CUTS
+from camlucida.engine.replay.replay import replay
+from camlucida.engine.replay.traced import _CUTS
 from camlucida.methods.ablationcam import AblationCAM
-from camlucida.replay import replay
 from reference import networks
 from reference.replays import INDEX, Skips, X, altered, compare, outputs
 from reference.state import differences, snapshot

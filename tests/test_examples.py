@@ -11,14 +11,19 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from camlucida.errors import CamlucidaError, ImageError, MethodError, TargetError
-from camlucida.examples import FeatureStore, describe, nearest_examples, weighted_features
-from camlucida.examples.store import feature_key
-from camlucida.maps import normalise
+from camlucida.common.errors import CamlucidaError, ImageError, MethodError, TargetError
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.maps import normalise
+from camlucida.engine.tap import tap
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
-from camlucida.tap import tap
+from camlucida.studies.icam.neighbours import (
+    FeatureStore,
+    describe,
+    nearest_examples,
+    weighted_features,
+)
+from camlucida.studies.icam.neighbours.store import feature_key
 
 FAST = ICAM(n_perturb=1)
 
@@ -246,9 +251,13 @@ def test_a_photo_that_is_gone_is_left_out(model, train, tmp_path):
 
 def test_a_bare_module_s_preparation_is_part_of_the_key(model, monkeypatch):
     net = model.module
-    monkeypatch.setattr("camlucida.subject.preprocess_of", lambda _: Preprocess.imagenet(32))
+    monkeypatch.setattr(
+        "camlucida.explanation.subject.preprocess_of", lambda _: Preprocess.imagenet(32)
+    )
     one = feature_key(net, FAST, ("1",), 0)
-    monkeypatch.setattr("camlucida.subject.preprocess_of", lambda _: Preprocess.imagenet(64))
+    monkeypatch.setattr(
+        "camlucida.explanation.subject.preprocess_of", lambda _: Preprocess.imagenet(64)
+    )
     assert feature_key(net, FAST, ("1",), 0) != one
 
 

@@ -260,7 +260,7 @@ def test_steps_of_ones_own_also_say_how_layers_are_fused():
     own = Steps(layer_normalise="none", normalise="none")
     found = explain(m, X, layers=["first", "second"], target=1, steps=own)
     maps = {n: x.clamp_min(0) for n, x in found.layer_maps.items()}
-    expected = camlucida.maps.fuse(maps, SIZE)
+    expected = camlucida.engine.maps.fuse(maps, SIZE)
     torch.testing.assert_close(found.maps, expected)
 
 
@@ -268,7 +268,7 @@ def test_signed_preset_keeps_the_signs_of_several_layers():
     """``.signed`` is before rectifying and ``.raw`` is rectified only where the steps rectify."""
     m = halving()
     found = explain(m, X, layers=["first", "second"], target=1, steps="signed")
-    expected = camlucida.maps.fuse(found.layer_maps, SIZE)
+    expected = camlucida.engine.maps.fuse(found.layer_maps, SIZE)
     torch.testing.assert_close(found.maps, expected)
     assert expected.min() < 0
     torch.testing.assert_close(found.signed, expected)

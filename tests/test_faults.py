@@ -19,9 +19,9 @@ from camlucida import (
     explain,
     tap,
 )
-from camlucida.maps import normalise
+from camlucida.common.seeds import ImageGenerators
+from camlucida.engine.maps import normalise
 from camlucida.methods import EigenCAM, FullGrad, GradCAMpp, full_gradient
-from camlucida.seeds import ImageGenerators
 from reference import cams, networks
 from reference import steps as slow
 from reference.state import differences, snapshot

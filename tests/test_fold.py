@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from camlucida import explain
-from camlucida.borrow import borrowed
-from camlucida.fold import compiled, folded
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.faster_forward import compiled, folded
 
 X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -9,16 +9,16 @@ from PIL import Image
 from torch import nn
 
 from camlucida import explain
-from camlucida.errors import CamlucidaError, ImageError, MethodError
-from camlucida.layer_importance import (
+from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.data.preprocess import Preprocess
+from camlucida.methods.icam import ICAM
+from camlucida.studies.icam.layer_importance import (
     compare_classes,
     kruskal_wallis,
     layer_importance,
     pseudo_f,
 )
-from camlucida.layer_report import LayerReport
-from camlucida.methods.icam import ICAM
-from camlucida.preprocess import Preprocess
+from camlucida.studies.icam.layer_report import LayerReport
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import Steps
-from camlucida.errors import MethodError
-from camlucida.maps import fuse, normalise, preset, rectify, resize, smooth
+from camlucida.common.errors import MethodError
+from camlucida.engine.maps import fuse, normalise, preset, rectify, resize, smooth
 from reference import steps as slow
 
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 7))

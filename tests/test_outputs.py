@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from camlucida import TargetError
-from camlucida.outputs import first_tensor
+from camlucida.engine.outputs import first_tensor
 
 Z = torch.randn(2, 3)
 OTHER = torch.randn(2, 4, 5)

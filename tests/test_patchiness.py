@@ -7,9 +7,15 @@ import torch
 from torch import nn
 
 from camlucida import explain
-from camlucida.errors import MethodError
+from camlucida.common.errors import MethodError
 from camlucida.methods.icam import ICAM
-from camlucida.patchiness import VARIANTS, grey_levels, islands, numerics, patchiness
+from camlucida.studies.icam.cases.patchiness import (
+    VARIANTS,
+    grey_levels,
+    islands,
+    numerics,
+    patchiness,
+)
 
 FAST = ICAM(n_perturb=1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from camlucida import explain
-from camlucida.provenance import Provenance, weights_hash
+from camlucida.common.provenance import Provenance, weights_hash
 from reference import networks
 
 X = networks.images(1, 3, (5, 6))

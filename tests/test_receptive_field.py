@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida.receptive_field import receptive_fields
+from camlucida.engine.layers.receptive_field import receptive_fields
 
 
 @pytest.mark.parametrize(

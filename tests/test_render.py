@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from camlucida.render import COLOURS, SIGNED, View, colourise, grid, overlay, png, scaled
+from camlucida.explanation.overlays import (
+    COLOURS,
+    SIGNED,
+    View,
+    colourise,
+    grid,
+    overlay,
+    png,
+    scaled,
+)
 
 
 def view(size=(40, 60), box=None, colour=(200, 40, 90)):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from camlucida import Cell, Grid, LayerError
-from camlucida.replay import replay
+from camlucida.engine.replay.replay import replay
 from reference import networks
 from reference.replays import INDEX, Skips, X, altered, compare, outputs
 from reference.state import differences, snapshot

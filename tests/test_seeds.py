@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from camlucida.seeds import ImageGenerators
+from camlucida.common.seeds import ImageGenerators
 
 X = torch.arange(24.0).view(3, 2, 2, 2)
 

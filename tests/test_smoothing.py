@@ -6,7 +6,7 @@ from torch import nn
 
 import camlucida
 from camlucida.methods import FAME
-from camlucida.smoothing import kernel_of, smoothing
+from camlucida.studies.fame.iterations import kernel_of, smoothing
 
 
 def test_each_map_equals_its_own_run():

@@ -2,7 +2,7 @@
 
 import torch
 
-from camlucida.store import Store
+from camlucida.common.store import Store
 
 
 def test_parts_are_kept_for_their_key_alone(tmp_path):

@@ -11,9 +11,17 @@ import torch
 from torch import nn
 
 from camlucida import explain
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.methods import GradCAM, LayerCAM, Saliency
-from camlucida.survey import TIE, _independent, _orders, key_file, make_survey, save_key, tally
+from camlucida.studies.survey import (
+    TIE,
+    _independent,
+    _orders,
+    key_file,
+    make_survey,
+    save_key,
+    tally,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +75,8 @@ def test_the_page_is_accessible_and_escaped(survey):
 
 
 def test_maps_go_under_the_letters_of_the_key(comparison):
-    from camlucida.pages import data_uri, jpeg
-    from camlucida.survey import _item
+    from camlucida.report.template import data_uri, jpeg
+    from camlucida.studies.survey import _item
 
     made = make_survey(comparison, seed=5)
     cards = re.findall(

@@ -22,7 +22,7 @@ from camlucida import (
     explain,
     tap,
 )
-from camlucida.tap import sharing
+from camlucida.engine.tap import sharing
 from reference import networks
 
 X = torch.randn(2, 3, 6, 8)

@@ -1,6 +1,6 @@
 """camlucida: visual explanations of image models that you can trust."""
 
-from camlucida.errors import (
+from camlucida.common.errors import (
     CamlucidaError,
     ImageError,
     LayerError,
@@ -8,14 +8,15 @@ from camlucida.errors import (
     ModelError,
     TargetError,
 )
-from camlucida.explain import explain
+from camlucida.common.version import __version__
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.layers import Grid, default_layer, list_layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import Tap, tap
 from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
-from camlucida.layers import Grid, default_layer, list_layers
-from camlucida.maps import Steps
+from camlucida.explanation.explain import explain
 from camlucida.methods import methods
 from camlucida.models import LoadedModel, load_model
-from camlucida.preprocess import Preprocess
-from camlucida.tap import Tap, tap
 from camlucida.targets import (
     Cell,
     Cells,
@@ -33,7 +34,6 @@ from camlucida.targets import (
     Segmentation,
     Target,
 )
-from camlucida.version import __version__
 
 __all__ = [
     "CamlucidaError",

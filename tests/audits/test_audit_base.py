@@ -7,7 +7,7 @@ import pytest
 
 from camlucida import CamlucidaError
 from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
-from camlucida.statistics import mean_std
+from camlucida.common.statistics import mean_std
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from camlucida.cli.audit import audit
-from camlucida.errors import CamlucidaError
+from camlucida.cli.audit.group import audit
+from camlucida.common.errors import CamlucidaError
 from camlucida.models.masked_vgg import MaskedVGG
-from camlucida.reproduce.wall_table1 import ACCURACY, PUBLISHED, parity_methods, wall_table1
+from camlucida.studies.published.wall_table1 import ACCURACY, PUBLISHED, parity_methods, wall_table1
 
 
 def run(*arguments):
@@ -129,11 +129,11 @@ def test_published_numbers_and_their_methods():
 @pytest.mark.slow
 def test_the_published_table_is_made_for_a_model_and_sets(tmp_path):
     from camlucida.data.digits import Digits
+    from camlucida.data.preprocess import Preprocess
+    from camlucida.data.regions import Region
     from camlucida.data.stack_mix import StackMix
     from camlucida.models import LoadedModel
     from camlucida.models.masked_vgg import TARGET_LAYER
-    from camlucida.models.walls import Region
-    from camlucida.preprocess import Preprocess
 
     torch.manual_seed(0)
     module = MaskedVGG(10, width=1 / 16, size=128, seen_rows=1).eval()

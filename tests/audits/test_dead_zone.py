@@ -8,15 +8,23 @@ from PIL import Image
 from torch import nn
 
 from camlucida import CamlucidaError, MethodError, explain
+from camlucida.audits.deadzone.activity import (
+    PAPER,
+    Zones,
+    all_methods,
+    measure,
+    tune_opticam,
+    verdict,
+)
 from camlucida.audits.deadzone.audit import audit_dead_zone, region_of, zones_of
-from camlucida.audits.deadzone.mu import PAPER, Zones, all_methods, measure, tune_opticam, verdict
-from camlucida.audits.deadzone.mu import Tested as Case
 from camlucida.audits.deadzone.nets import NETS, build_net, stacked
 from camlucida.audits.deadzone.proof import dead_zone
-from camlucida.maps import resize
+from camlucida.audits.deadzone.walls import feature_wall, input_wall
+from camlucida.audits.request import Tested as Case
+from camlucida.data.regions import Region
+from camlucida.engine.maps import resize
 from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.models.masked_vgg import TARGET_LAYER, MaskedVGG
-from camlucida.models.walls import Region, feature_wall, input_wall
 from reference.walls import mu_by_loops
 
 
@@ -479,7 +487,7 @@ def test_a_method_that_breaks_does_not_end_the_audit(plain, monkeypatch):
 
 def test_one_method_is_not_many():
     from camlucida.audits.base import Verdict
-    from camlucida.audits.deadzone.words import summary
+    from camlucida.audits.deadzone.verdicts import summary
 
     said = summary([Verdict("a", "fail", ""), Verdict("b", "pass", "")])
     assert said == "1 method lights up what the model cannot see: a. 1 does not: b."
@@ -488,9 +496,9 @@ def test_one_method_is_not_many():
 def test_stacked_images_are_not_resized_again(plain, tmp_path):
     """Their seam stays where the wall is, whatever the model does to photos (spec 9.2)."""
     from camlucida.audits.deadzone.images import prepared
+    from camlucida.data.preprocess import Preprocess
     from camlucida.data.stack_mix import StackGen, StackMix
     from camlucida.models import LoadedModel
-    from camlucida.preprocess import Preprocess
 
     for number, grey in enumerate((0, 255)):
         path = tmp_path / "0" / f"{number}.png"
@@ -510,7 +518,7 @@ def test_stacked_images_are_not_resized_again(plain, tmp_path):
 
 def test_a_lost_training_record_is_measured_again(tmp_path):
     from camlucida.audits.deadzone.nets import Plan, StandIns
-    from camlucida.store import Store
+    from camlucida.common.store import Store
 
     plan = Plan(train=64, validation=10, test=10, epochs=1)
     nets = StandIns(plan, Store(tmp_path, {"a": 1}), tmp_path / "parts")

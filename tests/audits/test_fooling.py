@@ -27,9 +27,9 @@ from camlucida.audits.fooling.measure import (
 )
 from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
-from camlucida.audits.fooling.words import condition_row, said_of_gap, tail_table, verdict
-from camlucida.errors import CamlucidaError
-from camlucida.store import Store
+from camlucida.audits.fooling.verdicts import condition_row, said_of_gap, tail_table, verdict
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 from reference import sham as slow
 

@@ -11,12 +11,12 @@ from test_fooling import Gap
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from camlucida.cli import diff_tables as cli_tables
-from camlucida.cli.audit_sham import logit_shift, residual_logits, sham
-from camlucida.cli.opening import labelled_case
-from camlucida.errors import CamlucidaError
-from camlucida.reproduce.diff_tables import case_of, diff_table1, diff_table2, diff_table3
-from camlucida.reproduce.published import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
+from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
+from camlucida.cli.reproduce import diff_tables as cli_tables
+from camlucida.cli.shared.opening import labelled_case
+from camlucida.common.errors import CamlucidaError
+from camlucida.studies.published.diff_tables import case_of, diff_table1, diff_table2, diff_table3
+from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 
 app = typer.Typer()
 app.command()(sham)
@@ -244,7 +244,7 @@ def test_tables_from_the_command_line(tmp_path, photos):
 
 @pytest.mark.slow
 def test_table_1(tmp_path, monkeypatch):
-    from camlucida.reproduce import diff_tables
+    from camlucida.studies.published import diff_tables
 
     once = diff_tables._train_once
     monkeypatch.setattr(

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from camlucida import explain
-from camlucida.audits.logit_shift import _at_most, apply_shift, audit_logit_shift, fit_shift
-from camlucida.audits.residual_logits import audit_residual_logits, simulate
-from camlucida.errors import CamlucidaError
-from camlucida.maps import normalise
+from camlucida.audits.fooling.logit_shift import _at_most, apply_shift, audit_logit_shift, fit_shift
+from camlucida.audits.fooling.residual_logits import audit_residual_logits, simulate
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.maps import normalise
 from camlucida.metrics.agreement import similarity
 from camlucida.targets import Logit, LogitMargin, Probability
 from camlucida.training.sham import sham_mask

@@ -10,6 +10,7 @@ import camlucida
 from camlucida import CamlucidaError
 from camlucida.audits.sanity import checks
 from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
+from camlucida.audits.sanity.completeness import bent, completeness
 from camlucida.audits.sanity.models import (
     copied,
     randomisation_stages,
@@ -17,14 +18,13 @@ from camlucida.audits.sanity.models import (
     shifted_input,
     shifted_logits,
 )
-from camlucida.audits.sanity.sums import bent, completeness
-from camlucida.audits.sanity.twins import TwinPlan, train_twins, unlearned
-from camlucida.audits.sanity.words import CHECKS, mark, results, verdict
-from camlucida.errors import ModelError
+from camlucida.audits.sanity.shuffled_labels import TwinPlan, train_twins, unlearned
+from camlucida.audits.sanity.verdicts import CHECKS, mark, results, verdict
+from camlucida.common.errors import ModelError
+from camlucida.common.store import Store
 from camlucida.methods import GradCAM, register
 from camlucida.methods import registry as method_registry
 from camlucida.metrics.agreement import rank_correlation
-from camlucida.store import Store
 from camlucida.targets import LogitMargin
 from reference import sanity as slow
 

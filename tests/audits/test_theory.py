@@ -7,8 +7,14 @@ import torch
 
 from camlucida import CamlucidaError, explain
 from camlucida.audits.deadzone.proof import dead_zone
-from camlucida.audits.theory import LAYER, Theorem1, TheoryCNN, expected_root, proposition_1
-from camlucida.tap import tap
+from camlucida.audits.theory.theorems import (
+    LAYER,
+    Theorem1,
+    TheoryCNN,
+    expected_root,
+    proposition_1,
+)
+from camlucida.engine.tap import tap
 from camlucida.targets import Logit
 from reference.walls import gradcam_by_loops, root_by_integration
 

@@ -26,9 +26,9 @@ from camlucida.audits.trust.audit import (
     judged,
 )
 from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
+from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES
 from camlucida.metrics.curves import blank
-from camlucida.report.trust_page import trust_document
 from reference import sanity as slow
 
 GRADCAM = choose(["gradcam"], quick=True)[0]
@@ -362,7 +362,7 @@ def test_what_could_not_be_read_is_told(model, tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, model, inputs, tmp_path):
-    from camlucida.cli import audit_all as commands
+    from camlucida.cli.audit import all_and_sanity as commands
     from camlucida.data.samples import Sample, SampleList
 
     class Drawn(Sample):

@@ -6,7 +6,7 @@ import pytest
 
 from camlucida.benchmark import RunFolder, capacity, local
 from camlucida.benchmark.capacity import Rate, work_out
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from reference.bench import bench
 
 RATE = Rate(100, 50.0, 5.0, 30.0, 15.0, "cpu", 2000.0)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from camlucida.benchmark import Recipe, RunFolder, Settings, local, ray_engine
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from reference.bench import bench, images_of, rows_of
 
 pytest.importorskip("ray")

@@ -20,8 +20,8 @@ import torch
 
 from camlucida import explain
 from camlucida.benchmark import Bench, RunFolder, Settings, local, plan, work
+from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.data.images import read_image
-from camlucida.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.targets import Cell, LogitMargin
 from reference.bench import (

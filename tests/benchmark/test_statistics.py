@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from camlucida import statistics
-from camlucida.statistics import holm, interval, mean_ranks, rank_sum, signed_rank
+from camlucida.common import statistics
+from camlucida.common.statistics import holm, interval, mean_ranks, rank_sum, signed_rank
 
 
 @pytest.mark.parametrize("n", [12, 60, 400])

@@ -14,7 +14,7 @@ from camlucida.benchmark.compare import compare
 from camlucida.benchmark.plan import differences
 from camlucida.benchmark.shards import Column, ImageRow, RunFolder, Shard
 from camlucida.benchmark.summary import summarise
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from reference.bench import Drop, Mass, Pictures, bench
 
 METHODS = ("a", "b", "c")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from camlucida.cases.numbers import permutation_p, ranks, spearman
+from camlucida.common.statistics import permutation_p, ranks, spearman
 
 
 def test_statistics():

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from camlucida import explain
-from camlucida.cases import DIALLED, box_mask, four_cases, measure, saliency_score
-from camlucida.errors import CamlucidaError, ImageError, MethodError
+from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.data.preprocess import Preprocess
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
-from camlucida.patchiness import VARIANTS
-from camlucida.preprocess import Preprocess
+from camlucida.studies.icam.cases import DIALLED, box_mask, four_cases, measure, saliency_score
+from camlucida.studies.icam.cases.patchiness import VARIANTS
 
 FAST = ICAM(n_perturb=1)
 

@@ -16,13 +16,13 @@ from torch import nn
 
 import camlucida.models
 from camlucida.cli import main
-from camlucida.cli.console import complain, shown, to_json
-from camlucida.cli.photos import Names, slug
-from camlucida.cli.writing import out_folder, write
-from camlucida.errors import CamlucidaError
+from camlucida.cli.shared.console import complain, shown, to_json
+from camlucida.cli.shared.photos import Names, slug
+from camlucida.cli.shared.writing import out_folder, write
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.version import __version__
 from camlucida.methods import Method, methods
 from camlucida.models import LoadedModel
-from camlucida.version import __version__
 
 
 def run(capsys, *arguments):
@@ -145,7 +145,7 @@ def test_methods_as_json(capsys):
 
 
 def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
-    from camlucida.cli.grammar import parse_method
+    from camlucida.cli.shared.grammar import parse_method
     from camlucida.methods import registry
 
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
@@ -391,7 +391,7 @@ def test_a_path_can_always_be_shown():
 def test_a_wide_table_is_whole_in_a_pipe(capsys):
     from rich.table import Table
 
-    from camlucida.cli.console import console, print_table
+    from camlucida.cli.shared.console import console, print_table
 
     table = Table(*[f"a heading with words {i}" for i in range(12)])
     table.add_row(*["a method (with=options)"] * 12)

@@ -12,8 +12,8 @@ from torch import nn
 
 import camlucida.models
 from camlucida.cli import main
+from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
 
 FAST = "icam:n_perturb=1"
 
@@ -120,7 +120,7 @@ def test_photos_of_one_name_do_not_overwrite_each_other(capsys, photos, tmp_path
 
 @pytest.mark.usefixtures("model")
 def test_examples_after_ctrl_c_keep_the_cache(capsys, photos, tmp_path, monkeypatch):
-    from camlucida.examples import nearest as module
+    from camlucida.studies.icam.neighbours import nearest as module
 
     real, calls = module.describe, []
 
@@ -159,7 +159,7 @@ def test_cases(capsys, photos, tmp_path):
 
 @pytest.mark.usefixtures("model")
 def test_cases_go_on_after_ctrl_c(capsys, photos, tmp_path, monkeypatch):
-    from camlucida.cases.measure import Examination
+    from camlucida.studies.icam.cases.measure import Examination
 
     real, calls = Examination.__call__, []
 

@@ -16,11 +16,11 @@ from torch import nn
 
 import camlucida.models
 from camlucida.cli import main
-from camlucida.cli import results as results_module
+from camlucida.cli.shared import results as results_module
+from camlucida.common.errors import CamlucidaError
 from camlucida.data.pictures import picture
-from camlucida.errors import CamlucidaError
+from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -532,7 +532,7 @@ def _failing_at(number, error):
 def test_ctrl_c_keeps_what_is_done(tiny, capsys, monkeypatch):
     for n in range(5):
         photo(f"in/{n}.png")
-    monkeypatch.setattr("camlucida.cli.job.save", _failing_at(4, KeyboardInterrupt()))
+    monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(4, KeyboardInterrupt()))
     code, document, err = explain_json(capsys, "in", "--batch-size", 2)
     assert code == 130
     assert err == ["camlucida: stopped"]
@@ -570,7 +570,7 @@ def test_a_folder_that_may_not_be_written_to(tiny, capsys):
 @pytest.mark.usefixtures("tiny")
 def test_what_nobody_foresaw_is_one_line_and_a_hint(capsys, monkeypatch):
     photo("cat.png")
-    monkeypatch.setattr("camlucida.cli.job.save", _failing_at(1, KeyError("odd\nthing")))
+    monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(1, KeyError("odd\nthing")))
     monkeypatch.delenv("CAMLUCIDA_DEBUG", raising=False)
     code, _, err = run(capsys, "explain", "cat.png")
     assert (code, len(err)) == (1, 1)
@@ -582,7 +582,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_hint(capsys, monkeypatch):
 def test_a_device_without_memory_says_what_to_do(capsys, monkeypatch):
     photo("cat.png")
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    monkeypatch.setattr("camlucida.cli.job.save", _failing_at(1, error))
+    monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(1, error))
     code, _, err = run(capsys, "explain", "cat.png")
     assert (code, len(err)) == (1, 1)
     assert "--batch-size" in err[0]
@@ -592,7 +592,7 @@ def test_a_device_without_memory_says_what_to_do(capsys, monkeypatch):
 @pytest.mark.usefixtures("tiny")
 def test_the_traceback_is_shown_on_request(capsys, monkeypatch, error, expected):
     photo("cat.png")
-    monkeypatch.setattr("camlucida.cli.job.save", _failing_at(1, error))
+    monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(1, error))
     monkeypatch.setenv("CAMLUCIDA_DEBUG", "1")
     assert main(["explain", "cat.png"]) == expected
     assert "Traceback" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from camlucida.cli.grammar import (
+from camlucida.cli.shared.grammar import (
     TARGET_NAMES,
     _convert,
     _options,
@@ -13,7 +13,7 @@ from camlucida.cli.grammar import (
     parse_target,
     split,
 )
-from camlucida.errors import CamlucidaError, MethodError, TargetError
+from camlucida.common.errors import CamlucidaError, MethodError, TargetError
 from camlucida.methods import methods
 from camlucida.targets import Cell, ExpLogit, Logit, LogitMargin, LogProbability, Probability
 

@@ -7,7 +7,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from camlucida.cli import app, main
-from camlucida.cli.options import Command
+from camlucida.cli.shared.options import Command
 
 
 def _commands():

@@ -14,7 +14,7 @@ from camlucida.cli import app, main
 from camlucida.cli.compare import compare
 from camlucida.cli.evaluate import evaluate, groups, metrics_of
 from camlucida.cli.summary import summary
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from reference.bench import tiny
 
 _KNOWN = {command.callback.__name__ for command in app.registered_commands}
@@ -250,7 +250,7 @@ def test_an_estimate(capsys, tmp_path):
 
 
 def test_the_report_is_written_where_it_can_be(capsys, monkeypatch):
-    import camlucida.report.run_report as made
+    import camlucida.benchmark.report.run_report as made
 
     seen = []
     monkeypatch.setattr(

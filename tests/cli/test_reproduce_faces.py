@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
-from camlucida.cli.reproduce import reproduce
+from camlucida.cli.reproduce.group import reproduce
 from camlucida.faces import grid, load, standin
 from camlucida.faces.detect import Face
 from reference.embedders import picture, small

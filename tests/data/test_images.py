@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps, features
 
+from camlucida.common.errors import ImageError
 from camlucida.data.images import find_images, read_image
-from camlucida.errors import ImageError
 
 RNG = np.random.default_rng(7)
 COLOUR = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data import imagenet as imagenet_module
 from camlucida.data.annotation_xml import read_annotation
 from camlucida.data.coco import run_lengths
 from camlucida.data.csv_list import CsvList
 from camlucida.data.open import kind_of, open_data
-from camlucida.errors import CamlucidaError, ImageError, TargetError
 
 THOUSAND = [f"name {i}" for i in range(1000)]
 NAMES = ("cat", "dog", "aeroplane, airplane")

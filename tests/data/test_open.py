@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.labelled import LABELS, open_photos
 from camlucida.data.open import KINDS, namesake, open_data, parse
 from camlucida.data.samples import Sample, SampleList
-from camlucida.errors import CamlucidaError, ImageError, TargetError
 
 NAMES = ("tabby, tabby cat", "tiger cat", "lemon")
 

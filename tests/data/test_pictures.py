@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
 from camlucida.data.pictures import names, picture
-from camlucida.errors import ImageError
 
 
 @pytest.mark.parametrize("name", names())

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.data.salience import grid_map, hold_out, read_map, salient_folder
-from camlucida.errors import CamlucidaError, ImageError
 
 
 def photo(path, size=(40, 30), seed=0):

@@ -7,8 +7,8 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.data.digits import Digits
+from camlucida.data.regions import Region
 from camlucida.data.stack_mix import ANIMALS, DEAD_ROWS, StackGen, StackMix, stack_mix
-from camlucida.models.walls import Region
 
 
 @pytest.fixture

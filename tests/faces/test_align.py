@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 from camlucida.faces.align import (
     Crop,
     align,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camlucida.common.errors import ImageError, ModelError
 from camlucida.data.images import read_image
-from camlucida.errors import ImageError, ModelError
 from camlucida.faces.align import five_points
 from camlucida.faces.detect import Face, choose, find_faces
-from camlucida.faces.dlib_net import model_file
+from camlucida.faces.networks.dlib_net import model_file
 from camlucida.faces.photos import demo_photos
 
 dlib = pytest.importorskip("dlib")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from camlucida.common.errors import ModelError
 from camlucida.data.images import read_image
-from camlucida.errors import ModelError
-from camlucida.faces.dlib_net import (
+from camlucida.faces.networks.dlib_net import (
     MEAN,
     STD,
     Affine,

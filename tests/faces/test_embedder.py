@@ -9,12 +9,12 @@ from PIL import Image
 from torch import nn
 
 import camlucida
+from camlucida.common.errors import ModelError, TargetError
 from camlucida.data.images import read_image
-from camlucida.errors import ModelError, TargetError
 from camlucida.faces.align import aligned
-from camlucida.faces.dlib_net import model_file
 from camlucida.faces.embedder import Centred, Embedder, centred
 from camlucida.faces.load import dlib_centre, load_embedder, preprocess_for
+from camlucida.faces.networks.dlib_net import model_file
 from camlucida.faces.photos import demo_photos
 
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camlucida.errors import ModelError
-from camlucida.faces.facenet import InceptionResNetV1, load_facenet
-from camlucida.faces.iresnet import IResNet, load_iresnet
+from camlucida.common.errors import ModelError
 from camlucida.faces.load import load_embedder
+from camlucida.faces.networks.facenet import InceptionResNetV1, load_facenet
+from camlucida.faces.networks.iresnet import IResNet, load_iresnet
 
 UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 

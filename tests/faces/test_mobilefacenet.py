@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
 from camlucida.faces.load import load_embedder
-from camlucida.faces.mobilefacenet import MobileFaceNet, load_mobilefacenet
+from camlucida.faces.networks.mobilefacenet import MobileFaceNet, load_mobilefacenet
 
 REAL = os.environ.get("CAMLUCIDA_MOBILEFACENET", "")
 

@@ -11,7 +11,7 @@ import camlucida
 from camlucida import CamlucidaError, CosineSimilarity, MethodError, NegativeDistance
 from camlucida.faces.align import Crop, inverse
 from camlucida.faces.pair import CARE, KINDS, SIDES, explain_pair
-from camlucida.faces.side import PairSide, face_photo, photo_overlay
+from camlucida.faces.pair_side import PairSide, face_photo, photo_overlay
 from camlucida.faces.similarity_maps import Negated, similarity_maps
 from camlucida.methods import FAME, CorrRISE, GradCAM, GradCAMEW
 from reference import faces as slow

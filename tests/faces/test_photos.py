@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
-from camlucida.errors import ImageError
 from camlucida.faces import photos
 from camlucida.faces.photos import by_identity, demo_photos, face_photos, gather_photos, how_to_get
 

@@ -12,7 +12,7 @@ from camlucida.faces.grid import variation_grid
 from camlucida.faces.photos import FacePhoto
 from camlucida.faces.standin import standin_pairs
 from camlucida.methods import FAME, GradCAM
-from camlucida.reproduce.fame_table1 import run
+from camlucida.studies.published.fame_table1 import run
 from reference.embedders import SIDE, picture, small
 
 POINTS = np.array([[40.0, 50], [74, 50], [57, 70], [43, 90], [71, 90]])

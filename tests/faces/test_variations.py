@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 from camlucida.faces.align import five_points, similarity_transform
 from camlucida.faces.detect import Face
 from camlucida.faces.variations import KINDS, varied_face, vary

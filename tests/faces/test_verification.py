@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from camlucida import CamlucidaError, ImageError
-from camlucida.faces import benchmark as module
+from camlucida.faces import verification as module
 from camlucida.faces.align import Crop
 from camlucida.faces.bench_pairs import BenchPair, listed_pairs
-from camlucida.faces.benchmark import VerificationBenchmark, run_verification
+from camlucida.faces.page import DrawnPair, verification_page
 from camlucida.faces.pair import CARE
 from camlucida.faces.pairs_file import read_pairs
 from camlucida.faces.protocol import PERCENTAGES, random_map
 from camlucida.faces.similarity_maps import similarity_maps
-from camlucida.report.faces_page import DrawnPair, verification_page
-from camlucida.reproduce.fame_table1 import FAME_TABLE1, FameTable1, evenly
+from camlucida.faces.verification import VerificationBenchmark, run_verification
+from camlucida.studies.published.fame_table1 import FAME_TABLE1, FameTable1, evenly
 from reference import faces as slow
 from reference.embedders import SIDE, picture, small
 

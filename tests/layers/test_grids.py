@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import Grid, LayerError
-from camlucida.layers import find_grid, single_tensor
+from camlucida.engine.layers import find_grid, single_tensor
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
 

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from camlucida import LayerError
-from camlucida.layers import resolve, resolve_all
+from camlucida.engine.layers import resolve, resolve_all
 
 
 def model():

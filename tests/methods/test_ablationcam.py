@@ -17,9 +17,9 @@ from camlucida import (
     MethodError,
     Probability,
 )
+from camlucida.engine.replay.replay import replay
 from camlucida.methods import ablationcam
 from camlucida.methods.ablationcam import AblationCAM
-from camlucida.replay import replay
 from camlucida.targets import Custom
 from reference import networks
 from reference import perturbation as slow

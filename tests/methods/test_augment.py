@@ -20,11 +20,13 @@ from camlucida.methods import (
     SmoothGrad,
     XGradCAM,
 )
-from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
+from camlucida.methods.eigengradcam import EigenGradCAM
 from camlucida.methods.opticam import OptiCAM
-from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM
+from camlucida.methods.refinecam import RefineCAM
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ScoreCAM
+from camlucida.methods.shapleycam import ShapleyCAM
+from camlucida.methods.smoothing import AugSmooth, EigenSmooth, smoothed
 from reference import networks, steps
 from reference import relatives as slow
 

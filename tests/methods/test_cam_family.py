@@ -19,6 +19,7 @@ from camlucida import (
     Probability,
     Segmentation,
 )
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import (
     CAM,
     EigenCAM,
@@ -29,7 +30,6 @@ from camlucida.methods import (
     LayerCAM,
     XGradCAM,
 )
-from camlucida.seeds import ImageGenerators
 from reference import cams as slow
 from reference import networks
 

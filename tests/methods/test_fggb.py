@@ -14,7 +14,7 @@ from camlucida import (
     Preprocess,
     TargetError,
 )
-from camlucida.maps import normalise, smooth
+from camlucida.engine.maps import normalise, smooth
 from camlucida.methods import fggb as module
 from camlucida.methods.fggb import FGGB, shares
 from reference import faces as slow

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from camlucida import Logit, LogitMargin, MethodError, Probability
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import FullGrad, full_gradient
-from camlucida.seeds import ImageGenerators
 from reference import input_methods as slow
 from reference import networks
 

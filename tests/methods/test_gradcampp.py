@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlucida import ExpLogit, Grid, Logit, LogitMargin, LogProbability, MethodError, Probability
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import GradCAMpp, build
-from camlucida.seeds import ImageGenerators
 from reference import cams as slow
 from reference import networks
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from camlucida import LogitMargin, Preprocess, Probability, explain
-from camlucida.errors import MethodError
-from camlucida.icam_ablation import ablation
+from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods.icam import (
     ICAM,
     LayerMap,
@@ -36,7 +36,7 @@ from camlucida.methods.icam import (
     svim,
 )
 from camlucida.methods.icam.passes import rivals
-from camlucida.seeds import ImageGenerators
+from camlucida.studies.icam.ablation import ablation
 from camlucida.targets import Custom
 from reference import icam as slow
 

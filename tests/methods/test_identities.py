@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import ExpLogit, Logit, LogitMargin, LogProbability, Probability
-from camlucida.maps import normalise, rectify
+from camlucida.common.seeds import ImageGenerators
+from camlucida.engine.maps import normalise, rectify
 from camlucida.methods import (
     CAM,
     GradCAM,
@@ -17,7 +18,6 @@ from camlucida.methods import (
     XGradCAM,
     build,
 )
-from camlucida.seeds import ImageGenerators
 from reference import networks
 
 AGGREGATORS = ["mean", "max", "lse", "lae"]

@@ -199,7 +199,7 @@ def test_constant_map_and_dead_head_are_finite():
     # The map of equal weights.
     mixed = model.features(x).clamp_min(0).mean(1, keepdim=True)
     wanted = nn.functional.interpolate(mixed, SIZE, mode="bilinear")[:, 0].detach()
-    torch.testing.assert_close(found.maps, camlucida.maps.normalise(wanted))
+    torch.testing.assert_close(found.maps, camlucida.engine.maps.normalise(wanted))
 
 
 def test_autocast_is_for_the_model():

@@ -17,7 +17,9 @@ from camlucida import (
     TargetError,
 )
 from camlucida.methods import GradCAM, GradCAMpp, HiResCAM, LayerCAM
-from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM, principal
+from camlucida.methods.eigengradcam import EigenGradCAM, principal
+from camlucida.methods.refinecam import RefineCAM
+from camlucida.methods.shapleycam import ShapleyCAM
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
 from reference import networks, steps
 from reference import relatives as slow

@@ -8,8 +8,8 @@ from torch import nn
 
 import camlucida
 from camlucida import CosineSimilarity, Logit, LogitMargin, MethodError, Preprocess, Probability
+from camlucida.common.seeds import ImageGenerators
 from camlucida.methods.rise import RISE
-from camlucida.seeds import ImageGenerators
 from reference import networks, state
 from reference import rise as slow
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from camlucida.metrics import unknowns
-from camlucida.metrics.holes import narrow, split
-from camlucida.metrics.imputation import impute
+from camlucida.metrics.imputation import sparse
+from camlucida.metrics.imputation.holes import narrow, split
+from camlucida.metrics.imputation.impute import impute
 from reference import road as slow
 
 
@@ -90,7 +90,7 @@ def test_a_list_of_pixels():
     x = torch.rand(2, 3, 17, 14, generator=generator).double()
     masks = torch.rand(3, 17, 14, generator=generator) < 0.3
     image = torch.tensor([1, 0, 1])
-    found = unknowns.solve(x, image, masks, 1e-9)
+    found = sparse.solve(x, image, masks, 1e-9)
     wanted = [slow.linear(x[i], m)[:, m].T for i, m in zip(image, masks, strict=True)]
     assert np.abs(found.numpy() - np.concatenate(wanted)).max() < 1e-9
 

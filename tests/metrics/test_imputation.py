@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import zoom
 
 from camlucida import CamlucidaError
-from camlucida.metrics.imputation import impute
-from camlucida.metrics.multigrid import solve
-from camlucida.seeds import ImageGenerators
+from camlucida.common.seeds import ImageGenerators
+from camlucida.metrics.imputation.impute import impute
+from camlucida.metrics.imputation.multigrid import solve
 from reference import road as slow
 
 

@@ -8,7 +8,7 @@ import torch
 
 import camlucida
 from camlucida import CamlucidaError
-from camlucida.maps import normalise, resize
+from camlucida.engine.maps import normalise, resize
 from camlucida.metrics import (
     SSIM,
     BoxIoU,

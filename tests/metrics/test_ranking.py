@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import CamlucidaError
+from camlucida.common.seeds import ImageGenerators
 from camlucida.metrics.ranking import ranks, removal_masks
-from camlucida.seeds import ImageGenerators
 from reference import road as slow
 
 PERCENTAGES = (0, 1, 10, 33.3, 50, 90, 100)

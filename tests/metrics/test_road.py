@@ -9,10 +9,10 @@ import torch
 
 import camlucida
 from camlucida import CamlucidaError, Preprocess
+from camlucida.common.seeds import ImageGenerators
 from camlucida.metrics.base import Scene
 from camlucida.metrics.registry import build_metric, describe_number
 from camlucida.metrics.road import Road, RoadDelete, area, road
-from camlucida.seeds import ImageGenerators
 from reference import networks
 from reference import road as slow
 from reference.state import differences, snapshot

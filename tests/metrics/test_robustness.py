@@ -9,10 +9,10 @@ from torch import nn
 
 import camlucida
 from camlucida import CamlucidaError, Preprocess
+from camlucida.common.seeds import ImageGenerators
 from camlucida.metrics import Infidelity, SensitivityMax, infidelity, sensitivity_max
 from camlucida.metrics.base import Scene
 from camlucida.metrics.robustness import streams
-from camlucida.seeds import ImageGenerators
 from reference import metrics_robustness as slow
 from reference import networks
 from reference.state import differences, snapshot

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from camlucida.common.errors import CamlucidaError, ModelError, TargetError
 from camlucida.data.images import read_image
 from camlucida.data.pictures import picture
-from camlucida.errors import CamlucidaError, ModelError, TargetError
+from camlucida.data.preprocess import Preprocess
 from camlucida.models import (
     class_names_of,
     load_model,
@@ -28,7 +29,6 @@ from camlucida.models import (
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.embedded import _weights
 from camlucida.models.timm_models import class_names_of_timm
-from camlucida.preprocess import Preprocess
 
 INPUT = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
 
@@ -153,7 +153,7 @@ def test_missing_package_says_what_to_install(monkeypatch, spec, package):
 
 def test_importing_the_package_is_light():
     code = (
-        "import sys, camlucida.models, camlucida.data, camlucida.preprocess;"
+        "import sys, camlucida.models, camlucida.data, camlucida.data.preprocess;"
         "heavy = {'torchvision', 'timm', 'transformers', 'safetensors', 'matplotlib'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

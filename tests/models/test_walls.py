@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from camlucida import CamlucidaError, explain
-from camlucida.layers import resolve
+from camlucida.audits.deadzone.walls import Wall, feature_wall, input_wall
+from camlucida.data.regions import Region
+from camlucida.engine.layers import resolve
+from camlucida.engine.replay.replay import replay
+from camlucida.engine.tap import tap
 from camlucida.models.masked_vgg import (
     TARGET_LAYER,
     MaskedLinear,
@@ -15,9 +19,6 @@ from camlucida.models.masked_vgg import (
     load_masked_vgg,
     remask,
 )
-from camlucida.models.walls import Region, Wall, feature_wall, input_wall
-from camlucida.replay import replay
-from camlucida.tap import tap
 from reference.networks import build
 
 

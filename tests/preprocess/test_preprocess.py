@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from camlucida.errors import CamlucidaError, ImageError, ModelError
-from camlucida.preprocess import Preprocess
+from camlucida.common.errors import CamlucidaError, ImageError, ModelError
+from camlucida.data.preprocess import Preprocess
 
 # landscape, portrait, square, odd, smaller than the crop in one or both sides
 SIZES = [(451, 300), (300, 451), (256, 256), (333, 257), (500, 230), (97, 61), (120, 331), (1, 9)]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from camlucida.common.errors import ModelError
 from camlucida.data.images import read_image
 from camlucida.data.pictures import picture
-from camlucida.errors import ModelError
-from camlucida.preprocess import IMAGENET_MEAN, Preprocess
+from camlucida.data.preprocess import IMAGENET_MEAN, Preprocess
 
 # landscape, portrait, square, odd, smaller than the crop in one or both sides
 SIZES = [(451, 300), (300, 451), (256, 256), (333, 257), (500, 230), (97, 61), (120, 331), (1, 9)]

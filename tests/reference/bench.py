@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet, Sample
 from camlucida.metrics.base import Measured, Metric
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
 
 SIZE = 24
 
@@ -100,7 +100,7 @@ class Drop(Metric):
         return ("drop",)
 
     def measure(self, scene, explanation):
-        from camlucida.seeds import ImageGenerators
+        from camlucida.common.seeds import ImageGenerators
 
         noise = ImageGenerators.of(scene.seed, scene.inputs).rand((1, 1, 1), scene.inputs)
         with torch.no_grad():

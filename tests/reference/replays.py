@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import nn
 
-from camlucida.replay import replay
+from camlucida.engine.replay.replay import replay
 from reference.state import differences, snapshot
 
 INDEX = torch.tensor([1, 0, 0, 1, 1])

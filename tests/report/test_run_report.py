@@ -20,16 +20,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from camlucida.benchmark.plan import SECONDS
+from camlucida.benchmark.report.findings import Estimate, Finding
+from camlucida.benchmark.report.gallery import KINDS, cases_of, chosen
+from camlucida.benchmark.report.results import Number, describe, read
+from camlucida.benchmark.report.run_report import compose, write
+from camlucida.benchmark.report.wording import headline, sentence
 from camlucida.cli.report import report as command
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
-from camlucida.report import write
-from camlucida.report.findings import Estimate, Finding
-from camlucida.report.gallery import KINDS, cases_of, chosen
-from camlucida.report.results import Number, describe, read
-from camlucida.report.run_report import compose
-from camlucida.report.wording import headline, sentence
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

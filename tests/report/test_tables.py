@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.report.tables import Cell, Column, Table, latex_escape, number, probability
 
 NASTY = r"a_b & 50 % of <b>#1</b> ~^{x} \cmd $y$"

@@ -10,9 +10,9 @@ from camlucida.cli import main
 from camlucida.data.digits import Digits
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.small import SmallCNN, SmallConfig, small_preprocess
-from camlucida.reproduce.fame_table2 import fame_table2
-from camlucida.reproduce.icam_table1 import icam_table1
-from camlucida.reproduce.published import FAME_TABLE2
+from camlucida.studies.published.fame_table2 import fame_table2
+from camlucida.studies.published.icam_table1 import icam_table1
+from camlucida.studies.published.numbers import FAME_TABLE2
 
 SIZE = 32
 

@@ -9,14 +9,14 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.cli import main
-from camlucida.cli.reproduce import _stacks
+from camlucida.cli.reproduce.group import _stacks
 from camlucida.data.digits import Digits
+from camlucida.data.preprocess import Preprocess
+from camlucida.data.regions import Region
 from camlucida.data.stack_mix import StackMix
 from camlucida.models import LoadedModel
 from camlucida.models.masked_vgg import MaskedVGG, load_masked_vgg
-from camlucida.models.walls import Region
-from camlucida.preprocess import Preprocess
-from camlucida.reproduce.wall_table1 import wall_table1
+from camlucida.studies.published.wall_table1 import wall_table1
 
 
 def thin(seed):
@@ -34,7 +34,9 @@ def sets(split="test", size=112):
 @pytest.mark.slow
 def test_finished_parts_of_another_model_or_other_images_are_not_taken(tmp_path, monkeypatch):
     tuned = {"options": {"learning_rate": 0.1, "iterations": 2}, "tried": []}
-    monkeypatch.setattr("camlucida.reproduce.wall_table1.tune_opticam", lambda *_, **__: tuned)
+    monkeypatch.setattr(
+        "camlucida.studies.published.wall_table1.tune_opticam", lambda *_, **__: tuned
+    )
 
     def made(model, data, folder=tmp_path):
         return wall_table1(model, data, count=2, folder=folder).record["mu"]["STACK-MIX"]

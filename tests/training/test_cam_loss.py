@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from camlucida import explain
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.targets import Logit, LogitMargin
 from camlucida.training.cam_loss import (
     HEO,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.data.digits import Digits
-from camlucida.errors import CamlucidaError
 from camlucida.models import load_model
 from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM, map_layer
 from camlucida.training.salience import experiment as module

@@ -13,12 +13,12 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from camlucida.cli.train_salience import salience
-from camlucida.errors import CamlucidaError
-from camlucida.report.salience_page import salience_report, summary
+from camlucida.cli.train.salience import salience
+from camlucida.common.errors import CamlucidaError
 from camlucida.training.salience.experiment import Experiment, Trained
 from camlucida.training.salience.models import load_trained
 from camlucida.training.salience.recipe import IRIS_PAD, STAND_IN
+from camlucida.training.salience.report import salience_report, summary
 from camlucida.training.salience.verdict import compare, verdicts
 
 pytest.importorskip("lightning_fabric")
@@ -289,8 +289,8 @@ def test_a_network_of_timm_is_kept_with_names_and_preprocessing(eyes):
 
 
 def test_reading_ahead_gives_the_same_batches(eyes):
+    from camlucida.data.preprocess import Preprocess
     from camlucida.data.salience import salient_folder
-    from camlucida.preprocess import Preprocess
     from camlucida.training.salience.data import PhotoSet
 
     folder = salient_folder(eyes / "data" / "train", eyes / "maps" / "train")

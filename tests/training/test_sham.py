@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.training.sham import border_mask, sham_count, sham_mask
 from reference import sham as slow

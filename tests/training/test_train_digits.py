@@ -6,10 +6,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from camlucida.cli.train import train
+from camlucida.cli.train.group import train
+from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.data import digits
 from camlucida.data.open import open_data
-from camlucida.errors import CamlucidaError, ModelError
 from camlucida.models import load_model
 from camlucida.models.small import RECORD, SmallCNN, SmallConfig, as_input, count_parameters
 from camlucida.training.digits import train_digits

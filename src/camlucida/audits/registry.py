@@ -4,61 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
-
 from camlucida.audits.base import AuditReport, Verdict
-from camlucida.audits.deadzone.mu import Tested
+from camlucida.audits.request import Request, Tested
+from camlucida.common.errors import CamlucidaError
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError
-from camlucida.layers import default_layer
+from camlucida.engine.layers import default_layer
 from camlucida.methods import entry
-from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
-
-Say = Callable[[str, float, float], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What an audit is asked to do.
-
-    Attributes:
-        model: as the user gave it.
-        module: the network itself.
-        name: of the model, for people.
-        inputs: ``(N, C, H, W)``, what the images have become.
-        methods: to be judged.
-        preprocess: how photos become inputs.
-        layer: the explained layer; the methods' own default where it is ``None``.
-        quick: minutes rather than hours.
-        seed: of everything.
-        batch_size: images at a time.
-        labels: whether small networks may be trained, as the check with shuffled labels needs.
-        folder: where finished parts are kept.
-        say: told about the progress.
-    """
-
-    model: nn.Module | LoadedModel
-    module: nn.Module
-    name: str
-    inputs: Tensor
-    methods: tuple[Tested, ...]
-    preprocess: Preprocess | None = None
-    layer: str | None = None
-    quick: bool = True
-    seed: int = 0
-    batch_size: int = 16
-    labels: bool = True
-    folder: Path | None = None
-    say: Say = field(default=lambda *_: None, repr=False)
-
-    def of(self, chosen: Callable[[Tested], bool]) -> tuple[Tested, ...]:
-        """Those of the methods."""
-        return tuple(t for t in self.methods if chosen(t))
 
 
 def _own_label(tested: Tested) -> str:
@@ -130,8 +84,9 @@ def _sanity(request: Request) -> AuditReport:
 def _wall(request: Request) -> AuditReport:
     """The lowest quarter of the explained layer's map is hidden from what follows."""
     from camlucida.audits.deadzone.audit import audit_dead_zone
-    from camlucida.layers import list_layers
-    from camlucida.models.walls import Region, Wall
+    from camlucida.audits.deadzone.walls import Wall
+    from camlucida.data.regions import Region
+    from camlucida.engine.layers import list_layers
 
     # A pass for each channel, behind a wall that forbids short cuts, is for the full audit.
     chosen = request.of(
@@ -155,7 +110,8 @@ def _wall(request: Request) -> AuditReport:
 def _pixel_wall(request: Request) -> AuditReport:
     """The lowest quarter of the input is hidden from the model."""
     from camlucida.audits.deadzone.audit import audit_dead_zone
-    from camlucida.models.walls import Region, Wall
+    from camlucida.audits.deadzone.walls import Wall
+    from camlucida.data.regions import Region
 
     chosen = request.of(lambda t: t.own_layers)
     if not chosen:
@@ -181,7 +137,7 @@ def _dead_options(request: Request, chosen: Sequence[Tested]) -> Mapping[str, An
 
 
 def _logit_shift(request: Request) -> AuditReport:
-    from camlucida.audits.logit_shift import audit_logit_shift
+    from camlucida.audits.fooling.logit_shift import audit_logit_shift
 
     # Every method comes with its logit and with margins: in quick runs only those that are cheap.
     chosen = request.of(lambda t: not (t.own_layers and request.quick))

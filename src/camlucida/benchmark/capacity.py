@@ -10,7 +10,7 @@ from typing import Any
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 SCALES = {"ImageNet validation": 50_000, "100 million images": 100_000_000}
 """What is worked out unless told otherwise."""

@@ -13,10 +13,10 @@ from camlucida.benchmark.plan import SECONDS, differences
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import intervals
 from camlucida.benchmark.table import Results
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import require
-from camlucida.plain import plain
-from camlucida.statistics import RESAMPLES, holm, settled, signed_rank
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import plain
+from camlucida.common.optional import require
+from camlucida.common.statistics import RESAMPLES, holm, settled, signed_rank
 
 
 @dataclass(frozen=True)

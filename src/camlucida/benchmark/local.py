@@ -10,7 +10,7 @@ from typing import Any
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 Progress = Callable[[int, int], object]
 """Called with the photos that are done, those of earlier runs among them, and their total."""

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from camlucida.benchmark.plan import SECONDS, Bench
 from camlucida.benchmark.shards import Column, ImageRow
-from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import CamlucidaError
-from camlucida.explain import explain
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line
+from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
+from camlucida.explanation.explain import explain
 from camlucida.methods import entry_of
-from camlucida.methods.augment import unwrapped
+from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Measured, Metric, Scene
-from camlucida.models.loaded import first_line
-from camlucida.outputs import first_tensor
 
 
 @dataclass

@@ -11,19 +11,19 @@ from typing import Any, TypeAlias
 
 import torch
 
-from camlucida.borrow import unwrap
+from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
+from camlucida.common.jsonable import digest, plain
+from camlucida.common.provenance import weights_hash
+from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError, MethodError, ModelError, TargetError
-from camlucida.explain import MethodLike, settle
+from camlucida.engine.borrow import unwrap
+from camlucida.explanation.explain import MethodLike, settle
 from camlucida.methods import entry_of
-from camlucida.methods.augment import unwrapped
+from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import Number, build_metric, describe_number, metrics
 from camlucida.models import LoadedModel, load_model, resolve_class
-from camlucida.plain import digest, plain
-from camlucida.provenance import weights_hash
 from camlucida.targets import Target, as_target
-from camlucida.version import __version__
 
 FORMAT = 1
 """Of the run folder; a folder of another format is refused."""

@@ -20,8 +20,8 @@ from camlucida.benchmark.local import Finished, Progress, count, prepare
 from camlucida.benchmark.plan import Bench, Recipe, differences
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import first_line, require
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

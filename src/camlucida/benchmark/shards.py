@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from camlucida.benchmark.plan import FORMAT, Bench, differences
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import require
-from camlucida.plain import to_json
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import to_json
+from camlucida.common.optional import require
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,9 +13,9 @@ import numpy as np
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.table import Results
-from camlucida.models.loaded import require
-from camlucida.plain import plain
-from camlucida.statistics import (
+from camlucida.common.jsonable import plain
+from camlucida.common.optional import require
+from camlucida.common.statistics import (
     CONFIDENCE,
     MANY,
     RESAMPLES,

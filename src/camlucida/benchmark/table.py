@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from camlucida.benchmark.shards import RunFolder
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import first_line, require
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line, require
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from camlucida.benchmark.measure import Judged, is_memory, judge
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import Column, ImageRow, Shard
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line
 from camlucida.data.boxes import map_boxes, map_mask
+from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import Sample
-from camlucida.errors import CamlucidaError
 from camlucida.metrics import fill_boxes, metrics
-from camlucida.models.loaded import first_line
-from camlucida.preprocess import Preprocess
 
 T = TypeVar("T")
 R = TypeVar("R")

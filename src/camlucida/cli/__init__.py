@@ -14,15 +14,13 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.audit import audit
-from camlucida.cli.audit_all import all_, sanity
-from camlucida.cli.audit_sham import logit_shift, residual_logits, sham
+from camlucida.cli.audit.all_and_sanity import all_, sanity
+from camlucida.cli.audit.group import audit
+from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
 from camlucida.cli.compare import compare
-from camlucida.cli.console import complain
 from camlucida.cli.demo import demo
-from camlucida.cli.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.evaluate import evaluate
 from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
@@ -30,15 +28,17 @@ from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
 from camlucida.cli.methods import methods
 from camlucida.cli.metrics import metrics
-from camlucida.cli.options import Command
 from camlucida.cli.report import report
-from camlucida.cli.reproduce import reproduce
+from camlucida.cli.reproduce.diff_tables import diff_table1, diff_table2, diff_table3
+from camlucida.cli.reproduce.group import reproduce
+from camlucida.cli.shared.console import complain
+from camlucida.cli.shared.options import Command
 from camlucida.cli.summary import summary
 from camlucida.cli.survey import survey
-from camlucida.cli.train import train
+from camlucida.cli.train.group import train
 from camlucida.cli.verify import verify
 from camlucida.cli.version import version
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 app = typer.Typer(
     name="camlucida",

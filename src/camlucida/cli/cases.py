@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
 from camlucida.cli.layers_report import icam_method
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     BatchSize,
@@ -19,7 +19,7 @@ from camlucida.cli.options import (
     Model,
     Out,
 )
-from camlucida.cli.writing import out_folder, write
+from camlucida.cli.shared.writing import out_folder, write
 
 
 def cases(
@@ -54,9 +54,9 @@ def cases(
     The page (cases.html) also plots how patchy the maps are against confidence, with I-CAM's numerics varied;
     the numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
     """
-    from camlucida.cases import four_cases
+    from camlucida.common.jsonable import to_json
     from camlucida.models import load_model
-    from camlucida.plain import to_json
+    from camlucida.studies.icam.cases import four_cases
 
     wanted = icam_method(method)
     loaded = load_model(model, architecture=architecture, device=device)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     Device,
@@ -19,12 +19,12 @@ from camlucida.cli.options import (
     layer_option,
     refuse_unused,
 )
-from camlucida.cli.photos import Names
-from camlucida.cli.writing import out_folder, write
-from camlucida.plain import to_json
+from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.writing import out_folder, write
+from camlucida.common.jsonable import to_json
 
 if TYPE_CHECKING:
-    from camlucida.cells import CellAnalysis
+    from camlucida.studies.fame.cells import CellAnalysis
 
 
 def cells(
@@ -54,10 +54,10 @@ def cells(
     in white, the maps (.npz) and the numbers (.json): how much of a cell's attribution lies on its patch, how
     far away and how wide the rest is, and the receptive field.
     """
-    from camlucida.cells import analyse_cells, depth_curve, depth_figure
-    from camlucida.layers import default_layer
+    from camlucida.engine.layers import default_layer
     from camlucida.methods import FAME
     from camlucida.models import load_model
+    from camlucida.studies.fame.cells import analyse_cells, depth_curve, depth_figure
 
     if depth:
         refuse_unused(context, ("batch_size",), "without --depth")
@@ -85,7 +85,7 @@ def cells(
             figure = depth_figure(found)
         else:
             if layer is None:
-                from camlucida.subject import prepare
+                from camlucida.explanation.subject import prepare
 
                 module, inputs, _, _ = prepare(loaded, source)
                 layer = default_layer(module, inputs)

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.console import console, print_json, print_table
-from camlucida.cli.options import AsJson, BootstrapSeed
+from camlucida.cli.shared.console import console, print_json, print_table
+from camlucida.cli.shared.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
     from camlucida.benchmark.compare import Comparison

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from camlucida.cli.console import console, shown
-from camlucida.cli.grammar import parse_method, parse_target
-from camlucida.cli.options import out_option
-from camlucida.cli.writing import write
+from camlucida.cli.shared.console import console, shown
+from camlucida.cli.shared.grammar import parse_method, parse_target
+from camlucida.cli.shared.options import out_option
+from camlucida.cli.shared.writing import write
 
 _CELL = 400  # pixels of a photo's longer side in the overview
 _METHODS = ("gradcam", "gradcam++", "layercam", "eigencam", "fullgrad", "diffgradcam")
@@ -23,8 +23,8 @@ def demo(
     ),
 ) -> None:
     """Explain the pictures of the package with several methods; needs no network."""
-    from camlucida.cli.job import Job, Outcome, check, run
-    from camlucida.cli.results import show
+    from camlucida.cli.shared.job import Job, Outcome, check, run
+    from camlucida.cli.shared.results import show
     from camlucida.data import picture
     from camlucida.data.pictures import names
     from camlucida.models import load_model
@@ -49,20 +49,18 @@ def _overview(records: Sequence[dict[str, Any]], out: Path) -> Path:
     """One picture of all photos and methods, made of the overlays."""
     from PIL import Image
 
-    from camlucida import render
     from camlucida.data import read_image
+    from camlucida.explanation import overlays
 
     pictures, rows = [], []
     for record in records:
         photo = read_image(record["path"])
         photo.thumbnail((_CELL, _CELL))
-        overlays = [read_image(method["files"]["overlay"]) for method in record["methods"]]
-        pictures.append(
-            [photo, *(o.resize(photo.size, Image.Resampling.LANCZOS) for o in overlays)]
-        )
+        drawn = [read_image(method["files"]["overlay"]) for method in record["methods"]]
+        pictures.append([photo, *(o.resize(photo.size, Image.Resampling.LANCZOS) for o in drawn)])
         top = record["predictions"][0]
         rows.append(f"{top['name'].partition(',')[0]} {top['probability']:.0%}")
     columns = ["photo", *(method["label"] for method in records[0]["methods"])]
-    figure = render.grid(pictures, columns=columns, rows=rows)
-    picture = render.png(figure)
+    figure = overlays.grid(pictures, columns=columns, rows=rows)
+    picture = overlays.png(figure)
     return write(out / "demo.png", lambda path: path.write_bytes(picture))

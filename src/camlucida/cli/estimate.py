@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camlucida.cli.console import console, print_json
+from camlucida.cli.shared.console import console, print_json
 
 if TYPE_CHECKING:
     from camlucida.benchmark.capacity import Plan, Rate

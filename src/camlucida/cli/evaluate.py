@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, shown
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import complain, console, print_json, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     ClassNames,
@@ -24,7 +24,7 @@ from camlucida.cli.options import (
     refuse_unused,
     seed_option,
 )
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.benchmark.local import Finished
@@ -132,7 +132,7 @@ def evaluate(
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
     from camlucida.benchmark.plan import SHARD, Recipe, Settings
-    from camlucida.cli.grammar import parse_method, parse_target
+    from camlucida.cli.shared.grammar import parse_method, parse_target
     from camlucida.data.open import namesake
 
     if estimate is not None:
@@ -214,7 +214,7 @@ def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         CamlucidaError: a name or an option is unknown, or a value does not fit.
     """
-    from camlucida.cli.grammar import parse_metric
+    from camlucida.cli.shared.grammar import parse_metric
 
     known = groups()
     found: list[tuple[str, dict[str, Any]]] = []
@@ -302,7 +302,7 @@ def _bar() -> Any:
     """A progress bar that also shows the rate."""
     from rich.progress import TextColumn
 
-    from camlucida.cli.console import progress_bar
+    from camlucida.cli.shared.console import progress_bar
 
     bar = progress_bar()
     bar.columns = (*bar.columns, TextColumn("{task.fields[rate]}"))
@@ -348,7 +348,7 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
 def _report(run: Path, bench: Bench) -> None:
     """The report, where it can be written; its failure spoils nothing."""
     try:
-        from camlucida.report import write
+        from camlucida.benchmark.report.run_report import write
 
         page = write(run, model=bench.model, data=bench.data)
     except (ImportError, CamlucidaError) as error:

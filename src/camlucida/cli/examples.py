@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
 from camlucida.cli.layers_report import icam_method
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     CopiesSeed,
@@ -21,8 +21,8 @@ from camlucida.cli.options import (
     batch_option,
     out_option,
 )
-from camlucida.cli.photos import Names
-from camlucida.cli.writing import out_folder, write
+from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.writing import out_folder, write
 
 
 def examples(
@@ -53,9 +53,9 @@ def examples(
     with their maps beside the photo. The features of the training photos are kept beside the results, so
     that a second photo is fast; Ctrl-C keeps what is done.
     """
-    from camlucida.examples import nearest_examples
+    from camlucida.common.jsonable import to_json
     from camlucida.models import load_model
-    from camlucida.plain import to_json
+    from camlucida.studies.icam.neighbours import nearest_examples
 
     wanted = icam_method(method)
     loaded = load_model(model, architecture=architecture, device=device)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import console, print_json, shown
-from camlucida.cli.grammar import parse_method, parse_target
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import console, print_json, shown
+from camlucida.cli.shared.grammar import parse_method, parse_target
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     ClassNames,
@@ -25,7 +25,7 @@ from camlucida.cli.options import (
     out_option,
     seed_option,
 )
-from camlucida.version import __version__
+from camlucida.common.version import __version__
 
 if TYPE_CHECKING:
     from camlucida.models import LoadedModel
@@ -68,8 +68,8 @@ def explain(
 
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
     """
-    from camlucida.cli.job import Job, Outcome, check, run
-    from camlucida.cli.photos import collect
+    from camlucida.cli.shared.job import Job, Outcome, check, run
+    from camlucida.cli.shared.photos import collect
     from camlucida.models import load_model
 
     classes: list[str | None] = [*class_] if class_ else [None]
@@ -94,7 +94,7 @@ def explain(
             "failed": [{"photo": shown(p), "reason": reason} for p, reason in outcome.failed],
         })  # fmt: skip
     else:
-        from camlucida.cli.results import show
+        from camlucida.cli.shared.results import show
 
         show(outcome.done, out, console())
     raise typer.Exit(outcome.exit_code)

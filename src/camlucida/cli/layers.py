@@ -10,9 +10,9 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from camlucida.cli.console import console, print_json
-from camlucida.cli.options import MODELS, Architecture, AsJson
-from camlucida.errors import CamlucidaError, LayerError, ModelError
+from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.options import MODELS, Architecture, AsJson
+from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,8 +131,8 @@ def _inputs(loaded: LoadedModel, size: tuple[int, int] | None) -> Tensor:
 
 def _survey(loaded: LoadedModel, inputs: Tensor) -> tuple[list[_Row], str | None]:
     """Every module of the model in its order, and the default layer."""
-    from camlucida.layers import default_layer, list_layers
-    from camlucida.receptive_field import receptive_fields
+    from camlucida.engine.layers import default_layer, list_layers
+    from camlucida.engine.layers.receptive_field import receptive_fields
 
     module = loaded.module
     try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import console, print_json, progress_bar, shown
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     ClassName,
@@ -20,9 +20,9 @@ from camlucida.cli.options import (
     Out,
     Photo,
 )
-from camlucida.cli.photos import Names
-from camlucida.cli.writing import out_folder, write
-from camlucida.errors import MethodError
+from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.writing import out_folder, write
+from camlucida.common.errors import MethodError
 
 if TYPE_CHECKING:
     from camlucida.methods.icam import ICAM
@@ -50,10 +50,10 @@ def layers_report(
     """
     from dataclasses import replace
 
-    from camlucida.explain import explain
-    from camlucida.layer_report import LayerReport
+    from camlucida.common.jsonable import to_json
+    from camlucida.explanation.explain import explain
     from camlucida.models import load_model
-    from camlucida.plain import to_json
+    from camlucida.studies.icam.layer_report import LayerReport
 
     wanted = icam_method(method)
     if runs > 1:
@@ -104,7 +104,7 @@ def icam_method(text: str) -> ICAM:
     Raises:
         MethodError: It is another method, or an option is wrong.
     """
-    from camlucida.cli.grammar import parse_method
+    from camlucida.cli.shared.grammar import parse_method
     from camlucida.methods.icam import ICAM
 
     method = parse_method(text).method

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.console import console, print_json
-from camlucida.cli.options import AsJson
+from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
     from camlucida.metrics import MetricEntry, Number

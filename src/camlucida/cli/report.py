@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
-from camlucida.cli.options import AsJson, Device, model_option, out_option, refuse_unused
-from camlucida.errors import CamlucidaError
+from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import AsJson, Device, model_option, out_option, refuse_unused
+from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.models import LoadedModel
@@ -38,10 +38,10 @@ def report(
     The page is one file that loads nothing; its tables lie beside it as CSV and LaTeX. The maps it shows are
     computed again, so the photos and the model have to be where they were, or be given.
     """
+    from camlucida.benchmark.report.run_report import compose, page_of, save
+    from camlucida.benchmark.report.wording import headline
     from camlucida.cli.summary import document
     from camlucida.data.open import parse
-    from camlucida.report.run_report import compose, page_of, save
-    from camlucida.report.wording import headline
 
     if no_gallery:
         refuse_unused(

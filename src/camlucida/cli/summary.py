@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.console import console, print_json, print_table
-from camlucida.cli.options import AsJson, BootstrapSeed
+from camlucida.cli.shared.console import console, print_json, print_table
+from camlucida.cli.shared.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
     from camlucida.benchmark.summary import Summary
@@ -140,7 +140,7 @@ def _tests(found: Summary) -> Table:
 
 
 def _write(found: Summary, folder: Path) -> None:
-    from camlucida.cli.writing import out_folder, write
+    from camlucida.cli.shared.writing import out_folder, write
 
     with out_folder(folder):
         for name, table in (("summary", found.table), ("tests", found.tests)):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     BatchSize,
@@ -21,8 +21,8 @@ from camlucida.cli.options import (
     out_option,
     seed_option,
 )
-from camlucida.cli.writing import out_folder, write
-from camlucida.errors import CamlucidaError
+from camlucida.cli.shared.writing import out_folder, write
+from camlucida.common.errors import CamlucidaError
 
 survey = typer.Typer(help="A blind survey: which method's maps do people find best?")
 
@@ -52,14 +52,14 @@ def make(
     """
     from dataclasses import replace
 
-    from camlucida.cli.grammar import parse_method, parse_target
-    from camlucida.cli.photos import collect
+    from camlucida.cli.shared.grammar import parse_method, parse_target
+    from camlucida.cli.shared.photos import collect
+    from camlucida.common.errors import ImageError
     from camlucida.data import read_image
-    from camlucida.errors import ImageError
-    from camlucida.explain import explain
     from camlucida.explanation import Comparison, Explanation
+    from camlucida.explanation.explain import explain
     from camlucida.models import load_model
-    from camlucida.survey import QUESTION, key_file, make_survey, save_key
+    from camlucida.studies.survey import QUESTION, key_file, make_survey, save_key
 
     if out.suffix.lower() not in {".html", ".htm"}:
         raise CamlucidaError(f"the page must be called .html, not '{shown(out)}'")
@@ -120,7 +120,7 @@ def tally(
     as_json: AsJson = False,
 ) -> None:
     """Count the answers: wins per method, their spread over people, and whether it could be chance."""
-    from camlucida.survey import tally as count
+    from camlucida.studies.survey import tally as count
 
     result = count(key, answers, permutations=permutations, seed=seed)
     if as_json:

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from camlucida.cli.console import complain, console, print_json, progress_bar, shown
-from camlucida.cli.options import (
+from camlucida.cli.shared.console import console, print_json, progress_bar, shown
+from camlucida.cli.shared.options import (
     BACKBONES,
     PAIR_LISTS,
     Aligned,
@@ -27,14 +27,14 @@ from camlucida.cli.options import (
     seed_option,
     split_option,
 )
-from camlucida.cli.writing import out_folder
-from camlucida.errors import CamlucidaError, ImageError
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.errors import CamlucidaError, ImageError
 
 if TYPE_CHECKING:
-    from camlucida.cli.grammar import MethodChoice
+    from camlucida.cli.shared.grammar import MethodChoice
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pair import PairExplanation
-    from camlucida.faces.side import Which
+    from camlucida.faces.pair_side import Which
 
 
 def verify(
@@ -98,7 +98,7 @@ def verify(
 
     Photos stay on this machine, and embeddings are not written.
     """
-    from camlucida.cli.grammar import parse_method
+    from camlucida.cli.shared.grammar import parse_method
     from camlucida.faces.load import load_embedder
 
     given = photos or []
@@ -180,7 +180,7 @@ def _explain(
     seed: int,
 ) -> PairExplanation:
     from camlucida.faces.pair import explain_pair
-    from camlucida.faces.side import face_photo
+    from camlucida.faces.pair_side import face_photo
 
     sides = []
     for index, (photo, name) in enumerate(zip(photos, ("probe", "gallery"), strict=True)):
@@ -265,20 +265,4 @@ def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None
     screen.print(
         "Beside them an overlay for every method, side and kind, on the crop and on the photo.",
         markup=False,
-    )
-
-
-def say_left_out(reasons: Sequence[str]) -> None:
-    """Photos that could not be used, a few of them in full."""
-    for text in reasons[:5]:
-        complain(f"left out: {text}")
-    if len(reasons) > 5:
-        complain(f"and {len(reasons) - 5} more")
-
-
-def summary(found: dict[str, Any]) -> str:
-    """Threshold and errors of a list in a sentence."""
-    return (
-        f"{found['pairs']} pairs ({found['genuine']} genuine): threshold {found['threshold']:.4f}, "
-        f"FMR {found['fmr']:.1%}, FNMR {found['fnmr']:.1%}, right {found['clean_accuracy']:.1%}"
     )

@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.cli.console import console, print_table, progress_bar, shown
-from camlucida.cli.writing import out_folder
-from camlucida.errors import CamlucidaError, ImageError
-from camlucida.plain import to_json
-from camlucida.writing import write_bytes
+from camlucida.cli.shared.console import (
+    complain,
+    console,
+    print_table,
+    progress_bar,
+    shown,
+)
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import to_json
 
 if TYPE_CHECKING:
-    from camlucida.cli.grammar import MethodChoice
-    from camlucida.explain import MethodLike
+    from camlucida.cli.shared.grammar import MethodChoice
+    from camlucida.explanation.explain import MethodLike
     from camlucida.faces.embedder import Embedder
+    from camlucida.faces.pair_side import Which
     from camlucida.faces.pairs_file import FacePair, Layout, PairList
-    from camlucida.faces.side import Which
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,11 @@ def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
     Raises:
         CamlucidaError: the list cannot be read, or the folder holds another benchmark.
     """
-    from camlucida.cli.verify import say_left_out, summary
     from camlucida.faces.bench_pairs import listed_pairs
-    from camlucida.faces.benchmark import VerificationBenchmark, run_verification
+    from camlucida.faces.page import DrawnPair, verification_page, verification_table
     from camlucida.faces.pair import CARE
     from camlucida.faces.pairs_file import read_pairs
-    from camlucida.report.faces_page import DrawnPair, verification_page, verification_table
+    from camlucida.faces.verification import VerificationBenchmark, run_verification
 
     layout, options = parse_layout(job.layout)
     listed = read_pairs(job.source, layout, split=job.split, seed=job.seed, **options)  # type: ignore[arg-type]
@@ -149,7 +154,7 @@ def parse_layout(text: str) -> tuple[Layout, dict[str, str]]:
     Raises:
         CamlucidaError: the layout has no such option.
     """
-    from camlucida.cli.grammar import split
+    from camlucida.cli.shared.grammar import split
 
     name, options = split(text)
     known = {"ar": "wear", "scface": "distance"}.get(name)
@@ -172,7 +177,7 @@ def _draw(
 ) -> list[dict[str, Any]]:
     """Explain and draw some pairs, or all; those that are there already are left."""
     from camlucida.faces.pair import explain_pair
-    from camlucida.faces.side import face_photo
+    from camlucida.faces.pair_side import face_photo
 
     count = len(listed.pairs) if everything else min(job.draw, len(listed.pairs))
     step = len(listed.pairs) / max(count, 1)
@@ -236,3 +241,19 @@ def _kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 def _name(pair: FacePair) -> str:
     return f"{shown(pair.probe.name)} - {shown(pair.gallery.name)}"
+
+
+def say_left_out(reasons: Sequence[str]) -> None:
+    """Photos that could not be used, a few of them in full."""
+    for text in reasons[:5]:
+        complain(f"left out: {text}")
+    if len(reasons) > 5:
+        complain(f"and {len(reasons) - 5} more")
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Threshold and errors of a list in a sentence."""
+    return (
+        f"{found['pairs']} pairs ({found['genuine']} genuine): threshold {found['threshold']:.4f}, "
+        f"FMR {found['fmr']:.1%}, FNMR {found['fnmr']:.1%}, right {found['clean_accuracy']:.1%}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from camlucida.version import __version__
+from camlucida.common.version import __version__
 
 
 def version() -> None:

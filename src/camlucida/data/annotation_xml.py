@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers import expat
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.data.folders import Box
-from camlucida.errors import CamlucidaError
 
 _MAX_BYTES = 4_000_000
 _MAX_DEPTH = 64

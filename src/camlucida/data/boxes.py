@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
-from camlucida.preprocess import Preprocess
+from camlucida.common.errors import CamlucidaError
+from camlucida.data.preprocess import Preprocess
 
 
 def map_boxes(

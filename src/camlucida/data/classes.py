@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from camlucida.errors import TargetError
-from camlucida.models.labels import resolve_class
+from camlucida.common.errors import TargetError
+from camlucida.data.class_names import resolve_class
 
 _SYNSET = re.compile(r"n\d{8}")
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from camlucida.common.errors import CamlucidaError, TargetError
 from camlucida.data.classes import Classes
 from camlucida.data.folders import Box, Skipped
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError, TargetError
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS = ("file", "label", *_EDGES, "mask")

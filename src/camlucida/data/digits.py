@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import digest
 from camlucida.data.folders import Box
 from camlucida.data.images import read_image
 from camlucida.data.pictures import picture
 from camlucida.data.samples import DataSet, Sample
-from camlucida.errors import CamlucidaError
-from camlucida.plain import digest
 
 Split: TypeAlias = Literal["train", "test"]
 Rows: TypeAlias = tuple[int, int]

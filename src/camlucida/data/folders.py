@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.classes import class_of
 from camlucida.data.images import find_images, read_image
-from camlucida.errors import CamlucidaError, ImageError, TargetError
 
 Box: TypeAlias = tuple[float, float, float, float]
 """``(xmin, ymin, xmax, ymax)`` in pixels of the upright photo; the right and lower edges are exclusive."""

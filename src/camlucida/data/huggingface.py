@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.optional import first_line, require
 from camlucida.data.classes import Classes
 from camlucida.data.images import read_image
 from camlucida.data.samples import DataSet, Sample
-from camlucida.errors import CamlucidaError, ImageError, TargetError
-from camlucida.models.loaded import first_line, require
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 _SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")

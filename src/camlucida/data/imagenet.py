@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.optional import require
 from camlucida.data.annotation_xml import Annotation, inside, read_annotation
 from camlucida.data.classes import Classes, imagenet_synsets, is_synset
 from camlucida.data.folders import Box, Skipped
 from camlucida.data.samples import Sample, SampleList
-from camlucida.errors import CamlucidaError, ImageError, TargetError
-from camlucida.models.loaded import require
 
 _IMAGES = ("", "val", "ILSVRC2012_img_val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val")
 _BOXES = (

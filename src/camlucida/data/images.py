@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

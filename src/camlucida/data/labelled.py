@@ -12,10 +12,10 @@ from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
+from camlucida.common.errors import TargetError
 from camlucida.data.classes import Classes
 from camlucida.data.folders import Skipped, read_boxes
 from camlucida.data.samples import Sample, SampleList
-from camlucida.errors import TargetError
 
 LABELS = {
     "imagenet_00_243.jpg": (243, "bull mastiff"),

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from camlucida.common.errors import ImageError
 from camlucida.data.samples import Sample
-from camlucida.errors import ImageError
 
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
 _MAX_PIXELS = 100_000_000

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.optional import nearest
 from camlucida.data.folders import Skipped, assign_boxes, labelled_folder, read_boxes
 from camlucida.data.images import find_images
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import DataSet, Sample, SampleList
-from camlucida.errors import CamlucidaError, ImageError, TargetError
-from camlucida.models.loaded import nearest
 
 Names = Sequence[str] | None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 
 _LABELS = {
     "chelsea": "the face of a tabby cat",

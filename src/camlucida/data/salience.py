@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.jsonable import digest
 from camlucida.data.folders import Skipped, class_photos
 from camlucida.data.images import find_images
-from camlucida.errors import CamlucidaError, ImageError
-from camlucida.maps import normalise
-from camlucida.plain import digest
+from camlucida.engine.maps import normalise
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from camlucida.common.jsonable import digest
 from camlucida.data.folders import Box, Skipped
 from camlucida.data.images import read_image
-from camlucida.plain import digest
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.folders import (
     LabelledPhoto,
     Skipped,
@@ -20,10 +21,9 @@ from camlucida.data.folders import (
     labelled_folder,
 )
 from camlucida.data.images import find_images, read_image
+from camlucida.data.preprocess import Preprocess
+from camlucida.data.regions import Region
 from camlucida.data.samples import DataSet, Sample
-from camlucida.errors import CamlucidaError, ImageError, TargetError
-from camlucida.models.walls import Region
-from camlucida.preprocess import Preprocess
 
 DEAD_ROWS = Region.rows(170, 223)
 """What the paper's masked VGG does not see: 54 of 224 rows (B5: counted from 0, both ends included)."""

@@ -11,13 +11,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.annotation_xml import Annotation, XmlObject, inside, read_annotation
 from camlucida.data.classes import Classes
 from camlucida.data.coco import LabelOf
 from camlucida.data.folders import Box, Skipped
 from camlucida.data.masks import check_size, read_labels
 from camlucida.data.samples import Sample, SampleList
-from camlucida.errors import CamlucidaError, ImageError, TargetError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

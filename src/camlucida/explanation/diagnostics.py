@@ -68,3 +68,11 @@ class Diagnostics:
             if dead == total:
                 found.append(f"all {total} channels of layer {name!r} are zero")
         return (*found, *self.notes)
+
+
+CASES = {
+    "confident-right": "confident and right",
+    "confident-wrong": "confident and wrong",
+    "unsure-right": "unsure and right",
+    "unsure-wrong": "unsure and wrong",
+}

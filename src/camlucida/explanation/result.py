@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida import render
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import to_json
+from camlucida.common.printable import name_of
+from camlucida.common.provenance import Provenance
+from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
-from camlucida.explanation.files import make_parent, save_figure
 from camlucida.methods import Method
-from camlucida.plain import to_json
-from camlucida.provenance import Provenance
 from camlucida.targets import Target
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Explanation:
 
     # ------------------------------------------------------------------------------------- drawing
 
-    def seen(self, index: int = 0, longest: int = 224) -> render.View:
+    def seen(self, index: int = 0, longest: int = 224) -> overlays.View:
         """What the model saw of one image, in the shape in which it saw it; black where it saw padding.
 
         Args:
@@ -131,7 +132,7 @@ class Explanation:
         scale = longest / max(rows, columns)
         size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
         picture = self.views[index].cropped().resize(size, Image.Resampling.LANCZOS)
-        return render.View(picture, (0, 0, *size))
+        return overlays.View(picture, (0, 0, *size))
 
     def overlay(
         self,
@@ -157,17 +158,15 @@ class Explanation:
         view = self.views[index]
         if not whole:
             picture = view.scaled().cropped()
-            view = render.View(picture, (0, 0, picture.width, picture.height))
-        return render.overlay(view, self.maps[index], alpha=alpha, colours=colours)
+            view = overlays.View(picture, (0, 0, picture.width, picture.height))
+        return overlays.overlay(view, self.maps[index], alpha=alpha, colours=colours)
 
     def figure(self) -> Figure:
         """Each image beside its map, on a matplotlib figure."""
-        from camlucida.explanation.comparison import Comparison
-
         return Comparison((self,)).figure()
 
     def _repr_png_(self) -> bytes:
-        return render.png(self.figure(), dpi=90)
+        return overlays.png(self.figure(), dpi=90)
 
     # -------------------------------------------------------------------------------------- saving
 
@@ -243,7 +242,7 @@ class Explanation:
         return {name: t.detach().cpu().numpy() for name, t in arrays.items()}
 
 
-class Views(Sequence[render.View]):
+class Views(Sequence[overlays.View]):
     """The pictures behind a batch, made when they are first drawn.
 
     Args:
@@ -263,3 +262,117 @@ class Views(Sequence[render.View]):
         if isinstance(index, slice):
             return Views(self._makers[index], self.class_names)
         return self._makers[index]()
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Comparison(Mapping[str, Explanation]):
+    """Explanations of the same images by several methods, by label.
+
+    Args:
+        explanations: at least one, all of the same images.
+    """
+
+    def __init__(self, explanations: Sequence[Explanation]) -> None:
+        self._by_label: dict[str, Explanation] = {}
+        for explanation in explanations:
+            label, n = explanation.label, 2
+            while label in self._by_label:
+                label, n = f"{explanation.label} ({n})", n + 1
+            self._by_label[label] = explanation
+
+    def __getitem__(self, label: str) -> Explanation:
+        """The explanation of a method."""
+        return self._by_label[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_label)
+
+    def __len__(self) -> int:
+        return len(self._by_label)
+
+    def figure(self) -> Figure:
+        """A grid: one row per image, the photo first, then the map of each method."""
+        first = next(iter(self.values()))
+        signed = any(bool((e.maps < 0).any()) for e in self.values())
+        pictures, rows = [], []
+        for i in range(len(first)):
+            drawn = [overlays.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
+            pictures.append([first.views[i].scaled().picture, *drawn])
+            source = first.sources[i] if first.sources else None
+            top = first.predictions[i][0] if first.predictions else None
+            parts = [name_of(source)] if source else []
+            if top is not None:
+                parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
+            rows.append("\n".join(parts))
+        bar = (overlays.SIGNED, -1.0, 1.0) if signed else (overlays.COLOURS, 0.0, 1.0)
+        return overlays.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
+
+    def _repr_png_(self) -> bytes:
+        return overlays.png(self.figure(), dpi=90)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a file; without a suffix, a folder with one subfolder per method and the grid.
+
+        Args:
+            path: a picture format for the grid, ``.npz`` for the maps of all methods (``"gradcam/maps"``),
+                ``.json`` for their records.
+
+        Raises:
+            CamlucidaError: for another suffix.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npz":
+            make_parent(path)
+            arrays = {
+                f"{label}/{name}": array
+                for label, explanation in self.items()
+                for name, array in explanation.arrays().items()
+            }
+            np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        elif path.suffix.lower() == ".json":
+            make_parent(path)
+            records = {label: explanation.record() for label, explanation in self.items()}
+            path.write_text(to_json(records), encoding="utf-8")
+        elif path.suffix:
+            save_figure(self.figure, path)
+        else:
+            taken: set[str] = set()
+            for label, explanation in self.items():
+                stem = name = _file_name(label)
+                n = 2
+                while name.lower() in taken:
+                    name, n = f"{stem}-{n}", n + 1
+                taken.add(name.lower())
+                explanation.save(path / name)
+            save_figure(self.figure, path / "comparison.png")
+        return path
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def make_parent(path: Path) -> None:
+    """Make the folder of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def save_figure(figure: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure and write it.
+
+    Raises:
+        CamlucidaError: the suffix is no picture's.
+    """
+    if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}:
+        raise CamlucidaError(
+            f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
+        )
+    make_parent(path)
+    figure().savefig(path, dpi=130)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 
 Points: TypeAlias = npt.NDArray[np.float64]
 Scheme: TypeAlias = Literal["68", "5", "dlib-5"]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.faces.align import Crop
 from camlucida.faces.embedder import Embedder
+from camlucida.faces.pair_side import Which, face_photo
 from camlucida.faces.pairs_file import PairList
-from camlucida.faces.side import Which, face_photo
 
 
 @dataclass(frozen=True, eq=False)

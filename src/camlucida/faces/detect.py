@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from camlucida.common.errors import ImageError
+from camlucida.common.optional import require
 from camlucida.data.images import read_image
-from camlucida.errors import ImageError
 from camlucida.faces.align import Crop, Points, Scheme, align, apply, inverse
-from camlucida.faces.dlib_net import model_file
-from camlucida.models.loaded import require
+from camlucida.faces.networks.dlib_net import model_file
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any]"
 

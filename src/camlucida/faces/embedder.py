@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, check_inputs
+from camlucida.common.errors import ModelError, TargetError
 from camlucida.data.images import read_image
-from camlucida.errors import ModelError, TargetError
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.outputs import first_tensor
 from camlucida.faces.align import TEMPLATES, Crop
 from camlucida.models.loaded import LoadedModel
-from camlucida.outputs import first_tensor
 from camlucida.targets import CosineSimilarity, NegativeDistance
 from camlucida.targets.base import Target
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida import render
 from camlucida.data.images import read_image
-from camlucida.explain import MethodLike
+from camlucida.explanation import overlays
+from camlucida.explanation.explain import MethodLike
 from camlucida.faces.align import Crop
 from camlucida.faces.detect import choose, find_faces
 from camlucida.faces.embedder import Embedder
@@ -73,11 +73,13 @@ class VariationGrid:
         pictures, rows = [], []
         for index, (kind, crop) in enumerate(self.probes.items()):
             picture = crop.image
-            view = render.View(picture, (0, 0, picture.width, picture.height))
-            overlays = [render.overlay(view, maps[index]) for maps in self.maps.values()]
-            pictures.append([_shown(p) for p in (self.gallery.image, picture, *overlays)])
+            view = overlays.View(picture, (0, 0, picture.width, picture.height))
+            drawn = [overlays.overlay(view, maps[index]) for maps in self.maps.values()]
+            pictures.append([_shown(p) for p in (self.gallery.image, picture, *drawn)])
             rows.append(f"{kind}\n{float(self.scores[index]):.3f}")
-        return render.grid(pictures, columns=["gallery", "probe", *self.maps], rows=rows, cell=1.8)
+        return overlays.grid(
+            pictures, columns=["gallery", "probe", *self.maps], rows=rows, cell=1.8
+        )
 
 
 def variation_grid(

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from camlucida.errors import ModelError
-from camlucida.faces import dlib_net, facenet, iresnet, mobilefacenet
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import first_line, nearest
+from camlucida.data.preprocess import Channels, Preprocess
 from camlucida.faces.embedder import Embedder, centred
+from camlucida.faces.networks import dlib_net, facenet, iresnet, mobilefacenet
 from camlucida.models.checkpoint import SUFFIXES
-from camlucida.models.loaded import first_line, nearest
-from camlucida.preprocess import Channels, Preprocess
 
 PRESETS: dict[str, tuple[Channels, tuple[float, ...], tuple[float, ...]]] = {
     "arcface": ("rgb", (0.5,) * 3, (0.5,) * 3),

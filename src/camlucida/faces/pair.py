@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida import render
-from camlucida.errors import CamlucidaError
-from camlucida.explain import MethodLike
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write, write_bytes
+from camlucida.common.jsonable import to_json
+from camlucida.common.version import __version__
+from camlucida.explanation import overlays
+from camlucida.explanation.explain import MethodLike
 from camlucida.faces.embedder import Embedder
-from camlucida.faces.side import PairSide, Which, face_photo, photo_overlay
+from camlucida.faces.pair_side import PairSide, Which, face_photo, photo_overlay
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
     SimilarityMaps,
@@ -26,9 +29,6 @@ from camlucida.faces.similarity_maps import (
     similarity_maps,
 )
 from camlucida.methods import Progress
-from camlucida.plain import to_json
-from camlucida.version import __version__
-from camlucida.writing import write, write_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -147,8 +147,8 @@ class PairExplanation(Mapping[str, PairMaps]):
         if on_photo and chosen.photo is not None and chosen.crop.matrix is not None:
             return photo_overlay(chosen, attribution)
         picture = chosen.crop.image
-        return render.overlay(
-            render.View(picture, (0, 0, picture.width, picture.height)), attribution
+        return overlays.overlay(
+            overlays.View(picture, (0, 0, picture.width, picture.height)), attribution
         )
 
     def figure(self) -> Figure:
@@ -160,12 +160,12 @@ class PairExplanation(Mapping[str, PairMaps]):
                 maps = [_large(self.overlay(label, side, kind)) for label in self]
                 pictures.append([_large(face), *maps])
                 rows.append(f"{side}\n{kind}")
-        figure = render.grid(pictures, columns=["face", *self], rows=rows)
+        figure = overlays.grid(pictures, columns=["face", *self], rows=rows)
         figure.suptitle(f"{self.embedder}: {self.verdict}", fontsize=10)
         return figure
 
     def _repr_png_(self) -> bytes:
-        return render.png(self.figure(), dpi=90)
+        return overlays.png(self.figure(), dpi=90)
 
     # -------------------------------------------------------------------------------------- saving
 

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.data.images import find_images
-from camlucida.errors import CamlucidaError, ImageError
 
 Layout: TypeAlias = Literal["auto", "csv", "lfw", "cfp-fp", "cfp-ff", "ar", "scface"]
 Wear: TypeAlias = Literal["glass", "scarf", "neutral"]

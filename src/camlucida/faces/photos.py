@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
+from camlucida.common.errors import ImageError
+from camlucida.common.files import write_bytes
 from camlucida.data.images import find_images
-from camlucida.errors import ImageError
-from camlucida.writing import write_bytes
 
 _LARGEST = 20_000_000
 

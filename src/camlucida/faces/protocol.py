@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.metrics.ranking import MaskRule, removal_masks
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -352,7 +352,7 @@ def random_map(size: tuple[int, int], seed: int, index: int = 0, *, sigma: float
     Returns:
         ``(H, W)`` in [0, 1].
     """
-    from camlucida.maps import normalise, smooth
+    from camlucida.engine.maps import normalise, smooth
 
     generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
     drawn = torch.rand(1, *size, generator=generator)

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from camlucida.explain import MethodLike, explain
+from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
+from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
-from camlucida.layers import Layer
 from camlucida.methods import FAME, FGGB, Entry, Method, Progress, build, entry, entry_of
-from camlucida.methods.augment import unwrapped
 from camlucida.methods.corrrise import CorrRISE
+from camlucida.methods.smoothing import unwrapped
 from camlucida.targets import Target
 
 SIMILAR_ONLY = (

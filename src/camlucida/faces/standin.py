@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.data.images import read_image
-from camlucida.errors import CamlucidaError, ImageError
 from camlucida.faces.align import Crop
 from camlucida.faces.bench_pairs import BenchPair
 from camlucida.faces.detect import Face, choose, find_faces

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from camlucida.errors import ImageError
+from camlucida.common.errors import ImageError
 from camlucida.faces.align import (
     Crop,
     Points,

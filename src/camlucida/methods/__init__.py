@@ -2,11 +2,12 @@
 
 from camlucida.methods.ablationcam import AblationCAM
 from camlucida.methods.attention import AttentionRollout, LeGrad
-from camlucida.methods.augment import AugSmooth, EigenSmooth, smoothed
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
+from camlucida.methods.build import build
 from camlucida.methods.cam import CAM
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.eigencam import EigenCAM
+from camlucida.methods.eigengradcam import EigenGradCAM
 from camlucida.methods.fame import FAME
 from camlucida.methods.fggb import FGGB
 from camlucida.methods.fullgrad import FullGrad, full_gradient
@@ -21,10 +22,12 @@ from camlucida.methods.input_gradient import (
     SmoothGrad,
 )
 from camlucida.methods.opticam import OptiCAM
-from camlucida.methods.registry import Entry, build, entry, entry_of, methods, register
-from camlucida.methods.relatives import EigenGradCAM, RefineCAM, ShapleyCAM
+from camlucida.methods.refinecam import RefineCAM
+from camlucida.methods.registry import Entry, entry, entry_of, methods, register
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
+from camlucida.methods.shapleycam import ShapleyCAM
+from camlucida.methods.smoothing import AugSmooth, EigenSmooth, smoothed
 
 __all__ = [
     "CAM",

@@ -10,13 +10,13 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.chunks import Chunks, Footprint, check_budget
-from camlucida.heads import LinearHead, LinearInputs, find_head
-from camlucida.layers import Layers
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.chunks import Chunks, Footprint, check_budget
+from camlucida.engine.layers import Layers
+from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
+from camlucida.engine.replay.replay import Replay, replay
 from camlucida.methods.base import Context, Method, Progress, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.replay import Replay, replay
 from camlucida.targets import Target, evaluate
 
 Denominator = Literal["score", "abs"]

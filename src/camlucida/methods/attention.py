@@ -8,14 +8,14 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import LayerError, MethodError
-from camlucida.layers import Grid, Layers, resolve_all
-from camlucida.maps import Steps
+from camlucida.common.errors import LayerError, MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Grid, Layers, resolve_all
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import run
 from camlucida.methods.attention_blocks import AttentionBlock, AttentionMode, attention_blocks
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.registry import register
-from camlucida.tap import run
 from camlucida.targets import Target, evaluate
 
 Heads = Literal["mean", "max", "min"]

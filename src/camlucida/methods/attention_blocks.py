@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from camlucida.borrow import borrowed, check_inputs, unwrap
-from camlucida.errors import LayerError, MethodError
-from camlucida.layers import Grid, find_grid, single_tensor
+from camlucida.common.errors import LayerError, MethodError
+from camlucida.engine.borrow import borrowed, check_inputs, unwrap
+from camlucida.engine.layers import Grid, find_grid, single_tensor
 
 
 class AttentionMode(TorchFunctionMode):

@@ -19,12 +19,12 @@ from typing import (
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import MethodError
-from camlucida.layers import INPUT, GridRule, Layers, default_layer
-from camlucida.maps import Steps
-from camlucida.preprocess import Preprocess
-from camlucida.seeds import ImageGenerators
-from camlucida.tap import Tap, tap
+from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.layers import INPUT, GridRule, Layers, default_layer
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import Tap, tap
 from camlucida.targets import Target
 
 

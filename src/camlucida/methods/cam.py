@@ -8,14 +8,14 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import MethodError
-from camlucida.heads import LinearInputs, find_head
-from camlucida.layers import Layers
-from camlucida.maps import Steps
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Layers
+from camlucida.engine.linear_head import LinearInputs, find_head
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.tap import tap
 from camlucida.targets import Target
 
 

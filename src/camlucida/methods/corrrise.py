@@ -8,14 +8,14 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, check_inputs
-from camlucida.errors import MethodError
-from camlucida.layers import INPUT, Layers
-from camlucida.maps import Steps
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import register
-from camlucida.tap import run
 from camlucida.targets import Target, evaluate
 
 Ties = Literal["average", "order"]

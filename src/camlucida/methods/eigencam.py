@@ -8,10 +8,10 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.layers import Layers
+from camlucida.engine.layers import Layers
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.tap import tap
 from camlucida.targets import Target
 
 Sign = Literal["auto", "none"]

@@ -9,14 +9,14 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, check_inputs
-from camlucida.errors import MethodError
-from camlucida.layers import INPUT, Layers
-from camlucida.maps import Normalise, Steps, normalise, smooth
+from camlucida.common.errors import MethodError
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.maps import Normalise, Steps, normalise, smooth
+from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.registry import register
-from camlucida.preprocess import Preprocess
-from camlucida.tap import run
 from camlucida.targets import Target, evaluate
 
 Loss = Literal["target", "raise", "absolute"]

@@ -9,14 +9,14 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, check_inputs
-from camlucida.errors import MethodError, TargetError
-from camlucida.layers import INPUT, Layers
-from camlucida.maps import Steps
+from camlucida.common.errors import MethodError, TargetError
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.registry import register
-from camlucida.tap import run
 from camlucida.targets import CosineSimilarity, DotProduct, NegativeDistance, Target, evaluate
 
 _UNIT = 1e-12

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from camlucida.borrow import borrowed, check_inputs
-from camlucida.errors import MethodError
-from camlucida.layers import Layers
-from camlucida.maps import Steps, normalise, resize
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.layers import Layers
+from camlucida.engine.maps import Steps, normalise, resize
+from camlucida.engine.outputs import first_tensor
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.registry import register
-from camlucida.outputs import first_tensor
 from camlucida.targets import Target, evaluate
 
 Scale = Literal["channel", "sample"]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.maps import rectify
+from camlucida.engine.maps import rectify
 from camlucida.methods.base import GradientCAM
 from camlucida.methods.registry import register
 from camlucida.targets import LogitMargin

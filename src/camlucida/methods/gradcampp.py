@@ -9,13 +9,13 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import MethodError
-from camlucida.layers import Grid, Layers
-from camlucida.maps import rectify
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Grid, Layers
+from camlucida.engine.maps import rectify
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, GradientCAM, Progress, RawMap, assemble
 from camlucida.methods.registry import register
-from camlucida.tap import tap
 from camlucida.targets import LogitMargin, Target
 
 Form = Literal["exp", "true", "tf_original"]

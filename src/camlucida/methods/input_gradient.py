@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import MethodError
-from camlucida.layers import INPUT, Layers
-from camlucida.maps import Steps
+from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.registry import register
-from camlucida.seeds import ImageGenerators
-from camlucida.tap import tap
 from camlucida.targets import Target
 
 Reduction = Literal["abs_max", "abs_sum", "sum"]

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import MethodError
-from camlucida.fold import Forward
-from camlucida.outputs import first_tensor
-from camlucida.preprocess import Preprocess
-from camlucida.tap import run
+from camlucida.common.errors import MethodError
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.faster_forward import Forward
+from camlucida.engine.outputs import first_tensor
+from camlucida.engine.tap import run
 from camlucida.targets import Target, evaluate
 
 MaskSpace = Literal["auto", "pixel", "input"]
@@ -29,7 +29,7 @@ class Masked:
         space: whether pixels in [0, 1] or the model's inputs are multiplied; ``"auto"`` is pixels where the
             preprocessing is known.
         preprocess: how pixels become inputs.
-        forward: a faster form of the model with the same output, see :mod:`camlucida.fold`.
+        forward: a faster form of the model with the same output, see :mod:`camlucida.engine.faster_forward`.
         note: what a reader has to know about the choice; empty where there is nothing.
     """
 

@@ -9,15 +9,15 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import MethodError
-from camlucida.layers import Layers
-from camlucida.maps import Steps, normalise, rectify, resize
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Layers
+from camlucida.engine.maps import Steps, normalise, rectify, resize
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.progress import share
 from camlucida.methods.registry import register
-from camlucida.tap import tap
 from camlucida.targets import Target
 
 Loss = Literal["plain", "norm"]

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, check_inputs
-from camlucida.chunks import Chunks
-from camlucida.errors import MethodError
-from camlucida.fold import folded
-from camlucida.layers import INPUT, Layers
-from camlucida.maps import Steps
+from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.chunks import Chunks
+from camlucida.engine.faster_forward import folded
+from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import register
-from camlucida.seeds import ImageGenerators
-from camlucida.tap import run
 from camlucida.targets import Logit, Probability, Target, evaluate
 
 Score = Literal["probability", "target"]

@@ -8,17 +8,17 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.chunks import Chunks, Footprint, check_budget
-from camlucida.errors import MethodError
-from camlucida.layers import Layers
-from camlucida.maps import resize
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.chunks import Chunks, Footprint, check_budget
+from camlucida.engine.layers import Layers
+from camlucida.engine.maps import resize
+from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.progress import Bar, share
 from camlucida.methods.registry import register
 from camlucida.methods.scoring import Channels, Noise, Views, Weighting, noise_seeds
-from camlucida.tap import tap
 from camlucida.targets import Target
 
 Precision = Literal["full", "bf16"]

@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.chunks import Chunks
-from camlucida.errors import MethodError
-from camlucida.fold import Forward, compiled, folded
-from camlucida.maps import normalise, resize
+from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.chunks import Chunks
+from camlucida.engine.faster_forward import Forward, compiled, folded
+from camlucida.engine.maps import normalise, resize
+from camlucida.engine.outputs import first_tensor
+from camlucida.engine.tap import Tap, run
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.progress import Bar
-from camlucida.outputs import first_tensor
-from camlucida.preprocess import Preprocess
-from camlucida.seeds import ImageGenerators
-from camlucida.tap import Tap, run
 from camlucida.targets import Logit, Probability, Target, evaluate
 
 Weighting = Literal["softmax_logit", "prob"]

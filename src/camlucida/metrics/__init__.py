@@ -37,7 +37,7 @@ from camlucida.metrics.drop import (
     average_gain,
     average_increase,
 )
-from camlucida.metrics.imputation import impute
+from camlucida.metrics.imputation.impute import impute
 from camlucida.metrics.localisation import (
     box_iou,
     energy_pointing,

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation
-from camlucida.maps import normalise, resize
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.registry import Facts, register
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
-from camlucida.preprocess import Preprocess
 
 Direction: TypeAlias = Literal["higher", "lower", "none"]
 """Which way is better; ``"none"`` for what describes a map without judging it."""

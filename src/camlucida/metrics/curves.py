@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation
-from camlucida.maps import normalise
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of
 from camlucida.metrics.registry import Facts, register

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.metrics.regions import (
     Connectivity,
     bounding_boxes,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.localisation import (

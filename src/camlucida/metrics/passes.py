@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import CamlucidaError
-from camlucida.outputs import first_tensor
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.outputs import first_tensor
 
 
 def scores_of(

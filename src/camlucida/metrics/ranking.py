@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
-from camlucida.maps import normalise
-from camlucida.seeds import ImageGenerators
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.engine.maps import normalise
 
 MaskRule = Literal["percentile", "rank"]
 Order = Literal["morf", "lerf"]

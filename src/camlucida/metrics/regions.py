@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 Which = Literal["first", "union"]
 Connectivity = Literal[4, 8]

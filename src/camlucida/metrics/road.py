@@ -10,15 +10,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
-from camlucida.metrics.imputation import Imputer, impute
+from camlucida.metrics.imputation.impute import Imputer, impute
 from camlucida.metrics.passes import pick, probability, scores_of
 from camlucida.metrics.ranking import MaskRule, Order, TieBreak, removal_masks
 from camlucida.metrics.registry import Facts, register
-from camlucida.preprocess import Preprocess
-from camlucida.seeds import ImageGenerators
 
 Score = Literal["prob", "accuracy", "logit_drop"]
 
@@ -72,7 +72,7 @@ def road(
         order: the most relevant first (``"morf"``) or the least relevant first (``"lerf"``).
         scores: ``"prob"``, the class's softmax probability; ``"accuracy"``, 1 where it is the predicted class,
             else 0; ``"logit_drop"``, how far its logit falls below that of the untouched image.
-        imputer: what takes the place of removed pixels, see :func:`~camlucida.metrics.imputation.impute`.
+        imputer: what takes the place of removed pixels, see :func:`~camlucida.metrics.imputation.impute.impute`.
         mask: which pixels go, see :func:`~camlucida.metrics.ranking.removal_masks`.
         tie_break: the same.
         noise: of the linear imputer.

@@ -14,16 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from camlucida.borrow import borrowed
-from camlucida.errors import CamlucidaError
-from camlucida.explain import explain
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import run
 from camlucida.explanation import Explanation
-from camlucida.maps import Steps
+from camlucida.explanation.explain import explain
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.registry import Facts, register
-from camlucida.preprocess import Preprocess
-from camlucida.seeds import ImageGenerators
-from camlucida.tap import run
 from camlucida.targets import evaluate
 
 Space = Literal["input", "pixel"]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from camlucida.models.loaded import require
+from camlucida.common.optional import require
 
 
 def cache_folder() -> Path:

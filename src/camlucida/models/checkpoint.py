@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import first_line, require
 from camlucida.models.huggingface import (
     build_huggingface,
     class_names_of_huggingface,
     preprocess_of_folder,
 )
-from camlucida.models.loaded import LoadedModel, first_line, require
+from camlucida.models.loaded import LoadedModel
 from camlucida.models.timm_models import (
     build_timm,
     class_names_of_timm,
@@ -30,7 +31,7 @@ from camlucida.models.timm_models import (
 from camlucida.models.torchvision_models import build_torchvision, describe_torchvision
 
 if TYPE_CHECKING:
-    from camlucida.preprocess import Preprocess
+    from camlucida.data.preprocess import Preprocess
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 _WRAPPERS = (

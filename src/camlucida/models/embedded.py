@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import require
+from camlucida.data.preprocess import Preprocess
 from camlucida.models.checkpoint import read_state_dict
-from camlucida.models.loaded import LoadedModel, require
+from camlucida.models.loaded import LoadedModel
 from camlucida.models.timm_models import class_names_of_timm
-from camlucida.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

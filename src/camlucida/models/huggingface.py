@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.errors import ModelError
-from camlucida.models.loaded import LoadedModel, cannot_fetch, first_line, require, short_wait
-from camlucida.preprocess import Preprocess
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import first_line, require
+from camlucida.data.preprocess import Preprocess
+from camlucida.models.loaded import LoadedModel, cannot_fetch, short_wait
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import first_line, nearest
+from camlucida.data.class_names import read_class_names
 from camlucida.models.checkpoint import SUFFIXES, load_checkpoint
 from camlucida.models.embedded import load_embedded
 from camlucida.models.huggingface import class_names_of_huggingface, load_huggingface
-from camlucida.models.labels import read_class_names
-from camlucida.models.loaded import LoadedModel, first_line, nearest
+from camlucida.models.loaded import LoadedModel
 from camlucida.models.small import load_digits
 from camlucida.models.timm_models import class_names_of_timm, load_timm, preprocess_of_timm
 from camlucida.models.torchvision_models import load_torchvision
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from camlucida.preprocess import Preprocess
+    from camlucida.data.preprocess import Preprocess
 
 _SOURCES = ("embedded", "digits", "torchvision", "timm", "hf")
 

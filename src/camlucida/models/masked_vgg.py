@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
+from camlucida.data.preprocess import Preprocess
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.torchvision_models import describe_torchvision
-from camlucida.preprocess import Preprocess
 
 SEEN_ROWS = 5
 """Rows of the 14 x 14 map that the paper's head sees (B6: ``W[:, :, -9:, :] = 0``)."""

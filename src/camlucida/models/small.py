@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import ModelError
+from camlucida.common.errors import ModelError
+from camlucida.data.preprocess import Preprocess
 from camlucida.models.cache import cache_folder, sha256
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
-from camlucida.preprocess import Preprocess
 
 Stage: TypeAlias = int | Literal["pool"]
 

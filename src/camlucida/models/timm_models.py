@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.errors import ModelError
-from camlucida.models.loaded import LoadedModel, cannot_fetch, nearest, require, short_wait
-from camlucida.preprocess import Preprocess
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import nearest, require
+from camlucida.data.preprocess import Preprocess
+from camlucida.models.loaded import LoadedModel, cannot_fetch, short_wait
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from camlucida.errors import ModelError
-from camlucida.models.loaded import LoadedModel, cannot_fetch, nearest, require
-from camlucida.preprocess import Preprocess
+from camlucida.common.errors import ModelError
+from camlucida.common.optional import nearest, require
+from camlucida.data.preprocess import Preprocess
+from camlucida.models.loaded import LoadedModel, cannot_fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

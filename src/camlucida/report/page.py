@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from camlucida.pages import page
 from camlucida.report.charts import COLOURS
 from camlucida.report.tables import Table
+from camlucida.report.template import page
 
 
 @dataclass(frozen=True)

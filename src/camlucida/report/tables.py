@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from camlucida.errors import CamlucidaError
-from camlucida.pages import page
+from camlucida.common.errors import CamlucidaError
+from camlucida.report.template import page
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

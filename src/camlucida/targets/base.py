@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from camlucida.errors import TargetError
-from camlucida.layers import Layer
+from camlucida.common.errors import TargetError
 
 
 class Target:
@@ -22,7 +21,7 @@ class Target:
         per_image: names of the fields that may hold one entry per image.
     """
 
-    layer: Layer | None = None
+    layer: str | nn.Module | None = None
     per_image: tuple[str, ...] = ()
 
     def __call__(self, outputs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.errors import TargetError
+from camlucida.common.errors import TargetError
 from camlucida.targets.base import Target
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None

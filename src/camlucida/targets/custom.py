@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from camlucida.errors import TargetError
+from camlucida.common.errors import TargetError
 from camlucida.targets.base import Target
 from camlucida.targets.classes import Classes, Logit
 

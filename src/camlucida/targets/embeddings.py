@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camlucida.errors import TargetError
+from camlucida.common.errors import TargetError
 from camlucida.targets.base import Target
 
 

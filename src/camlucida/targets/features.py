@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from camlucida.errors import TargetError
-from camlucida.layers import Layer
+from camlucida.common.errors import TargetError
 from camlucida.targets.base import Target
 
 
@@ -25,7 +24,7 @@ class Cell(Target):
         absolute: sum the absolute values (default) or the signed ones; they agree behind a ReLU.
     """
 
-    layer: Layer = ""
+    layer: str | nn.Module = ""
     row: int | Tensor | Sequence[int] = 0
     col: int | Tensor | Sequence[int] = 0
     absolute: bool = True
@@ -71,7 +70,7 @@ class Cells(Target):
         absolute: sum the absolute values (default) or the signed ones.
     """
 
-    layer: Layer = ""
+    layer: str | nn.Module = ""
     mask: Tensor | None = None
     absolute: bool = True
 
@@ -107,7 +106,7 @@ class HalfSquaredDistance(Target):
     """
 
     reference: Tensor
-    layer: Layer | None = None
+    layer: str | nn.Module | None = None
 
     @property
     def per_image(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from camlucida.errors import TargetError
+from camlucida.common.errors import TargetError
 from camlucida.targets.classes import ClassTarget
 
 Weights = Literal["probability", "mean"]

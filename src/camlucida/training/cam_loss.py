@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import CamlucidaError
-from camlucida.heads import LinearInputs, find_head
-from camlucida.layers import Layer, default_layer, find_grid, resolve
-from camlucida.maps import Normalise, normalise, rectify
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.layers import Layer, default_layer, find_grid, resolve
+from camlucida.engine.linear_head import LinearInputs, find_head
+from camlucida.engine.maps import Normalise, normalise, rectify
+from camlucida.engine.tap import run, tap
 from camlucida.methods import build
 from camlucida.methods.base import GradientCAM
 from camlucida.metrics.concentration import cam_entropy
-from camlucida.tap import run, tap
 from camlucida.targets import LogitMargin, Target
 from camlucida.targets.classes import Aggregator, Logit
 from camlucida.training.sham import HUMAN_ENTROPY, border_mask

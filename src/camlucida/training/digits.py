@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import to_json
+from camlucida.common.version import __version__
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
-from camlucida.errors import CamlucidaError
 from camlucida.models.cache import cache_folder, sha256
 from camlucida.models.small import (
     RECORD,
@@ -26,10 +29,7 @@ from camlucida.models.small import (
     count_parameters,
     read_record,
 )
-from camlucida.plain import to_json
 from camlucida.training.loop import FitOptions, Fitted, fit
-from camlucida.version import __version__
-from camlucida.writing import write_bytes
 
 Progress = Callable[[str, int, int], object]
 """``progress(what, done, total)``."""

@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import first_line, require
-from camlucida.writing import write_bytes
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.optional import first_line, require
 
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]

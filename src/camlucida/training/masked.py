@@ -8,95 +8,27 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import digest, to_json
+from camlucida.common.optional import first_line, require
 from camlucida.data.train_val import Part, named, photos_of
-from camlucida.errors import CamlucidaError
-from camlucida.models.loaded import first_line, require
 from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
-from camlucida.plain import digest, to_json
-from camlucida.training.masked_photos import Order, Photos
-from camlucida.writing import write_bytes
+from camlucida.training.masked_photos import Order, Photos, Recipe
 
 Say: TypeAlias = Callable[[str, float, float], object]
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
 """Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
-
-_PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The authors' training.
-
-    SGD, learning rate times 0.1 every 30 epochs, cross-entropy, random crops of a tenth to all of the area and
-    a little out of square, flips; photos are validated at 224 pixels of the shorter side, cut about the centre.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images per step, over all devices together.
-        learning_rate: at the start.
-        momentum: of SGD.
-        weight_decay: of all parameters.
-        step_size: epochs between falls of the learning rate.
-        gamma: its factor.
-        area: share of the photo that a crop takes.
-        aspect: width over height of a crop.
-        size: height and width of the images.
-        precision: ``"auto"`` is mixed half precision on a GPU and single on a CPU.
-        seed: of weights, order, crops and dropout.
-        workers: processes that read photos, for each device.
-        steps: steps per epoch at most, for a trial; ``None`` for all.
-    """
-
-    epochs: int = 90
-    batch_size: int = 256
-    learning_rate: float = 0.03
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    step_size: int = 30
-    gamma: float = 0.1
-    area: tuple[float, float] = (0.1, 1.0)
-    aspect: tuple[float, float] = (0.8, 1.25)
-    size: int = 224
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
-    seed: int = 3
-    workers: int = 8
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            CamlucidaError: one is out of range.
-        """
-        for name in ("epochs", "batch_size", "step_size", "steps"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise CamlucidaError(f"{name} must be at least 1, got {value}")
-        for name in ("momentum", "weight_decay", "gamma", "workers"):
-            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
-                raise CamlucidaError(f"{name} must be at least 0, got {value}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise CamlucidaError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name in ("area", "aspect"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or (name == "area" and high > 1):
-                raise CamlucidaError(
-                    f"{name} must be an ascending pair of positive numbers (the area's up to 1), "
-                    f"got {low}, {high}"
-                )
-        if self.precision not in _PRECISIONS:
-            raise CamlucidaError(
-                f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}"
-            )
 
 
 def is_first_process() -> bool:

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
 
 Layout: TypeAlias = Literal["rounded", "midpoints", "rows"]
 

@@ -16,12 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Picture, Table
-from camlucida.audits.deadzone.figures import curve_figure, zone_picture
-from camlucida.audits.deadzone.images import described, prepared
-from camlucida.audits.deadzone.mu import (
+from camlucida.audits.deadzone.activity import (
     ROW,
     Chosen,
-    Tested,
     Zones,
     all_methods,
     check_images,
@@ -30,6 +27,8 @@ from camlucida.audits.deadzone.mu import (
     tune_opticam,
     verdict,
 )
+from camlucida.audits.deadzone.figures import curve_figure, zone_picture
+from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.nets import (
     LAYER,
     NETS,
@@ -41,7 +40,7 @@ from camlucida.audits.deadzone.nets import (
     audit_images,
 )
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
-from camlucida.audits.deadzone.words import (
+from camlucida.audits.deadzone.verdicts import (
     ABOUT,
     accuracy_table,
     note,
@@ -50,15 +49,17 @@ from camlucida.audits.deadzone.words import (
     tuning_table,
     worst,
 )
-from camlucida.borrow import unwrap
+from camlucida.audits.deadzone.walls import Wall
+from camlucida.audits.request import Tested
+from camlucida.common.errors import CamlucidaError, LayerError
+from camlucida.common.provenance import weights_hash
+from camlucida.common.store import Store
+from camlucida.data.regions import Region
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError, LayerError
-from camlucida.layers import INPUT, default_layer
+from camlucida.engine.borrow import unwrap
+from camlucida.engine.layers import INPUT, default_layer
+from camlucida.explanation.subject import Photo
 from camlucida.models import LoadedModel
-from camlucida.models.walls import Region, Wall
-from camlucida.provenance import weights_hash
-from camlucida.store import Store
-from camlucida.subject import Photo
 
 __all__ = ["DeadZone", "audit_dead_zone", "audit_dead_zone_stand_ins", "dead_zone", "zones_of"]
 

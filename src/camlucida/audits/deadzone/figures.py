@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.audits.base import Picture
-from camlucida.audits.deadzone.mu import PAPER, Tested, Zones, pictures_of
+from camlucida.audits.deadzone.activity import PAPER, Zones, pictures_of
 from camlucida.audits.deadzone.proof import DeadZone
+from camlucida.audits.request import Tested
+from camlucida.engine.maps import resize
 from camlucida.explanation import Explanation
-from camlucida.maps import resize
-from camlucida.render import View, grid, overlay
+from camlucida.explanation.overlays import View, grid, overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

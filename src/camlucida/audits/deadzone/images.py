@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from camlucida.common.errors import CamlucidaError
+from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
 from camlucida.data.stack_mix import StackGen, StackMix
-from camlucida.errors import CamlucidaError
+from camlucida.explanation.subject import Subject, prepare
 from camlucida.models import LoadedModel
-from camlucida.preprocess import Preprocess
-from camlucida.subject import Subject, prepare
 
 
 def prepared(

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store
 from camlucida.data.digits import Digits
-from camlucida.errors import CamlucidaError
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.store import Store
 from camlucida.training.loop import FitOptions, fit
 
 Kind: TypeAlias = Literal["masked", "unmasked", "residual"]

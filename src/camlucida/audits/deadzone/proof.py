@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import CamlucidaError, LayerError, ModelError
-from camlucida.layers import INPUT, Layer, find_grid, resolve
+from camlucida.common.errors import CamlucidaError, LayerError, ModelError
+from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.layers import INPUT, Layer, find_grid, resolve
+from camlucida.engine.tap import run, tap
 from camlucida.methods import Progress
 from camlucida.models import LoadedModel
-from camlucida.tap import run, tap
 
 _MOST_SPLITS = 200
 

@@ -30,7 +30,7 @@ from camlucida.audits.fooling.tune import (
     named_attack,
     published_attack,
 )
-from camlucida.audits.fooling.words import (
+from camlucida.audits.fooling.verdicts import (
     ABOUT,
     CONDITIONS,
     KEPT,
@@ -44,12 +44,12 @@ from camlucida.audits.fooling.words import (
     tail_table,
     verdict,
 )
-from camlucida.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import digest
+from camlucida.common.statistics import mean_std
+from camlucida.common.store import Store
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.models.small import as_input
-from camlucida.plain import digest
-from camlucida.statistics import mean_std
-from camlucida.store import Store
 from camlucida.training.cam_loss import WEIGHTS
 
 QUICK_ATTACK = Attack(epochs=4, learning_rate=0.02)

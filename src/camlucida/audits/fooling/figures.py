@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import Subject, Variant
-from camlucida.maps import normalise, rectify, resize
-from camlucida.render import View, colourise, grid, overlay
+from camlucida.engine.maps import normalise, rectify, resize
+from camlucida.explanation.overlays import View, colourise, grid, overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.deadzone.mu import all_methods
-from camlucida.errors import CamlucidaError
-from camlucida.explain import explain
-from camlucida.maps import normalise, rectify, resize
+from camlucida.audits.deadzone.activity import all_methods
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import holm, mean_std, rank_sum, settled, signed_rank
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.maps import normalise, rectify, resize
+from camlucida.engine.outputs import first_tensor
+from camlucida.explanation.explain import explain
 from camlucida.methods import entry
 from camlucida.metrics.agreement import similarity, susceptibility
 from camlucida.metrics.concentration import cam_entropy
-from camlucida.outputs import first_tensor
-from camlucida.preprocess import Preprocess
-from camlucida.statistics import holm, mean_std, rank_sum, settled, signed_rank
 from camlucida.targets import Logit, LogitMargin, Target
 from camlucida.targets.classes import Aggregator
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import accuracy
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
-from camlucida.errors import CamlucidaError
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.store import Store
 from camlucida.training.loop import FitOptions, fit
 
 Say: TypeAlias = Callable[[str, float, float], object]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
 from camlucida.audits.fooling.tune import Attack, Say, attack_key, fool
-from camlucida.errors import CamlucidaError
-from camlucida.store import Store
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 
 

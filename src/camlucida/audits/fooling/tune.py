@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed
-from camlucida.errors import CamlucidaError
-from camlucida.heads import LinearInputs
-from camlucida.layers import resolve
-from camlucida.outputs import first_tensor
-from camlucida.plain import digest
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import digest
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import resolve
+from camlucida.engine.linear_head import LinearInputs
+from camlucida.engine.outputs import first_tensor
 from camlucida.training.cam_loss import (
     HEO,
     WEIGHTS,

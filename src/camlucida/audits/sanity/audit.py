@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport
 from camlucida.audits.deadzone.images import described
-from camlucida.audits.deadzone.mu import Tested
+from camlucida.audits.request import Tested
 from camlucida.audits.sanity.checks import (
     UNFIT,
     Bench,
@@ -35,23 +35,29 @@ from camlucida.audits.sanity.checks import (
     parameters,
     reason,
 )
+from camlucida.audits.sanity.completeness import completeness
 from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import Measured, report_of
-from camlucida.audits.sanity.sums import completeness
-from camlucida.audits.sanity.twins import LAYER, PREPROCESS, TwinPlan, train_twins, unlearned
-from camlucida.audits.sanity.words import Result, results
-from camlucida.borrow import unwrap
+from camlucida.audits.sanity.shuffled_labels import (
+    LAYER,
+    PREPROCESS,
+    TwinPlan,
+    train_twins,
+    unlearned,
+)
+from camlucida.audits.sanity.verdicts import Result, results
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.jsonable import digest
+from camlucida.common.provenance import weights_hash
+from camlucida.common.store import Store
+from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError, ImageError
+from camlucida.engine.borrow import unwrap
+from camlucida.engine.layers import default_layer, resolve
 from camlucida.explanation import Explanation
-from camlucida.layers import default_layer, resolve
+from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import methods as registered
 from camlucida.models import LoadedModel
-from camlucida.plain import digest
-from camlucida.preprocess import Preprocess
-from camlucida.provenance import weights_hash
-from camlucida.store import Store
-from camlucida.subject import Photo, prepare
 
 Say = Callable[[str, float, float], None]
 MethodChoice = str | tuple[str, Mapping[str, Any]]

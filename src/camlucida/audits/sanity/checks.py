@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.deadzone.mu import Tested, all_methods
+from camlucida.audits.deadzone.activity import all_methods
+from camlucida.audits.request import Tested
 from camlucida.audits.sanity.models import copied, randomise, shifted_input, shifted_logits
-from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import CamlucidaError
-from camlucida.explain import explain
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line
+from camlucida.common.provenance import weights_hash
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.maps import normalise, resize
+from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
-from camlucida.maps import normalise, resize
+from camlucida.explanation.explain import explain
 from camlucida.methods import Progress, entry
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
-from camlucida.models.loaded import first_line
-from camlucida.outputs import first_tensor
-from camlucida.preprocess import Preprocess
-from camlucida.provenance import weights_hash
 from camlucida.targets import LogitMargin, Target
 
 Found = dict[str, dict[str, Any]]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.borrow import borrowed, unwrap
-from camlucida.errors import ModelError
-from camlucida.heads import LinearInputs
-from camlucida.outputs import first_tensor
-from camlucida.plain import digest
+from camlucida.common.errors import ModelError
+from camlucida.common.jsonable import digest
+from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.linear_head import LinearInputs
+from camlucida.engine.outputs import first_tensor
 
 
 def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

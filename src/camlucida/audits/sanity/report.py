@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from camlucida.audits.base import AuditReport, Outcome, Picture, Table
-from camlucida.audits.deadzone.mu import Tested
+from camlucida.audits.request import Tested
 from camlucida.audits.sanity.figures import cascade_figure
 from camlucida.audits.sanity.models import spread_over
-from camlucida.audits.sanity.words import CHECKS, Result, known, likeness, mark, verdict
-from camlucida.statistics import mean_std
+from camlucida.audits.sanity.verdicts import CHECKS, Result, known, likeness, mark, verdict
+from camlucida.common.statistics import mean_std
 
 ABOUT = (
     "An explanation that looks right may have nothing to do with the model. Each method is put through checks "

@@ -12,24 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Verdict
-from camlucida.audits.deadzone.mu import Tested
-from camlucida.audits.registry import AuditEntry, Request, Say, audits, verdict_on
+from camlucida.audits.registry import AuditEntry, audits, verdict_on
+from camlucida.audits.request import Request, Say, Tested
 from camlucida.audits.sanity.audit import MethodChoice, explained_layer, inputs_of, name_of
 from camlucida.audits.sanity.checks import Bench, choose
-from camlucida.audits.sanity.words import SAME_CLASS
+from camlucida.audits.sanity.verdicts import SAME_CLASS
 from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES, Grade
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import to_json
+from camlucida.common.optional import first_line
+from camlucida.common.provenance import weights_hash
+from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
-from camlucida.errors import CamlucidaError
-from camlucida.layers import list_layers, resolve
+from camlucida.engine.layers import list_layers, resolve
+from camlucida.explanation.subject import Photo
 from camlucida.methods import entry
 from camlucida.methods import methods as registered
 from camlucida.models import LoadedModel
-from camlucida.models.loaded import first_line
-from camlucida.plain import to_json
-from camlucida.provenance import weights_hash
-from camlucida.subject import Photo
-from camlucida.version import __version__
-from camlucida.writing import write_bytes
 
 QUICK = (
     "gradcam", "diffgradcam", "gradcam++", "hirescam", "layercam", "eigencam", "ablationcam",

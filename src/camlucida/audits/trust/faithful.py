@@ -14,16 +14,16 @@ from camlucida.audits.base import AuditReport, Outcome, Table, Verdict
 from camlucida.audits.deadzone.images import described
 from camlucida.audits.sanity.audit import network
 from camlucida.audits.sanity.checks import Bench, grouped, maps_of
-from camlucida.borrow import borrowed
-from camlucida.maps import resize
+from camlucida.common.provenance import weights_hash
+from camlucida.common.statistics import mean_std
+from camlucida.common.store import Store
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.maps import resize
+from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.curves import area, blank, path
-from camlucida.outputs import first_tensor
-from camlucida.provenance import weights_hash
-from camlucida.statistics import mean_std
-from camlucida.store import Store
 
 if TYPE_CHECKING:
-    from camlucida.audits.registry import Request
+    from camlucida.audits.request import Request
 
 _CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
 _DRAWS = 2

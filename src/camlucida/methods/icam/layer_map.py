@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.errors import MethodError
-from camlucida.maps import Normalise, normalise, rectify, resize
+from camlucida.common.errors import MethodError
+from camlucida.engine.maps import Normalise, normalise, rectify, resize
 
 Bias = Literal["channel", "spatial", "none"]
 BiasForm = Literal["product_of_sums", "sum_of_products"]
@@ -36,7 +36,7 @@ class LayerMap:
         return LayerMap(self.values.maximum(-self.constant[:, None, None]), self.constant)
 
     def normalised(self, how: Normalise) -> LayerMap:
-        """Scaled as by :func:`camlucida.maps.normalise`: minmax drops the constant, max divides it too."""
+        """Scaled as by :func:`camlucida.engine.maps.normalise`: minmax drops the constant, max divides it too."""
         if how == "none":
             return self
         if how == "minmax":

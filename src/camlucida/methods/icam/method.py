@@ -8,11 +8,11 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from camlucida.blocks import candidate_layers
-from camlucida.borrow import borrowed
-from camlucida.errors import MethodError
-from camlucida.layers import Layers, resolve_all
-from camlucida.maps import Normalise, Steps, normalise
+from camlucida.common.errors import MethodError
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Layers, resolve_all
+from camlucida.engine.layers.blocks import candidate_layers
+from camlucida.engine.maps import Normalise, Steps, normalise
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.icam.alpha import Smooth
 from camlucida.methods.icam.layer_map import Bias, BiasForm, LayerMap, fuse
@@ -48,9 +48,9 @@ class ICAM(Method):
     hold 95 % of the score are kept, weighted by their share (eq. 11-14), and their maps
     $L_l = \sum_k (w^k \odot A^k + b_k)$ with $w = \tanh(\alpha) \mathrm{ReLU}(f' g)$ (eq. 20-31) are resized
     and summed. Without ``layers=`` all blocks of the model take part
-    (:func:`camlucida.blocks.candidate_layers`). The formula is made for activations behind a ReLU: where A has
-    negative values, strong features count against the class, and maps may come out inverted; so for
-    MobileNet and EfficientNet the last activation inside each block stands for it.
+    (:func:`camlucida.engine.layers.blocks.candidate_layers`). The formula is made for activations behind a
+    ReLU: where A has negative values, strong features count against the class, and maps may come out
+    inverted; so for MobileNet and EfficientNet the last activation inside each block stands for it.
 
     S is the target's value and g its gradient. Y = f(S) is the softmax probability of the explained class;
     $\sigma(S)$ for targets without classes. As I-CAM applies f itself, a ``Probability``, ``LogProbability``
@@ -148,7 +148,7 @@ class ICAM(Method):
         return 1 + (self.score == "prob") + self.n_perturb * self.runs
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
-        """All blocks of the model, rectified: see :func:`camlucida.blocks.candidate_layers`."""
+        """All blocks of the model, rectified: see :func:`camlucida.engine.layers.blocks.candidate_layers`."""
         return candidate_layers(model, inputs, rectified=True)
 
     def describe(self) -> dict[str, Any]:

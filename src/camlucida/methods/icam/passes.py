@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import MethodError
-from camlucida.layers import INPUT, GridRule
+from camlucida.common.errors import MethodError
+from camlucida.engine.layers import INPUT, GridRule
+from camlucida.engine.tap import Tap, tap
 from camlucida.methods.icam.alpha import Derivatives, SoftmaxMoments, alpha, derivatives
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
 from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, ssim, svim
 from camlucida.methods.icam.scores import distance, input_term, layer_term
-from camlucida.tap import Tap, tap
 from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, evaluate
 
 if TYPE_CHECKING:
+    from camlucida.common.seeds import ImageGenerators
+    from camlucida.data.preprocess import Preprocess
     from camlucida.methods.icam.method import ICAM
-    from camlucida.preprocess import Preprocess
-    from camlucida.seeds import ImageGenerators
 
 Grids = GridRule | Mapping[str, GridRule] | None
 Report = Callable[[int], None]

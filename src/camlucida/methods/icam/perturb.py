@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.seeds import ImageGenerators
+from camlucida.common.seeds import ImageGenerators
 
 MaskConvention = Literal["keep", "remove"]
 SSIM = Literal["global", "windowed"]

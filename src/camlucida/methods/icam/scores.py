@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.maps import normalise, rectify, resize
+from camlucida.engine.maps import normalise, rectify, resize
 
 CompareAt = Literal["input", "layer"]
 

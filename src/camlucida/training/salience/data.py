@@ -12,9 +12,9 @@ from torch import Tensor
 
 from camlucida.data.digits import CLASS_NAMES, Digits
 from camlucida.data.images import read_image
+from camlucida.data.preprocess import Preprocess
 from camlucida.data.salience import SalientFolder, grid_map, read_map
 from camlucida.models.small import as_input
-from camlucida.preprocess import Preprocess
 from camlucida.training.cam_loss import fit_salience
 
 Batch = tuple[Tensor, ...]

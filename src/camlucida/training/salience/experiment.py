@@ -15,8 +15,10 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import nn
 
-from camlucida.errors import CamlucidaError
-from camlucida.plain import plain, to_json
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import plain, to_json
+from camlucida.common.version import __version__
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.loop import check_alone, fit
 from camlucida.training.salience.data import Batch, DigitSet
@@ -24,8 +26,6 @@ from camlucida.training.salience.measure import Measured, accuracy, measure
 from camlucida.training.salience.models import RECORD, Start, build_start, save_weights
 from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
 from camlucida.training.sham import sham_mask
-from camlucida.version import __version__
-from camlucida.writing import write_bytes
 
 Say: TypeAlias = Callable[[str, int, int], object]
 

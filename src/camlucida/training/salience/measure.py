@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from camlucida.maps import resize
+from camlucida.engine.maps import resize
+from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.metrics.localisation import energy_pointing
-from camlucida.outputs import first_tensor
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.salience.data import ImageSet
 from camlucida.training.sham import border_mask

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.errors import CamlucidaError, ModelError
-from camlucida.layers import default_layer
+from camlucida.common.errors import CamlucidaError, ModelError
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import to_json
+from camlucida.common.optional import first_line, require
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.layers import default_layer
 from camlucida.models import LoadedModel, load_model
-from camlucida.models.loaded import first_line, require
 from camlucida.models.small import SmallCNN, SmallConfig, config_dict, load_digits, small_preprocess
-from camlucida.plain import to_json
-from camlucida.preprocess import Preprocess
 from camlucida.training.cam_loss import map_layer
 from camlucida.training.digits import save_digits
-from camlucida.writing import write_bytes
 
 SMALL = "small"
 """The small network of the stand-ins, for images of any size that is divisible by 8."""

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.data.digits import Digits
-from camlucida.errors import CamlucidaError
-from camlucida.outputs import first_tensor
+from camlucida.engine.outputs import first_tensor
 from camlucida.training.cam_loss import (
     CAMOptions,
     EntropyKind,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from camlucida.models.loaded import require
-from camlucida.statistics import mean_std
+from camlucida.common.optional import require
+from camlucida.common.statistics import mean_std
 from camlucida.training.salience.experiment import Experiment, Trained
 from camlucida.training.salience.recipe import ARMS
 

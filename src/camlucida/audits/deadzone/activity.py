@@ -1,0 +1,414 @@
+"""How much attribution methods put where nothing is seen, and what they leave blank where something is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.audits.base import Outcome, Verdict, rounded
+from camlucida.audits.deadzone.proof import DeadZone
+from camlucida.audits.request import Tested
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.optional import first_line
+from camlucida.common.statistics import mean_std
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.maps import rectify, resize
+from camlucida.explanation import Explanation
+from camlucida.explanation.explain import explain
+from camlucida.methods import Method, OptiCAM, Progress, build, entry, methods
+from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
+
+PAPER = (
+    "gradcam", "gradcam++", "xgradcam", "scorecam", "opticam", "ablationcam", "eigencam", "hirescam",
+)  # fmt: skip
+"""The eight methods of the paper's Table 1."""
+
+THRESHOLD = 0.01
+"""Largest mean share of a map's norm on a dead zone that passes."""
+
+LOST = 0.1
+"""Share of the seen area that is blank on every image, above which a quiet dead zone is no praise."""
+
+_UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
+"""What a method raises that a model does not suit; one of them must not end the audit of all."""
+
+_ALL_LAYERS = {"icam", "refinecam"}  # they choose and fuse several layers themselves
+_QUICK: dict[str, dict[str, Any]] = {
+    "fame": {"iterations": 40},
+    "rise": {"masks": 200},
+    "sscam": {"samples": 3},
+    "iscam": {"samples": 3},
+    "icam": {"n_perturb": 4},
+    "integrated-gradients": {"n_steps": 16},
+    "smoothgrad": {"n_samples": 10},
+}
+
+
+Chosen: TypeAlias = str | tuple[str, Mapping[str, Any]]
+"""A method's registered name, alone or with its options."""
+
+
+def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[Tested, ...]:
+    """Every registered method, the paper's eight first.
+
+    Args:
+        quick: fewer passes for the methods that take many, where no option says otherwise; what is changed is in
+            ``options``.
+        names: only these: names, or pairs of a name and options, whose label is ``name:key=value,...``.
+
+    Raises:
+        MethodError: for an unknown name or option, or a value that does not fit.
+        CamlucidaError: one is given twice with the same options.
+    """
+    known = [row.name for row in methods()]
+    order = [*PAPER, *(name for name in known if name not in PAPER)]
+    found: list[Tested] = []
+    for one in order if names is None else names:
+        given, written = (one, {}) if isinstance(one, str) else one
+        name = entry(given).name
+        options = {**(_QUICK.get(name, {}) if quick else {}), **written}
+        label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
+        if label in {tested.label for tested in found}:
+            raise CamlucidaError(f"the method {label!r} is given twice")
+        method, _ = build(name, None, **options)
+        own_layers = name in _ALL_LAYERS or not method.uses_layers
+        found.append(Tested(label, name, options, own_layers))
+        if name == "icam":
+            found.append(Tested(f"{label}, one layer", name, options))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Zones:
+    """What is dead for a model: pixels, and cells of the explained layer.
+
+    Attributes:
+        pixels: of the input.
+        cells: of the layer; ``None`` where they were not looked for.
+        layer: the explained layer.
+        wall_hides_pixels: ``False`` where the dead pixels are dead without the wall too, such as a border that a
+            stride leaves out; they then say nothing about the wall.
+    """
+
+    pixels: DeadZone
+    cells: DeadZone | None
+    layer: str
+    wall_hides_pixels: bool = True
+
+    @property
+    def judged(self) -> str:
+        """``"pixels"`` where the wall leaves some dead, else ``"cells"`` where some are, else nothing."""
+        if self.wall_hides_pixels and not self.pixels.empty:
+            return "pixels"
+        return "cells" if self.cells is not None and not self.cells.empty else ""
+
+    @property
+    def uniform(self) -> float:
+        """What a constant map scores."""
+        if self.judged == "cells" and self.cells is not None:
+            return self.cells.uniform
+        return self.pixels.uniform
+
+
+def measure(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    zones: Zones,
+    *,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    r"""Dead-zone activity of a method on a model, ready for JSON.
+
+    $\mu$ is taken on the rectified map before any offset, scaling or blur (section 11.4): a spatial bias would
+    make dead cells the maximum, scaling by the minimum would lift their zeros, and a blur leaks. The finished
+    map's is given beside it.
+
+    Args:
+        model: with a dead zone.
+        inputs: ``(N, C, H, W)``; the predicted class is explained.
+        tested: the method.
+        zones: what is dead.
+        preprocess: for methods that work on pixels.
+        seed: of methods that draw.
+        batch_size: images at a time.
+        progress: of the method's own passes.
+
+    Returns:
+        Lists with one number per image: ``pixels`` and ``cells``, the activity there, ``finished`` that of the
+        finished map on the same; ``lost``, the blank share of what is seen; ``blank`` maps. Beside them
+        ``always_blank`` and ``always_lost``, the shares of the whole and of the seen area that are blank on
+        every image; or ``error`` where the method cannot explain this model.
+    """
+    try:
+        shown = _explain(
+            model, inputs, tested, tested.options, zones, preprocess, seed, batch_size, progress
+        )
+        plain = shown
+        if tested.name == "icam":
+            # The bias is an offset; without it the map is what lies below.
+            options = {**tested.options, "bias": "none"}
+            plain = _explain(
+                model, inputs, tested, options, zones, preprocess, seed, batch_size, None
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT as error:
+        known = isinstance(error, CamlucidaError)
+        return {"error": str(error) if known else f"{type(error).__name__}: {first_line(error)}"}
+    own = rectify(plain.details["movement"] if tested.name == "fame" else plain.raw)
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    enlarged = resize(own, size)
+    found: dict[str, Any] = {"pixels": None, "cells": None}
+    judged = own
+    if zones.judged == "pixels":
+        mask = zones.pixels.mask
+        found["pixels"] = dead_zone_activity(enlarged, mask).tolist()
+        found["finished"] = dead_zone_activity(shown.maps, mask).tolist()
+        judged, dead = enlarged, mask
+    cells = zones.cells
+    fits = cells is not None and not cells.empty and shown.layers == (zones.layer,)
+    if cells is not None and fits and own.shape[1:] == cells.mask.shape:
+        found["cells"] = dead_zone_activity(own, cells.mask).tolist()
+        if zones.judged == "cells":
+            found["finished"] = dead_zone_activity(rectify(shown.raw), cells.mask).tolist()
+            judged, dead = own, cells.mask
+    if found["pixels"] is None and found["cells"] is None:
+        return {
+            "error": "its map is not one of the cells of the layer behind which the wall stands, and the wall leaves "
+            "no pixel dead; a wall in front of the input tests it"
+        }
+    on = (judged > 0).any(0).cpu()
+    return {
+        **found,
+        "lost": seen_area_lost(judged, dead).tolist(),
+        "blank": int((~own.flatten(1).any(1)).sum()),
+        "always_blank": float((~on).double().mean()),
+        "always_lost": float((~on)[~dead].double().mean()),
+        "layers": list(shown.layers),
+        "options": shown.method.describe()["options"],
+    }
+
+
+def pictures_of(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    zones: Zones,
+    *,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+) -> Explanation | None:
+    """The explanation of a few images, to be drawn; ``None`` where the method cannot explain them."""
+    try:
+        return _explain(
+            model, inputs, tested, tested.options, zones, preprocess, seed, len(inputs), None
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT:
+        return None
+
+
+def _explain(
+    model: nn.Module,
+    inputs: Tensor,
+    tested: Tested,
+    options: Mapping[str, Any],
+    zones: Zones,
+    preprocess: Preprocess | None,
+    seed: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> Explanation:
+    return explain(
+        model,
+        inputs,
+        method=tested.name,
+        layers=None if tested.own_layers else zones.layer,
+        preprocess=preprocess,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+        **options,
+    )
+
+
+# ------------------------------------------------------------------------------------------- tuning
+
+
+def tune_opticam(
+    model: nn.Module,
+    inputs: Tensor,
+    layer: str,
+    *,
+    preprocess: Preprocess | None = None,
+    learning_rates: Sequence[float] = (0.01, 0.1, 0.5),
+    iterations: Sequence[int] = (50, 100),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The learning rate and steps under which Opti-CAM's masks lower the class's probability least.
+
+    The authors of the walls paper did so before they measured, without giving the values (B10).
+
+    Args:
+        model: the model.
+        inputs: images to tune on.
+        layer: the explained layer.
+        preprocess: where it is known, masks are multiplied with pixels.
+        learning_rates: to try.
+        iterations: to try.
+        progress: called with settings tried and their number.
+
+    Returns:
+        ``options`` of the best, its ``average_drop`` in percent, and all ``tried``, ready for JSON.
+    """
+    tried = []
+    settings = list(product(learning_rates, iterations))
+    for done, (rate, steps) in enumerate(settings):
+        if progress is not None:
+            progress(done, len(settings))
+        method: Method = OptiCAM(iterations=steps, learning_rate=rate)
+        e = explain(model, inputs, method=method, layers=layer, preprocess=preprocess)
+        drop = e.details.get("average_drop")
+        value = math.nan if drop is None else float(drop.double().mean())
+        tried.append({"learning_rate": rate, "iterations": steps, "average_drop": value})
+    best = min(tried, key=lambda row: (math.isnan(row["average_drop"]), row["average_drop"]))
+    return {
+        "options": {"learning_rate": best["learning_rate"], "iterations": best["iterations"]},
+        "average_drop": best["average_drop"],
+        "tried": tried,
+        "images": len(inputs),
+    }
+
+
+# ------------------------------------------------------------------------------------------- verdicts
+
+
+def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = "") -> Verdict:
+    """What the numbers of :func:`measure` say, in words.
+
+    Args:
+        label: of the method.
+        measured: its numbers.
+        zones: what is dead.
+        where: which model, if there are several, such as ``"on the residual net"``.
+    """
+    if "error" in measured:
+        return Verdict(label, "not tested", f"Could not be tested here: {measured['error']}")
+    kind = zones.judged
+    if measured.get(kind) is None:
+        return Verdict(
+            label, "not tested", f"Its map has no {kind} of this kind, so that it cannot be judged."
+        )
+    values = [v for v in measured[kind] if v is not None and not math.isnan(v)]
+    broken = len(measured[kind]) - len(values)
+    if not values:
+        return Verdict(label, "not tested", "Its maps hold NaN, so that they cannot be judged.")
+    if measured["blank"] == len(measured[kind]):
+        return Verdict(
+            label,
+            "not tested",
+            f"All of its {measured['blank']} maps are blank, so that there is nothing to judge.",
+        )
+    mean, std = mean_std(values)
+    uniform, lost = zones.uniform, float(measured["always_lost"])
+    unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
+    place = f" {where}" if where else ""
+    outcome: Outcome = "pass"
+    if mean > THRESHOLD:
+        outcome = "fail"
+        text = (
+            f"Lights up what the model provably does not see{place}: {100 * mean:.1f} % of the map's norm lies on "
+            f"dead {unit} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing would put "
+            f"{100 * uniform:.1f} % there). Do not take a bright spot for something that the model used."
+        )
+    else:
+        amount = (
+            "Nothing at all" if max(values) == 0 else f"Only {100 * mean:.2g} % of the map's norm"
+        )
+        text = (
+            f"{amount} lies on dead {unit}{place} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing "
+            f"would put {100 * uniform:.1f} % there)."
+        )
+        if lost > LOST:
+            outcome = "warn"
+            text += (
+                f" But it is blank on {100 * measured['always_blank']:.0f} % of the map on every image, which "
+                f"includes {100 * lost:.0f} % of what the model does see: do not take a dark spot for something "
+                "that the model ignored."
+            )
+    finished = measured.get("finished")
+    if finished:
+        after, _ = mean_std(finished)
+        if outcome != "fail" and after > THRESHOLD:
+            outcome = "warn"
+            text += f" Its last steps (blur, offset, scaling) spread it: on the finished map it is {100 * after:.1f} %."
+    if broken:
+        outcome = "fail" if outcome == "fail" else "warn"
+        text += f" {broken} of {len(measured[kind])} maps hold NaN and do not count."
+    if measured["blank"]:
+        text += f" {measured['blank']} of {len(measured[kind])} maps are blank, which counts as 0."
+    return Verdict(
+        label,
+        outcome,
+        text,
+        mean,
+        THRESHOLD,
+        f"dead-zone activity, {unit}",
+        {"std": std, "uniform": uniform, "finished": measured.get("finished"), **_brief(measured)},
+    )
+
+
+def _brief(measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: measured[k] for k in ("always_blank", "always_lost", "blank", "layers", "options")}
+
+
+def row(label: str, measured: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Cells of a table: activity on pixels, on cells and of the finished map, and the area lost."""
+    if "error" in measured:
+        return (label, *(None,) * 6)
+    cells: list[str | None] = []
+    for name in ("pixels", "cells", "finished"):
+        values = measured.get(name)
+        if values is None:
+            cells.append(None)
+        else:
+            mean, std = mean_std(values)
+            cells.append(f"{rounded(100 * mean)} ± {rounded(100 * std)}")
+    lost, _ = mean_std(measured["lost"])
+    return (
+        label,
+        *cells,
+        f"{100 * measured['always_blank']:.0f}",
+        f"{100 * measured['always_lost']:.0f}",
+        f"{100 * lost:.0f}",
+    )
+
+
+ROW = (
+    "method", "μ × 100, dead pixels", "μ × 100, dead cells", "μ × 100, finished map",
+    "always blank, % of all", "always blank, % of seen", "blank, % of seen",
+)  # fmt: skip
+"""Headings of :func:`row`."""
+
+
+def check_images(inputs: Tensor) -> None:
+    """Raise unless there is an image to measure on.
+
+    Raises:
+        CamlucidaError: there is none.
+    """
+    if inputs.ndim != 4 or len(inputs) == 0:
+        raise CamlucidaError(
+            f"the audit needs images (N, C, H, W), got shape {tuple(inputs.shape)}"
+        )

@@ -1,0 +1,136 @@
+"""What the dead-zone audit says: sentences and tables made of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from camlucida.audits.base import Table, Verdict, rounded
+from camlucida.audits.deadzone.activity import LOST, THRESHOLD, Zones, verdict
+from camlucida.audits.deadzone.nets import NETS, StandIn
+
+ABOUT = (
+    "A part of the picture is hidden from the model by a wall, and it is proved that nothing there can "
+    "change the output. A map that explains the output and yet is bright there says something that cannot "
+    "be true. Measured is μ, the share of the map's norm on what is dead (0 is right; 100 times that in the "
+    "tables). An element-wise method (HiResCAM, LayerCAM, Grad-CAM-EW) is exactly zero on the cells that the "
+    "head ignores, at the explained layer; that says nothing about other layers, nor about walls in front of "
+    "the input."
+)
+"""What the audit does, for people."""
+
+
+def worst(
+    label: str, found: Mapping[str, Mapping[str, Any]], zones: Mapping[str, Zones]
+) -> Verdict:
+    """The verdict over the masked networks: the worse of the two."""
+    order = ("not tested", "pass", "warn", "fail")
+    said = [
+        verdict(label, found[kind][label], zones[kind], f"on the {NETS[kind]}")
+        for kind in ("masked", "residual")
+    ]
+    return max(said, key=lambda v: order.index(v.outcome))
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """One or two sentences over all methods."""
+    by = {
+        outcome: [v.subject for v in verdicts if v.outcome == outcome]
+        for outcome in ("fail", "warn", "pass", "not tested")
+    }
+    parts = []
+    if by["fail"]:
+        lights = "method lights" if len(by["fail"]) == 1 else "methods light"
+        parts.append(
+            f"{len(by['fail'])} {lights} up what the model cannot see: {', '.join(by['fail'])}."
+        )
+    for outcome, caution in (("warn", ", but with a caution that is told below"), ("pass", "")):
+        if names := by[outcome]:
+            does = "does" if len(names) == 1 else "do"
+            parts.append(f"{len(names)} {does} not{caution}: {', '.join(names)}.")
+    if by["not tested"]:
+        parts.append(f"{len(by['not tested'])} could not be tested here.")
+    return " ".join(parts)
+
+
+def proved(zones: Zones) -> str:
+    """What is dead, and why that is certain."""
+    parts = []
+    for zone in (zones.pixels, zones.cells):
+        if zone is None:
+            continue
+        proof = zone.proof
+        text = f"{str(zone)[0].upper()}{str(zone)[1:]}"
+        if not zone.empty and "changes" in proof:
+            edge = {
+                True: "does change them",
+                False: "does not change them either",
+                None: "has no edge",
+            }
+            text += (
+                f": their gradient is exactly zero in {proof['gradients']} random mixtures of the outputs, and "
+                f"{proof['changes']} changes of all of them at once left all {proof['outputs']} outputs of "
+                f"{proof['images']} images and as much noise bit for bit the same, while changing just what "
+                f"borders on them {edge[proof['border']]}"
+            )
+        parts.append(text + ".")
+    if zones.judged == "cells":
+        why = (
+            "no pixel is dead"
+            if zones.pixels.empty
+            else "these pixels are dead without the wall too"
+        )
+        parts.append(f"Since {why}, methods are judged on the dead cells.")
+    return " ".join(parts)
+
+
+def note(zones: Zones) -> str:
+    """What a reader of a table must know."""
+    pixels = (
+        f"{100 * zones.pixels.uniform:.1f} on the dead pixels" if zones.judged == "pixels" else ""
+    )
+    cells = (
+        ""
+        if zones.cells is None or zones.cells.empty
+        else f"{100 * zones.cells.uniform:.1f} on the dead cells"
+    )
+    uniform = " and ".join(part for part in (pixels, cells) if part)
+    return (
+        "Mean ± standard deviation over the images. μ is of the rectified map before any offset, scaling and blur; of "
+        f"the finished map beside it. A constant map scores {uniform}. At most {100 * THRESHOLD:g} passes. Blank is "
+        "exactly zero; a quiet dead zone that costs much of what is seen is no virtue (caution above "
+        f"{100 * LOST:.0f} %). A dash: not tested, or the method's map has no cells of this layer."
+    )
+
+
+def tuning_table(tuning: Mapping[str, Any], net: str = "") -> Table:
+    """What Opti-CAM was tried with."""
+    return Table(
+        "Tuning of Opti-CAM" + (f", {net}" if net else ""),
+        ("learning rate", "steps", "average drop, %"),
+        tuple(
+            (str(t["learning_rate"]), t["iterations"], rounded(t["average_drop"]))
+            for t in tuning["tried"]
+        ),
+        f"As the paper's authors did, to a low average drop, on {tuning['images']} images; used: "
+        f"{tuning['options']}.",
+    )
+
+
+def accuracy_table(nets: Sequence[StandIn], dead_from: int) -> Table:
+    """Accuracies of the stand-ins."""
+    kinds = list(nets[0].record.get("accuracy", {}))
+    return Table(
+        "Accuracy, %",
+        ("network", "parameters", *kinds, "training, s"),
+        tuple(
+            (
+                NETS[net.kind],
+                net.record.get("parameters"),
+                *(rounded(100 * net.record["accuracy"][kind]) for kind in kinds),
+                rounded(net.record.get("seconds"), 0),
+            )
+            for net in nets
+        ),
+        f"Digits and photos of the test images were never trained on. The seen part is rows 0 to {dead_from - 1}.",
+    )

@@ -1,0 +1,354 @@
+"""The attack that needs no training: one vector added to the weights of every class.
+
+All logits rise by the same amount, so that no probability changes, and yet the map of a lone logit can be moved
+anywhere within the span of the activation maps. A margin over the rivals cannot: the vector cancels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
+from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
+from camlucida.audits.fooling.study import fingerprint
+from camlucida.audits.fooling.tune import check_labels, last_linear
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import mean_std
+from camlucida.common.store import Store
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import default_layer
+from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
+from camlucida.engine.maps import normalise
+from camlucida.engine.outputs import first_tensor
+from camlucida.engine.tap import tap
+from camlucida.training.sham import Layout, sham_mask
+
+Say: TypeAlias = Callable[[str, float, float], object]
+
+SAME = 1e-6
+"""Largest mean squared difference of two maps in [0, 1] that passes: rounding, in double precision."""
+
+MOVED = 0.01
+"""From here on the maps were moved visibly."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    r"""A vector for every class row of a linear head.
+
+    Attributes:
+        vector: what is added to each row, ``(K,)``.
+        layer: the layer whose maps it moves.
+        mask: where to, ``(h, w)``.
+        error: mean squared distance of the maps $\sum_k v_k A^k$ that were fitted from the mask, each scaled to
+            [0, 1], over the batch; the closer to 0 the better the mask lies in the span of the maps.
+        strength: how many times wider the added maps are than the model's own.
+    """
+
+    vector: Tensor
+    layer: str
+    mask: Tensor
+    error: float
+    strength: float
+
+
+def fit_shift(
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    layer: str | None = None,
+    mask: Tensor | Layout = "rounded",
+    strength: float = 30.0,
+    ridge: float = 1e-6,
+    batch_size: int = 16,
+) -> Shift:
+    r"""The vector whose maps come closest to a mask on a batch of images.
+
+    Solves $\min_v \sum_n \| \sum_k v_k f_k A^k_n - T \|^2$ by least squares over all cells of the batch, in double
+    precision. $f_k$ is 1, or the share of cells that a ReLU behind the layer lets through (DenseNet), as in
+    Grad-CAM's weights. Fitted on one image the vector is that image's own; fitted on a batch it serves others.
+
+    Args:
+        model: ends in global average pooling and one linear layer.
+        inputs: ``(N, C, H, W)``.
+        layer: whose maps are moved; by default the model's last feature map.
+        mask: where to: a SHAM layout or ``(h, w)``.
+        strength: how many times wider the added maps are than the model's own maps of the predicted class, on
+            the average over the batch.
+        ridge: share of the largest squared singular value that is added, which keeps the vector short.
+        batch_size: images at a time; what is fitted is the whole batch.
+
+    Raises:
+        CamlucidaError: the model has another head.
+    """
+    if not (math.isfinite(strength) and strength > 0):
+        raise CamlucidaError(f"strength must be positive, got {strength}")
+    name = layer or default_layer(model, inputs[:1])
+    read = [_read(model, some, name) for some in torch.split(inputs, batch_size)]
+    head = read[0][1]
+    maps = torch.cat([activation for activation, _, _ in read]).double()
+    if head.rectified:
+        maps = maps * (maps > 0).double().mean((2, 3), keepdim=True)
+    size = (int(maps.shape[-2]), int(maps.shape[-1]))
+    wanted = sham_mask(size, mask).to(maps)
+    rows = maps.flatten(2).transpose(1, 2).flatten(0, 1)  # one row per cell of each image
+    gram = rows.T @ rows
+    gram.diagonal().add_(ridge * torch.linalg.matrix_norm(gram, 2))
+    vector = torch.linalg.solve(gram, rows.T @ wanted.flatten().repeat(len(maps)))
+    added = torch.einsum("k,nkhw->nhw", vector, maps)
+    weight = head.weight.double()[torch.cat([outputs for _, _, outputs in read]).argmax(1)]
+    own = torch.einsum("nk,nkhw->nhw", weight, maps)
+    scale = strength * _range(own) / _range(added).clamp_min(torch.finfo(torch.float64).tiny)
+    error = (normalise(added) - wanted).square().mean()
+    return Shift(vector * scale, name, wanted.cpu(), float(error), strength)
+
+
+def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
+    """A copy of the model with the vector in every class row.
+
+    Args:
+        model: left as it is.
+        inputs: ``(N, C, H, W)``, to find the head with.
+        shift: what is added; rounded to the model's precision.
+
+    Raises:
+        CamlucidaError: the vector does not fit the head.
+    """
+    copied = copy.deepcopy(model)
+    head = last_linear(copied, inputs[:1])
+    weight = head.weight
+    assert isinstance(weight, Tensor)  # noqa: S101
+    if weight.flatten(1).shape[1] != len(shift.vector):
+        raise CamlucidaError(
+            f"the shift has {len(shift.vector)} numbers, the head takes {weight.flatten(1).shape[1]}"
+        )
+    with torch.no_grad():
+        weight.add_(shift.vector.to(weight).view(1, -1, *(1,) * (weight.ndim - 2)))
+    return copied
+
+
+def audit_logit_shift(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor | None = None,
+    *,
+    layer: str | None = None,
+    fitted_on: Tensor | None = None,
+    strength: float = 30.0,
+    methods: Sequence[str] | None = None,
+    quick: bool = True,
+    preprocess: Any = None,
+    name: str = "",
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    say: Say | None = None,
+) -> AuditReport:
+    """Which methods see a change of the weights that no output sees?
+
+    Everything is done on a copy in double precision, so that what is left is not rounding.
+
+    Args:
+        model: left as it is.
+        inputs: ``(N, C, H, W)`` to be explained.
+        labels: the explained classes; the predicted ones by default.
+        layer: whose maps are moved and explained.
+        fitted_on: images that the vector is fitted on; ``inputs`` by default.
+        strength: see :func:`fit_shift`.
+        methods: registered names; all by default, each with its logit and with margins.
+        quick: fewer passes for the methods that take many.
+        preprocess: for methods that work on pixels.
+        name: of model and data, for the report.
+        seed: of methods that draw.
+        folder: where finished parts are kept.
+        say: told about the progress.
+
+    Raises:
+        CamlucidaError: the model has another head or one output only, or a label is none of its classes.
+    """
+    tell = say or (lambda *_: None)
+    chosen = all_variants(quick=quick, names=methods)
+    clean = copy.deepcopy(model).eval().double()
+    inputs = inputs.double()
+    basis = inputs if fitted_on is None else fitted_on.double()
+    shift = fit_shift(clean, basis, layer=layer, strength=strength)
+    moved_model = apply_shift(clean, inputs, shift)
+    before, after = _logits(clean, inputs), _logits(moved_model, inputs)
+    if before.shape[1] < 2:
+        raise CamlucidaError(
+            "the shift needs a model of two classes or more, this one has one output"
+        )
+    change = float((before.softmax(1) - after.softmax(1)).abs().max())
+    single = apply_shift(copy.deepcopy(model).eval().float(), inputs[:1].float(), shift)
+    rounded = _logits(single, inputs.float()).double()
+    rounded_change = float((rounded.softmax(1) - before.softmax(1)).abs().max())
+    if labels is not None:
+        check_labels(labels, clean, inputs)
+    classes = before.argmax(1) if labels is None else labels
+    subject = Subject(inputs, classes, shift.layer, preprocess, seed)
+    store = Store(
+        folder,
+        {
+            "audit": "logit-shift",
+            "name": name,
+            "case": fingerprint(model, inputs, classes, basis),
+            "layer": shift.layer,
+            "preprocess": preprocess,
+            "quick": quick,
+            "seed": seed,
+            "strength": strength,
+        },
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for i, one in enumerate(chosen):
+        tell(f"measuring {one.label}", i, len(chosen))
+        few = replace(one, images=min(one.images or len(inputs), len(inputs)))
+        found[one.label] = store.value(
+            f"{one.label}-{sorted(one.options.items())}",
+            lambda few=few: measure_variant(clean, moved_model, subject, few, shift.mask),  # type: ignore[misc]
+        )
+    tell("measured", len(chosen), len(chosen))
+    verdicts = tuple(_verdict(one, found[one.label]) for one in chosen)
+    fooled = [v.subject for v in verdicts if v.outcome == "fail"]
+    safe = [v.subject for v in verdicts if v.outcome == "pass"]
+    picture = _picture(clean, moved_model, subject, shift)
+    return AuditReport(
+        "logit-shift",
+        "Logit-shift audit",
+        f"{ABOUT}\nTested on {name or type(model).__name__}, {len(inputs)} images; the vector was fitted on "
+        f"{len(basis)}. Largest change of a probability: {change:.1e} in double precision, {rounded_change:.1e} when "
+        "the attacked weights are stored in single precision.",
+        f"No probability changed by more than {_at_most(change)}, and yet {len(fooled)} of {len(chosen)} combinations "
+        f"of method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not.",
+        verdicts,
+        (
+            Table(
+                "Distance of the maps before and after the shift",
+                (
+                    "method and target",
+                    "mean squared distance",
+                    "std",
+                    "share of another image's",
+                    "images",
+                ),
+                tuple(_row(one, found[one.label]) for one in chosen),
+                "Maps at their own resolution, each scaled to [0, 1]. The share is that of the distance between the "
+                "maps of two different images.",
+            ),
+        ),
+        (picture,) if picture else (),
+        {
+            "layer": shift.layer,
+            "strength": strength,
+            "fit_error": shift.error,
+            "probability_change": change,
+            "probability_change_single_precision": rounded_change,
+            "measured": found,
+            "seed": seed,
+            "resumed_parts": store.found,
+        },
+    )
+
+
+ABOUT = (
+    "One vector is added to the weights of every class. All logits of an image rise by the same amount, so the "
+    "model's probabilities and decisions stay what they were: nothing about its behaviour changes. A map that "
+    "changes all the same does not explain the decision alone. The vector was fitted so that maps of a lone logit "
+    "move to the border of the image (a SHAM mask). No training and no access to data beyond a few images is needed."
+)
+"""What the audit does, for people."""
+
+
+def _verdict(one: Variant, found: Mapping[str, Any]) -> Verdict:
+    measure = "mean squared distance of the maps before and after"
+    if "error" in found:
+        return Verdict(one.label, "not tested", f"It cannot explain this model: {found['error']}")
+    value = mean_std(found["susceptibility"])[0]
+    share = ratio(found)
+    like = (
+        ""
+        if math.isnan(share)
+        else f" ({_percent(share)} of what the maps of two images differ by)"
+    )
+    outcome: Outcome
+    if value <= SAME:
+        outcome, text = (
+            "pass",
+            f"Its maps stay: they differ by {value:.1e}, the bound is {SAME:.0e}.",
+        )
+    elif value < MOVED:
+        outcome = "warn"
+        text = f"Its maps move a little: by {value:.2g}{like}; {SAME:.0e} would be rounding."
+    else:
+        outcome = "fail"
+        text = f"Its maps move by {value:.3f}{like} although no probability changes; visible from {MOVED:g} on."
+    return Verdict(one.label, outcome, text, value, SAME, measure, {"share_of_another": share})
+
+
+def _row(one: Variant, found: Mapping[str, Any]) -> tuple[Any, ...]:
+    if "error" in found:
+        return (one.label, None, None, None, None)
+    mean, std = mean_std(found["susceptibility"])
+    share = ratio(found)
+    known = None if math.isnan(share) else _percent(share)
+    return (one.label, f"{mean:.3g}", f"{std:.2g}", known, len(found["susceptibility"]))
+
+
+def _percent(share: float) -> str:
+    """A share in plain figures, however large or small."""
+    return f"{100 * share:.{1 if share < 0.095 else 0}f} %"
+
+
+def _read(model: nn.Module, inputs: Tensor, name: str) -> tuple[Tensor, LinearHead, Tensor]:
+    """The layer's maps, the head behind it, and the outputs."""
+    with borrowed(model, inputs) as module, LinearInputs(module) as seen:
+        tapped = tap(module, inputs, name, gradients=False)
+    activation = tapped.activations[name]
+    head = find_head(activation, tapped.outputs, seen.calls)
+    if head is None:
+        raise CamlucidaError(
+            f"the shift is fitted for networks that end in global average pooling of layer {name!r} and one linear "
+            "layer; this one does not"
+        )
+    return activation, head, tapped.outputs
+
+
+def _logits(model: nn.Module, inputs: Tensor, batch_size: int = 16) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([first_tensor(model(some)) for some in torch.split(inputs, batch_size)])
+
+
+def _at_most(value: float) -> str:
+    """A number of one figure that is not below the value."""
+    if value == 0:
+        return "0"
+    power = math.floor(math.log10(value))
+    return f"{math.ceil(value / 10.0**power) * 10.0**power:.0e}"
+
+
+def _range(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1)
+    return (flat.amax(1) - flat.amin(1)).mean()
+
+
+def _picture(clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift) -> Picture | None:
+    from camlucida.audits.fooling.figures import panel_figure
+
+    chosen = [Variant("gradcam"), Variant("gradcam", "mean"), Variant("eigencam")]
+    few = replace(subject, inputs=subject.inputs[:3], labels=subject.labels[:3])
+    try:
+        figure = panel_figure(clean, fooled, few, chosen, shift.mask)
+    except CamlucidaError:
+        return None
+    return Picture.of(
+        "maps",
+        "Maps before and after the shift. The model's probabilities are the same to the last digits.",
+        figure,
+    )

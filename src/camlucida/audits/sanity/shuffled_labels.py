@@ -1,0 +1,158 @@
+"""Two small networks for data randomisation: one learned digits, one the same digits with shuffled labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camlucida.common.store import Store
+from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
+
+Say = Callable[[str, float, float], None]
+
+SIZE = 32
+_FRESH = 200  # digits on which the accuracy is taken
+PREPROCESS = small_preprocess(SIZE)
+"""How a photo becomes the networks' input."""
+
+LAYER = "features"
+"""What is explained."""
+
+
+@dataclass(frozen=True)
+class TwinPlan:
+    """How the two networks are trained.
+
+    Attributes:
+        images: to learn, the same for both.
+        epochs: how often they are gone through, at most.
+        enough: share of the labels that is to be known by heart; training ends there.
+        learning_rate: of Adam.
+        seed: of images, first weights, order and shuffled labels.
+    """
+
+    images: int = 600
+    epochs: int = 60
+    enough: float = 0.99
+    learning_rate: float = 0.003
+    seed: int = 0
+
+    @property
+    def config(self) -> SmallConfig:
+        """The network; its head sees all cells, so that shuffled labels can be learned by heart."""
+        return SmallConfig(
+            stages=(12, "pool", 24, "pool", 32), size=SIZE, head="flatten", hidden=(64,), classes=10
+        )
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The two networks.
+
+    Attributes:
+        true: learned the true labels.
+        shuffled: learned the shuffled ones.
+        accuracy: share of the labels that each knows by heart, and ``test`` of the first on fresh images.
+        inputs: fresh digits ``(N, 3, S, S)``, which neither has seen.
+        labels: their true classes.
+    """
+
+    true: nn.Module
+    shuffled: nn.Module
+    accuracy: dict[str, float]
+    inputs: Tensor
+    labels: Tensor
+
+
+def train_twins(
+    count: int, plan: TwinPlan | None = None, store: Store | None = None, say: Say | None = None
+) -> Twins:
+    """Train both networks from the same first weights (Adebayo et al. 2018, section 4.2); under a minute.
+
+    Args:
+        count: fresh images to compare maps on.
+        plan: how they are trained.
+        store: where the weights are kept.
+        say: told about the progress.
+
+    Raises:
+        CamlucidaError: the digits are not installed.
+    """
+    plan = plan or TwinPlan()
+    store = store or Store(None, {})
+    drawn, known = _digits(plan.images + max(count, _FRESH), plan.seed)
+    inputs, labels = drawn[: plan.images], known[: plan.images]
+    fresh, fresh_labels = drawn[plan.images :], known[plan.images :]
+    shuffle = torch.randperm(len(labels), generator=torch.Generator().manual_seed(plan.seed + 1))
+    nets: dict[str, nn.Module] = {}
+    accuracy: dict[str, float] = {}
+    for number, (kind, wanted) in enumerate((("true", labels), ("shuffled", labels[shuffle]))):
+
+        def train(kind: str = kind, wanted: Tensor = wanted, number: int = number) -> Any:
+            def told(done: int) -> None:
+                if say is not None:
+                    say(f"training on {kind} labels", number + done / plan.epochs, 2)
+
+            return _train(inputs, wanted, plan, told).state_dict()
+
+        net = SmallCNN(plan.config)
+        net.load_state_dict(store.tensors(f"twin-{kind}-{asdict(plan)}", train))
+        nets[kind] = net.eval()
+        accuracy[kind] = _accuracy(net, inputs, wanted)
+    accuracy["test"] = _accuracy(nets["true"], fresh, fresh_labels)
+    return Twins(nets["true"], nets["shuffled"], accuracy, fresh[:count], fresh_labels[:count])
+
+
+def unlearned(accuracy: Mapping[str, float], plan: TwinPlan) -> str:
+    """Why the two networks cannot be compared, in words; empty where both learned what they were to learn."""
+    for kind in ("true", "shuffled"):
+        if accuracy[kind] < plan.enough - 0.05:
+            return (
+                f"the network with {kind} labels learned only {100 * accuracy[kind]:.0f} % of them"
+            )
+    if accuracy["test"] < 0.8:
+        return f"the network with true labels gets only {100 * accuracy['test']:.0f} % of fresh images right"
+    return ""
+
+
+def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """MNIST digits on noise as inputs ``(count, 3, S, S)``, and their classes ``(count,)``."""
+    from camlucida.data.digits import mnist
+
+    digits = torch.from_numpy(mnist()[0].copy()).flatten(0, 1)
+    chosen = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:count]
+    edge = (SIZE - digits.shape[-1]) // 2
+    images = F.pad(digits[chosen], (edge,) * 4)[:, None].expand(-1, 3, -1, -1)
+    # On black, where nothing is to be seen, any two networks would agree.
+    generator = torch.Generator().manual_seed(seed + 2)
+    noise = torch.randint(0, 128, tuple(images.shape), generator=generator, dtype=torch.uint8)
+    return as_input(torch.maximum(images, noise)), chosen // 500
+
+
+def _train(inputs: Tensor, labels: Tensor, plan: TwinPlan, told: Callable[[int], None]) -> SmallCNN:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        net = SmallCNN(plan.config)
+    optimiser = torch.optim.Adam(net.parameters(), plan.learning_rate)
+    for epoch in range(plan.epochs):
+        generator = torch.Generator().manual_seed(plan.seed * 4099 + epoch)
+        net.train()
+        for chosen in torch.split(torch.randperm(len(labels), generator=generator), 50):
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(F.cross_entropy(net(inputs[chosen]), labels[chosen]))
+            optimiser.step()
+        told(epoch + 1)
+        if epoch % 4 == 3 and _accuracy(net, inputs, labels) >= plan.enough:
+            break
+    return net.eval()
+
+
+@torch.no_grad()
+def _accuracy(net: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+    net.eval()
+    return float((net(inputs).argmax(1) == labels).double().mean())

@@ -1,0 +1,1 @@
+"""The theorems about CAMs and dead zones, put to the test."""

@@ -1,0 +1,173 @@
+"""What a run says: which method is best at what, how certain that is, in numbers and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from camlucida.benchmark.plan import SECONDS
+from camlucida.benchmark.report.results import QUESTIONS, Floats, Number, Results
+from camlucida.report.tables import Column, Mark
+
+LEVEL = 0.05
+"""Corrected p below which two methods are told apart."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval.
+
+    Attributes:
+        mean: over the images that count; NaN without any.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        rank: mean rank over images, 1 is best; NaN where nothing is judged.
+        images: how many count.
+    """
+
+    mean: float
+    low: float
+    high: float
+    rank: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one number says about the methods.
+
+    Attributes:
+        number: which.
+        estimates: of each method.
+        p: of each pair of methods, in the order of the methods: Wilcoxon's signed-rank test on the same images,
+            two-sided, corrected by Holm over the pairs of the number; NaN where there is no test.
+    """
+
+    number: Number
+    estimates: dict[str, Estimate]
+    p: dict[tuple[str, str], float]
+
+    @property
+    def judges(self) -> bool:
+        """Whether one way is better."""
+        return self.number.direction != "none"
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The methods that have a mean, the best first."""
+        known = [m for m, e in self.estimates.items() if math.isfinite(e.mean)]
+        sign = -1 if self.number.direction == "higher" else 1
+        return sorted(known, key=lambda m: sign * self.estimates[m].mean)
+
+    @property
+    def best(self) -> str | None:
+        """The method with the best mean; ``None`` where fewer than two have one, or nothing is judged."""
+        return self.ranked[0] if self.judges and len(self.ranked) > 1 else None
+
+    @cached_property
+    def tied(self) -> list[str]:
+        """Methods that are not told apart from the best; none where there are no tests."""
+        best = self.best
+        return (
+            []
+            if best is None or not self.p
+            else [m for m in self.ranked[1:] if not self.beats(best, m)]
+        )
+
+    def beats(self, one: str, other: str) -> bool:
+        """Whether ``one`` is better than ``other``: by mean and by mean rank, and beyond chance."""
+        if not self.judges or not self.p_of(one, other) < LEVEL:
+            return False
+        return self.ahead(one, other) and not self.estimates[one].rank >= self.estimates[other].rank
+
+    def ahead(self, one: str, other: str) -> bool:
+        """Whether the mean of ``one`` is better."""
+        gain = self.estimates[one].mean - self.estimates[other].mean
+        return gain > 0 if self.number.direction == "higher" else gain < 0
+
+    def p_of(self, one: str, other: str) -> float:
+        """Corrected p of a pair, in either order."""
+        return self.p.get((one, other), self.p.get((other, one), math.nan))
+
+    def mark(self, method: str) -> Mark:
+        """How the method is marked in tables."""
+        best = self.best
+        if best is not None and self.estimates[method].mean == self.estimates[best].mean:
+            return "best"
+        return "tied" if method in self.tied else ""
+
+    @property
+    def column(self) -> Column:
+        """What stands over it in tables."""
+        digits = 3 if self.number.question == "cost" else None
+        return Column(self.number.title, self.number.direction, self.number.unit, digits=digits)
+
+
+def findings(results: Results) -> tuple[Finding, ...]:
+    """Every number of a run, judged, in the plan's order; the cost is among them where it was measured."""
+    estimates: dict[str, dict[str, Estimate]] = {n.name: {} for n in results.numbers}
+    for row in results.summary.table.itertuples():
+        estimates[row.metric][row.method] = Estimate(
+            row.mean, row.low, row.high, row.rank, int(row.n)
+        )
+    p: dict[str, dict[tuple[str, str], float]] = {n.name: {} for n in results.numbers}
+    for row in results.summary.tests.itertuples():
+        p[row.metric][row.a, row.b] = float(row.signed_rank_holm)
+    return tuple(
+        Finding(n, estimates[n.name], p[n.name] if n.direction != "none" else {})
+        for n in results.numbers
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a page is made of.
+
+    Attributes:
+        results: the run.
+        findings: its numbers, judged; the cost is among them where it was measured.
+    """
+
+    results: Results
+    findings: tuple[Finding, ...]
+
+    @cached_property
+    def values(self) -> dict[str, Floats]:
+        """The values of the leading numbers, image by image."""
+        return self.results.values([f.number.name for f in self.leading])
+
+    @property
+    def judged(self) -> list[Finding]:
+        """Numbers that say which of several methods is better, without the cost."""
+        return [f for f in self.findings if f.best is not None and f.number.question != "cost"]
+
+    @property
+    def leading(self) -> list[Finding]:
+        """The first judging number of each question; the first at all where there is one method only."""
+        found = [f for f in self.findings if f.judges and f.number.question != "cost"]
+        questions = {q: [f for f in found if f.number.question == q] for q in QUESTIONS}
+        return [fs[0] for fs in questions.values() if fs]
+
+    @property
+    def cost(self) -> Finding | None:
+        """What explaining costs, where it was measured."""
+        return next((f for f in self.findings if f.number.name == SECONDS and f.ranked), None)
+
+    def style(self, method: str) -> int:
+        """The style of a method in every chart."""
+        return self.results.methods.index(method)
+
+
+def wins(methods: Sequence[str], found: Sequence[Finding]) -> Floats:
+    """On how many judged numbers the method of the row beats that of the column, ``(M, M)``."""
+    judged = [f for f in found if f.judges and f.number.question != "cost"]
+    counts = np.zeros((len(methods), len(methods)))
+    for r, one in enumerate(methods):
+        for c, other in enumerate(methods):
+            if r != c:
+                counts[r, c] = sum(f.beats(one, other) for f in judged)
+    return counts

@@ -1,0 +1,364 @@
+"""Images worth looking at, explained again by every method of a run when its report is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from camlucida.benchmark.report.results import Floats, Results
+from camlucida.common.errors import CamlucidaError
+from camlucida.report.tables import number
+from camlucida.report.template import data_uri, jpeg, page
+from camlucida.studies.icam.cases import CASES
+
+if TYPE_CHECKING:
+    from camlucida.data.samples import DataSet, Sample
+    from camlucida.explanation import Explanation
+    from camlucida.models import LoadedModel
+    from camlucida.targets import Target
+
+KINDS = {
+    "best": "Best",
+    "median": "In the middle",
+    "worst": "Worst",
+    "disagreeing": "Most disagreement between methods",
+}
+SIDE = 176
+"""Width of a picture in pixels."""
+
+CONFIDENT = 0.5
+"""Probability from which on a prediction is confident, as in ``camlucida cases``."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a strip.
+
+    Attributes:
+        title: below it.
+        text: below that.
+        alt: what it shows.
+        picture: a data address.
+        small: it is enlarged, pixel by pixel.
+    """
+
+    title: str
+    text: str
+    alt: str
+    picture: str
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Strip:
+    """An image and its map by every method.
+
+    Attributes:
+        image: its position among the run's images.
+        caption: what it is.
+        tiles: the photo first.
+    """
+
+    image: int
+    caption: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Explained images.
+
+    Attributes:
+        strips: by the image's position among the run's images.
+        notes: what could not be shown, in words.
+    """
+
+    strips: Mapping[int, Strip] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def html(self, wanted: Sequence[int]) -> str:
+        """Strips, as a fragment of a page; empty where there are none."""
+        shown = [self.strips[i] for i in wanted if i in self.strips]
+        return page("report_gallery.html", strips=shown) if shown else ""
+
+
+def chosen(values: Floats, direction: str, count: int = 3) -> dict[str, list[int]]:
+    """Positions of the images to show, by the keys of :data:`KINDS`; no image comes twice.
+
+    Best, middle and worst go by the mean over methods of the finding's number, disagreement by its standard
+    deviation over methods.
+
+    Args:
+        values: the number by which they are chosen, ``(methods, N)``.
+        direction: which way it is better.
+        count: of each kind, at most; few images are shared out.
+    """
+    there = np.isfinite(values).all(0)
+    if not there.any():
+        there = np.isfinite(values).any(0)
+    positions = np.flatnonzero(there)
+    if not len(positions):
+        return {}
+    sign = -1.0 if direction == "higher" else 1.0
+    mean, spread = np.nanmean(values[:, positions], axis=0), np.nanstd(values[:, positions], axis=0)
+    order = positions[np.argsort(sign * mean, kind="stable")].tolist()
+    apart = positions[np.argsort(-spread, kind="stable")].tolist() if len(values) > 1 else []
+    apart = [p for p in apart if spread[np.searchsorted(positions, p)] > 0]
+    middle = sorted(range(len(order)), key=lambda i: abs(i - (len(order) - 1) / 2))
+    lists = {
+        "best": order,
+        "worst": order[::-1],
+        "disagreeing": apart,
+        "median": [order[i] for i in middle],
+    }
+    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    taken: set[int] = set()
+    for _ in range(count):
+        for kind, candidates in lists.items():
+            free = next((p for p in candidates if p not in taken), None)
+            if free is not None:
+                found[kind].append(free)
+                taken.add(free)
+    return {kind: ones for kind, ones in found.items() if ones}
+
+
+def cases_of(results: Results, threshold: float = CONFIDENT) -> dict[str, list[int]]:
+    """Positions of the images in each of :data:`camlucida.studies.icam.cases.CASES`; empty without labels.
+
+    The clearest come first: the most confident of the confident ones and the least confident of the unsure.
+    """
+    correct, probability = results.images["correct"], results.images["probability"]
+    found: dict[str, list[int]] = {case: [] for case in CASES}
+    for i in range(len(correct)):
+        if correct[i] is None or not math.isfinite(probability[i]):
+            continue
+        sure = "confident" if probability[i] >= threshold else "unsure"
+        found[f"{sure}-{'right' if correct[i] else 'wrong'}"].append(i)
+    for case, ones in found.items():
+        sign = -1 if case.startswith("confident") else 1
+        ones.sort(key=lambda i: sign * probability[i])
+    return found if any(found.values()) else {}
+
+
+def explained(
+    results: Results,
+    positions: Sequence[int],
+    values: Floats | None,
+    *,
+    model: LoadedModel | str | None = None,
+    data: DataSet | str | None = None,
+    progress: Callable[[float, float], object] | None = None,
+) -> Gallery:
+    """Explain images of a run again, as its plan says.
+
+    Whatever cannot be reached or done is said in the gallery's notes and nothing is raised for it.
+
+    Args:
+        results: the run.
+        positions: of the images.
+        values: what stands below each map, ``(methods, N)``.
+        model: the model, or what :func:`camlucida.load_model` takes; by default the plan's.
+        data: the data set, or what opens it; by default files where the run found them, or the plan's.
+        progress: called with the number of maps done and their total.
+    """
+    try:
+        loaded, warning = _model(results, model)
+        pictures, missing = _pictures(results, positions, data, loaded)
+    except (CamlucidaError, OSError) as error:
+        return Gallery(notes=(f"No pictures: {error}",))
+    notes = [*warning, *missing]
+    if not pictures:
+        return Gallery(notes=tuple(notes) or ("No pictures: none of the images can be read.",))
+    done = list(pictures)
+    methods = list(results.plan.get("methods") or [])
+    total = float(len(methods) * len(done))
+    maps: dict[str, Explanation] = {}
+    for m, method in enumerate(methods):
+        label = str(method.get("label") or method["name"])
+
+        def advance(part: float, _: float, start: int = m) -> None:
+            if progress is not None:
+                progress(start * len(done) + part, total)
+
+        try:
+            maps[label] = _explain(results, loaded, done, pictures, method, advance)
+        except (CamlucidaError, MemoryError) as error:
+            notes.append(f"{label} has no pictures: {error or 'out of memory'}")
+    strips = {
+        position: _strip(results, position, i, maps, pictures[position], values)
+        for i, position in enumerate(done)
+    }
+    return Gallery(strips, tuple(notes))
+
+
+# ----------------------------------------------------------------------------------------- what is needed
+
+
+def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:
+    from camlucida.common.provenance import weights_hash
+    from camlucida.engine.borrow import unwrap
+    from camlucida.models import LoadedModel, load_model
+
+    planned = results.plan.get("model") or {}
+    if isinstance(given, LoadedModel):
+        loaded = given
+    else:
+        name = given or (results.plan.get("how") or {}).get("model") or planned.get("name")
+        if not name:
+            raise CamlucidaError(
+                "the plan does not say how to load the model; give it with --model"
+            )
+        loaded = load_model(
+            str(name),
+            architecture=planned.get("architecture"),
+            class_names=None if given else (results.plan.get("how") or {}).get("class_names"),
+        )
+    wanted = planned.get("weights_sha256")
+    if wanted and weights_hash(unwrap(loaded.module)) != wanted:
+        warning = (
+            "The weights of the model are not those of the run, so the maps below may differ from the "
+            "measured ones."
+        )
+        return loaded, [warning]
+    return loaded, []
+
+
+def _pictures(
+    results: Results,
+    positions: Sequence[int],
+    data: DataSet | str | None,
+    loaded: LoadedModel,
+) -> tuple[dict[int, Image.Image], list[str]]:
+    """The photos that can be read, and what is said about the others."""
+    from camlucida.data.images import read_image
+    from camlucida.data.samples import DataSet
+
+    opened: DataSet | None = data if isinstance(data, DataSet) else None
+    spec = data if isinstance(data, str) else (results.plan.get("how") or {}).get("data")
+    found: dict[int, Image.Image] = {}
+    problems: list[str] = []
+    for position in positions:
+        key, index = str(results.images["key"][position]), int(results.images["index"][position])
+        source = results.images["source"][position]
+        try:
+            if data is None and source is not None and Path(str(source)).is_file():
+                found[position] = read_image(Path(str(source)))
+                continue
+            if opened is None:
+                opened = _open(spec, loaded)
+            found[position] = _sample(opened, index, key).picture()
+        except (CamlucidaError, OSError, IndexError) as error:
+            if opened is None:
+                raise
+            problems.append(f"{key} cannot be shown: {error}")
+    return found, problems
+
+
+def _sample(data: DataSet, index: int, key: str) -> Sample:
+    sample = data[index] if index < len(data) else None
+    if sample is None or sample.key != key:
+        raise CamlucidaError(f"the data set is not the run's: its image {index} is not {key}")
+    return sample
+
+
+def _open(spec: Any, loaded: LoadedModel) -> DataSet:
+    if not spec:
+        raise CamlucidaError("the plan does not say where the data lie; give them with --data")
+    from camlucida.data.open import open_data
+
+    return open_data(str(spec), class_names=loaded.class_names)
+
+
+def _target(results: Results, classes: list[Any]) -> Target:
+    """The plan's target, for the classes that the run explained."""
+    from camlucida import targets
+
+    described = dict(results.plan.get("target") or {"target": "Logit"})
+    kind = getattr(targets, str(described.pop("target", "Logit")), None)
+    if kind is None:
+        raise CamlucidaError("its target is the run's own and cannot be made again from the plan")
+    target: Target = kind(**{k: v for k, v in described.items() if k != "classes"})
+    if hasattr(target, "classes") and all(c is not None for c in classes):
+        return replace(target, classes=[int(c) for c in classes])  # type: ignore[type-var]
+    return target
+
+
+def _explain(
+    results: Results,
+    loaded: LoadedModel,
+    done: Sequence[int],
+    pictures: Mapping[int, Image.Image],
+    method: Mapping[str, Any],
+    progress: Callable[[float, float], object],
+) -> Explanation:
+    from camlucida.explanation.explain import explain
+
+    plan = results.plan
+    return explain(
+        loaded,
+        [pictures[p] for p in done],
+        method=(str(method["name"]), dict(method.get("options") or {})),
+        target=_target(results, [results.images["explained"][p] for p in done]),
+        layers=plan.get("layers") or None,
+        steps=plan.get("steps"),
+        seed=int(plan.get("seed") or 0),
+        batch_size=int((plan.get("how") or {}).get("batch_size") or 8),
+        progress=progress,
+    )
+
+
+# ----------------------------------------------------------------------------------------------- drawing
+
+
+def _strip(
+    results: Results,
+    position: int,
+    i: int,
+    maps: Mapping[str, Explanation],
+    picture: Image.Image,
+    values: Floats | None,
+) -> Strip:
+    images = results.images
+    key = str(images["key"][position])
+    name = key.rsplit("/", 1)[-1]
+    first = next(iter(maps.values()), None)
+    view = picture if first is None else first.views[i].cropped()
+    tiles = [_tile("the photo", "", f"{name} as the model sees it", view)]
+    for label, explanation in maps.items():
+        value = math.nan
+        if values is not None and label in results.methods:
+            value = float(values[results.methods.index(label), position])
+        text = number(value) if math.isfinite(value) else ""
+        overlay = explanation.overlay(i, whole=False)
+        tiles.append(_tile(label, text, f"{label} map of {name}", overlay))
+    return Strip(position, _caption(results, position, name), tuple(tiles))
+
+
+def _tile(title: str, text: str, alt: str, picture: Image.Image) -> Tile:
+    small = max(picture.size) <= SIDE // 2
+    height = max(1, round(SIDE * picture.height / picture.width))
+    if not small and picture.width > SIDE:
+        picture = picture.resize((SIDE, height), Image.Resampling.LANCZOS)
+    return Tile(title, text, alt, data_uri(jpeg(picture, 92 if small else 82), "image/jpeg"), small)
+
+
+def _caption(results: Results, position: int, name: str) -> str:
+    images = results.images
+    said, sure = images["predicted"][position], images["probability"][position]
+    text = name
+    if said is not None:
+        text += f": said {results.class_name(int(said))}"
+        text += f" ({100 * sure:.1f} %)" if math.isfinite(sure) else ""
+    label, label_name = images["label"][position], images["label_name"][position]
+    if label is not None:
+        text += f", is {results.class_name(int(label)) if not label_name else str(label_name).split(',')[0]}"
+    explained = images["explained"][position]
+    if explained is not None and explained != said:
+        text += f"; explained is {results.class_name(int(explained))}"
+    return text

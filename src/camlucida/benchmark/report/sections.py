@@ -1,0 +1,309 @@
+"""The sections of a run's report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from camlucida.benchmark.report.findings import LEVEL, Estimate, Finding, Report, wins
+from camlucida.benchmark.report.gallery import CONFIDENT, KINDS, Gallery
+from camlucida.benchmark.report.results import QUESTIONS
+from camlucida.benchmark.report.wording import questions
+from camlucida.report import charts
+from camlucida.report.page import (
+    Section,
+    answers,
+    details,
+    figures,
+    paragraph,
+    side_by_side,
+    subheading,
+)
+from camlucida.report.tables import SYMBOLS, Cell, Column, Table
+from camlucida.studies.icam.cases import CASES
+
+BROKEN = 50
+"""Images that could not be used and are listed on the page."""
+
+
+# --------------------------------------------------------------------------------------------- tables
+
+
+def summary(report: Report) -> Section:
+    """Each question with its answer, and the methods at a glance."""
+    said = questions(report.findings)
+    parts: list[str | Table] = [answers(said)] if said else []
+    if report.judged:
+        parts.append(overview(report))
+    return Section("summary", "Question by question", parts)
+
+
+def overview(report: Report) -> Table:
+    """Per method: on how many numbers it leads, its mean rank, and what it costs."""
+    judged, cost = report.judged, report.cost
+    ranks = {
+        m: [f.estimates[m].rank for f in judged if math.isfinite(f.estimates[m].rank)]
+        for m in report.results.methods
+    }
+    columns = [
+        Column("best or level with it", "higher", f"of {len(judged)}"),
+        Column("clearly best", "higher", f"of {len(judged)}"),
+        Column("mean rank", "lower", places=2, note="over images and numbers, 1 is best"),
+    ]
+    if cost is not None:
+        columns.append(Column("time per image", "lower", "s", digits=3))
+    rows = []
+    for m in report.results.methods:
+        cells = [
+            Cell(sum(f.mark(m) != "" for f in judged)),
+            Cell(sum(f.best == m and not f.tied for f in judged)),
+            Cell(float(np.mean(ranks[m])) if ranks[m] else None),
+        ]
+        if cost is not None:
+            cells.append(Cell(cost.estimates[m].mean))
+        rows.append((m, tuple(cells)))
+    return Table(
+        "overview",
+        f"The methods over the {len(judged)} numbers that judge them",
+        tuple(columns),
+        tuple(rows),
+        legend="Level with the best: not told apart from it by a signed-rank test with Holm's correction, p of "
+        f"{LEVEL} or more.",
+    ).marked()  # fmt: skip
+
+
+def means(report: Report) -> list[Table]:
+    """A table of means per question, and one of the cost."""
+    made = []
+    groups = {**QUESTIONS, "cost": "What does a map cost?"}
+    for question, text in groups.items():
+        mine = [f for f in report.findings if f.number.question == question and f.ranked]
+        if not mine:
+            continue
+        counts = {e.images for f in mine for e in f.estimates.values() if e.images}
+        few = (
+            f"{text} Between {min(counts):,} and {max(counts):,} images count."
+            if len(counts) > 1
+            else ""
+        )
+        rows = tuple(
+            (m, tuple(_cell(f.estimates.get(m), f, m) for f in mine))
+            for m in report.results.methods
+        )
+        made.append(
+            Table(
+                f"means-{question.replace(' ', '-')}",
+                text,
+                tuple(f.column for f in mine),
+                rows,
+                legend=few,
+            )
+        )
+    return made
+
+
+def _cell(estimate: Estimate | None, finding: Finding, method: str) -> Cell:
+    if estimate is None or not math.isfinite(estimate.mean):
+        return Cell()
+    return Cell(estimate.mean, estimate.low, estimate.high, mark=finding.mark(method))
+
+
+def results(found: Sequence[Table]) -> Section:
+    """All means."""
+    marks = {cell.mark for table in found for _, cells in table.rows for cell in cells}
+    lead = "Means over the images, with their 95 % intervals by bootstrap below them."
+    if "best" in marks:
+        lead += f" {SYMBOLS['best']} is the best of its column"
+        lead += f", {SYMBOLS['tied']} is not told apart from it" if "tied" in marks else ""
+        lead += (
+            f" (signed-rank test on the same images, Holm's correction, p of {LEVEL} or more)."
+            if "tied" in marks
+            else "."
+        )
+    notes = [t.legend for t in found if t.legend]
+    return Section(
+        "results",
+        "All numbers",
+        [side_by_side(found), *(paragraph(n, note=True) for n in notes)],
+        lead=lead,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- tests
+
+
+def tests(report: Report) -> tuple[Section | None, list[Table]]:
+    """Which method beats which on how many numbers, and the tests behind the leading numbers."""
+    methods, judged = report.results.methods, report.judged
+    if len(methods) < 2 or not judged:
+        return None, []
+    counts = wins(methods, judged)
+    total = len(judged)
+    shares = [
+        [math.nan if r == c else counts[r, c] / total for c in range(len(methods))]
+        for r in range(len(methods))
+    ]
+    texts = [
+        ["" if r == c else f"{counts[r, c]:.0f}" for c in range(len(methods))]
+        for r in range(len(methods))
+    ]
+    beaten = counts.sum(1)
+    first = methods[int(beaten.argmax())]
+    svg = charts.matrix(
+        "wins",
+        "How often the method of a row beats that of a column",
+        methods,
+        methods,
+        shares,
+        texts=texts,
+        describe=f"Of {total} judged numbers, on how many the method of the row is better than that of the column "
+        f"beyond chance. {first} has the most such wins, {beaten.max():.0f} of {total * (len(methods) - 1)}. The "
+        "same numbers are in the table below."
+        if beaten.max()
+        else f"Of {total} judged numbers, no method is better than another beyond chance on any.",
+    )
+    count_table = Table(
+        "wins-table",
+        f"On how many of the {total} judged numbers the method of the row beats that of the column",
+        tuple(Column(m) for m in methods),
+        tuple(
+            (m, tuple(Cell(None if r == c else int(counts[r, c])) for c in range(len(methods))))
+            for r, m in enumerate(methods)
+        ),
+    )
+    made = [count_table, *(_pairs(f, methods) for f in report.leading)]
+    caption = (
+        "Each cell: on how many numbers the method of the row is better than that of the column beyond chance "
+        f"(signed-rank test on the same images, Holm's correction over all pairs of a number, p below {LEVEL})"
+    )
+    folded = [details("The same as a table", count_table.html())]
+    folded += [
+        details(f"Tests of {f.number.title}", t.html())
+        for f, t in zip(report.leading, made[1:], strict=True)
+    ]
+    return Section("tests", "Which method beats which", [figures([(svg, caption)]), *folded]), made
+
+
+def _pairs(finding: Finding, methods: Sequence[str]) -> Table:
+    def cell(one: str, other: str) -> Cell:
+        p = finding.p_of(one, other)
+        if one == other or not math.isfinite(p):
+            return Cell()
+        return Cell(p, mark="best" if finding.beats(one, other) else "")
+
+    return Table(
+        f"tests-{finding.number.question.replace(' ', '-')}",
+        f"{finding.number.title}: corrected p of each pair",
+        tuple(Column(m, places=3) for m in methods),
+        tuple((m, tuple(cell(m, o) for o in methods)) for m in methods),
+        legend="Bold with a star: the method of the row is better than that of the column.",
+        best="row is better",
+    )
+
+
+# --------------------------------------------------------------------------------------------- images
+
+
+def confidence(
+    report: Report, cases: dict[str, list[int]], pictures: Gallery, shown: int
+) -> tuple[Section | None, list[Table]]:
+    """The four cases: how many images, how the methods do in each, and examples."""
+    if not cases:
+        return None, []
+    run = report.results
+    total = sum(map(len, cases.values()))
+    sure = run.images["probability"]
+    made = [
+        Table(
+            "cases",
+            f"The {total:,} images with a known class; confident means a probability of {CONFIDENT} or more",
+            (Column("images"), Column("share", unit="%", places=1), Column("mean confidence")),
+            tuple(
+                (
+                    title,
+                    (
+                        Cell(len(cases[case])),
+                        Cell(100 * len(cases[case]) / total),
+                        Cell(float(sure[cases[case]].mean()) if cases[case] else None),
+                    ),
+                )
+                for case, title in CASES.items()
+            ),
+            stub="case",
+        )
+    ]
+    for finding in report.leading[:3]:
+        values = report.values[finding.number.name]
+        made.append(
+            Table(
+                f"cases-{finding.number.question.replace(' ', '-')}",
+                f"{finding.number.title} in each case, mean over its images",
+                tuple(Column(title, finding.number.direction) for title in CASES.values()),
+                tuple(
+                    (m, tuple(_mean(values[i][cases[case]]) for case in CASES))
+                    for i, m in enumerate(run.methods)
+                ),
+            )
+        )
+    parts: list[str | Table] = [made[0], side_by_side(made[1:])]
+    if pictures.strips and report.leading:
+        said = f"The clearest images of each case; below each map its {report.leading[0].number.title}."
+        parts.append(paragraph(said, note=True))
+    for case, title in CASES.items():
+        if strips := pictures.html(cases[case][:shown]):
+            parts += [subheading(f"{title.capitalize()}: {len(cases[case]):,}"), strips]
+    return Section("cases", "Confident or unsure, right or wrong", parts), made
+
+
+def _mean(values: Any) -> Cell:
+    known = values[np.isfinite(values)]
+    return Cell(float(known.mean()) if len(known) else None)
+
+
+def gallery(report: Report, chosen: dict[str, list[int]], pictures: Gallery) -> Section | None:
+    """The pictures of the best, middle, worst and most disagreeing images."""
+    parts: list[str | Table] = [paragraph(note, note=True) for note in pictures.notes]
+    for kind, title in KINDS.items():
+        if strips := pictures.html(chosen.get(kind, [])):
+            parts += [subheading(title), strips]
+    if not parts:
+        return None
+    by = report.leading[0].number if report.leading else None
+    lead = (
+        ""
+        if by is None
+        else f"Chosen by {by.title}, averaged over the methods; its value stands below each map. Dark is no "
+        "attribution, light is much. The maps were computed again for this page."
+    )
+    return Section("images", "Images", parts, lead=lead if pictures.strips else "")
+
+
+def broken(report: Report) -> tuple[Section | None, list[Table]]:
+    """Images that could not be used, and those on which a method or metric failed."""
+    summary = report.results.summary
+    parts: list[str | Table] = []
+    made = []
+    for name, found, caption in (
+        ("broken", summary.broken, "could not be used"),
+        ("failed", summary.notes, "lack a number, as a method or metric failed on them"),
+    ):
+        if not found:
+            continue
+        table = Table(
+            name,
+            f"{len(found):,} image{'s' if len(found) > 1 else ''} {caption}",
+            (Column("reason"),),
+            tuple((key, (Cell(reason),)) for key, reason in found),
+            stub="image",
+        )
+        made.append(table)
+        parts.append(replace(table, rows=table.rows[:BROKEN]))
+        if len(found) > BROKEN:
+            parts.append(
+                paragraph(f"The first {BROKEN} are listed; the file {name}.csv has all.", note=True)
+            )
+    return (Section("broken", "Images left out", parts), made) if parts else (None, [])

@@ -1,0 +1,1 @@
+"""``camlucida audit``: one file per audit."""

@@ -1,0 +1,186 @@
+"""``camlucida audit sanity`` and ``camlucida audit all``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlucida.cli.audit.group import finish, telling
+from camlucida.cli.shared.console import console, print_json, shown
+from camlucida.cli.shared.grammar import chosen_methods
+from camlucida.cli.shared.options import (
+    Architecture,
+    AsJson,
+    AuditOut,
+    ClassNames,
+    Count,
+    Device,
+    Model,
+    Quick,
+    Seed,
+    batch_option,
+    layer_option,
+    methods_option,
+)
+from camlucida.cli.shared.writing import out_folder, write
+
+if TYPE_CHECKING:
+    from camlucida.audits.trust.audit import TrustReport
+    from camlucida.data.samples import DataSet
+    from camlucida.models import LoadedModel
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND|PATH",
+        help="As for camlucida evaluate: photos, digits, or a folder. "
+        "(default: digits for the model digits, else photos)",
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    methods_option("those of few passes; all with --full"),
+]
+Layer = Annotated[str | None, layer_option("the last feature map")]
+BatchSize = Annotated[int, batch_option("Images")]
+Labels = Annotated[
+    bool,
+    typer.Option(
+        "--labels/--no-labels", help="Train two small networks for the check with shuffled labels."
+    ),
+]
+
+
+def sanity(
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_names: ClassNames = None,
+    data: Data = None,
+    method: Methods = None,
+    layer: Layer = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Redraw each group of weights alone too.")
+    ] = False,
+    labels: Labels = True,
+    count: Count = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    quick: Quick = True,
+    seed: Seed = 0,
+    out: AuditOut = Path("camlucida-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Does a map change when the model changes, and only then?
+
+    Weights redrawn from the output down, labels shuffled, inputs and logits shifted, another class, sums that
+    methods promise, repetition, batches: each passed or failed, with the number and its bound.
+    """
+    from camlucida.audits.sanity.audit import audit_sanity
+
+    chosen = chosen_methods(method)
+    loaded, images = _open(model, architecture, class_names, device, data)
+    with out_folder(out), telling() as say:
+        report = audit_sanity(
+            loaded,
+            images,
+            methods=chosen,
+            layer=layer,
+            count=count,
+            quick=quick,
+            independent=independent,
+            data=labels,
+            seed=seed,
+            batch_size=batch_size,
+            folder=out,
+            say=say,
+        )
+    finish(report, out, as_json=as_json)
+
+
+def all_(
+    model: Model = "embedded",
+    architecture: Architecture = None,
+    class_names: ClassNames = None,
+    data: Data = None,
+    method: Methods = None,
+    audit: Annotated[
+        list[str] | None,
+        typer.Option("--audit", metavar="NAME", help="Only these; repeat it. (default: all)"),
+    ] = None,
+    layer: Layer = None,
+    labels: Labels = True,
+    count: Count = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    quick: Quick = True,
+    seed: Seed = 0,
+    out: AuditOut = Path("camlucida-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Which methods are safe on this model, for which question, and why?
+
+    Every audit that fits any classifier is run, and one report says in plain words whom to trust:
+    [bold]trust.html[/], with the audits' own pages beside it.
+    """
+    from camlucida.audits.trust.audit import audit_all
+
+    chosen = chosen_methods(method)
+    loaded, images = _open(model, architecture, class_names, device, data)
+    with out_folder(out), telling() as say:
+        report = audit_all(
+            loaded,
+            images,
+            methods=chosen,
+            names=audit,
+            layer=layer,
+            count=count,
+            quick=quick,
+            labels=labels,
+            seed=seed,
+            batch_size=batch_size,
+            folder=out,
+            say=say,
+        )
+        files = _save(report, out)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    _show(report, files)
+
+
+def _open(
+    model: str,
+    architecture: str | None,
+    class_names: Path | None,
+    device: str | None,
+    data: str | None,
+) -> tuple[LoadedModel, DataSet]:
+    from camlucida.data.open import open_data
+    from camlucida.models import load_model
+
+    loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
+    spec = data or ("digits" if loaded.name == "digits" else "photos")
+    return loaded, open_data(spec, class_names=loaded.class_names)
+
+
+def _save(report: TrustReport, out: Path) -> list[Path]:
+    from camlucida.audits.trust.page import trust_document
+
+    page = trust_document(report).html().encode()
+    return [write(out / "trust.html", lambda p: p.write_bytes(page)), *report.save(out)]
+
+
+def _show(report: TrustReport, files: Sequence[Path]) -> None:
+    from camlucida.audits.trust.audit import advice
+    from camlucida.audits.trust.page import overview
+
+    place = console()
+    place.print(overview(report).rich())
+    for line in advice(report):
+        place.print(line, markup=False, soft_wrap=True)
+    for title, why in report.missing.items():
+        place.print(f"Not run: {title}: {why}", markup=False, soft_wrap=True)
+    place.print(shown(files[0]), markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""``camlucida reproduce``: one file per group of published tables."""

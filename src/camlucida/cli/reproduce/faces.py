@@ -1,0 +1,159 @@
+"""``camlucida reproduce fame-table1``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlucida.cli.shared.console import (
+    complain,
+    console,
+    print_json,
+    print_table,
+    progress_bar,
+    shown,
+)
+from camlucida.cli.shared.options import (
+    BACKBONES,
+    PAIR_LISTS,
+    Aligned,
+    AsJson,
+    Device,
+    Preset,
+    Seed,
+    TableOut,
+    layout_option,
+    methods_option,
+    refuse_unused,
+    split_option,
+)
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.errors import CamlucidaError
+
+if TYPE_CHECKING:
+    from camlucida.explanation.explain import MethodLike
+
+
+def fame_table1(
+    context: typer.Context,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER|FILE", help=f"{PAIR_LISTS[0].upper()}{PAIR_LISTS[1:]}"),
+    ] = None,
+    layout: Annotated[str, layout_option("--data")] = "auto",
+    split: Annotated[int | None, split_option("--data")] = None,
+    standin: Annotated[
+        bool,
+        typer.Option(
+            "--standin",
+            help="Run it offline: photos of people against computed variations of them (glasses, scarf, low "
+            "resolution, turned, other light).",
+        ),
+    ] = False,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --standin: a folder IDENTITY/photo.jpg, or the folder that packages with photos were fetched "
+            "into. (default: the 4 people in this package)",
+        ),
+    ] = None,
+    people: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="With --standin: that many at most.")
+    ] = None,
+    per_person: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --standin: genuine pairs per person.")
+    ] = 2,
+    backbone: Annotated[str, typer.Option(metavar="NAME[:FILE]", help=BACKBONES)] = "dlib",
+    preset: Preset = None,
+    method: Annotated[
+        list[str] | None,
+        methods_option("the five of the table"),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of FAME. (default: 500 as published; 20 with --standin)"),
+    ] = None,
+    aligned: Aligned = False,
+    limit: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Pairs, half of them genuine.")
+    ] = None,
+    round_theta: Annotated[
+        bool,
+        typer.Option("--round-theta", help="Round the threshold as the authors' scripts did."),
+    ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid/--no-grid", help="Also their figure 3: methods and variations.")
+    ] = True,
+    seed: Seed = 0,
+    device: Device = None,
+    out: TableOut = Path("camlucida-out/fame-table1"),
+    as_json: AsJson = False,
+) -> None:
+    """FAME, Table 1: which maps of face pairs name the pixels that decide.
+
+    [bold]camlucida reproduce fame-table1 --data CFP --backbone iresnet101:adaface.ckpt --split 1[/]
+    """
+    from camlucida.cli.shared.grammar import parse_method
+    from camlucida.cli.verify_pairs import parse_layout
+    from camlucida.faces.load import load_embedder
+    from camlucida.faces.photos import how_to_get
+    from camlucida.studies.published.fame_table1 import MANY, run
+
+    if standin == (data is not None):
+        raise CamlucidaError(
+            "say what to run it on: --data with the folder of AR, SCface, CFP or a list of pairs, or --standin for "
+            "varied photos of people"
+        )
+    if standin:
+        refuse_unused(context, ("layout", "split", "aligned"), "with --data")
+    else:
+        refuse_unused(context, ("photos", "people", "per_person"), "with --standin")
+    if method and iterations is not None:
+        raise CamlucidaError(
+            "--iterations is for the five methods of the table; with --method write fame:iterations=N"
+        )
+    kind, options = parse_layout(layout)
+    chosen: list[MethodLike] | None = None
+    if method:
+        parsed = [parse_method(text) for text in method]
+        chosen = [(c.name, dict(c.options)) if c.options else c.name for c in parsed]
+    embedder = load_embedder(backbone, preset=preset, device=device)
+    with out_folder(out), progress_bar() as bar:
+        task = bar.add_task("explaining pairs", total=None)
+        found = run(
+            data,
+            embedder,
+            standin=standin,
+            photos=photos,
+            layout=kind,
+            split=split,
+            **options,  # type: ignore[arg-type]
+            methods=chosen,
+            iterations=iterations,
+            people=people,
+            per_person=per_person,
+            already_aligned=aligned,
+            limit=limit,
+            out=out / "run",
+            seed=seed,
+            round_theta=round_theta,
+            with_grid=grid,
+            progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
+        )
+        files = found.save(out)
+    if as_json:
+        print_json({**found.to_dict(), "files": [shown(file) for file in files]})
+        return
+    place = console()
+    for table in found.tables:
+        print_table(place, table)
+    for sentence in found.lead:
+        place.print(sentence, markup=False)
+    if found.data == "standin" and found.facts["people"] < MANY and photos is None:
+        complain(
+            f"for more people fetch packages with photos: {'; '.join(how_to_get().splitlines())}"
+        )
+    place.print(shown(files[0]), markup=False, soft_wrap=True)

@@ -1,0 +1,205 @@
+"""What ``explain`` and ``demo`` share: explain photos in batches and keep what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camlucida.cli.shared.console import complain, progress_bar, shown
+from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.results import save
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.errors import ImageError, ModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from camlucida.cli.shared.grammar import MethodChoice
+    from camlucida.explanation import Comparison, Explanation
+    from camlucida.models import LoadedModel
+    from camlucida.targets import Target
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with every photo.
+
+    Attributes:
+        model: The model, which knows its preprocessing.
+        methods: At least one.
+        targets: What is explained, classes resolved, by the class's name; one alone has any name.
+        layers: Names; empty for the model's default.
+        steps: A preset's name, or ``None`` for each method's own.
+        seed: Seed of the methods that draw numbers.
+        batch_size: Photos that are read and explained at a time.
+        out: The folder of the results.
+    """
+
+    model: LoadedModel
+    methods: Sequence[MethodChoice]
+    targets: Mapping[str, Target]
+    layers: Sequence[str]
+    steps: str | None
+    seed: int
+    batch_size: int
+    out: Path
+
+    def explain(
+        self,
+        pictures: Sequence[Image.Image],
+        sources: Sequence[Path],
+        progress: Callable[[float], object],
+    ) -> Comparison:
+        """Every method on a batch of pictures, for every class; of several classes each label names its own.
+
+        Args:
+            pictures: As read from the files.
+            sources: The files.
+            progress: Called with the share of the batch that is done, 0 to 1.
+        """
+        from camlucida.explanation import Comparison
+        from camlucida.explanation.explain import explain
+
+        names = tuple(map(shown, sources))
+        several: list[Explanation] = []
+        for number, (name, target) in enumerate(self.targets.items()):
+
+            def advance(done: float, total: float, before: int = number) -> None:
+                progress((before + done / total) / len(self.targets))
+
+            found = explain(
+                self.model,
+                list(pictures),
+                method=[(choice.name, choice.options) for choice in self.methods],
+                target=target,
+                layers=list(self.layers) or None,
+                steps=self.steps,
+                seed=self.seed,
+                batch_size=len(pictures),
+                progress=advance,
+            )
+            of = f": {name}" if len(self.targets) > 1 else ""
+            several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
+        return Comparison(several)
+
+
+@dataclass
+class Outcome:
+    """What became of the photos.
+
+    Attributes:
+        done: One record per photo, ready for JSON.
+        failed: Each photo that could not be explained, with the reason.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 2 when a photo failed, else 0."""
+        if self.interrupted:
+            return 130
+        return 2 if self.failed else 0
+
+    def fail(self, photo: Path, reason: str) -> None:
+        """Remember a photo that failed, and say so in one line."""
+        name = shown(photo)
+        text = reason if name in reason or repr(str(photo)) in reason else f"'{name}': {reason}"
+        self.failed.append((photo, text))
+        complain(text)
+
+
+def check(model: LoadedModel, target: Target, layers: Sequence[str], steps: str | None) -> Target:
+    """Refuse what cannot work with any photo, before the first one is read.
+
+    Returns:
+        The target, class names turned into indices.
+
+    Raises:
+        CamlucidaError: A class, layer or preset is unknown, or the model's preprocessing is.
+    """
+    from camlucida.engine.layers import resolve_all
+    from camlucida.engine.maps import Steps, preset
+    from camlucida.models import resolve_class
+
+    if model.preprocess is None:
+        raise ModelError(
+            f"it is not known how {model.name} wants its images prepared; use camlucida.explain in "
+            "Python, with preprocess="
+        )
+    if layers:
+        resolve_all(model.module, list(layers))
+    if steps is not None:
+        preset(steps, Steps())
+    if isinstance(layer := target.layer, str):
+        resolve_all(model.module, layer)
+    return target.resolve(lambda name: resolve_class(name, model.class_names))
+
+
+def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
+    """Explain the photos, batch by batch; what is done stays, whatever happens later.
+
+    Args:
+        job: What to do.
+        photos: Picture files.
+        outcome: Grows with every photo.
+
+    Raises:
+        CamlucidaError: Something concerns all photos: the model, the method, the disk.
+    """
+    with out_folder(job.out), progress_bar() as bar:
+        task = bar.add_task("explaining", total=len(photos))
+        names = Names(job.out)
+        try:
+            for start in range(0, len(photos), job.batch_size):
+                batch = photos[start : start + job.batch_size]
+
+                def advance(share: float, start: int = start, count: int = len(batch)) -> None:
+                    bar.update(task, completed=start + share * count)
+
+                _explain(job, _read(batch, outcome), names, outcome, advance)
+                advance(1)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+
+
+def _read(photos: Sequence[Path], outcome: Outcome) -> list[tuple[Path, Image.Image]]:
+    from camlucida.data import read_image
+
+    pictures = []
+    for photo in photos:
+        try:
+            pictures.append((photo, read_image(photo)))
+        except (ImageError, MemoryError) as error:
+            outcome.fail(photo, str(error) or "out of memory")
+    return pictures
+
+
+def _explain(
+    job: Job,
+    pictures: Sequence[tuple[Path, Image.Image]],
+    names: Names,
+    outcome: Outcome,
+    progress: Callable[[float], object],
+) -> None:
+    if not pictures:
+        return
+    try:
+        comparison = job.explain(
+            [picture for _, picture in pictures], [photo for photo, _ in pictures], progress
+        )
+    except (ImageError, MemoryError) as error:
+        if len(pictures) == 1:
+            outcome.fail(pictures[0][0], str(error) or "out of memory")
+        else:  # one picture must not take the others along
+            for picture in pictures:
+                _explain(job, [picture], names, outcome, lambda _: None)
+        return
+    for index, (photo, _) in enumerate(pictures):
+        name = names.take(photo)
+        outcome.done.append(save(comparison, index, photo, job.out, name))

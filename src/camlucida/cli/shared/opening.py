@@ -1,0 +1,132 @@
+"""The model and the labelled images that several commands open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from camlucida.cli.shared.console import complain, shown
+from camlucida.common.errors import CamlucidaError, ModelError, TargetError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camlucida.data.samples import DataSet
+    from camlucida.models import LoadedModel
+
+
+def open_model(model: str, architecture: str | None, device: str | None) -> LoadedModel:
+    """What :func:`camlucida.load_model` knows, and a masked VGG as ``masked-vgg:FILE``.
+
+    Raises:
+        ModelError: It is unknown or cannot be had.
+    """
+    from camlucida.models import load_model
+    from camlucida.models.masked_vgg import load_masked_vgg
+
+    kind, _, file = model.partition(":")
+    if kind != "masked-vgg":
+        return load_model(model, architecture=architecture, device=device)
+    if not file:
+        raise ModelError("masked-vgg names no file; write masked-vgg:FILE")
+    if architecture is not None:
+        raise ModelError("masked-vgg:FILE says its architecture itself; leave out --architecture")
+    return put_on(load_masked_vgg(file), device)
+
+
+def put_on(loaded: LoadedModel, device: str | None) -> LoadedModel:
+    """The model on a device; ``None`` leaves it where it is.
+
+    Raises:
+        ModelError: There is no such device.
+    """
+    if device is not None:
+        try:
+            loaded.module.to(device)
+        except (RuntimeError, AssertionError) as error:
+            said = str(error).partition("\n")[0]
+            raise ModelError(f"the model cannot be put on device {device!r}: {said}") from error
+    return loaded
+
+
+def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:
+    """What :func:`camlucida.data.open.open_data` opens, also folders of classes that the model does not know.
+
+    Photos of such folders have the name of their class and no label: they can be told apart and paired, but not
+    be explained for it.
+
+    Raises:
+        CamlucidaError: The data cannot be opened.
+    """
+    from camlucida.data.open import namesake, open_data, parse
+    from camlucida.data.samples import SampleList
+
+    if said := namesake(data):
+        complain(f"note: {said}")
+    try:
+        opened = open_data(data, class_names=class_names)
+    except TargetError:
+        if parse(data)[0] != "folder":
+            raise
+        opened = open_data(data, class_names=class_names, labels=False)
+        named = [replace(s, label_name=_folder_of(s.key)) for s in opened]
+        opened = SampleList(opened.name, named, opened.skipped)
+    for path, reason in opened.skipped[:1]:
+        complain(f"note: {len(opened.skipped)} left out, such as '{shown(path)}': {reason}")
+    return opened
+
+
+def _folder_of(key: str) -> str:
+    folder, inside, _ = key.partition("/")
+    return folder if inside else ""
+
+
+def labelled_case(
+    model: str,
+    architecture: str | None,
+    data: str | None,
+    count: int | None,
+    device: str | None,
+    *,
+    quick: bool,
+    say: Callable[[str, float, float], object] | None = None,
+) -> tuple[LoadedModel, Tensor, Tensor, str]:
+    """The model, inputs, their classes, and what the two are called."""
+    import torch
+
+    from camlucida.data.open import open_data
+    from camlucida.engine.outputs import first_tensor
+    from camlucida.explanation.subject import prepare
+    from camlucida.studies.published.standin import stand_ins
+
+    if model == "digits" and data is None and architecture is None:
+        loaded = put_on(stand_ins(say)["digits on photos"][0], device)
+    else:
+        loaded = open_model(model, architecture, device)
+    if data is None and model != "digits":
+        raise CamlucidaError(
+            "give --data with photos too: folders by class, ImageNet, a CSV list, or plain photos"
+        )
+    opened = open_data(data or "digits", class_names=loaded.class_names)
+    most = min(len(opened), count or (60 if quick else 600))
+    # Folders come class by class: the first photos alone would show one or two classes.
+    order = torch.randperm(len(opened), generator=torch.Generator().manual_seed(0))
+    samples = [opened[i] for i in sorted(order[:most].tolist())]
+    _, inputs, _, _ = prepare(loaded, [s.picture() for s in samples])
+    known = [s.label for s in samples]
+    if any(label is None for label in known):
+        with torch.no_grad():
+            predicted = torch.cat(
+                [first_tensor(loaded.module(part)).argmax(1) for part in torch.split(inputs, 16)]
+            )
+        return loaded, inputs, predicted, f"{loaded.name} on {opened.name}, predicted classes"
+    labels = torch.tensor([int(label or 0) for label in known], device=inputs.device)
+    return loaded, inputs, labels, f"{loaded.name} on {opened.name}"
+
+
+def explained_layer(loaded: LoadedModel, inputs: Tensor, layer: str | None) -> str:
+    """The layer that was named, or the model's last feature map."""
+    from camlucida.engine.layers import default_layer
+
+    return layer or default_layer(loaded.module, inputs[:1])

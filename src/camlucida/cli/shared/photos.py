@@ -1,0 +1,109 @@
+"""Which photos were meant, and what their results are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from camlucida.cli.shared.console import shown
+from camlucida.common.errors import CamlucidaError, ImageError
+
+_LONGEST = 120  # bytes of a name: room for a method and its options within the usual 255
+
+
+def collect(given: Iterable[Path], out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The photos of files and folders, each once, in the order given.
+
+    Results of an earlier run that lie inside a folder are not photos.
+
+    Args:
+        given: Files and folders.
+        out: Where results go.
+
+    Returns:
+        The photos, and what was given but cannot be used, with the reason.
+
+    Raises:
+        CamlucidaError: A photo lies in the out folder itself, where a result could replace it.
+    """
+    from camlucida.data import find_images
+
+    photos: dict[Path, Path] = {}
+    failed: list[tuple[Path, str]] = []
+    home = out.resolve()
+    for path in given:
+        found: Sequence[Path] = [path]
+        if path.is_dir():
+            try:
+                found = find_images(path)
+            except ImageError as error:
+                failed.append((path, str(error)))
+                continue
+            if not path.resolve().is_relative_to(home):
+                found = [p for p in found if not p.resolve().is_relative_to(home)]
+                if not found:
+                    failed.append((path, f"no image in {str(path)!r} but results in {str(out)!r}"))
+        for photo in found:
+            photos.setdefault(photo.resolve(), photo)
+    for place, photo in photos.items():
+        if photo.parent.resolve() == home or place.parent == home:
+            raise CamlucidaError(
+                f"{str(photo)!r} lies in the folder for the results; choose another one with --out"
+            )
+    return list(photos.values()), failed
+
+
+class Names:
+    """Names for results, one for each photo, from the photo's own.
+
+    Two photos never share one: where ``cat`` is taken, ``a/cat.jpg`` becomes ``a-cat``, and after that
+    ``a-cat-2``. A name is also taken when the out folder holds the record of another photo under it.
+
+    Args:
+        out: The folder of the results.
+        kind: The command's own ending of its names, such as ``.cells``.
+    """
+
+    def __init__(self, out: Path, kind: str = "") -> None:
+        self._out = out
+        self._kind = kind
+        self._taken: set[str] = set()
+
+    def take(self, photo: Path) -> str:
+        """A name that no other photo has, with the kind at its end."""
+        place = photo.resolve()
+        stem = _file_name(photo.stem)
+        longer = _file_name(f"{place.parent.name}-{photo.stem}")
+        for name in (stem, longer, *(f"{longer}-{n}" for n in range(2, 1_000_000))):
+            # Some file systems take names for equal that differ in case only.
+            if name.casefold() not in self._taken and self._is_free(name, place):
+                self._taken.add(name.casefold())
+                return name + self._kind
+        raise CamlucidaError(f"no name is left for {str(photo)!r} in {str(self._out)!r}")
+
+    def _is_free(self, name: str, place: Path) -> bool:
+        try:
+            record = json.loads(
+                (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
+            )
+        except (OSError, ValueError):
+            return True
+        return not isinstance(record, dict) or record.get("path") in {None, shown(place)}
+
+
+def slug(label: str) -> str:
+    """A method's label as part of a file name: ``gradcam++ (form=true)`` to ``gradcam++-form-true``."""
+    plain = "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
+    return "-".join(filter(None, plain.split("-"))) or "method"
+
+
+def _file_name(stem: str) -> str:
+    """A stem without what file systems or terminals choke on, and not too long."""
+    name = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "-" for c in shown(stem))
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST:
+        return name or "photo"
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: _LONGEST - 9].decode('utf-8', 'ignore')}-{digest}"

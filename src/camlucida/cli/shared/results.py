@@ -1,0 +1,179 @@
+"""The results of a photo: files, a record, rows of a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from camlucida.cli.shared.console import shown
+from camlucida.cli.shared.photos import slug
+from camlucida.cli.shared.writing import write
+from camlucida.common.jsonable import to_json
+from camlucida.common.version import __version__
+
+if TYPE_CHECKING:
+    from camlucida.explanation import Comparison, Explanation
+
+_TOP = 3  # predictions in the table
+
+
+def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) -> dict[str, Any]:
+    """Write everything about one photo.
+
+    Files are called ``NAME.METHOD.png`` (overlay), ``NAME.METHOD.npz`` (maps), ``NAME.comparison.png``
+    (with several methods) and ``NAME.json`` (the record).
+
+    Args:
+        comparison: Explanations of a batch.
+        index: The photo's place in it.
+        photo: The photo's file.
+        out: Where to.
+        name: What the files are called.
+
+    Returns:
+        The record, ready for JSON.
+
+    Raises:
+        CamlucidaError: A file cannot be written.
+    """
+    from camlucida.explanation import Comparison
+
+    own = Comparison(_with_small_views([e[index] for e in comparison.values()]))
+    methods = []
+    taken: set[str] = set()
+    for label, explanation in own.items():
+        part = slug(label)
+        while part.casefold() in taken:
+            part += "-"
+        taken.add(part.casefold())
+        overlay = write(out / f"{name}.{part}.png", explanation.overlay(0).save)
+        maps = write(out / f"{name}.{part}.npz", explanation.save)
+        record = explanation.record()
+        image = record["images"][0]
+        methods.append({
+            "label": label,
+            "explained": image["explained"],
+            "target_value": image["target_value"],
+            "target": image["target"],
+            "layers": record["layers"],
+            "messages": image["messages"],
+            "diagnostics": image["diagnostics"],
+            "files": {"overlay": shown(overlay), "maps": shown(maps)},
+            "provenance": record["provenance"],
+            "predictions": image["predictions"],
+        })  # fmt: skip
+    files = {"record": shown(out / f"{name}.json")}
+    if len(own) > 1:
+        files["comparison"] = shown(write(out / f"{name}.comparison.png", own.save))
+    predictions: list[dict[str, Any]] = next(
+        (m["predictions"] for m in methods if m["predictions"]), []
+    )
+    for method in methods:
+        del method["predictions"]  # of the model, not of the method
+    record = {
+        "camlucida": __version__,
+        "photo": shown(photo),
+        "path": shown(photo.resolve()),
+        "predictions": predictions,
+        "files": files,
+        "methods": methods,
+    }
+    write(out / f"{name}.json", lambda path: path.write_text(to_json(record), encoding="utf-8"))
+    return record
+
+
+def _with_small_views(explanations: Sequence[Explanation]) -> list[Explanation]:
+    """A large photo is made small once, not for every picture drawn of it."""
+    from camlucida.explanation import Views
+
+    first = explanations[0].views
+    small = first[0].scaled()
+    views = Views([lambda: small], first.class_names)
+    return [replace(explanation, views=views) for explanation in explanations]
+
+
+# ---- on the terminal ----------------------------------------------------------------------------
+
+
+def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None:
+    """Print a table of what was found, remarks on single maps, and where the files are."""
+    if not records:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("photo", overflow="fold")
+    table.add_column("predictions", overflow="fold")
+    table.add_column("explained", overflow="fold")
+    labels = _labels(records)
+    for label, record in zip(labels, records, strict=True):
+        table.add_row(Text(label), _predictions(record), _explained(record))
+    console.print(table)
+    if remarks := _remarks(records, labels):
+        console.print("\nRemarks", style="bold")
+        for where, message in remarks:
+            console.print(Text(f"  {where}: {message}"))
+    console.print(f"\nWritten to {shown(out)}", style="bold", markup=False)
+    for record in records:
+        files = record["files"]
+        main = files.get("comparison") or record["methods"][0]["files"]["overlay"]
+        console.print(f"  {main}", markup=False, soft_wrap=True)
+    several = len(records[0]["methods"]) > 1
+    beside = "an overlay NAME.METHOD.png and " if several else ""
+    console.print(
+        f"Beside each: {beside}the maps NAME.METHOD.npz"
+        f"{' of every method' if several else ''}, and the record NAME.json."
+    )
+
+
+def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
+    """File names; whole paths where two photos have the same."""
+    names = [Path(record["photo"]).name for record in records]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else record["photo"]
+        for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _predictions(record: dict[str, Any]) -> Text:
+    lines = [
+        f"{p['probability']:>6.1%}  {p['name'].partition(',')[0]}"
+        for p in record["predictions"][:_TOP]
+    ]
+    return Text("\n".join(lines) or "-")
+
+
+def _explained(record: dict[str, Any]) -> Text:
+    """What was explained; with the methods where they differ in it."""
+    by_text: dict[str, list[str]] = {}
+    for method in record["methods"]:
+        by_text.setdefault(method["explained"], []).append(method["label"])
+    if len(by_text) == 1:
+        return Text(next(iter(by_text)))
+    most = max(by_text, key=lambda text: len(by_text[text]))
+    lines = [
+        text if text == most and len(labels) > 1 else f"{text} ({', '.join(labels)})"
+        for text, labels in by_text.items()
+    ]
+    return Text("\n".join(lines))
+
+
+def _remarks(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Each message once per photo, with the methods that it is about."""
+    found = []
+    for label, record in zip(labels, records, strict=True):
+        by_message: dict[str, list[str]] = {}
+        for method in record["methods"]:
+            for message in method["messages"]:
+                by_message.setdefault(message, []).append(method["label"])
+        found += [
+            (f"{label}, {', '.join(about)}", message) for message, about in by_message.items()
+        ]
+    return found

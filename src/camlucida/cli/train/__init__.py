@@ -1,0 +1,1 @@
+"""``camlucida train``: one file per kind of training."""

@@ -1,0 +1,149 @@
+"""``camlucida train masked-vgg``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camlucida.cli.audit.group import telling
+from camlucida.cli.shared.console import complain, console, print_json, shown
+from camlucida.cli.shared.options import AsJson, out_option, refuse_unused, seed_option
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.errors import CamlucidaError
+
+
+def masked_vgg(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="ImageNet's folder, one with train/CLASS and val/CLASS, or folders by class, of which a fifth is "
+            "held out.",
+        ),
+    ],
+    unmasked: Annotated[
+        bool, typer.Option("--unmasked", help="Train the twin, which sees everything.")
+    ] = False,
+    seen_rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Rows of the last map that the head sees. (default: 5)"),
+    ] = None,
+    width: Annotated[
+        float, typer.Option(metavar="X", min=0.001, help="Multiplies all channels; small for a trial.")
+    ] = 1.0,
+    size: Annotated[
+        int, typer.Option(metavar="PX", min=16, help="Height and width of the images; 16 divides it.")
+    ] = 224,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the photos.")] = 90,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Photos per step, over all devices together.")
+    ] = 256,
+    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate at the start.")] = 0.03,
+    lr_every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Epochs after which the learning rate falls to a tenth.")
+    ] = 30,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="At most, for a trial. (default: all photos)")
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(metavar="P", help="32-true, 16-mixed, bf16-mixed, or auto: 16-mixed on a GPU."),
+    ] = "auto",
+    accelerator: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to train.")] = "auto",
+    devices: Annotated[
+        str, typer.Option(metavar="N|LIST", help="Of each machine: how many, or which, as in 0,1.")
+    ] = "auto",
+    nodes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Machines; run the command once on each.")
+    ] = 1,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="Of Lightning Fabric: auto, ddp and its kin.")
+    ] = "auto",
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that read photos, for each device.")
+    ] = 8,
+    seed: Annotated[int, seed_option("weights, order, crops and dropout")] = 3,
+    out: Annotated[Path, out_option("The run; the same command goes on where it was stopped.")] = Path(
+        "camlucida-out/masked-vgg"
+    ),
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Train the masked VGG of the dead-zone paper, which provably sees a part of the image only.
+
+    The defaults are the published training on ImageNet. After every epoch checkpoint and record are written, and
+    the weights of the best. On several machines they share RUN.
+
+    [bold]camlucida train masked-vgg ILSVRC2012 --out RUN[/]
+    [bold]camlucida audit deadzone --model masked-vgg:RUN/best.pt --data imagenet:ILSVRC2012[/]
+    """
+    from camlucida.models.masked_vgg import RECORD, SEEN_ROWS
+    from camlucida.training.masked import WEIGHTS, is_first_process, train_masked_vgg
+    from camlucida.training.masked_photos import Recipe
+
+    if unmasked:
+        refuse_unused(context, ("seen_rows",), "without --unmasked")
+    cells = size // 16
+    rows = seen_rows or (min(SEEN_ROWS, cells) if unmasked else SEEN_ROWS)
+    if not unmasked:
+        _check_mask(rows, size)
+    recipe = Recipe(
+        epochs=epochs, batch_size=batch_size, learning_rate=lr, step_size=lr_every, size=size,
+        precision=precision, seed=seed, workers=workers, steps=steps_per_epoch,  # type: ignore[arg-type]
+    )  # fmt: skip
+    with out_folder(out), telling() as say:
+        record = train_masked_vgg(
+            data,
+            out,
+            masked=not unmasked,
+            recipe=recipe,
+            width=width,
+            seen_rows=rows,
+            accelerator=accelerator,
+            devices=int(devices) if devices.isdecimal() else devices,
+            nodes=nodes,
+            strategy=strategy,
+            say=say,
+        )
+    if not is_first_process():
+        return
+    files = [shown(out / name) for name in (WEIGHTS, RECORD)]
+    if as_json:
+        print_json({**record, "files": files})
+        return
+    place = console()
+    for line in (_said(record), *files):
+        place.print(line, markup=False, soft_wrap=True)
+
+
+def _check_mask(rows: int, size: int) -> None:
+    """Refuse a mask that hides nothing, and say so where it hides cells but no pixel."""
+    if rows >= size // 16:
+        raise CamlucidaError(
+            f"a head that sees {rows} of the {size // 16} rows of the last map of {size} pixels is not masked; give a "
+            "smaller --seen-rows or a larger --size, or --unmasked for the twin"
+        )
+    # Row r of the map sees the image's rows up to 16 r + 105.
+    if size % 16 == 0 and size <= 16 * (rows - 1) + 106:
+        complain(
+            f"note: of images of {size} pixels the first {rows} rows of the map see everything; only cells of the map "
+            "will be dead"
+        )
+
+
+def _said(record: dict[str, Any]) -> str:
+    plan, best = record["plan"], record["best"]
+    kind = "masked" if plan["masked"] else "unmasked"
+    text = (
+        f"top-1 {best['top1']:.1%}, top-5 {best['top5']:.1%} on the validation photos after epoch "
+        f"{best['epoch'] + 1:.0f} of {len(record['curve'])}, the best; trained on {plan['photos']:,} photos of "
+        f"{plan['classes']} classes"
+    )
+    published = record["published"][kind]
+    if plan["classes"] != 1000:
+        return text
+    return (
+        f"{text}. Published, {kind}: top-1 {published['top1']:.1%}, top-5 {published['top5']:.1%}"
+    )

@@ -1,0 +1,73 @@
+"""Write files so that each is either whole or not there, also after a power cut."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from camlucida.common.errors import CamlucidaError
+
+
+def write(path: Path, writer: Callable[[Path], object]) -> Path:
+    """Have ``writer`` write to a temporary name beside ``path``, flush it to the disk, then put it in place.
+
+    Args:
+        path: the file; its folder is made, an older file is replaced.
+        writer: writes the file whose path it gets; that path has the same suffix.
+
+    Returns:
+        The path.
+
+    Raises:
+        CamlucidaError: the file cannot be written, for example because the disk is full.
+    """
+    temporary = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            writer(temporary)
+            flush(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush(path.parent)
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write these bytes, whole or not at all; returns the path.
+
+    Raises:
+        CamlucidaError: the file cannot be written.
+    """
+    return write(path, lambda temporary: temporary.write_bytes(content))
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the entries of a folder, reach the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Say it in words where a path cannot be written to.
+
+    Raises:
+        CamlucidaError: in place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        # A name that is no text, or breaks lines, is shown all the same.
+        name = os.fsencode(path).decode("utf-8", "replace")
+        name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+        raise CamlucidaError(f"cannot write to '{name}': {error.strerror or error}") from error

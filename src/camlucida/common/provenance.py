@@ -1,0 +1,85 @@
+"""How a result came about, so that anybody can get it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from camlucida.common.version import __version__
+
+_Versions = tuple[tuple[int, int, int], ...]
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and values of a model's parameters and persistent buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        plain = tensor.detach().to("cpu").contiguous()
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def _versions(model: nn.Module) -> _Versions:
+    """What tells that a tensor was replaced or written to (but not by writing to its ``.data``)."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tuple(
+        (id(t), t.data_ptr(), 0 if t.is_inference() else t._version)  # noqa: SLF001
+        for t in tensors
+    )
+
+
+@dataclass
+class Provenance:
+    """Version, model, weights, method, target and seed behind an explanation.
+
+    The weights are hashed when the record is first asked for: hashing costs more than many a map.
+
+    Attributes:
+        model: the module that was explained.
+        facts: everything else, ready for JSON.
+    """
+
+    model: nn.Module = field(repr=False)
+    facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Remember in which state the weights were."""
+        self._versions = _versions(self.model)
+        self._hash: str | None = None
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights; says so when they have changed since the explanation was made."""
+        if self._hash is None:
+            if _versions(self.model) != self._versions:
+                return "unknown: the weights were changed after this explanation was made"
+            self._hash = weights_hash(self.model)
+        return self._hash
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole record, ready for JSON."""
+        return {
+            "camlucida": __version__,
+            "torch": torch.__version__,
+            **self.facts,
+            "weights_sha256": self.weights,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled record holds the hash, not the model."""
+        return {"facts": dict(self.facts), "_hash": self.weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore without a model."""
+        self.model = nn.Identity()
+        self.facts = state["facts"]
+        self._hash = state["_hash"]
+        self._versions = ()

@@ -1,0 +1,120 @@
+"""Class names: read them, and find the class that a user means."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import operator
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camlucida.common.errors import ModelError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def read_class_names(source: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
+    """Class names from a list or a file.
+
+    Args:
+        source: The names in order; or the path of a text file with one name per line, or of a JSON
+            file with a list of names.
+
+    Returns:
+        The names, stripped of white space around them.
+
+    Raises:
+        ModelError: The file cannot be read, holds something else, or a name is empty.
+    """
+    if isinstance(source, str | os.PathLike):
+        where = f"the class names in {os.fspath(source)!r}"
+        names = _read(Path(source), where)
+    else:
+        where, names = "class_names", list(source)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{where} must be a list of one or more strings")
+    stripped = tuple(name.strip() for name in names)
+    if "" in stripped:
+        raise ModelError(f"{where}: number {stripped.index('')} (counted from 0) is empty")
+    return stripped
+
+
+def _read(path: Path, where: str) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where} are not UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read: {error.strerror or error}") from error
+    if not text.lstrip().startswith(("[", "{")):
+        return text.strip().splitlines()
+    try:
+        names = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{where} are not valid JSON: {error}") from error
+    if not isinstance(names, list):
+        raise ModelError(f"{where} must be a JSON list of strings, not a dictionary")
+    return names
+
+
+def resolve_class(name_or_index: str | int, class_names: Sequence[str] | None) -> int:
+    """The index of the class that a user means.
+
+    Case, underscores and runs of white space make no difference. In this order: an integer, or a
+    string that looks like one, is the index itself; the whole name; one of its synonyms, which
+    commas separate ("tabby" for "tabby, tabby cat"); a part of exactly one name.
+
+    Args:
+        name_or_index: Index, name, synonym or part of a name.
+        class_names: One name per class; None if the model has none.
+
+    Returns:
+        The index. Of an integer the range is not checked: only the model's output knows it.
+
+    Raises:
+        TargetError: No class or more than one fits, or there are no names to look in.
+    """
+    if not isinstance(name_or_index, str):
+        try:
+            return operator.index(name_or_index)
+        except TypeError:
+            raise TargetError(
+                f"a class is a name or an integer, not {type(name_or_index).__name__}"
+            ) from None
+    wanted = _plain(name_or_index)
+    if re.fullmatch(r"[+-]?\d+", wanted):
+        return int(wanted)
+    if not class_names:
+        raise TargetError(
+            f"the class {name_or_index!r} is a name, but this model has no class names; "
+            "give its index, or class_names"
+        )
+    if not wanted:
+        raise TargetError("the class name is empty; give a name or an index")
+    plain = [_plain(name) for name in class_names]
+    synonyms = [[part.strip() for part in name.split(",")] for name in plain]
+    for fitting in (
+        [i for i, name in enumerate(plain) if name == wanted],
+        [i for i, parts in enumerate(synonyms) if wanted in parts],
+        [i for i, name in enumerate(plain) if wanted in name],
+    ):
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            shown = ", ".join(f"{i} ({class_names[i]})" for i in fitting[:6])
+            more = f" and {len(fitting) - 6} more" if len(fitting) > 6 else ""
+            raise TargetError(
+                f"the class {name_or_index!r} could be {shown}{more}; give the index or a full name"
+            )
+    every = {part: i for i, parts in reversed(list(enumerate(synonyms))) for part in parts}
+    near = difflib.get_close_matches(wanted, every, n=3, cutoff=0.6)
+    shown = ", ".join(f"{every[part]} ({class_names[every[part]]})" for part in near)
+    hint = f"; the nearest are {shown}" if near else f"; the first is {class_names[0]!r}"
+    raise TargetError(f"no class is called {name_or_index!r}{hint}")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())

@@ -1,0 +1,6 @@
+"""How a photo becomes the tensor a model receives; the numbers travel with the model."""
+
+from camlucida.data.preprocess.base import Preprocess
+from camlucida.data.preprocess.values import IMAGENET_MEAN, IMAGENET_STD, Channels, Interpolation
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Channels", "Interpolation", "Preprocess"]

@@ -1,0 +1,48 @@
+"""Find the tensor in whatever a model returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from camlucida.common.errors import TargetError
+
+_KEYS = ("logits", "out", "image_embeds", "embeddings", "pooler_output", "pred", "output")
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The logits, scores or embeddings in a model's output.
+
+    A tensor is itself; of a mapping, or of an object with such attributes (``ModelOutput``), the first of
+    ``logits, out, image_embeds, embeddings, pooler_output, pred, output`` that is a tensor, else its
+    only tensor; of a tuple or list, the first tensor.
+
+    Raises:
+        TargetError: when there is no such tensor, naming what was found.
+    """
+    if isinstance(output, Tensor):
+        return output
+    entries: dict[str, Any] = {}
+    if isinstance(output, Mapping):
+        entries = dict(output)
+    elif hasattr(output, "_asdict"):  # named tuples
+        entries = output._asdict()
+    elif hasattr(output, "__dict__"):
+        entries = vars(output)
+    for key in _KEYS:
+        if isinstance(found := entries.get(key), Tensor):
+            return found
+    if isinstance(output, tuple | list):
+        for item in output:
+            if isinstance(item, Tensor):
+                return item
+    tensors = [value for value in entries.values() if isinstance(value, Tensor)]
+    if len(tensors) == 1:
+        return tensors[0]
+    listed = ", ".join(map(str, entries)) if entries else type(output).__name__
+    raise TargetError(
+        f"no logits were found in the model's output ({listed}); wrap the model so that it returns a "
+        f"tensor, or a mapping with one of {', '.join(_KEYS)}"
+    )

@@ -1,0 +1,1 @@
+"""Run the part of a model behind a layer on altered activations."""

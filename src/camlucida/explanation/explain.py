@@ -1,0 +1,383 @@
+"""``explain``: from a model and photos to explanations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, TypeAlias, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.common.errors import CamlucidaError, MethodError, TargetError
+from camlucida.common.provenance import Provenance
+from camlucida.common.seeds import ImageGenerators, Seed
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.layers import GridRule, Layers, resolve_all
+from camlucida.engine.maps import Steps, preset
+from camlucida.engine.tap import sharing
+from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
+from camlucida.explanation.subject import Batch, Images, Subject
+from camlucida.methods import Method, Progress, RawMap, build, entry_of
+from camlucida.methods.smoothing import SMOOTHING, unwrapped
+from camlucida.models import LoadedModel
+from camlucida.targets import Target, TargetLike, as_target
+
+MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
+"""A registered name, a method object, or a name with its options."""
+
+_SATURATED = 1e-6
+_LABEL = 16  # longest value of an option that is shown in a label
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: MethodLike = ...,
+    **options: Any,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: Sequence[MethodLike],
+    **options: Any,
+) -> Comparison: ...
+
+
+def explain(
+    model: nn.Module | LoadedModel,
+    images: Images,
+    *,
+    method: MethodLike | Sequence[MethodLike] = "gradcam",
+    target: TargetLike = None,
+    layers: Layers | None = None,
+    steps: Steps | str | None = None,
+    preprocess: Preprocess | None = None,
+    class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    seed: Seed = 0,
+    batch_size: int = 32,
+    top: int = 5,
+    grid: GridRule | Mapping[str, GridRule] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Explanation | Comparison:
+    """Explain what a model saw in images.
+
+    Args:
+        model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
+            as it was.
+        images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
+            photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing.
+        method: a registered name (see ``camlucida methods``), a method object, a pair of a name and its
+            options, or a list of these. Methods of a list share their forward passes where they look at the
+            same layers.
+        target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
+            a function from the model's output to ``(N,)``. ``None`` is the predicted class's logit.
+        layers: names or modules; by default the last feature map of the model. Beside methods of a list that
+            explain layers, those that explain the input go without.
+        steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
+            ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
+        preprocess: how photos become inputs; by default the model's own, where it says.
+        class_names: one per class, or a text file with one per line; by default the model's own.
+        seed: an integer, or a generator that one is drawn from. Each image has its own random stream, so that a
+            batch equals its images one by one.
+        batch_size: images that are explained at a time.
+        top: number of predictions kept per image, at least 1.
+        grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
+        progress: called with the number of maps done and their total, in fractions for methods that take
+            many passes.
+        **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods pairs
+            instead, ``("gradcam++", {"form": "true"})``.
+
+    Returns:
+        An :class:`Explanation` of all images; for a list of methods a :class:`Comparison`, which is a mapping
+        from labels to explanations.
+
+    Raises:
+        CamlucidaError: one of its kinds (``ImageError``, ``LayerError``, ``TargetError``, ``MethodError``,
+            ``ModelError``); its text says what was given, what was expected and what to do.
+    """
+    subject = Subject.of(model, preprocess, class_names)
+    several = isinstance(method, Sequence) and not isinstance(method, str) and not _is_pair(method)
+    chosen: list[MethodLike] = list(cast("Sequence[MethodLike]", method)) if several else [method]  # type: ignore[list-item]
+    if not chosen:
+        raise MethodError("no method was given")
+    if batch_size < 1:
+        raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
+    if top < 1:
+        raise CamlucidaError(f"top must be at least 1 prediction, got {top}")
+    if options and len(chosen) > 1:
+        raise MethodError(
+            f"the options {', '.join(options)} cannot be shared by {len(chosen)} methods; give each its own as "
+            "a pair, such as ('gradcam++', {'form': 'true'})"
+        )
+    if isinstance(seed, torch.Generator):
+        # Drawn once, so that all batches and methods share it.
+        seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
+    if isinstance(model, LoadedModel):
+        model.check_target(target)
+    elif target is None and getattr(subject.module, "embeds", False):
+        raise TargetError(
+            f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
+            "target=CosineSimilarity(reference)"
+        )
+    resolved = as_target(target).resolve(subject.class_index)
+    plans = [settle(one, resolved, options) for one in chosen]
+    anywhere = any(one.uses_layers for one, _, _ in plans)
+    batch = subject.prepare(images)
+    done, total = 0, len(plans) * len(batch.views)
+    found: list[list[Explanation]] = [[] for _ in plans]
+    for start in range(0, len(batch.views), batch_size):
+        part = batch.part(start, start + batch_size)
+        shared = sharing(part.inputs) if len(plans) > 1 else nullcontext()
+        with subject.taking(part.inputs), shared:
+            for parts, (one, one_target, label) in zip(found, plans, strict=True):
+                parts.append(
+                    _explain(
+                        subject,
+                        part,
+                        one,
+                        _part(one_target, start, len(part.inputs), len(batch.views)),
+                        label,
+                        layers if one.uses_layers or not anywhere else None,
+                        steps,
+                        seed,
+                        top,
+                        grid,
+                        _share(progress, done, len(part.inputs), total),
+                    )
+                )
+                done += len(part.inputs)
+                if progress is not None:
+                    progress(done, total)
+    explanations = [_join(parts, batch) for parts in found]
+    return Comparison(explanations) if several else explanations[0]
+
+
+def _is_pair(method: object) -> bool:
+    return isinstance(method, tuple) and len(method) == 2 and isinstance(method[1], Mapping)
+
+
+def _share(progress: Progress | None, before: int, images: int, total: int) -> Progress | None:
+    """A method's own progress on some images, as part of the whole work."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(before + images * done / of, total)
+
+
+def settle(
+    method: MethodLike, target: Target, options: Mapping[str, Any] | None = None
+) -> tuple[Method, Target, str]:
+    """The method, the target that its name stands for or else the given one, and its label.
+
+    Raises:
+        MethodError: the method or an option is unknown, or does not go with the target.
+    """
+    options = dict(options or {})
+    if isinstance(method, tuple):
+        name, own = method
+        method, options = name, {**own, **options}
+    if isinstance(method, str):
+        built, wanted = build(method, target, **options)
+        label = method
+    elif isinstance(method, Method):
+        if options:
+            raise MethodError(
+                f"{type(method).__name__} was given as an object; set {', '.join(options)} on it"
+            )
+        built, wanted = method, target
+        row = entry_of(unwrapped(method))
+        label = row.name if row else type(unwrapped(method)).__name__
+    else:
+        raise MethodError(
+            f"a method is a name, a Method object or a pair of a name and options, got {type(method).__name__}"
+        )
+    changed = {
+        name: value
+        for name, value in built.describe()["options"].items()
+        if value != getattr(type(unwrapped(built)), name, None if name in SMOOTHING else value)
+    }
+    aggregator = getattr(wanted, "aggregator", None)
+    extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
+    if label.startswith("diff") and aggregator not in (None, "mean"):
+        extra.insert(0, aggregator)
+    return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _part(target: Target, start: int, length: int, total: int) -> Target:
+    """A target's share for some images of a longer list; one that holds no list is shared by all."""
+    target = target.for_images(total)
+    return target if length == total else target.take(torch.arange(start, start + length))
+
+
+def _explain(
+    subject: Subject,
+    batch: Batch,
+    method: Method,
+    target: Target,
+    label: str,
+    layers: Layers | None,
+    steps: Steps | str | None,
+    seed: Seed,
+    top: int,
+    grid: GridRule | Mapping[str, GridRule] | None,
+    progress: Progress | None,
+) -> Explanation:
+    module, inputs = subject.module, batch.inputs
+    if layers is None:
+        names = method.default_layers(module, inputs)
+    elif method.uses_layers:
+        names = tuple(resolve_all(module, layers))
+    else:
+        raise MethodError(f"{label} explains the input through the whole model; leave out layers")
+    raw = method.run(
+        module,
+        inputs,
+        target,
+        names,
+        generator=ImageGenerators.of(seed, inputs),
+        grid=grid,
+        preprocess=subject.preprocess,
+        progress=progress,
+    )
+    used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    with torch.inference_mode(mode=False), torch.no_grad():
+        finite = raw.fused.isfinite().flatten(1).all(1)
+        clean = finite[:, None, None]
+        signed = raw.fused
+        if raw.by_steps and steps is not None:
+            layers_clean = {name: torch.where(clean, m, 0) for name, m in raw.layers.items()}
+            fused = used.fuse(layers_clean, size)
+            signed = fused if len(raw.layers) > 1 else signed
+        else:
+            fused = torch.where(clean, signed, 0)
+        logits = raw.target.logits(raw.outputs)
+        probabilities = None if logits is None or logits.shape[1] < 2 else logits.float().softmax(1)
+        return Explanation(
+            maps=used.finish(fused, size),
+            raw=used.layer(torch.where(clean, signed, 0)),
+            signed=signed,
+            layer_maps=raw.layers,
+            target_values=raw.values,
+            target=raw.target,
+            logits=logits,
+            predictions=_predictions(logits, probabilities, top, subject.class_names),
+            layers=tuple(raw.layers) if method.uses_layers else names,
+            method=method,
+            label=label,
+            diagnostics=_diagnose(raw, finite, probabilities),
+            details=raw.details,
+            provenance=Provenance(
+                module,
+                {
+                    "model": subject.name,
+                    **method.describe(),
+                    "target": raw.target.describe(),
+                    "layers": list(raw.layers),
+                    "steps": {**vars(used)},
+                    "seed": seed,
+                    "input_size": list(inputs.shape[1:]),
+                    "dtype": str(inputs.dtype),
+                    "device": str(inputs.device),
+                    "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
+                },
+            ),
+            views=batch.views,
+            sources=batch.sources,
+        )
+
+
+def _predictions(
+    logits: Tensor | None,
+    probabilities: Tensor | None,
+    top: int,
+    names: Sequence[str] | None,
+) -> tuple[tuple[Prediction, ...], ...]:
+    if logits is None or probabilities is None:
+        return ()
+    best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+    scores = logits.gather(1, best.indices)
+    named = names if names and len(names) == logits.shape[1] else None
+    return tuple(
+        tuple(
+            Prediction(index, named[index] if named else f"class {index}", p, z)
+            for index, p, z in zip(*row, strict=True)
+        )
+        for row in zip(best.indices.tolist(), best.values.tolist(), scores.tolist(), strict=True)
+    )
+
+
+def _diagnose(raw: RawMap, finite: Tensor, probabilities: Tensor | None) -> tuple[Diagnostics, ...]:
+    flat = raw.fused.flatten(1)
+    lowest, highest = flat.amin(1).tolist(), flat.amax(1).tolist()
+    peak = [0.0] * len(flat) if probabilities is None else probabilities.amax(1).tolist()
+    dead = {name: counts.tolist() for name, counts in raw.dead_channels.items()}
+    found = []
+    for i in range(len(flat)):
+        saturated = peak[i] > 1 - _SATURATED
+        notes = list(raw.notes.get(i, ()))
+        if saturated and type(raw.target).__name__ in {"Probability", "LogProbability"}:
+            notes.append(
+                f"the softmax is saturated (p = {peak[i]:.7f}), so the gradient of a probability "
+                "vanishes; LogitMargin(aggregator='lse') explains the same without this"
+            )
+        found.append(
+            Diagnostics(
+                raw_min=lowest[i],
+                raw_max=highest[i],
+                all_negative=lowest[i] < 0 and highest[i] <= 0,
+                constant=lowest[i] == highest[i],
+                finite=bool(finite[i]),
+                dead_channels={
+                    name: (counts[i], raw.channels[name]) for name, counts in dead.items()
+                },
+                disconnected=tuple(name for name, is_on in raw.connected.items() if not is_on),
+                saturated=saturated,
+                notes=tuple(notes),
+            )
+        )
+    return tuple(found)
+
+
+def _join(parts: list[Explanation], batch: Batch) -> Explanation:
+    """One explanation from those of consecutive batches."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    joined = [e.target for e in parts]
+    fields = {
+        name: torch.cat([getattr(t, name) for t in joined])
+        for name in first.target.per_image
+        if isinstance(getattr(first.target, name), Tensor)
+    }
+    target = replace(first.target, **fields) if fields else first.target  # type: ignore[type-var]
+    facts = {**first.provenance.facts, "target": target.describe()}
+    return replace(
+        first,
+        provenance=replace(first.provenance, facts=facts),
+        maps=torch.cat([e.maps for e in parts]),
+        raw=torch.cat([e.raw for e in parts]),
+        signed=torch.cat([e.signed for e in parts]),
+        layer_maps={
+            name: torch.cat([e.layer_maps[name] for e in parts]) for name in first.layer_maps
+        },
+        details={name: torch.cat([e.details[name] for e in parts]) for name in first.details},
+        target_values=torch.cat([e.target_values for e in parts]),
+        target=target,
+        logits=None
+        if first.logits is None
+        else torch.cat([cast("Tensor", e.logits) for e in parts]),
+        predictions=tuple(p for e in parts for p in e.predictions),
+        diagnostics=tuple(d for e in parts for d in e.diagnostics),
+        views=batch.views,
+        sources=batch.sources,
+    )

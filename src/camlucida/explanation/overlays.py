@@ -1,0 +1,185 @@
+"""Maps to pictures: colours, overlays, grids."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camlucida.engine.maps import resize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = "inferno"
+"""Default colour map: rises evenly in brightness, so it is read right in grey and by the colour-blind."""
+
+SIGNED = "PuOr_r"
+"""Colour map of maps with negative values: light at 0, told apart by the colour-blind."""
+
+_LONGEST = 1024  # pixels of a drawn picture's longer side
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture and the part of it that the model saw.
+
+    Attributes:
+        picture: 8-bit RGB.
+        box: (left, top, right, bottom) in pixels of the picture; may lie outside where the model saw padding.
+    """
+
+    picture: Image.Image
+    box: tuple[float, float, float, float]
+
+    def scaled(self, longest: int = _LONGEST) -> View:
+        """The same view, no side longer than ``longest`` pixels."""
+        width, height = self.picture.size
+        factor = min(1.0, longest / max(width, height))
+        if factor == 1:
+            return self
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        left, top, right, bottom = (edge * factor for edge in self.box)
+        return View(self.picture.resize(size, Image.Resampling.LANCZOS), (left, top, right, bottom))
+
+    def cropped(self) -> Image.Image:
+        """What the model saw; black where it saw padding."""
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        return self.picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def colourise(attribution: Tensor, colours: str = COLOURS) -> Image.Image:
+    """An attribution map ``(H, W)`` in [0, 1] as an RGB picture of the same size."""
+    import matplotlib as mpl
+
+    values = attribution.detach().to("cpu", torch.float32).clamp(0, 1).numpy()
+    return Image.fromarray((mpl.colormaps[colours](values)[..., :3] * 255).round().astype(np.uint8))
+
+
+def scaled(
+    attribution: Tensor, colours: str | None = None, *, signed: bool = False
+) -> tuple[Tensor, str]:
+    """A map as it is coloured: in [0, 1], with the colours for it.
+
+    Args:
+        attribution: ``(H, W)``; values outside [0, 1] (a map that was not normalised) are divided by the
+            largest absolute one.
+        colours: a matplotlib colour map; by default ``"inferno"``, or ``"PuOr_r"`` with 0 in its middle for
+            a map with negative values.
+        signed: colour a map without negative values as one of those too.
+    """
+    lowest, highest = float(attribution.min()), float(attribution.max())
+    largest = max(-lowest, highest)
+    if lowest < 0 or signed:
+        return attribution / (2 * (largest or 1)) + 0.5, colours or SIGNED
+    return attribution / largest if highest > 1 else attribution, colours or COLOURS
+
+
+def overlay(
+    view: View,
+    attribution: Tensor,
+    *,
+    alpha: float = 0.6,
+    colours: str | None = None,
+    signed: bool = False,
+) -> Image.Image:
+    """Lay a map over the picture it explains.
+
+    The picture is drawn in grey, so that all colour belongs to the map, and the map is placed on the part
+    that the model saw; the rest stays dark.
+
+    Args:
+        view: the picture.
+        attribution: ``(H, W)``, of the model's input; coloured as :func:`scaled` says.
+        alpha: opacity of the map, 0 to 1; 0.6 by default.
+        colours: a matplotlib colour map.
+        signed: use the colours of maps with negative values in any case.
+
+    Returns:
+        RGB, at most 1024 pixels to a side.
+    """
+    view = view.scaled()
+    grey = np.asarray(view.picture.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    canvas = 0.25 * grey
+    left, top, right, bottom = (round(edge) for edge in view.box)
+    size = (max(1, bottom - top), max(1, right - left))
+    # Pooled to the size drawn where the picture is smaller than the map.
+    values, colours = scaled(attribution.detach().to("cpu", torch.float32), colours, signed=signed)
+    enlarged = resize(values[None], size)[0]
+    coloured = np.asarray(colourise(enlarged, colours), dtype=np.float32)
+    height, width = grey.shape[:2]
+    rows = slice(max(top, 0), min(top + size[0], height))
+    columns = slice(max(left, 0), min(left + size[1], width))
+    seen = coloured[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    canvas[rows, columns] = (1 - alpha) * grey[rows, columns] + alpha * seen
+    return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+
+
+def grid(
+    pictures: Sequence[Sequence[Image.Image]],
+    *,
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    bar: tuple[str, float, float] | None = (COLOURS, 0, 1),
+    cell: float = 2.6,
+) -> Figure:
+    """Pictures in rows and columns, with headings.
+
+    Args:
+        pictures: one list per row, all of one length.
+        columns: a heading for each column.
+        rows: a label for each row.
+        bar: colour map of a bar and its ends; ``None`` for no bar.
+        cell: width of a picture in inches.
+
+    Returns:
+        A matplotlib figure, not attached to any window.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    n_rows, n_columns = len(pictures), max(len(row) for row in pictures)
+    heights = [min(1.6, max(p.height / p.width for p in row)) for row in pictures]
+    figure = Figure(
+        figsize=(cell * n_columns + 0.6, cell * sum(heights) + 0.15 * n_rows + 0.3),
+        layout="constrained",
+    )
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for r, row in enumerate(pictures):
+        for c in range(n_columns):
+            axis = axes[r, c]
+            axis.set_axis_off()
+            if c < len(row):
+                axis.imshow(np.asarray(row[c]))
+            if r == 0 and c < len(columns):
+                axis.set_title(columns[c], fontsize=9, parse_math=False)
+        if r < len(rows):
+            axes[r, 0].text(
+                -0.03, 0.5, rows[r], transform=axes[r, 0].transAxes, rotation=90, ha="right",
+                va="center", fontsize=8, parse_math=False,
+            )  # fmt: skip
+    if bar is not None:
+        colours, low, high = bar
+        drawn = figure.colorbar(
+            ScalarMappable(Normalize(low, high), cmap=colours),
+            ax=axes.ravel().tolist(),
+            fraction=0.03,
+            pad=0.01,
+        )
+        drawn.ax.tick_params(labelsize=7)
+        drawn.set_label(f"attribution, {low:g} to {high:g} in each map", fontsize=7)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """A figure as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

@@ -1,0 +1,254 @@
+"""The page of a face verification: curves, error rates, tables, and pairs with their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from camlucida.common.errors import ImageError
+from camlucida.data.images import read_image
+from camlucida.faces.pair import CARE
+from camlucida.faces.verification import RANDOM
+from camlucida.faces.verification_report import VerificationReport
+from camlucida.report.charts import Line, lines
+from camlucida.report.page import Document, Section, figures, paragraph, subheading
+from camlucida.report.tables import Cell, Column, Table
+from camlucida.report.template import data_uri, jpeg
+
+PICTURES = 24
+"""Pairs whose maps are shown; others are named in a table."""
+
+_WIDTH = 1500
+_RULES = {
+    "percentile": "pixels above a percentile of the map, as published; a map with many zeros stops deleting early",
+    "rank": "exactly P % of the pixels, ties in a fixed order, so that all maps alter the same number",
+}
+
+
+@dataclass(frozen=True)
+class DrawnPair:
+    """A pair on the page.
+
+    Attributes:
+        name: what it is called.
+        verdict: similarity, threshold and decision, or why it was left out.
+        same: whether both show one person; ``None`` where nobody says.
+        picture: file of the grid of its maps; ``None`` without one.
+    """
+
+    name: str
+    verdict: str
+    same: bool | None = None
+    picture: Path | None = None
+
+
+def verification_page(
+    title: str,
+    lead: Sequence[str],
+    *,
+    report: VerificationReport | None = None,
+    tables: Sequence[Table] = (),
+    others: Sequence[Section] = (),
+    drawn: Sequence[DrawnPair] = (),
+    facts: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> Document:
+    """Compose the page.
+
+    Args:
+        title: its heading.
+        lead: the answer, in sentences.
+        report: of the Delete and Insert protocol; ``None`` where the pairs do not say who they show.
+        tables: areas of the methods, one per way of ranking pixels.
+        others: sections that follow the tables, such as published numbers.
+        drawn: pairs with their maps.
+        facts: short pairs below the title.
+        notes: what else a reader has to know, in sentences.
+
+    Returns:
+        The page, which says what such maps do not show.
+    """
+    sections: list[Section] = []
+    if report is not None:
+        sections.append(
+            Section(
+                "methods",
+                "Which maps name the pixels that decide",
+                [*tables, _curves(report)],
+                "Delete blackens the P % most important pixels of the probe, Insert all others; the better "
+                "the map, the lower the first and the higher the second.",
+            )
+        )
+    sections += others
+    if report is not None:
+        sections.append(_scores(report))
+    if drawn:
+        sections.append(Section("pairs", "Pairs", _pairs(drawn)))
+    sections.append(
+        Section(
+            "care",
+            "What these maps show, and what they do not",
+            [paragraph(text) for text in (CARE, *notes)],
+        )
+    )
+    if report is not None and report.errors:
+        sections.append(_left_out(report.errors))
+    return Document(title, lead, sections, facts=facts)
+
+
+def picture(image: Image.Image, caption: str) -> str:
+    """A picture inside the page, as wide as the page, with its caption."""
+    if image.width > _WIDTH:
+        size = (_WIDTH, max(1, round(image.height * _WIDTH / image.width)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return (
+        f'<figure><figcaption>{escape(caption)}</figcaption><img style="max-width:100%;height:auto" '
+        f'alt="{escape(caption)}" src="{data_uri(jpeg(image), "image/jpeg")}"></figure>'
+    )
+
+
+def verification_table(
+    report: VerificationReport,
+    rule: str,
+    *,
+    name: str = "verification",
+    published: Callable[[str], tuple[float, float] | None] = lambda _: None,
+) -> Table:
+    """Areas of every method and of maps that know nothing, with their intervals.
+
+    Args:
+        report: what was measured.
+        rule: which pixels count as the P % most important, ``"percentile"`` or ``"rank"``.
+        name: how the table's name begins.
+        published: from a method's label to the Delete and Insert of a paper.
+    """
+    rows = []
+    for label, curves in report.curves.items():
+        known = published(label)
+        cells = []
+        for at, mode in enumerate(("delete", "insert")):
+            curve = curves[rule, mode]
+            beside = None if known is None else known[at]
+            cells.append(Cell(curve.auc, curve.low, curve.high, published=beside))
+        seconds, empty = report.seconds.get(label), report.empty.get(label)
+        rows.append((label, (*cells, Cell(seconds), Cell(empty))))
+    found = Table(
+        name=f"{name}-{rule}",
+        caption=f"Delete and Insert, by {rule}: {_RULES.get(rule, rule)}",
+        columns=(
+            Column("Delete", "lower", places=1),
+            Column("Insert", "higher", places=1),
+            Column("time per face", "none", "s", places=2),
+            Column("empty maps", "none", places=0),
+        ),
+        rows=tuple(row for row in rows if row[0] not in RANDOM),
+        legend=f"Area under the verification accuracy over P, times 100, on {len(report.keys)} pairs; 95 % bootstrap "
+        f"intervals over {len(set(report.people))} people. Random pixels destroy a face wherever they fall; random "
+        "patches are as smooth as FAME's maps.",
+        best="best of the methods",
+    ).marked()  # fmt: skip
+    return replace(found, rows=(*found.rows, *(row for row in rows if row[0] in RANDOM)))
+
+
+def _curves(report: VerificationReport) -> str:
+    charts = []
+    for rule in dict.fromkeys(report.plan["rules"]):
+        for mode, better in (("delete", "lower"), ("insert", "higher")):
+            found = [(label, curves[rule, mode]) for label, curves in report.curves.items()]
+            series = [
+                Line(label, c.percentages, (100 * c.accuracy).tolist(), style=number)
+                for number, (label, c) in enumerate(found)
+            ]
+            told = "; ".join(f"{label} {c.auc:.1f}" for label, c in found)
+            title = f"{mode.capitalize()}, by {rule} ({better} is better)"
+            svg = lines(
+                f"curve-{rule}-{mode}", title, series,
+                x_label="% of the probe's pixels", y_label="pairs decided right, %", describe=f"Areas: {told}.",
+            )  # fmt: skip
+            charts.append((svg, title))
+    return figures(charts)
+
+
+def _scores(report: VerificationReport) -> Section:
+    """FMR, FNMR and ROC of the unaltered pairs."""
+    curves, threshold = report.error_curves, report.threshold
+    at = curves.thresholds[::-1].tolist()
+    rates = lines(
+        "error-rates",
+        "Error rates over the threshold",
+        [
+            Line("FMR", at, (100 * curves.fmr[::-1]).tolist(), style=2),
+            Line("FNMR", at, (100 * curves.fnmr[::-1]).tolist(), style=1),
+        ],
+        x_label="threshold of the similarity",
+        y_label="error, %",
+        describe=f"At the threshold {threshold.value:.4f} the false match rate is {threshold.fmr:.1%} and the false "
+        f"non-match rate {threshold.fnmr:.1%}.",
+        y_range=(0.0, 100.0),
+    )
+    across = np.concatenate([[0.0], curves.fmr, [1.0]])
+    up = np.concatenate([[0.0], 1 - curves.fnmr, [1.0]])
+    roc = lines(
+        "roc",
+        "ROC",
+        [Line("ROC", (100 * across).tolist(), (100 * up).tolist(), style=1)],
+        x_label="false match rate, %",
+        y_label="true match rate, %",
+        describe=f"The area under the curve is {curves.auc:.4f}.",
+        y_range=(0.0, 100.0),
+    )
+    return Section(
+        "scores",
+        "The pairs as they are",
+        [
+            figures([
+                (rates, f"Error rates; the threshold is {threshold.value:.4f}"),
+                (roc, f"ROC, area {curves.auc:.4f}"),
+            ])
+        ],
+        f"Unaltered, {report.clean_accuracy:.1%} of the pairs are decided right: {threshold.fmr:.1%} of the impostor "
+        f"pairs are taken for one person (FMR), {threshold.fnmr:.1%} of the genuine pairs for two (FNMR).",
+    )  # fmt: skip
+
+
+def _pairs(drawn: Sequence[DrawnPair]) -> list[str | Table]:
+    parts: list[str | Table] = []
+    rest = []
+    for one in drawn:
+        shown = None
+        if one.picture is not None and len(parts) < 2 * PICTURES:
+            try:
+                shown = read_image(one.picture)
+            except ImageError:
+                shown = None  # it was removed since; the pair is named below
+        if shown is None:
+            rest.append(one)
+        else:
+            parts += [subheading(one.name), picture(shown, _caption(one))]
+    if rest:
+        parts.append(
+            Table(
+                name="other-pairs",
+                caption=f"{len(rest)} {'more pairs' if parts else 'pairs'}",
+                columns=(Column("verdict"),),
+                rows=tuple((one.name, (Cell(_caption(one)),)) for one in rest),
+                stub="pair",
+            )
+        )
+    return parts
+
+
+def _caption(pair: DrawnPair) -> str:
+    told: Mapping[bool | None, str] = {True: " (one person)", False: " (two people)", None: ""}
+    return f"{pair.verdict}{told[pair.same]}"
+
+
+def _left_out(errors: Sequence[str]) -> Section:
+    rows = tuple((str(n), (Cell(text),)) for n, text in enumerate(errors, 1))
+    table = Table("left-out", "Pairs that could not be used", (Column("why"),), rows, stub="number")
+    return Section("left-out", "Left out", [table])

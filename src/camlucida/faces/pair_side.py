@@ -1,0 +1,124 @@
+"""One side of a pair: an aligned face, the photo it was cut from, and maps laid back onto that photo."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camlucida.common.errors import CamlucidaError
+from camlucida.data.images import read_image
+from camlucida.explanation import overlays
+from camlucida.faces.align import Crop, align, aligned, scheme_of
+from camlucida.faces.detect import choose, find_faces
+from camlucida.faces.embedder import Embedder
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Which: TypeAlias = Literal["largest", "only"] | int
+
+_ENLARGED = 2.0
+_TURNED = 25.0
+
+
+@dataclass(frozen=True, eq=False)
+class PairSide:
+    """An aligned face and the photo it was cut from.
+
+    Attributes:
+        crop: the face as the embedder sees it.
+        photo: the photo, RGB; ``None`` for a crop that came without one.
+        source: its file, where there is one.
+    """
+
+    crop: Crop
+    photo: Image.Image | None = None
+    source: str | None = None
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What may be wrong with this face: hardly any pixels, or far from upright."""
+        found = []
+        if self.crop.scale > _ENLARGED:
+            width = self.crop.size[0] / self.crop.scale
+            found.append(
+                f"the face covers only {width:.0f} pixels of its photo and was enlarged "
+                f"{self.crop.scale:.1f} times"
+            )
+        if abs(self.crop.turned) > _TURNED:
+            found.append(
+                f"the face was turned by {abs(self.crop.turned):.0f} degrees and set upright"
+            )
+        return tuple(found)
+
+
+def face_photo(
+    embedder: Embedder,
+    photo: str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Crop,
+    *,
+    face: Which = "only",
+    already_aligned: bool = False,
+    landmarks: npt.ArrayLike | None = None,
+) -> PairSide:
+    """The face of a photo, aligned for an embedder.
+
+    Args:
+        embedder: says how faces are aligned.
+        photo: a path, picture or array; a :class:`Crop` is taken as it is.
+        face: which of several: ``"only"`` (default) insists on one, ``"largest"``, or a number from 0.
+        already_aligned: the photo is an aligned crop; nothing is searched.
+        landmarks: ``(68, 2)`` or ``(5, 2)`` in pixels of the photo; nothing is searched.
+
+    Raises:
+        ImageError: not a picture, no face, several faces, or landmarks that do not fit.
+    """
+    if isinstance(photo, Crop):
+        return PairSide(photo)
+    picture = read_image(photo)
+    source = os.fspath(photo) if isinstance(photo, str | os.PathLike) else None
+    if already_aligned:
+        return PairSide(aligned(picture, landmarks), None, source)
+    if landmarks is not None:
+        points = np.asarray(landmarks, dtype=np.float64)
+        return PairSide(
+            align(picture, points, embedder.align, scheme=scheme_of(points)), picture, source
+        )
+    found = find_faces(photo if source is not None else picture)
+    crop = choose(found, face).crop(picture, embedder.align)
+    return PairSide(crop, picture, source)
+
+
+def photo_overlay(side: PairSide, attribution: Tensor, *, alpha: float = 0.6) -> Image.Image:
+    """A map of the crop on the photo it was cut from; what the crop does not reach stays dark.
+
+    Args:
+        side: the face and its photo.
+        attribution: ``(H, W)`` in [0, 1], over the whole crop.
+        alpha: opacity of the map.
+
+    Returns:
+        RGB, at most 1024 pixels to a side.
+    """
+    photo, crop = side.photo, side.crop
+    if photo is None or crop.matrix is None:
+        raise CamlucidaError("this face came without its photo; draw its map on the crop")
+    view = overlays.View(photo, (0, 0, photo.width, photo.height)).scaled()
+    small = view.picture
+    if small.size != photo.size:
+        across, down = small.width / photo.width, small.height / photo.height
+        # Corners of pixels stay where they are: x = (x' + 1/2) / s - 1/2.
+        shrink = np.array([[1 / across, 0, 0.5 / across - 0.5], [0, 1 / down, 0.5 / down - 0.5]])
+        linear = crop.matrix[:, :2] @ shrink[:, :2]
+        shift = crop.matrix[:, :2] @ shrink[:, 2] + crop.matrix[:, 2]
+        crop = replace(crop, matrix=np.column_stack([linear, shift]), photo=small.size)
+    laid, inside = crop.onto_photo(attribution.detach().to("cpu", torch.float32).numpy())
+    coloured = np.asarray(overlays.colourise(torch.from_numpy(laid.copy())), dtype=np.float32)
+    grey = np.asarray(small.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    drawn = np.where(inside[..., None], (1 - alpha) * grey + alpha * coloured, 0.25 * grey)
+    return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))

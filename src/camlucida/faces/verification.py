@@ -1,0 +1,381 @@
+"""The verification benchmark: methods on a list of pairs, by what deleting and inserting pixels does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.files import write, write_bytes
+from camlucida.common.jsonable import digest, plain, to_json
+from camlucida.common.provenance import weights_hash
+from camlucida.common.version import __version__
+from camlucida.explanation.explain import MethodLike
+from camlucida.faces.bench_pairs import BenchPair
+from camlucida.faces.embedder import Embedder
+from camlucida.faces.protocol import (
+    MODES,
+    PERCENTAGES,
+    RULES,
+    Floats,
+    Threshold,
+    altered_scores,
+    eer_threshold,
+    random_map,
+)
+from camlucida.faces.similarity_maps import face_method, similarity_maps
+from camlucida.faces.verification_report import VerificationReport
+from camlucida.methods import Progress
+from camlucida.metrics.ranking import MaskRule
+
+Sides: TypeAlias = Literal["probe", "both"]
+
+FORMAT = 1
+"""Of the run folder; another one is refused."""
+
+RANDOM = {"random pixels": 0.0, "random patches": 7.7}
+"""Maps that know nothing, with their blur in pixels; the second is as smooth as FAME's."""
+
+
+@dataclass(frozen=True)
+class VerificationBenchmark:
+    """What is to be done; :func:`run_verification` does it.
+
+    Attributes:
+        embedder: the network.
+        pairs: genuine and impostor ones.
+        methods: as for ``explain_pair``.
+        percentages: P, 0 to 100 by tens by default.
+        rules: which pixels count as the P % most important; both by default, side by side.
+        sides: alter the probe only (default, the paper), or the gallery photo by its own map too.
+        threshold: ``"eer"`` (default) finds it on the unaltered pairs; or a number.
+        round_theta: round it to 4 decimals, for parity with published numbers.
+        eer_midpoint: see :func:`eer_threshold`.
+        seed: of masks, random maps and bootstrap.
+        shard: pairs that are explained together and written together.
+    """
+
+    embedder: Embedder
+    pairs: Sequence[BenchPair]
+    methods: Sequence[MethodLike]
+    percentages: tuple[float, ...] = PERCENTAGES
+    rules: tuple[MaskRule, ...] = RULES
+    sides: Sides = "probe"
+    threshold: float | Literal["eer"] = "eer"
+    round_theta: bool = False
+    eer_midpoint: bool = False
+    seed: int = 0
+    shard: int = 8
+
+    def __post_init__(self) -> None:
+        """Check what was given.
+
+        Raises:
+            CamlucidaError: no pairs of one kind, no method, or an unknown or a repeated one.
+        """
+        same = [pair.same for pair in self.pairs]
+        if all(same) or not any(same):
+            raise CamlucidaError(
+                f"a verification benchmark needs genuine and impostor pairs, got {sum(same)} and "
+                f"{len(same) - sum(same)}"
+            )
+        if self.sides not in {"probe", "both"}:
+            raise CamlucidaError(f"sides must be 'probe' or 'both', got {self.sides!r}")
+        if self.shard < 1:
+            raise CamlucidaError(f"a shard holds at least 1 pair, got {self.shard}")
+        if not self.methods:
+            raise CamlucidaError("no method was given")
+        if len(set(self.labels)) < len(self.labels):
+            raise CamlucidaError(f"a method is given twice: {', '.join(self.labels)}")
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Of the methods, in their order."""
+        target = self.embedder.target(torch.zeros(1))
+        return tuple(face_method(one, target)[1] for one in self.methods)
+
+    @property
+    def shards(self) -> list[range]:
+        """Positions of the pairs of each shard."""
+        count = len(self.pairs)
+        return [range(i, min(i + self.shard, count)) for i in range(0, count, self.shard)]
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Everything that decides the numbers, ready for JSON, with a digest."""
+        target = self.embedder.target(torch.zeros(1))
+        found = plain({
+            "format": FORMAT,
+            "camlucida": __version__,
+            "embedder": self.embedder.name,
+            "compare": self.embedder.compare,
+            "weights_sha256": weights_hash(self.embedder.module),
+            "preprocess": None if self.embedder.preprocess is None else self.embedder.preprocess.to_dict(),
+            "layer": self.embedder.layer,
+            "methods": [face_method(m, target, seed=self.seed)[0].describe() for m in self.methods],
+            "percentages": self.percentages,
+            "rules": self.rules,
+            "sides": self.sides,
+            "threshold": self.threshold,
+            "round_theta": self.round_theta,
+            "eer_midpoint": self.eer_midpoint,
+            "seed": self.seed,
+            "shard": self.shard,
+            "pairs": len(self.pairs),
+            "pairs_sha256": digest([[p.key, p.same, p.person] for p in self.pairs]),
+        })  # fmt: skip
+        return {**found, "digest": hashlib.sha256(to_json(found).encode()).hexdigest()}
+
+
+# --------------------------------------------------------------------------------------------- the run
+
+
+def run_verification(
+    bench: VerificationBenchmark,
+    out: str | Path | None = None,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> VerificationReport:
+    """Embed all pairs, find the threshold, explain every probe, alter it, and count right decisions.
+
+    Args:
+        bench: what is to be done.
+        out: a folder that keeps what is done, shard by shard: a run that was stopped, by whatever, goes on
+            where it was. ``None`` keeps nothing. Neither photos nor embeddings are written.
+        batch_size: altered faces at a time.
+        progress: called with the number of shards done and their number.
+
+    Returns:
+        Threshold, accuracy curves and areas of every method and of random maps.
+
+    Raises:
+        CamlucidaError: the folder holds another benchmark, or too few photos can be used.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _start(folder, bench)
+    work = _Work(bench, folder, batch_size)
+    total = 2 * len(bench.shards)
+    clean: list[dict[str, Any]] = []
+    for number, positions in enumerate(bench.shards):
+        clean.append(work.kept("scores", number, lambda p=positions: work.embed(p)))  # type: ignore[misc]
+        if progress is not None:
+            progress(number + 1, total)
+    scores = np.concatenate([part["score"] for part in clean])
+    used = np.isfinite(scores)
+    same = np.array([pair.same for pair in bench.pairs])
+    threshold = _threshold(bench, scores[used], same[used])
+    parts: list[dict[str, Any]] = []
+    for number, positions in enumerate(bench.shards):
+        parts.append(
+            work.kept("altered", number, lambda p=positions: work.alter(p, scores, threshold.value))  # type: ignore[misc]
+        )
+        if progress is not None:
+            progress(len(bench.shards) + number + 1, total)
+    labels = (*bench.labels, *RANDOM)
+    altered: dict[str, dict[tuple[str, str], Floats]] = {}
+    for at, label in enumerate(labels):
+        table = np.concatenate([part["altered"][:, at] for part in parts])[used]
+        keys = [(rule, mode) for rule in bench.rules for mode in MODES]
+        altered[label] = {key: table[:, k] for k, key in enumerate(keys)}
+    seconds = np.concatenate([part["seconds"] for part in parts])
+    return VerificationReport(
+        plan=bench.record,
+        keys=tuple(p.key for p, ok in zip(bench.pairs, used, strict=True) if ok),
+        same=same[used],
+        people=tuple(p.person or p.key for p, ok in zip(bench.pairs, used, strict=True) if ok),
+        scores=scores[used],
+        threshold=threshold,
+        altered=altered,
+        empty={
+            label: int(sum(int(part["empty"][:, at].sum()) for part in parts))
+            for at, label in enumerate(bench.labels)
+        },
+        seconds={label: float(np.nanmean(seconds[:, at])) for at, label in enumerate(bench.labels)},
+        errors=tuple(str(e) for part in clean for e in part["error"] if str(e)),
+    )
+
+
+def _threshold(
+    bench: VerificationBenchmark, scores: Floats, same: np.typing.NDArray[np.bool_]
+) -> Threshold:
+    found = eer_threshold(
+        scores, same, round_theta=bench.round_theta, eer_midpoint=bench.eer_midpoint
+    )
+    if bench.threshold == "eer":
+        return found
+    value = float(bench.threshold)
+    accepted = scores >= value
+    return Threshold(value, float(accepted[~same].mean()), float((~accepted[same]).mean()))
+
+
+@dataclass
+class _Work:
+    """The two passes over the pairs, shard by shard."""
+
+    bench: VerificationBenchmark
+    folder: Path | None
+    batch_size: int
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+
+    def kept(self, kind: str, number: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A shard, read where it is done, else made and written."""
+        path = None if self.folder is None else self.folder / kind / f"shard-{number:06d}.npz"
+        if path is not None and path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as found:
+                    return dict(found)
+            except (ValueError, OSError, zipfile.BadZipFile) as error:
+                raise CamlucidaError(
+                    f"{str(path)!r} is damaged ({error}); remove it, and it is made again"
+                ) from error
+        made = make()
+        if path is not None:
+            write(path, lambda p: np.savez_compressed(p, allow_pickle=False, **made))
+        return made
+
+    def pair(self, index: int) -> Tensor:
+        """Probe and gallery ``(2, C, H, W)``; a few are remembered between the passes."""
+        if index not in self.inputs:
+            made = self.bench.embedder.inputs(list(self.bench.pairs[index].load()))
+            if len(self.inputs) < 256:
+                self.inputs[index] = made
+            return made
+        return self.inputs[index]
+
+    def embed(self, positions: range) -> dict[str, Any]:
+        """The similarity of each pair, NaN where a photo cannot be used, with the reason."""
+        embedder = self.bench.embedder
+        scores, errors = [], []
+        for index in positions:
+            error, score = "", float("nan")
+            try:
+                a, b = embedder.embed(self.pair(index))
+                score = float(embedder.similarity(a, b))
+            except ImageError as problem:
+                error = f"{self.bench.pairs[index].key}: {problem}"
+            scores.append(score)
+            errors.append(error)
+        return {"score": np.array(scores), "error": np.array(errors, dtype=np.str_)}
+
+    def alter(self, positions: range, scores: Floats, threshold: float) -> dict[str, Any]:
+        """The scores ``(pairs, maps, rule and mode, P)`` of altered probes."""
+        bench, embedder = self.bench, self.bench.embedder
+        good = [index for index in positions if np.isfinite(scores[index])]
+        keys = len(bench.rules) * len(MODES)
+        shape = (len(positions), len(bench.labels) + len(RANDOM), keys, len(bench.percentages))
+        altered = np.full(shape, np.nan)
+        seconds = np.full((len(positions), len(bench.labels)), np.nan)
+        empty = np.zeros((len(positions), len(bench.labels)), dtype=bool)
+        if good:
+            inputs = torch.stack([self.pair(index) for index in good])  # (n, 2, C, H, W)
+            embeddings = torch.stack([embedder.embed(pair) for pair in inputs])
+            rows = [index - positions.start for index in good]
+            for at, method in enumerate(bench.methods):
+                sides = []
+                took = 0.0
+                for side in range(2 if bench.sides == "both" else 1):
+                    maps = similarity_maps(
+                        embedder, inputs[:, side], embeddings[:, 1 - side], method,
+                        dissimilar=False, threshold=threshold, seed=bench.seed,
+                        batch_size=bench.shard,
+                    )  # fmt: skip
+                    sides.append(maps.similar)
+                    took += maps.seconds
+                seconds[rows, at] = took / len(good)
+                empty[rows, at] = (sides[0].flatten(1).amax(1) <= 0).cpu().numpy()
+                self._scores(inputs, embeddings, sides, altered, rows, at)
+            height, width = (int(n) for n in inputs.shape[-2:])
+            for offset, sigma in enumerate(RANDOM.values()):
+                sides = [
+                    torch.stack([
+                        random_map((height, width), bench.seed, 2 * index + side, sigma=sigma)
+                        for index in good
+                    ])
+                    for side in range(2 if bench.sides == "both" else 1)
+                ]  # fmt: skip
+                self._scores(inputs, embeddings, sides, altered, rows, len(bench.labels) + offset)
+        return {"altered": altered, "seconds": seconds, "empty": empty}
+
+    def _scores(
+        self,
+        inputs: Tensor,
+        embeddings: Tensor,
+        sides: Sequence[Tensor],
+        altered: Floats,
+        rows: Sequence[int],
+        at: int,
+    ) -> None:
+        bench = self.bench
+        for i, row in enumerate(rows):
+            found = altered_scores(
+                MaskedPair(bench.embedder, inputs[i], embeddings[i, 1]),
+                sides[0][i],
+                sides[1][i] if len(sides) > 1 else None,
+                percentages=bench.percentages,
+                rules=bench.rules,
+                batch_size=self.batch_size,
+            )
+            altered[row, at] = np.stack(list(found.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedPair:
+    """The similarity of a pair whose pixels are blackened.
+
+    Attributes:
+        embedder: the network.
+        pair: probe and gallery as the network receives them, ``(2, C, H, W)``.
+        gallery: the embedding of the whole gallery face, ``(D,)``.
+    """
+
+    embedder: Embedder
+    pair: Tensor
+    gallery: Tensor
+
+    def __call__(self, probe: Tensor, gallery: Tensor | None = None) -> Tensor:
+        """From masks ``(n, H, W)``, ``True`` where a pixel is kept, to scores ``(n,)``."""
+        other = self.gallery if gallery is None else self._embed(self.pair[1], gallery)
+        return self.embedder.similarity(self._embed(self.pair[0], probe), other)
+
+    def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
+        preprocess = self.embedder.preprocess
+        assert preprocess is not None  # noqa: S101
+        pixels = preprocess.denormalise(image[None]) * masks[:, None].to(image)
+        return self.embedder.embed(preprocess.normalise(pixels))
+
+
+def _start(folder: Path, bench: VerificationBenchmark) -> None:
+    """Write the plan, or check that it is the one that lies there."""
+    file = folder / "plan.json"
+    if file.exists():
+        try:
+            old = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CamlucidaError(f"{str(file)!r} cannot be read: {error}") from error
+        if not isinstance(old, Mapping) or old.get("digest") != bench.record["digest"]:
+            known = old if isinstance(old, Mapping) else {}
+            changed = [k for k, v in bench.record.items() if k != "digest" and known.get(k) != v]
+            raise CamlucidaError(
+                f"{str(folder)!r} holds another benchmark (it differs in {', '.join(changed) or 'all'}); "
+                "choose another folder, or remove that one"
+            )
+    else:
+        if any(folder.glob("*/shard-*.npz")):
+            raise CamlucidaError(
+                f"{str(folder)!r} holds results without a plan.json; choose another"
+            )
+        write_bytes(file, to_json(bench.record).encode())
+    for left in folder.glob("*/.writing-*"):
+        left.unlink(missing_ok=True)

@@ -1,0 +1,282 @@
+"""Smoothing for every method: over augmented images, and by the first principal component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from camlucida.common.errors import MethodError
+from camlucida.engine.layers import Layers
+from camlucida.engine.maps import Steps
+from camlucida.engine.tap import tap
+from camlucida.methods.base import Context, GradientCAM, Method, RawMap, assemble
+from camlucida.methods.eigengradcam import Sign, principal
+from camlucida.methods.progress import share
+from camlucida.methods.registry import entry_of
+from camlucida.targets import Cell, Cells, Segmentation, Target
+
+SMOOTHING = ("aug_smooth", "eigen_smooth")
+"""Options that every method takes."""
+
+
+def smoothed(method: Method, *, aug_smooth: bool = False, eigen_smooth: bool = False) -> Method:
+    """A method with the smoothing asked for; itself where none is.
+
+    Args:
+        method: any method.
+        aug_smooth: see :class:`AugSmooth`.
+        eigen_smooth: see :class:`EigenSmooth`.
+
+    Raises:
+        MethodError: for eigen smoothing of a method that adds up no channels.
+    """
+    if eigen_smooth:
+        method = EigenSmooth(method)
+    return AugSmooth(method) if aug_smooth else method
+
+
+@dataclass(frozen=True)
+class Wrapper(Method):
+    """Base of the methods made from another one.
+
+    Attributes:
+        method: the other one.
+    """
+
+    method: Method
+
+    @property
+    def option(self) -> str:
+        """Name of the option that stands for the wrapper."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> Steps:
+        """The other method's."""
+        return self.method.steps
+
+    @property
+    def uses_layers(self) -> bool:
+        """As the other method."""
+        return self.method.uses_layers
+
+    def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+        """As the other method."""
+        return self.method.default_layers(model, inputs)
+
+    def describe(self) -> dict[str, Any]:
+        """The other method's name and options, and the wrapper's own."""
+        inner = self.method.describe()
+        own = {
+            k: v for k, v in vars(self).items() if k != "method" and v != getattr(type(self), k, v)
+        }
+        return {
+            "method": inner["method"],
+            "options": {**inner["options"], self.option: True, **own},
+        }
+
+
+@dataclass(frozen=True)
+class AugSmooth(Wrapper):
+    r"""The mean of a method's attribution maps over flipped and scaled copies of the image.
+
+    $\frac{1}{|T|}\sum_{t \in T} t^{-1}(M(t(x)))$, with $T$ the products of mirroring left-right and multiplying
+    the model's input with a factor. The class is that of the image as it is.
+
+    Attributes:
+        method: any method.
+        flip: take mirrored copies too (default).
+        factors: 1, 0.9 and 1.1 by default, as pytorch-grad-cam's ``aug_smooth``.
+
+    Source: pytorch-grad-cam, ``forward_augmentation_smoothing``.
+    """
+
+    flip: bool = True
+    factors: Sequence[float] = (1.0, 0.9, 1.1)
+
+    def __post_init__(self) -> None:
+        """Check the factors."""
+        super().__post_init__()
+        object.__setattr__(self, "factors", tuple(float(f) for f in self.factors))
+        if not self.factors or 0 in self.factors:
+            raise MethodError(f"factors must be numbers other than 0, got {list(self.factors)}")
+
+    @property
+    def option(self) -> str:
+        """``aug_smooth``."""
+        return "aug_smooth"
+
+    @property
+    def steps(self) -> Steps:
+        """The maps are finished before they are averaged; only their scaling is repeated."""
+        inner = self.method.steps
+        return replace(inner, rectify=False, sigma=0.0, early_normalise=False)
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """One run of the method for each copy; the first is the image as it is."""
+        if self.flip and isinstance(target, Cell | Cells | Segmentation):
+            raise MethodError(
+                f"a {type(target).__name__} target names a place, which a mirrored image has elsewhere; use "
+                "AugSmooth(method, flip=False)"
+            )
+        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        copies = [
+            (flip, factor) for flip in (False, True)[: 1 + self.flip] for factor in self.factors
+        ]
+        progress = context.get("progress")
+        # The class, the values and the diagnostics are those of the image as it is.
+        if copies[0] != (False, 1.0):
+            original = self.method.run(model, inputs, target, layers, **context)
+            target = original.target
+        else:
+            original = None
+        fused: list[Tensor] = []
+        signed: dict[str, list[Tensor]] = {}
+        for done, (flip, factor) in enumerate(copies):
+            context["progress"] = share(progress, done, len(copies))
+            images = inputs.detach() * factor if factor != 1 else inputs
+            raw = self.method.run(
+                model, images.flip(-1) if flip else images, target, layers, **context
+            )
+            original = original or raw
+            target = original.target
+            with torch.inference_mode(mode=False), torch.no_grad():
+                undone = [_mirror(m, flip) for m in raw.layers.values()]
+                for name, one in zip(raw.layers, undone, strict=True):
+                    signed.setdefault(name, []).append(one)
+                fused.append(_mirror(self.method.steps.finish(raw.fused, size), flip))
+        assert original is not None  # noqa: S101
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return replace(
+                original,
+                layers={name: torch.stack(maps).mean(0) for name, maps in signed.items()},
+                fused=torch.stack(fused).mean(0),
+                by_steps=False,
+            )
+
+
+@dataclass(frozen=True)
+class EigenSmooth(Wrapper):
+    r"""The first principal component of what a method adds up over channels, instead of the sum.
+
+    For $L = \sum_k P^k$, such as $P^k = w_k A^k$, the map is $P v_1$ with $P$ reshaped to $(hw, K)$, centred,
+    $P = U \Sigma V^\top$; its sign is turned the way of the sum.
+
+    Methods of the CAM family have such a sum: those that combine activation and gradient channel by channel,
+    and those that tell their channel weights in ``details["weights"]``.
+
+    Attributes:
+        method: a method of the CAM family.
+        sign: see :func:`camlucida.methods.eigengradcam.principal`; ``"none"`` is pytorch-grad-cam's.
+
+    Source: pytorch-grad-cam, ``eigen_smooth``.
+    """
+
+    sign: Sign = "evidence"
+
+    def __post_init__(self) -> None:
+        """Check the method, as far as it can be told without running it."""
+        super().__post_init__()
+        if not self.method.uses_layers:
+            raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+
+    @property
+    def option(self) -> str:
+        """``eigen_smooth``."""
+        return "eigen_smooth"
+
+    def run(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Target,
+        layers: Layers,
+        **context: Unpack[Context],
+    ) -> RawMap:
+        """One tap for methods that combine; else the method itself, and one pass for the activations."""
+        if isinstance(self.method, GradientCAM):
+            tapped = tap(model, inputs, layers, target, grid=context.get("grid"))
+            if type(self.method).run is not GradientCAM.run:
+                raw = self.method.run(model, inputs, target, layers, **context)
+                self._check(
+                    raw.layers, assemble(self.method, inputs, tapped, self.method.combine).layers
+                )
+            return assemble(self.method, inputs, tapped, self._combine)
+        raw = self.method.run(model, inputs, target, layers, **context)
+        weights = self._weights(raw)
+        seen = tap(
+            model, inputs, layers, raw.target, gradients=False, grid=context.get("grid")
+        ).activations
+        with (
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
+            maps = {
+                name: principal(
+                    activation * weights[name].to(activation)[:, :, None, None], self.sign
+                )
+                for name, activation in seen.items()
+            }
+            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+            return replace(raw, layers=maps, fused=self.steps.fuse(maps, size))
+
+    def _combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        assert isinstance(self.method, GradientCAM)  # noqa: S101
+        n, k = activation.shape[:2]
+        whole = self.method.combine(activation, gradient)
+        # Channel by channel: each as an image of its own.
+        parts = self.method.combine(
+            activation.flatten(0, 1)[:, None], gradient.flatten(0, 1)[:, None]
+        )
+        products = parts.view(n, k, *whole.shape[1:])
+        self._check({"": whole}, {"": products.sum(1)})
+        return principal(products, self.sign)
+
+    def _check(self, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+        """Raise unless the method's maps are what adding up its channels gives."""
+        for name, whole in wanted.items():
+            scale = whole.nan_to_num().abs().flatten(1).amax(1)
+            off = (whole - found[name]).nan_to_num().abs().flatten(1).amax(1)
+            if (off > 1e-3 * scale).any():
+                raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+
+    def _weights(self, raw: RawMap) -> dict[str, Tensor]:
+        several = len(raw.layers) > 1
+        keys = {name: f"weights[{name}]" if several else "weights" for name in raw.layers}
+        if any(key not in raw.details for key in keys.values()):
+            raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+        return {name: raw.details[key] for name, key in keys.items()}
+
+
+def unwrapped(method: Method) -> Method:
+    """The method inside all wrappers."""
+    while isinstance(method, Wrapper):
+        method = method.method
+    return method
+
+
+_NO_CHANNELS = (
+    "{name} adds up no weighted channels, so eigen_smooth has nothing to take the principal component of; "
+    "aug_smooth works with every method"
+)
+
+
+def _name(method: Method) -> str:
+    row = entry_of(unwrapped(method))
+    return row.name if row else type(unwrapped(method)).__name__
+
+
+def _mirror(maps: Tensor, flip: bool) -> Tensor:
+    return maps.flip(-1) if flip else maps

@@ -1,0 +1,1 @@
+"""Filling removed pixels from their neighbours, as ROAD does."""

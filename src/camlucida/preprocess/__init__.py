@@ -1,6 +1,0 @@
-"""How a photo becomes the tensor a model receives; the numbers travel with the model."""
-
-from camlucida.preprocess.base import Preprocess
-from camlucida.preprocess.values import IMAGENET_MEAN, IMAGENET_STD, Channels, Interpolation
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Channels", "Interpolation", "Preprocess"]

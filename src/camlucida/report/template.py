@@ -1,0 +1,41 @@
+"""Web pages in one file: pictures inside, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+
+def page(template: str, **values: Any) -> str:
+    """A page from a template of the package.
+
+    Args:
+        template: name of a file in ``camlucida/report/templates``.
+        **values: what it shows; text is escaped, and undefined names are errors.
+    """
+    from camlucida.common.optional import require
+
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("camlucida.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return str(environment.get_template(template).render(**values))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as an address that holds them, ``kind`` such as ``"image/png"``."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def jpeg(picture: Image.Image, quality: int = 85) -> bytes:
+    """A picture as JPEG bytes, without metadata."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

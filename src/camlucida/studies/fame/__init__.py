@@ -1,0 +1,1 @@
+"""FAME's own figures: cells of a feature map, iterations."""

@@ -1,0 +1,281 @@
+"""One FAME map for every cell of a feature map, and the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from camlucida.common.errors import CamlucidaError, LayerError, TargetError
+from camlucida.common.seeds import ImageGenerators
+from camlucida.data.preprocess import Preprocess
+from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers import Layer, resolve
+from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
+from camlucida.engine.tap import tap
+from camlucida.explanation.overlays import View, overlay
+from camlucida.explanation.subject import Photo, prepare
+from camlucida.methods import Progress
+from camlucida.methods.fame import FAME
+from camlucida.models import LoadedModel
+from camlucida.studies.fame.cells.facts import Box, CellFacts, cell_facts
+from camlucida.targets import Cell, Cells
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ITERATIONS = 75
+"""Steps per cell; the paper's figure does not say how many it took, and 75 are stable already."""
+
+
+@dataclass(frozen=True)
+class CellAnalysis:
+    """One FAME map for every cell of a feature map.
+
+    Attributes:
+        layer: name of the layer.
+        size: (h, w) of its map.
+        cells: the facts, row by row.
+        maps: ``(h * w, H, W)`` in [0, 1].
+        field: the layer's theoretical receptive field, where it is known.
+        view: the picture, as the model saw it.
+        method: FAME with its options.
+    """
+
+    layer: str
+    size: tuple[int, int]
+    cells: tuple[CellFacts, ...]
+    maps: Tensor
+    field: ReceptiveField | None
+    view: View
+    method: FAME
+
+    def mean(self, name: str) -> float:
+        """Mean of a number over the cells that are not dead; NaN when all are."""
+        values = [getattr(cell, name) for cell in self.cells if not cell.dead]
+        return float(np.mean(values)) if values else math.nan
+
+    @property
+    def chance(self) -> float:
+        """Mean share of the image that a nominal patch covers: what ``inside`` would be without aim."""
+        height, width = self.maps.shape[1:]
+        areas = [_area(cell.nominal) for cell in self.cells]
+        return float(np.mean(areas)) / (height * width)
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the cells, ready for JSON."""
+        names = ("inside", "inside_blurred", "offset", "rms_radius", "passes")
+        return {
+            "layer": self.layer,
+            "size": list(self.size),
+            "receptive_field": str(self.field) if self.field else None,
+            "dead_cells": sum(cell.dead for cell in self.cells),
+            "chance": self.chance,
+            **{name: self.mean(name) for name in names},
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the maps, ready for JSON."""
+        return {
+            **self.summary(),
+            "method": self.method.describe(),
+            "cells": [asdict(cell) for cell in self.cells],
+        }
+
+    def figure(self, cell: float = 1.1) -> Figure:
+        """The maps tiled as the cells lie, each over the picture, its nominal patch framed in white.
+
+        Args:
+            cell: width of a tile in inches.
+        """
+        return cells_figure(self, cell)
+
+
+def analyse_cells(
+    model: nn.Module | LoadedModel,
+    image: Photo | Tensor,
+    layer: Layer,
+    *,
+    method: FAME | None = None,
+    cells: Sequence[tuple[int, int]] | None = None,
+    batch_size: int = 49,
+    preprocess: Preprocess | None = None,
+    progress: Progress | None = None,
+) -> CellAnalysis:
+    """Explain every cell of a feature map by itself.
+
+    The image is repeated, one cell per copy, and the forward pass ends at the layer.
+
+    Args:
+        model: any torch vision model.
+        image: one photo, or a tensor ``(C, H, W)`` that is ready.
+        layer: name or module.
+        method: FAME with its options; 75 iterations by default.
+        cells: (row, column) of some cells, negative ones counted from the end; all by default.
+        batch_size: copies at a time.
+        preprocess: how the photo becomes an input; by default the model's own.
+        progress: called with the number of cells done and their total.
+
+    Returns:
+        Maps and numbers. Dead cells have an empty map.
+
+    Raises:
+        CamlucidaError: for an unknown layer, a cell outside its map or none at all, an image that cannot be
+            read, a batch size below 1.
+    """
+    if batch_size < 1:
+        raise CamlucidaError(f"batch_size must be at least 1 copy, got {batch_size}")
+    fame = FAME(iterations=ITERATIONS) if method is None else method
+    module, inputs, view, used = prepare(model, image, preprocess)
+    if len(inputs) != 1:
+        raise LayerError(f"cells are analysed for one image at a time, got {len(inputs)}")
+    name, _ = resolve(module, layer)
+    with borrowed(module, inputs):
+        seen = tap(module, inputs, name, Cells(name), gradients=False).activations[name]
+        h, w = (int(seen.shape[2]), int(seen.shape[3]))
+        chosen = _chosen(cells, (h, w), name)
+        size = (int(inputs.shape[2]), int(inputs.shape[3]))
+        facts: list[CellFacts] = []
+        maps: list[Tensor] = []
+        for start in range(0, len(chosen), batch_size):
+            some = chosen[start : start + batch_size]
+            copies = inputs.expand(len(some), -1, -1, -1).contiguous()
+            target = Cell(name, [r for r, _ in some], [c for _, c in some])
+            raw = fame.run(
+                module,
+                copies,
+                target,
+                (),
+                generator=ImageGenerators.of(0, copies),
+                preprocess=used,
+                progress=_Part(progress, start, len(some), len(chosen)),
+            )
+            slope = tap(module, copies, "input", target).gradients["input"]
+            finite = raw.fused.isfinite().flatten(1).all(1)[:, None, None]
+            blurred = fame.steps.finish(torch.where(finite, raw.fused, 0), size)
+            facts += [
+                cell_facts(
+                    cell,
+                    (h, w),
+                    raw.details["movement"][i],
+                    blurred[i],
+                    slope[i],
+                    activation=float(raw.values[i]),
+                    passes=int(raw.details["passes"][i]),
+                )
+                for i, cell in enumerate(some)
+            ]
+            maps += list(blurred.cpu())
+        field = receptive_fields(module, inputs).get(name)
+    picture = view.cropped().resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    seen_view = View(picture, (0, 0, size[1], size[0]))
+    return CellAnalysis(name, (h, w), tuple(facts), torch.stack(maps), field, seen_view, fame)
+
+
+def _chosen(
+    cells: Sequence[tuple[int, int]] | None, size: tuple[int, int], layer: str
+) -> list[tuple[int, int]]:
+    """The cells of a map that are analysed, each counted from its start."""
+    h, w = size
+    if cells is None:
+        return [(r, c) for r in range(h) for c in range(w)]
+    if not cells:
+        raise CamlucidaError(f"no cell of layer {layer!r} was given; leave cells out for all")
+    for r, c in cells:
+        if not (-h <= r < h and -w <= c < w):
+            raise TargetError(f"cell ({r}, {c}) lies outside the {h}x{w} map of layer {layer!r}")
+    return [(r % h, c % w) for r, c in cells]
+
+
+class _Part:
+    """A batch's share of the progress over all cells."""
+
+    def __init__(self, progress: Progress | None, start: int, count: int, total: int) -> None:
+        self.progress = progress
+        self.start, self.count, self.total = start, count, total
+
+    def __call__(self, done: float, total: float) -> None:
+        if self.progress is not None:
+            self.progress(self.start + self.count * done / total, self.total)
+
+
+def _area(box: Box) -> int:
+    top, left, bottom, right = box
+    return (bottom - top) * (right - left)
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def cells_figure(analysis: CellAnalysis, cell: float = 1.1) -> Figure:
+    """The maps tiled as the cells lie, see :meth:`CellAnalysis.figure`."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.patches import Rectangle
+
+    all_rows = sorted({facts.row for facts in analysis.cells})
+    all_columns = sorted({facts.col for facts in analysis.cells})
+    rows, columns = len(all_rows), len(all_columns)
+    tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    figure = Figure(figsize=(cell * columns, cell * rows + 0.4), layout=tight)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for facts, attribution in zip(analysis.cells, analysis.maps, strict=True):
+        axis = axes[all_rows.index(facts.row), all_columns.index(facts.col)]
+        axis.imshow(np.asarray(overlay(analysis.view, attribution)))
+        top, left, bottom, right = facts.nominal
+        scale = analysis.view.scaled().picture.width / attribution.shape[1]
+        axis.add_patch(
+            Rectangle(
+                (left * scale - 0.5, top * scale - 0.5),
+                (right - left) * scale,
+                (bottom - top) * scale,
+                fill=False,
+                edgecolor="white",
+                linewidth=1,
+            )
+        )
+    inside, chance = analysis.mean("inside"), analysis.chance
+    figure.suptitle(
+        f"{analysis.layer}: {inside:.0%} of a cell's attribution lies on the patch under it "
+        f"(chance {chance:.0%})",
+        fontsize=9,
+    )
+    return figure
+
+
+def depth_figure(analyses: Sequence[CellAnalysis]) -> Figure:
+    """Share of a cell's attribution on its patch, and its spread, against depth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = range(len(analyses))
+    labels = [f"{a.layer}\n{a.size[0]}x{a.size[1]}" for a in analyses]
+    left.plot(places, [a.mean("inside") for a in analyses], "o-", color="black", label="measured")
+    left.plot(places, [a.chance for a in analyses], "s--", color="0.5", label="chance")
+    left.set_ylabel("share of attribution on the patch")
+    left.set_ylim(0, 1)
+    left.legend(fontsize=7)
+    right.plot(
+        places, [a.mean("rms_radius") for a in analyses], "o-", color="black", label="spread"
+    )
+    right.plot(places, [a.mean("offset") for a in analyses], "^:", color="0.35", label="offset")
+    half = [
+        math.hypot(a.maps.shape[1] / a.size[0], a.maps.shape[2] / a.size[1]) / math.sqrt(12)
+        for a in analyses
+    ]
+    right.plot(places, half, "s--", color="0.5", label="spread of an even patch")
+    right.set_ylabel("pixels")
+    right.legend(fontsize=7)
+    for axis in (left, right):
+        axis.set_xticks(list(places), labels, rotation=60, ha="right", fontsize=6)
+    return figure

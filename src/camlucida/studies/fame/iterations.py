@@ -1,0 +1,90 @@
+"""What iterations and blur do to a FAME map: one run, one picture (FAME poster, figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from camlucida.common.errors import MethodError
+from camlucida.explanation.explain import explain
+from camlucida.explanation.overlays import View, grid, overlay
+from camlucida.explanation.subject import Photo
+from camlucida.methods.fame import FAME, SIGMA
+from camlucida.models import LoadedModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """FAME maps of one image by iteration count and blur.
+
+    Attributes:
+        maps: attribution maps ``(H, W)`` in [0, 1] by (iterations, sigma).
+        view: the picture.
+    """
+
+    maps: dict[tuple[int, float], Tensor]
+    view: View
+
+    def figure(self) -> Figure:
+        """A grid: one row per iteration count, one column per sigma."""
+        counts = sorted({count for count, _ in self.maps})
+        sigmas = sorted({sigma for _, sigma in self.maps})
+        pictures = [[overlay(self.view, self.maps[n, s]) for s in sigmas] for n in counts]
+        columns = ["no blur" if s == 0 else f"sigma {s:g} px" for s in sigmas]
+        return grid(pictures, columns=columns, rows=[f"{n} iterations" for n in counts])
+
+
+def smoothing(
+    model: nn.Module | LoadedModel,
+    image: Photo | Tensor,
+    *,
+    iterations: Sequence[int] = (75, 200, 500),
+    sigmas: Sequence[float] = (0, 2, 4, SIGMA, 15),
+    method: FAME | None = None,
+    **options: Any,
+) -> Smoothing:
+    """Maps after several iteration counts and with several blurs, from one run.
+
+    Args:
+        model: any torch vision model.
+        image: one photo, or a tensor ``(C, H, W)``.
+        iterations: iteration counts, each at least 1; the largest is how long the run is.
+        sigmas: standard deviations of the blur in pixels, 0 for none. The kernel grows with sigma by the
+            rule that ties 49 to 7.7.
+        method: FAME with its other options.
+        **options: passed on to :func:`camlucida.explain`, such as ``target``.
+
+    Returns:
+        The maps.
+
+    Raises:
+        MethodError: for an empty list, or a count below 1.
+    """
+    if not iterations or not sigmas or min(iterations) < 1 or min(sigmas) < 0:
+        raise MethodError(
+            f"smoothing needs iteration counts >= 1 and sigmas >= 0, got {list(iterations)} and "
+            f"{list(sigmas)}"
+        )
+    fame = replace(
+        method or FAME(), iterations=max(iterations), snapshots=tuple(sorted(set(iterations)))
+    )
+    explanation = explain(model, image, method=fame, **options)
+    size = (int(explanation.maps.shape[1]), int(explanation.maps.shape[2]))
+    maps = {}
+    for count in fame.snapshots:
+        moved = explanation.details[f"movement@{count}"][:1]
+        for sigma in sigmas:
+            blurred = replace(fame, sigma=sigma, kernel=kernel_of(sigma))
+            maps[count, float(sigma)] = blurred.steps.finish(blurred.smoothed(moved), size)[0]
+    return Smoothing(maps, explanation.views[0])
+
+
+def kernel_of(sigma: float) -> int:
+    """The odd kernel for which OpenCV and torchvision choose this sigma: 49 for 7.7."""
+    return max(1, 2 * round((sigma - 0.8) / 0.3 + 1) + 1)

@@ -1,0 +1,189 @@
+"""Photos explained by I-CAM, and what is measured of each, in a form that can be kept between runs."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from torch import nn
+
+from camlucida.common.errors import MethodError
+from camlucida.common.provenance import weights_hash
+from camlucida.common.statistics import correlation, mean, number
+from camlucida.data.folders import LabelledPhoto, Skipped, read_photos
+from camlucida.engine.layers import Layers, resolve_all
+from camlucida.explanation import Explanation
+from camlucida.explanation.explain import explain
+from camlucida.explanation.subject import Subject, prepare
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel
+from camlucida.report.template import jpeg
+from camlucida.studies.icam.cases.patchiness import (
+    VARIANTS,
+    Numerics,
+    islands,
+    numerics,
+    patchiness,
+)
+from camlucida.studies.icam.cases.photo import box_mask, drawn, saliency_score
+from camlucida.studies.icam.cases.study import DIALLED, Case, Dial
+
+
+@dataclass(frozen=True)
+class Examination:
+    """How each photo is examined.
+
+    Attributes:
+        model: as for :func:`camlucida.explain`.
+        class_names: the model's, where known.
+        method: I-CAM.
+        layers: the layers; all blocks by default.
+        seed: of the perturbed copies.
+    """
+
+    model: nn.Module | LoadedModel
+    class_names: Sequence[str] | None
+    method: ICAM
+    layers: Layers | None
+    seed: int
+
+    def facts(self) -> dict[str, Any]:
+        """What the results depend on besides the photos, ready for JSON."""
+        subject = Subject.of(self.model, None, None)
+        parameter = next(subject.module.parameters(), None)
+        return {
+            "study": "cases",
+            "torch": str(torch.__version__),
+            "pillow": PIL.__version__,
+            "model": type(subject.module).__name__,
+            "weights": weights_hash(subject.module),
+            "device": "cpu" if parameter is None else parameter.device.type,
+            "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "method": self.method.describe(),
+            "layers": None
+            if self.layers is None
+            else list(resolve_all(subject.module, self.layers)),
+            "seed": self.seed,
+        }
+
+    def __call__(self, photos: Sequence[LabelledPhoto], dialled: Sequence[bool]) -> dict[str, Any]:
+        """What is measured of some photos, ready for JSON; each is named by its place among them.
+
+        Args:
+            photos: explained together.
+            dialled: which of them take part in the experiment on confidence.
+
+        Raises:
+            MethodError: the model has no classes.
+        """
+        places = {photo.path: place for place, photo in enumerate(photos)}
+        unread: list[Skipped] = []
+        (read,) = read_photos(photos, len(photos), unread)
+        skipped = [(places[path], reason) for path, reason in unread]
+        measured: list[dict[str, Any]] = []
+        if read:
+            pictures = [picture for _, picture in read]
+            explanation = explain(
+                self.model,
+                pictures,
+                method=self.method,
+                layers=self.layers,
+                seed=self.seed,
+                batch_size=len(pictures),
+            )
+            if not explanation.predictions:
+                raise MethodError("the four cases need a model with two or more classes")
+            module, inputs, _, _ = prepare(self.model, pictures)
+            (computed,) = numerics(module, inputs, explanation)
+            for i, (photo, _) in enumerate(read):
+                place = places[photo.path]
+                if not math.isfinite(explanation.predictions[i][0].probability):
+                    skipped.append((place, f"{str(photo.path)!r}: the model returns NaN for it"))
+                    continue
+                turned = None
+                if dialled[place]:
+                    one = numerics(module, inputs[i : i + 1], explanation[i], DIALLED)
+                    turned = [_maps_measured(each) for each in one]
+                measured.append({
+                    "place": place,
+                    "dialled": turned,
+                    **self._measured(photo, explanation[i], _at(computed, i)),
+                })  # fmt: skip
+        return {"photos": measured, "skipped": skipped}
+
+    def _measured(
+        self, photo: LabelledPhoto, explanation: Explanation, computed: Numerics
+    ) -> dict[str, Any]:
+        attribution = explanation.maps[0]
+        predicted = explanation.predictions[0][0]
+        size = (int(attribution.shape[0]), int(attribution.shape[1]))
+        mask = box_mask(photo.boxes, explanation.views[0].box, size)
+        names = self.class_names
+        seen, mapped = drawn(explanation, photo.boxes)
+        return {
+            "right": predicted.index == photo.class_index,
+            "true_class": names[photo.class_index] if names else f"class {photo.class_index}",
+            "predicted_class": predicted.name,
+            "confidence": predicted.probability,
+            "saliency": saliency_score(attribution, mask) if bool(mask.any()) else None,
+            "islands": islands(attribution),
+            "messages": explanation.diagnostics[0].messages,
+            "seen": base64.b64encode(jpeg(seen)).decode("ascii"),
+            "mapped": base64.b64encode(jpeg(mapped)).decode("ascii"),
+            **_maps_measured(computed),
+        }
+
+
+def _at(computed: Numerics, i: int) -> Numerics:
+    return Numerics(
+        {name: m[i : i + 1] for name, m in computed.maps.items()},
+        {name: v[i : i + 1] for name, v in computed.levels.items()},
+        computed.pole_share[i : i + 1],
+    )
+
+
+def _maps_measured(computed: Numerics) -> dict[str, Any]:
+    """The numbers about one image's maps."""
+    return {
+        "patchiness": {n: number(patchiness(m)[0]) for n, m in computed.maps.items()},
+        "levels": {n: number(v[0]) for n, v in computed.levels.items()},
+        "same": {n: correlation(m[0], computed.maps["exact"][0]) for n, m in computed.maps.items()},
+        "pole_share": number(computed.pole_share[0]),
+    }  # fmt: skip
+
+
+def case_of(measured: Mapping[str, Any], photo: Path, threshold: float) -> Case:
+    """The case that a photo is, from what was measured of it."""
+    sure = "confident" if measured["confidence"] >= threshold else "unsure"
+    own = {name: v for name, v in measured.items() if name not in {"place", "dialled", "right"}}
+    own["messages"] = tuple(own["messages"])
+    for picture in ("seen", "mapped"):
+        own[picture] = base64.b64decode(own[picture])
+    return Case(file=str(photo), case=f"{sure}-{'right' if measured['right'] else 'wrong'}", **own)
+
+
+def dial_means(turned: Sequence[Sequence[dict[str, Any]]]) -> Dial:
+    """Means over what was measured of each dialled photo."""
+
+    def means(what: str, variant: str) -> list[float | None]:
+        return [mean([one[i][what][variant] for one in turned]) for i in range(len(DIALLED))]
+
+    return Dial(
+        images=len(turned),
+        confidences=DIALLED,
+        patchiness={v: means("patchiness", v) for v in VARIANTS},
+        levels={v: means("levels", v) for v in VARIANTS},
+        same={v: means("same", v) for v in VARIANTS},
+        constant={
+            v: [sum(one[i]["patchiness"][v] is None for one in turned) for i in range(len(DIALLED))]
+            for v in VARIANTS
+        },
+        pole_share=[mean([one[i]["pole_share"] for one in turned]) for i in range(len(DIALLED))],
+    )

@@ -1,0 +1,114 @@
+"""The four cases over a labelled folder, batch by batch."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.common.store import Store
+from camlucida.data.folders import LabelledFolder, LabelledPhoto, labelled_folder
+from camlucida.engine.layers import Layers
+from camlucida.methods.base import Progress
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel, class_names_of
+from camlucida.studies.icam.cases.measure import Examination, case_of, dial_means
+from camlucida.studies.icam.cases.study import Case, CaseStudy
+
+
+def four_cases(
+    model: nn.Module | LoadedModel,
+    folder: str | os.PathLike[str] | LabelledFolder,
+    *,
+    boxes: str | os.PathLike[str] | None = None,
+    threshold: float = 0.5,
+    method: ICAM | None = None,
+    layers: Layers | None = None,
+    seed: int = 0,
+    dial: int = 8,
+    batch_size: int = 8,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> CaseStudy:
+    """Explain the predicted class of every photo, and sort the photos into the four cases.
+
+    Args:
+        model: as for :func:`camlucida.explain`; it must know how photos are prepared.
+        folder: one subfolder of photos per class, see :func:`camlucida.data.folders.labelled_folder`.
+        boxes: a table of boxes, see there.
+        threshold: confidence from which on a prediction counts as confident.
+        method: I-CAM with its options.
+        layers: the layers; all blocks by default.
+        seed: of the perturbed copies and the permutation tests.
+        dial: number of photos, spread over the folder, that take part in the experiment on confidence; 0
+            for none.
+        batch_size: photos at a time.
+        cache: a folder that keeps what is measured, so that a stopped study goes on where it was, and another
+            threshold costs nothing; what is kept is used only for the same model, options, batch size and
+            unchanged files. What is done is kept also after Ctrl-C.
+        progress: called with the number of photos done and their total.
+
+    Raises:
+        ImageError: no photo can be read.
+        MethodError: the model has no classes, or the threshold or batch size is out of range.
+        CamlucidaError: the boxes or the folder do not fit, or the cache cannot be written.
+    """
+    if not 0 < threshold < 1 or batch_size < 1 or dial < 0:
+        raise MethodError(
+            f"threshold must lie in (0, 1), batch_size be >= 1 and dial >= 0, got {threshold}, {batch_size} "
+            f"and {dial}"
+        )
+    method = method or ICAM()
+    names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
+    if not isinstance(folder, LabelledFolder):
+        folder = labelled_folder(folder, names, boxes=boxes)
+    elif boxes is not None:
+        raise CamlucidaError("give the boxes to labelled_folder, as the folder was read already")
+    total = len(folder.photos)
+    count = min(dial, total)
+    turning = {folder.photos[i * total // count].path for i in range(count)}
+    examine = Examination(model, names, method, layers, seed)
+    facts = {} if cache is None else {**examine.facts(), "root": str(folder.root.resolve())}
+    skipped = list(folder.skipped)
+    found: list[Case] = []
+    turned: list[list[dict[str, Any]]] = []
+    for start in range(0, total, batch_size):
+        photos = folder.photos[start : start + batch_size]
+        dialled = [photo.path in turning for photo in photos]
+        store = Store(
+            cache, {**facts, "photos": [_state(p, folder.root) for p in photos], "dialled": dialled}
+        )
+        part = store.value(f"cases {start:06d}", partial(examine, photos, dialled))
+        skipped += [(photos[place].path, reason) for place, reason in part["skipped"]]
+        for one in part["photos"]:
+            found.append(case_of(one, photos[one["place"]].path, threshold))
+            if one["dialled"] is not None:
+                turned.append(one["dialled"])
+        if progress is not None:
+            progress(start + len(photos), total)
+    if not found:
+        reason = skipped[-1][1] if skipped else "there is none"
+        raise ImageError(f"no photo in {str(folder.root)!r} can be read: {reason}")
+    return CaseStudy(
+        photos=tuple(found),
+        threshold=threshold,
+        dial=dial_means(turned) if turned else None,
+        skipped=tuple(skipped),
+        model=model.name if isinstance(model, LoadedModel) else type(model).__name__,
+        method=method.describe(),
+        seed=seed,
+    )
+
+
+def _state(photo: LabelledPhoto, root: Path) -> list[Any]:
+    """What is measured of a photo depends on: its file, which is not read for this, its class and boxes."""
+    try:
+        status = photo.path.stat()
+        file = [status.st_mtime_ns, status.st_size, status.st_mode]  # the mode: may it be read
+    except OSError:
+        file = []
+    return [os.path.relpath(photo.path, root), file, photo.class_index, photo.boxes]

@@ -1,0 +1,346 @@
+"""Which layers matter for which class: I-CAM's layer scores over a labelled folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from camlucida.common.errors import ImageError, MethodError
+from camlucida.data.folders import class_photos
+from camlucida.engine.layers import Layers
+from camlucida.explanation.explain import explain
+from camlucida.explanation.subject import Photo
+from camlucida.methods.base import Progress
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Items: TypeAlias = "str | os.PathLike[str] | Iterable[tuple[Photo, str]]"
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Whether layers matter differently for different classes.
+
+    Attributes:
+        layer: the layer, ``""`` for all layers together.
+        statistic: Kruskal-Wallis H of the layer's share; for all layers together the pseudo-F of a
+            permutational analysis of variance (between over within scatter of the shares).
+        p: share of relabellings whose statistic is as large, the observed labelling counted.
+        adjusted: the same after Holm's correction for the number of layers.
+    """
+
+    layer: str
+    statistic: float
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class LayerImportance:
+    """Layer scores of a labelled set of images.
+
+    Attributes:
+        layers: names, in network order.
+        classes: labels, sorted.
+        labels: position in ``classes`` of each image.
+        shares: each image's layer scores, divided by their sum, ``(N, L)``.
+        kept: share of the runs in which each image kept each layer, ``(N, L)``.
+        overall: the test over all layers together; ``None`` where classes cannot be compared.
+        tests: one test per layer; empty where classes cannot be compared.
+    """
+
+    layers: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+    shares: Array = field(repr=False)
+    kept: Array = field(repr=False)
+    overall: DifferenceTest | None = None
+    tests: tuple[DifferenceTest, ...] = ()
+
+    def _of(self, label: int) -> Array:
+        rows: Array = self.shares[np.asarray(self.labels) == label]
+        return rows
+
+    @property
+    def mean(self) -> Array:
+        """Mean share of each layer in each class, ``(classes, L)``."""
+        return np.stack([self._of(c).mean(0) for c in range(len(self.classes))])
+
+    @property
+    def spread(self) -> Array:
+        """Standard deviation over the images of a class, ``(classes, L)``; 0 for a single image."""
+        return np.stack(
+            [
+                rows.std(0, ddof=1) if len(rows := self._of(c)) > 1 else np.zeros(len(self.layers))
+                for c in range(len(self.classes))
+            ]
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """One dictionary per class and layer."""
+        mean, spread = self.mean, self.spread
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        kept = [self.kept[np.asarray(self.labels) == c].mean(0) for c in range(len(self.classes))]
+        return [
+            {
+                "class": name,
+                "images": int(counts[c]),
+                "layer": layer,
+                "share": float(mean[c, i]),
+                "spread": float(spread[c, i]),
+                "kept": float(kept[c][i]),
+            }
+            for c, name in enumerate(self.classes)
+            for i, layer in enumerate(self.layers)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "layers": list(self.layers),
+            "classes": list(self.classes),
+            "table": self.table(),
+            "overall": vars(self.overall) if self.overall else None,
+            "tests": [vars(test) for test in self.tests],
+        }
+
+    def __rich__(self) -> Any:
+        """A table for the terminal: layers down, classes across."""
+        from rich.table import Table
+
+        caption = "shares of the layer score, mean ± standard deviation over images"
+        if self.overall is not None:
+            caption += f"; all layers together: pseudo-F {self.overall.statistic:.2f}, p = {self.overall.p:.3g}"
+        table = Table(title="layer importance", caption=caption)
+        table.add_column("layer")
+        for name in self.classes:
+            table.add_column(name, justify="right")
+        if self.tests:
+            table.add_column("p (Holm)", justify="right")
+        mean, spread = self.mean, self.spread
+        for i, layer in enumerate(self.layers):
+            cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:, i], spread[:, i], strict=True)]
+            tested = [f"{self.tests[i].adjusted:.3g}"] if self.tests else []
+            table.add_row(layer, *cells, *tested)
+        return table
+
+    def figure(self) -> Figure:
+        """Mean share of each layer per class as lines with their spread, on a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(max(6.0, 0.42 * len(self.layers) + 2), 3.4), layout="constrained")
+        axis = figure.subplots()
+        mean, spread = self.mean, self.spread
+        places = np.arange(len(self.layers))
+        for c, name in enumerate(self.classes):
+            (line,) = axis.plot(places, mean[c], marker="o", markersize=3, label=name)
+            axis.fill_between(
+                places,
+                mean[c] - spread[c],
+                mean[c] + spread[c],
+                alpha=0.15,
+                linewidth=0,
+                color=line.get_color(),
+            )
+        axis.axhline(1 / len(self.layers), color="black", linewidth=0.8, linestyle=":")
+        axis.set_xticks(places, self.layers, rotation=60, ha="right", fontsize=7)
+        axis.set_ylabel("share of the layer score", fontsize=8)
+        axis.legend(fontsize=7, frameon=False)
+        return figure
+
+
+def layer_importance(
+    model: nn.Module | LoadedModel,
+    items: Items,
+    *,
+    explain_label: bool = False,
+    method: ICAM | None = None,
+    layers: Layers | None = None,
+    permutations: int = 999,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+    **options: Any,
+) -> LayerImportance:
+    """Average I-CAM's layer scores per class, and test whether classes differ.
+
+    Scores grow with an image's gradients, so each image's scores are first divided by their sum. Whether
+    classes differ is tested by relabelling the images at random: per layer with the Kruskal-Wallis H, and for
+    all layers together with the pseudo-F of the shares.
+
+    Args:
+        model: as for :func:`camlucida.explain`.
+        items: a folder with one subfolder of photos per class, or pairs of photo and label.
+        explain_label: explain the class that the label names instead of the predicted one; the model must
+            know that name.
+        method: I-CAM with its options.
+        layers: the layers; all blocks by default.
+        permutations: number of relabellings.
+        seed: of the copies and the relabellings.
+        batch_size: images read and explained at a time.
+        progress: called with the images done and their number.
+        **options: further options of :func:`camlucida.explain`.
+
+    Raises:
+        ImageError: for a folder without subfolders of photos, or no items.
+        MethodError: for fewer than 1 permutation.
+    """
+    if permutations < 1:
+        raise MethodError(f"permutations must be >= 1, got {permutations}")
+    photos, names = _labelled(items)
+    classes = tuple(sorted(set(names)))
+    shares: list[Array] = []
+    kept: list[Array] = []
+    found: tuple[str, ...] = ()
+    for start in range(0, len(photos), batch_size):
+        part = slice(start, start + batch_size)
+        one = explain(
+            model,
+            photos[part],
+            method=method or ICAM(),
+            target=names[part] if explain_label else None,
+            layers=layers,
+            seed=seed,
+            **options,
+        )
+        found = one.layers
+        shares.append(_share(one.details["layer_score"].double().cpu().numpy()))
+        kept.append(one.details["layer_kept"].double().cpu().numpy())
+        if progress is not None:
+            progress(start + len(one), len(photos))
+    labels = np.array([classes.index(name) for name in names])
+    every = np.concatenate(shares)
+    overall, tests = compare_classes(every, labels, found, permutations, seed)
+    return LayerImportance(
+        found, classes, tuple(labels.tolist()), every, np.concatenate(kept), overall, tests
+    )
+
+
+def _share(scores: Array) -> Array:
+    total = scores.sum(1, keepdims=True)
+    uniform = np.full_like(scores, 1 / scores.shape[1])
+    return np.where(total > 0, scores / np.where(total > 0, total, 1), uniform)
+
+
+def _labelled(items: Items) -> tuple[list[Photo], list[str]]:
+    if isinstance(items, str | os.PathLike):
+        paths, labels = class_photos(items)
+        return list(paths), labels
+    pairs = list(items)
+    if not pairs:
+        raise ImageError("no labelled image was given")
+    return [photo for photo, _ in pairs], [str(label) for _, label in pairs]
+
+
+# --------------------------------------------------------------------------------------------- testing
+
+
+def kruskal_wallis(values: Array, labels: npt.NDArray[np.intp]) -> Array:
+    """Kruskal-Wallis H of each column, corrected for ties; 0 for a constant column.
+
+    Args:
+        values: ``(N, L)``.
+        labels: group of each row, ``(N,)``, from 0 on.
+
+    Returns:
+        ``(L,)``.
+    """
+    return _h(_ranks(values), labels)
+
+
+def _ranks(values: Array) -> Array:
+    below = (values[:, None] > values[None]).sum(1)
+    equal = (values[:, None] == values[None]).sum(1)
+    return np.asarray(below + (equal + 1) / 2, dtype=np.float64)
+
+
+def _h(ranks: Array, labels: npt.NDArray[np.intp]) -> Array:
+    # With the variance of the ranks themselves the correction for ties is built in.
+    between, within = _scatter(ranks, labels)
+    total = between + within
+    return np.where(total > 0, (len(ranks) - 1) * between / np.where(total > 0, total, 1), 0.0)
+
+
+def _scatter(values: Array, labels: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Sums of squares between and within groups, per column."""
+    centre = values.mean(0)
+    between, within = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for group in np.unique(labels):
+        rows = values[labels == group]
+        mean = rows.mean(0)
+        between += len(rows) * (mean - centre) ** 2
+        within += ((rows - mean) ** 2).sum(0)
+    return between, within
+
+
+def pseudo_f(values: Array, labels: npt.NDArray[np.intp]) -> float:
+    """Scatter between groups over that within, in all columns together (Anderson 2001, PERMANOVA).
+
+    Args:
+        values: ``(N, L)``, compared by their Euclidean distance.
+        labels: group of each row, ``(N,)``.
+    """
+    between, within = (part.sum() for part in _scatter(values, labels))
+    groups = len(np.unique(labels))
+    if within == 0:
+        return float("inf") if between > 0 else 0.0
+    return float((between / (groups - 1)) / (within / (len(values) - groups)))
+
+
+def compare_classes(
+    shares: Array,
+    labels: npt.NDArray[np.intp],
+    layers: Sequence[str],
+    permutations: int = 999,
+    seed: int = 0,
+) -> tuple[DifferenceTest | None, tuple[DifferenceTest, ...]]:
+    """Test by random relabelling whether the columns differ between groups.
+
+    Args:
+        shares: ``(N, L)``.
+        labels: group of each row, ``(N,)``.
+        layers: names of the columns.
+        permutations: number of relabellings.
+        seed: of the relabellings.
+
+    Returns:
+        The test over all layers together, and one per layer; nothing where there is one group, or no
+        group with two rows.
+    """
+    groups = len(np.unique(labels))
+    if groups < 2 or len(shares) <= groups:
+        return None, ()
+    ranks = _ranks(shares)
+    observed, observed_f = _h(ranks, labels), pseudo_f(shares, labels)
+    generator = np.random.default_rng(seed)
+    reached, reached_f = np.ones(len(layers)), 1
+    for _ in range(permutations):
+        shuffled = generator.permutation(labels)
+        # Equal statistics may differ by rounding.
+        reached += _h(ranks, shuffled) >= observed - 1e-9 * np.abs(observed)
+        reached_f += pseudo_f(shares, shuffled) >= observed_f * (1 - 1e-9)
+    p = reached / (permutations + 1)
+    adjusted = _holm(p)
+    p_all = reached_f / (permutations + 1)
+    return DifferenceTest("", observed_f, p_all, p_all), tuple(
+        DifferenceTest(name, float(observed[i]), float(p[i]), float(adjusted[i]))
+        for i, name in enumerate(layers)
+    )
+
+
+def _holm(p: Array) -> Array:
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    return adjusted

@@ -1,0 +1,305 @@
+"""A photo beside the training images that are nearest to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.common.printable import name_of, printable
+from camlucida.data.folders import LabelledFolder, LabelledPhoto, Skipped, labelled_folder
+from camlucida.data.images import read_image
+from camlucida.engine.layers import Layers
+from camlucida.explanation import Explanation, overlays
+from camlucida.methods.base import Progress
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel, class_names_of, resolve_class
+from camlucida.studies.icam.neighbours.features import Feature, describe, distance
+from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training image near the photo.
+
+    Attributes:
+        photo: its file and label.
+        distance: one minus the cosine of the features, 0 to 2.
+        explanation: its own, for its label's class.
+    """
+
+    photo: LabelledPhoto
+    distance: float
+    explanation: Explanation = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The photo beside the nearest training images of one class.
+
+    Attributes:
+        role: ``"predicted"``, ``"true"``, or ``"predicted and true"``.
+        class_index: the class.
+        class_name: its name.
+        explanation: that of the photo, for this class.
+        neighbours: the nearest first.
+        candidates: number of training images they were chosen from.
+    """
+
+    role: str
+    class_index: int
+    class_name: str
+    explanation: Explanation = field(repr=False)
+    neighbours: tuple[Neighbour, ...]
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A photo explained by training images.
+
+    Attributes:
+        photo: its file, where it has one.
+        sides: the predicted class, then the true one where it is given and differs; a class of which there is
+            no training photo is missing.
+        skipped: what of the training folder could not be used, with the reason.
+        computed: training images whose features were not in the cache.
+    """
+
+    photo: str | None
+    sides: tuple[Side, ...]
+    skipped: tuple[Skipped, ...] = ()
+    computed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, ready for JSON."""
+        first = self.sides[0].explanation
+        return {
+            "photo": self.photo,
+            "predictions": first.record()["images"][0]["predictions"],
+            "sides": [
+                {
+                    "role": side.role,
+                    "class_index": side.class_index,
+                    "class_name": side.class_name,
+                    "candidates": side.candidates,
+                    "neighbours": [
+                        {"file": str(n.photo.path), "label": n.photo.label, "distance": n.distance}
+                        for n in side.neighbours
+                    ],
+                }
+                for side in self.sides
+            ],
+            "skipped": [{"file": str(p), "reason": reason} for p, reason in self.skipped],
+            "computed": self.computed,
+            "provenance": first.provenance.to_dict(),
+        }
+
+    def figure(self) -> Figure:
+        """Two rows per class: the photo and its neighbours, and their maps below."""
+        return examples_figure(self)
+
+    def __rich__(self) -> Any:
+        """A table for the terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, header_style="bold")
+        table.add_column("class")
+        table.add_column("nearest training images")
+        table.add_column("distance", justify="right")
+        for side in self.sides:
+            title = f"{side.class_name.partition(',')[0]} ({side.role})"
+            for n in side.neighbours:
+                table.add_row(Text(title), Text(printable(n.photo.path)), f"{n.distance:.4f}")
+                title = ""
+        return table
+
+
+def nearest_examples(
+    model: nn.Module | LoadedModel,
+    photo: str | os.PathLike[str] | Image.Image,
+    train: str | os.PathLike[str] | LabelledFolder,
+    *,
+    true: str | int | None = None,
+    k: int = 5,
+    method: ICAM | None = None,
+    layers: Layers | None = None,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Examples:
+    """The training images nearest to a photo, for the predicted and, if given, the true class.
+
+    Args:
+        model: as for :func:`camlucida.explain`; it must know how photos are prepared.
+        photo: a file or a picture. If it lies in the training folder itself, it is no neighbour of its own.
+        train: a folder with one subfolder of photos per class, see
+            :func:`camlucida.data.folders.labelled_folder`.
+        true: the photo's true class, an index or a name.
+        k: number of neighbours per class.
+        method: I-CAM with its options.
+        layers: the layers; all blocks by default.
+        seed: of the perturbed copies.
+        cache: a folder that keeps the training images' features, in one file for each model, method, layers and
+            seed; it is read only where a photo's file is unchanged. What is done is kept also after Ctrl-C.
+        batch_size: training images at a time.
+        progress: called with the number of training images done and their total.
+
+    Raises:
+        ImageError: the photo cannot be read, or the folder holds no usable photo of either class.
+        TargetError: a class is unknown.
+        MethodError: the model has no classes, or returns NaN for the photo.
+        CamlucidaError: k is less than 1, or the cache cannot be written.
+    """
+    if k < 1 or batch_size < 1:
+        raise CamlucidaError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
+    method = method or ICAM()
+    names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
+    folder = train if isinstance(train, LabelledFolder) else labelled_folder(train, names)
+    path = None if isinstance(photo, Image.Image) else os.fspath(photo)
+    picture = read_image(photo)
+    wanted = None if true is None else resolve_class(true, names)
+    explained, feature = describe(model, [picture], None, method=method, layers=layers, seed=seed)
+    if not explained.predictions:
+        raise MethodError("examples need a model with two or more classes")
+    predicted = explained.predictions[0][0]
+    sides = [("predicted", predicted.index, explained, feature[0])]
+    if wanted == predicted.index:
+        sides[0] = ("predicted and true", *sides[0][1:])
+    elif wanted is not None:
+        other, of_other = describe(
+            model, [picture], [wanted], method=method, layers=layers, seed=seed
+        )
+        sides.append(("true", wanted, other, of_other[0]))
+    if not all(np.isfinite(of_photo).all() for *_, of_photo in sides):
+        raise MethodError(
+            "the model returns NaN or infinite values for the photo, so nothing is near it; in single "
+            "precision (model.float()) it may not"
+        )
+    own = None if path is None else Path(path).resolve()
+    of_class = {
+        index: [p for p in folder.of_class(index) if p.path.resolve() != own]
+        for _, index, _, _ in sides
+    }
+    skipped = list(folder.skipped)
+    for index, found in of_class.items():
+        if not found:
+            other_words = "other " if folder.of_class(index) else ""
+            words = f"no {other_words}photo of the class {_class_name(index, names)!r} ({index})"
+            skipped.append((folder.root, f"{str(folder.root)!r} holds {words}"))
+    if not any(of_class.values()):
+        raise ImageError(skipped[-1][1])
+    key = feature_key(model, method, explained.layers, seed)
+    store = FeatureStore(None if cache is None else Path(cache), key, folder.root)
+    every = [p for found in of_class.values() for p in found]
+    describer = _Describer(model, method, explained.layers, seed)
+    features, computed = store.complete(every, describer, batch_size, skipped, progress)
+    found_sides = []
+    for role, index, explanation, own_feature in sides:
+        candidates = [p for p in of_class[index] if p.path in features]
+        if not candidates:
+            continue
+        distances = [distance(own_feature, features[p.path]) for p in candidates]
+        order = sorted(range(len(candidates)), key=lambda i, d=distances: (d[i], i))[:k]  # type: ignore[misc]
+        nearest = [candidates[i] for i in order]
+        theirs = describer.explain(nearest, batch_size)
+        found_sides.append(
+            Side(
+                role,
+                index,
+                _class_name(index, names),
+                replace(explanation, sources=(path,)),
+                tuple(
+                    Neighbour(candidates[i], distances[i], e)
+                    for i, e in zip(order, theirs, strict=True)
+                ),
+                len(candidates),
+            )
+        )
+    if not found_sides:
+        raise ImageError(f"no photo of the class can be read: {skipped[-1][1]}")
+    return Examples(path, tuple(found_sides), tuple(skipped), computed)
+
+
+@dataclass(frozen=True)
+class _Describer:
+    """I-CAM on training images, each for its label's class."""
+
+    model: nn.Module | LoadedModel
+    method: ICAM
+    layers: tuple[str, ...]
+    seed: int
+
+    def __call__(
+        self, photos: Sequence[tuple[LabelledPhoto, Image.Image]]
+    ) -> tuple[Explanation, Feature]:
+        return describe(
+            self.model,
+            [picture for _, picture in photos],
+            [photo.class_index for photo, _ in photos],
+            method=self.method,
+            layers=list(self.layers),
+            seed=self.seed,
+        )
+
+    def explain(self, photos: Sequence[LabelledPhoto], batch_size: int) -> list[Explanation]:
+        """The explanations of a few photos, which are cheaper made again than kept."""
+        found: list[Explanation] = []
+        for start in range(0, len(photos), batch_size):
+            part = photos[start : start + batch_size]
+            one, _ = self([(photo, read_image(photo.path)) for photo in part])
+            named = replace(one, sources=tuple(str(photo.path) for photo in part))
+            found += list(named)
+        return found
+
+
+def _class_name(index: int, names: Sequence[str] | None) -> str:
+    return names[index] if names and 0 <= index < len(names) else f"class {index}"
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from camlucida.explanation import Explanation
+
+
+def examples_figure(examples: Examples) -> Figure:
+    """Two rows per class: the photo and its neighbours, and their maps below."""
+    width = 1 + max(len(side.neighbours) for side in examples.sides)
+    size = examples.sides[0].explanation.seen().picture.size
+    blank = Image.new("RGB", size, "white")
+    rows: list[list[Image.Image]] = []
+    labels: list[str] = []
+    captions: dict[int, str] = {}
+    for side in examples.sides:
+        drawn = [side.explanation, *(n.explanation for n in side.neighbours)]
+        words = [name_of(examples.photo or "photo")] + [
+            f"{name_of(n.photo.path)}\ndistance {n.distance:.3f}" for n in side.neighbours
+        ]
+        captions |= {len(rows) * width + i: text for i, text in enumerate(words)}
+        empty = [blank] * (width - len(drawn))
+        rows.append([_seen(e) for e in drawn] + empty)
+        rows.append([_seen(e, mapped=True) for e in drawn] + empty)
+        labels += [f"{side.role} class:\n{side.class_name.partition(',')[0]}", "I-CAM"]
+    figure = overlays.grid(rows, rows=labels, cell=1.9)
+    for position, text in captions.items():
+        figure.axes[position].set_title(text, fontsize=6.5, parse_math=False)
+    return figure
+
+
+def _seen(explanation: Explanation, *, mapped: bool = False) -> Image.Image:
+    """What the model saw of a photo, under its map if ``mapped``."""
+    seen = explanation.seen()
+    return overlays.overlay(seen, explanation.maps[0]) if mapped else seen.picture

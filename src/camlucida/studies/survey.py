@@ -1,0 +1,373 @@
+"""A blind survey: which method's map do people find best, when they do not know whose map it is.
+
+As the I-CAM authors did, with the order of the methods drawn for each image, all maps scaled to [0, 1] and
+drawn alike, ties allowed, and a test that does not take answers about the same image for independent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import to_json
+from camlucida.engine.maps import normalise
+from camlucida.explanation import Explanation, overlays
+from camlucida.report.template import data_uri, jpeg, page
+
+Array = npt.NDArray[np.float64]
+
+QUESTION = "Which map shows best where the object is, and so why the model names it?"
+TIE = "tie"
+LETTERS = "ABCDEFGHIJ"
+
+_SIDE = 300
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A survey to hand out.
+
+    Attributes:
+        html: the page: pictures inside, nothing fetched, no method named.
+        key: which map is whose; keep it from those who answer.
+    """
+
+    html: str = field(repr=False)
+    key: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What ties answers to this survey: a hash of the key."""
+        return str(self.key["survey"])
+
+
+def make_survey(
+    explanations: Mapping[str, Explanation],
+    *,
+    question: str = QUESTION,
+    seed: int = 0,
+) -> Survey:
+    """A survey about maps of the same images by several methods.
+
+    Each method takes each place in the row equally often, as far as the number of images allows; which, the
+    seed decides.
+
+    Args:
+        explanations: at least two, by label, such as the :class:`camlucida.Comparison` that
+            :func:`camlucida.explain` returns for a list of methods.
+        question: asked for every image.
+        seed: of the order.
+
+    Raises:
+        CamlucidaError: for fewer than two or more than ten methods, or explanations of different images.
+    """
+    labels = list(explanations)
+    if not 2 <= len(labels) <= len(LETTERS):
+        raise CamlucidaError(
+            f"a survey compares 2 to {len(LETTERS)} methods, got {len(labels)}: {', '.join(labels)}"
+        )
+    several = list(explanations.values())
+    if len({len(e) for e in several}) > 1 or len({e.sources for e in several}) > 1:
+        raise CamlucidaError("the methods of a survey must have explained the same images")
+    orders = _orders(len(several[0]), len(labels), seed)
+    questions, items = [], []
+    for i, order in enumerate(orders):
+        name = f"q{i + 1}"
+        source = several[0].sources[i] if several[0].sources else None
+        letters = {LETTERS[place]: labels[which] for place, which in enumerate(order)}
+        questions.append({"question": name, "image": source, "letters": letters})
+        items.append(_item(name, i, [several[which] for which in order]))
+    key: dict[str, Any] = {
+        "kind": "camlucida survey key",
+        "methods": labels,
+        "asked": question,
+        "seed": seed,
+        "questions": questions,
+    }
+    key = {"survey": _seal(key), **key}
+    shown = " ".join([question, *(item["said"] for item in items)])
+    for label, e in explanations.items():
+        for name in (label, type(e.method).__name__):
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", shown, re.IGNORECASE):
+                raise CamlucidaError(f"the question or a class gives the method {name!r} away")
+    html = page(
+        "survey.html", survey=key["survey"], asked=question, items=items, tie=TIE, count=len(items)
+    )
+    return Survey(html, key)
+
+
+def _orders(images: int, methods: int, seed: int) -> list[list[int]]:
+    """Blocks of a random order and all its rotations, in random sequence."""
+    generator = np.random.default_rng(seed)
+    orders: list[list[int]] = []
+    while len(orders) < images:
+        base = generator.permutation(methods)
+        shifts = generator.permutation(methods)
+        orders += [np.roll(base, int(shift)).tolist() for shift in shifts]
+    return orders[:images]
+
+
+def _item(name: str, i: int, explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """An image and its maps, drawn alike."""
+    first = explanations[0]
+    seen = first.seen(i, _SIDE)
+    maps = []
+    for letter, e in zip(LETTERS, explanations, strict=False):
+        one = normalise(e.maps[i : i + 1].float())[0]
+        maps.append({
+            "letter": letter,
+            "picture": data_uri(jpeg(overlays.overlay(seen, one)), "image/jpeg"),
+        })  # fmt: skip
+    said = first.explained[i].rpartition(", ")[0]
+    return {
+        "name": name,
+        "photo": data_uri(jpeg(seen.picture), "image/jpeg"),
+        "said": said,
+        "maps": maps,
+    }
+
+
+def _seal(key: Mapping[str, Any]) -> str:
+    """A hash of all of a key but itself."""
+    content = {k: v for k, v in key.items() if k != "survey"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------- tally
+
+
+@dataclass(frozen=True)
+class MethodTally:
+    """What the raters gave a method.
+
+    Attributes:
+        method: its label.
+        wins: mean number of wins per rater; a tie counts as an equal part of a win for every method.
+        spread: standard deviation of the wins over raters; ``None`` for a single rater.
+        share: of all answers.
+        clear: number of answers for it alone.
+    """
+
+    method: str
+    wins: float
+    spread: float | None
+    share: float
+    clear: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The result of a survey.
+
+    Attributes:
+        survey: its id.
+        asked: the question.
+        questions: number of images.
+        raters: number of people.
+        answers: number of answers, ties included.
+        ties: number of ties.
+        methods: in the key's order.
+        p: of equal preference, by a permutation test that relabels the methods image by image: raters who see
+            the same picture are not independent.
+        p_independent: the same if all answers were independent: exact binomial for two methods, else
+            chi-square; ties left out. ``None`` if all answers are ties.
+    """
+
+    survey: str
+    asked: str
+    questions: int
+    raters: int
+    answers: int
+    ties: int
+    methods: tuple[MethodTally, ...]
+    p: float
+    p_independent: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {**vars(self), "methods": [vars(m) for m in self.methods]}
+
+    def __rich__(self) -> Any:
+        """A table for the terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        independent = "-" if self.p_independent is None else f"{self.p_independent:.3g}"
+        table = Table(
+            title=Text(self.asked),
+            caption=(
+                f"{self.raters} raters, {self.questions} images, {self.answers} answers, {self.ties} ties; "
+                f"equal preference: p = {self.p:.3g} (relabelled image by image), "
+                f"{independent} (answers independent)"
+            ),
+        )
+        for name in ("method", "wins per rater", "spread", "share", "clear wins"):
+            table.add_column(name, justify="left" if name == "method" else "right")
+        for m in sorted(self.methods, key=lambda m: -m.wins):
+            spread = "-" if m.spread is None else f"{m.spread:.2f}"
+            table.add_row(Text(m.method), f"{m.wins:.2f}", spread, f"{m.share:.1%}", str(m.clear))
+        return table
+
+
+def tally(
+    key: str | os.PathLike[str] | Mapping[str, Any],
+    answers: Sequence[str | os.PathLike[str] | Mapping[str, Any]],
+    *,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Tally:
+    """Count the answers to a survey.
+
+    Args:
+        key: the key file, or what it holds.
+        answers: one file per rater, or what they hold.
+        permutations: of the test.
+        seed: of the test.
+
+    Raises:
+        CamlucidaError: a file cannot be read, the key was changed, answers belong to another survey, a rater
+            comes twice, or nobody answered anything.
+    """
+    if permutations < 1:
+        raise CamlucidaError(f"permutations must be >= 1, got {permutations}")
+    sheet = _key(key)
+    methods: list[str] = sheet["methods"]
+    letters = {q["question"]: q["letters"] for q in sheet["questions"]}
+    place = {name: i for i, name in enumerate(letters)}
+    raters: dict[str, str] = {}
+    counts = np.zeros((len(answers), len(letters), len(methods)))
+    ties = clear = 0
+    of_method = [0] * len(methods)
+    for row, given in enumerate(answers):
+        rater, chosen, where = _answers(given, sheet["survey"], row)
+        if rater in raters:
+            raise CamlucidaError(f"{where} is by the same rater as {raters[rater]}; leave one out")
+        raters[rater] = where
+        for question, letter in chosen.items():
+            known = letters.get(question)
+            if known is None or (letter != TIE and letter not in known):
+                raise CamlucidaError(
+                    f"{where} answers {question!r} by {letter!r}, which was not asked"
+                )
+            if letter == TIE:
+                counts[row, place[question]] = 1 / len(methods)
+                ties += 1
+            else:
+                which = methods.index(known[letter])
+                counts[row, place[question], which] = 1
+                of_method[which] += 1
+                clear += 1
+    if not clear + ties:
+        raise CamlucidaError("there are no answers to count")
+    wins = counts.sum(1)
+    spread = wins.std(0, ddof=1) if len(wins) > 1 else None
+    return Tally(
+        survey=sheet["survey"],
+        asked=str(sheet["asked"]),
+        questions=len(letters),
+        raters=len(raters),
+        answers=clear + ties,
+        ties=ties,
+        methods=tuple(
+            MethodTally(
+                name,
+                float(wins[:, i].mean()),
+                None if spread is None else float(spread[i]),
+                float(wins[:, i].sum() / (clear + ties)),
+                of_method[i],
+            )
+            for i, name in enumerate(methods)
+        ),
+        p=_permuted(counts.sum(0), permutations, seed),
+        p_independent=_independent(of_method),
+    )
+
+
+def _permuted(by_image: Array, permutations: int, seed: int) -> float:
+    """P of the scatter of the totals when the methods are relabelled at random in every image."""
+    generator = np.random.default_rng(seed)
+    observed = float(np.var(by_image.sum(0)))
+    reached = 1
+    for _ in range(permutations):
+        total = generator.permuted(by_image, axis=1).sum(0)
+        reached += bool(np.var(total) >= observed - 1e-9)
+    return reached / (permutations + 1)
+
+
+def _independent(wins: Sequence[int]) -> float | None:
+    """Two-sided exact binomial test of two counts, chi-square test of more."""
+    total = sum(wins)
+    if not total:
+        return None
+    if len(wins) == 2:
+        tail = sum(math.comb(total, n) for n in range(max(wins), total + 1))
+        return float(min(1.0, 2 * tail / 2**total))
+    import torch
+
+    expected = total / len(wins)
+    statistic = sum((n - expected) ** 2 / expected for n in wins)
+    half = torch.tensor([(len(wins) - 1) / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
+def _key(key: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    where = "the key" if isinstance(key, Mapping) else repr(os.fspath(key))
+    sheet = dict(key) if isinstance(key, Mapping) else _load(key)
+    if sheet.get("kind") != "camlucida survey key":
+        raise CamlucidaError(f"{where} is not the key of a survey")
+    if sheet.get("survey") != _seal(sheet):
+        raise CamlucidaError(f"{where} was changed after the survey was made")
+    return sheet
+
+
+def _answers(
+    given: str | os.PathLike[str] | Mapping[str, Any], survey: str, row: int
+) -> tuple[str, dict[str, str], str]:
+    where = f"answer sheet {row + 1}" if isinstance(given, Mapping) else repr(os.fspath(given))
+    sheet = dict(given) if isinstance(given, Mapping) else _load(given)
+    if sheet.get("survey") != survey:
+        raise CamlucidaError(
+            f"{where} belongs to the survey {sheet.get('survey')!r}, not to {survey!r}"
+        )
+    chosen, rater = sheet.get("answers"), sheet.get("rater")
+    if not isinstance(chosen, dict) or not all(isinstance(v, str) for v in chosen.values()):
+        raise CamlucidaError(f"{where} holds no answers")
+    if not isinstance(rater, str) or not rater:
+        raise CamlucidaError(f"{where} does not say whose answers it holds")
+    return rater, chosen, where
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    where = repr(os.fspath(path))
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CamlucidaError(f"{where} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CamlucidaError(f"{where} is not JSON in UTF-8") from error
+    if not isinstance(document, dict):
+        raise CamlucidaError(f"{where} holds no JSON object")
+    return document
+
+
+def key_file(html: Path) -> Path:
+    """Where the key of a page goes: ``survey.html`` to ``survey.key.json``."""
+    return html.with_suffix(".key.json")
+
+
+def save_key(survey: Survey, path: Path) -> None:
+    """Write the key, readable by its owner only."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(to_json(survey.key), encoding="utf-8")
