@@ -1,7 +1,7 @@
 """Filling narrow holes where few pixels are removed: the removed pixels alone, as one list.
 
-The equations are those of :mod:`camlucida.metrics.imputation.multigrid`. Nothing is coarser than a pixel here: holes of a
-few pixels need no more than conjugate gradients with Jacobi's preconditioner.
+The equations are those of :mod:`camlucida.metrics.imputation.multigrid`. Nothing is coarser than a pixel here:
+holes of a few pixels need no more than conjugate gradients with Jacobi's preconditioner.
 """
 
 from __future__ import annotations
