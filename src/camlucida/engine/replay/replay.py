@@ -1,8 +1,9 @@
 """Run only the part of a model behind a layer, many times, on altered activations.
 
 Where the model allows it, it is cut behind the layer (see :mod:`camlucida.engine.replay.traced`). Values that
-cross the cut, such as the skips around the layer, are kept and repeated for the altered copies. Where that is not possible the
-whole model runs and a hook puts the altered activation in place: the same numbers at the price of the trunk.
+cross the cut, such as the skips around the layer, are kept and repeated for the altered copies. Where that is not
+possible the whole model runs and a hook puts the altered activation in place: the same numbers at the price of
+the trunk.
 """
 
 from __future__ import annotations
