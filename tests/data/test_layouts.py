@@ -455,7 +455,7 @@ def test_voc_refusals(voc):
     for options, words in (
         ("year=2007", "VOC2007"),
         ("split=x", "x.txt"),
-        ("task=x", "main or seg"),
+        ("task=x", "one of main, seg"),
     ):
         with pytest.raises(CamlucidaError, match=words):
             open_data(f"voc:{voc},{options}", class_names=NAMES)

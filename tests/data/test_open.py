@@ -55,10 +55,10 @@ def test_a_folder_that_is_called_like_a_kind(root, monkeypatch):
     [
         ("", "no data"),
         ("nowhere/photos", "neither a path"),
-        ("foldr:x", "did you mean folder"),
-        ("digits,sise=3", "did you mean size"),
+        ("foldr:x", "did you mean 'folder'"),
+        ("digits,sise=3", "did you mean 'size'"),
         ("digits,size=big", "whole number"),
-        ("digits,split=val", "train or test"),
+        ("digits,split=val", "one of train, test"),
         ("digits,size=64,size=32", "twice"),
         ("digits,size=", "no value"),
         ("digits:here", "takes no path"),

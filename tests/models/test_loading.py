@@ -498,7 +498,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     refuse("name their architecture", spec=path, architecture="resnet10t")
     refuse("pretrained=False", spec=path, pretrained=False, **arch)
     refuse("only for a checkpoint file", spec="embedded", **arch)
-    refuse("unknown model 'embeddd'", "did you mean embedded?", spec="embeddd")
+    refuse("unknown model 'embeddd'", "did you mean 'embedded'?", spec="embeddd")
 
 
 def test_device(tmp_path, resnet):

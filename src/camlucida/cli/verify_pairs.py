@@ -154,7 +154,7 @@ def parse_layout(text: str) -> tuple[Layout, dict[str, str]]:
     Raises:
         CamlucidaError: the layout has no such option.
     """
-    from camlucida.cli.shared.grammar import split
+    from camlucida.common.grammar import split
 
     name, options = split(text)
     known = {"ar": "wear", "scface": "distance"}.get(name)

@@ -1,10 +1,8 @@
-"""Optional packages, and words about what is missing."""
+"""Optional packages."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterable
 from typing import Any
 
 from camlucida.common.errors import ModelError
@@ -42,9 +40,3 @@ def first_line(error: BaseException) -> str:
     if lines and "weights_only" in lines[0]:
         return "it contains code, which is never run, or cannot be read as plain weights"
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error for an unknown name: up to three similar names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
-from camlucida.common.optional import nearest
+from camlucida.common.grammar import (
+    Option,
+    nearest,
+    options_of,
+    read_values,
+    refuse_unknown,
+    split_path,
+)
 from camlucida.data.folders import Skipped, assign_boxes, labelled_folder, read_boxes
 from camlucida.data.images import find_images
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import DataSet, Sample, SampleList
 
 Names = Sequence[str] | None
-
-_OPTIONS = re.compile(r""",\s*([A-Za-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|[^,="']*)\s*$""")
-_TRUE, _FALSE, _NONE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}, {"none", "null"}
 
 
 def open_data(
@@ -58,17 +59,8 @@ def open_data(
     """
     chosen, path, written = parse(os.fspath(spec))
     kind = _KINDS[chosen]
-    known = kind.options()
-    values: dict[str, Any] = {}
-    for name, text in {**written, **options}.items():
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise CamlucidaError(
-                f"{chosen} has no option {name!r}{nearest(name, known)} (options: {listed})"
-            )
-        values[name] = (
-            _value(text, known[name], f"{chosen}: {name}") if name not in options else text
-        )
+    refuse_unknown(chosen, options, kind.options)
+    values = read_values(chosen, written, kind.options) | options
     if kind.needs_path and not path:
         raise CamlucidaError(f"{chosen} needs a path or name: {chosen}:PATH")
     if not kind.needs_path and path:
@@ -106,28 +98,20 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     bare = text in _KINDS and not _KINDS[text].needs_path
     if not bare and _exists(text):
         return kind_of(Path(text)), text, {}
-    options: dict[str, str] = {}
-    while found := _OPTIONS.search(text):
-        name, value = found[1].replace("-", "_"), found[2].strip()
-        if name in options:
-            raise CamlucidaError(f"{spec!r}: {name} is given twice")
-        if not value:
-            raise CamlucidaError(f"{spec!r}: {name} has no value")
-        options[name] = value[1:-1] if value[0] in "\"'" else value
-        text = text[: found.start()].rstrip()
+    text, options = split_path(text)
     kind, colon, path = text.partition(":")
     if kind in _KINDS:
         path = path.strip()
         if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
             path = path[1:-1]
-        return kind, path, dict(reversed(options.items()))
+        return kind, path, options
     if not _exists(text):
         near = nearest(kind, _KINDS)
         raise CamlucidaError(
             f"{spec!r} is neither a path that exists nor one of the kinds {', '.join(_KINDS)}"
             f"{near}{'' if colon or near else '; kinds are written kind:path,option=value'}"
         )
-    return kind_of(Path(text)), text, dict(reversed(options.items()))
+    return kind_of(Path(text)), text, options
 
 
 def kind_of(path: Path) -> str:
@@ -257,10 +241,9 @@ class _Kind:
     opener: Callable[..., DataSet]
     needs_path: bool = True
 
-    def options(self) -> Mapping[str, Any]:
-        hints = get_type_hints(self.opener)
-        found = inspect.signature(self.opener).parameters.values()
-        return {p.name: hints[p.name] for p in found if p.kind is p.KEYWORD_ONLY}
+    @property
+    def options(self) -> dict[str, Option]:
+        return options_of(self.opener)
 
 
 def _kinds() -> dict[str, _Kind]:
@@ -292,23 +275,3 @@ def _exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):  # too long, or with a zero byte
         return False
-
-
-def _value(text: str, hint: Any, what: str) -> Any:
-    """A value as the option's type has it."""
-    members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-    for member in members:
-        if member is types.NoneType and text.lower() in _NONE:
-            return None
-        if get_origin(member) is Literal and text in get_args(member):
-            return text
-        if member is bool and text.lower() in _TRUE | _FALSE:
-            return text.lower() in _TRUE
-        if member is int and re.fullmatch(r"[+-]?\d{1,18}", text):
-            return int(text)
-        if member is str:
-            return text
-    words = [str(c) for m in members if get_origin(m) is Literal for c in get_args(m)]
-    words += [{bool: "true or false", int: "a whole number"}.get(m, "") for m in members]
-    expected = " or ".join(filter(None, words))
-    raise CamlucidaError(f"{what} must be {expected}, got {text!r}")

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import ModelError
-from camlucida.common.optional import first_line, nearest
+from camlucida.common.grammar import nearest
+from camlucida.common.optional import first_line
 from camlucida.data.preprocess import Channels, Preprocess
 from camlucida.faces.embedder import Embedder, centred
 from camlucida.faces.networks import dlib_net, facenet, iresnet, mobilefacenet

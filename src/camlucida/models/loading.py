@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import ModelError
-from camlucida.common.optional import first_line, nearest
+from camlucida.common.grammar import nearest
+from camlucida.common.optional import first_line
 from camlucida.data.class_names import read_class_names
 from camlucida.models.checkpoint import SUFFIXES, load_checkpoint
 from camlucida.models.embedded import load_embedded

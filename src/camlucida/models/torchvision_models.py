@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from camlucida.common.errors import ModelError
-from camlucida.common.optional import nearest, require
+from camlucida.common.grammar import nearest
+from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
 from camlucida.models.loaded import LoadedModel, cannot_fetch
 
