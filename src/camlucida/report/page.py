@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from typing import Any
 
+from camlucida.common.files import write_bytes
+from camlucida.common.jsonable import to_json
 from camlucida.report.charts import COLOURS
 from camlucida.report.tables import Table
-from camlucida.report.template import page
+from camlucida.report.template import data_uri, page
 
 
 @dataclass(frozen=True)
@@ -18,19 +23,18 @@ class Section:
     Attributes:
         name: of its place in the page, unique there: small letters, digits and hyphens.
         title: the heading.
-        parts: HTML fragments, such as :func:`paragraph`, :func:`figures`, :func:`details` and tables.
+        parts: tables, and HTML fragments such as :func:`paragraph`, :func:`figures` and :func:`picture` make them.
         lead: one sentence below the heading, plain text.
+
+    Example:
+        >>> from camlucida.report.page import paragraph
+        >>> section = camlucida.report.Section("care", "Take care", [paragraph("One photo is few.")])
     """
 
     name: str
     title: str
     parts: Sequence[str | Table]
     lead: str = ""
-
-    @property
-    def html(self) -> str:
-        """Its parts, drawn."""
-        return "\n".join(part.html() if isinstance(part, Table) else part for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,14 @@ class Document:
         sections: what follows, each in the table of contents.
         facts: short pairs below the title, such as ``("images", "5,000")``.
         language: of the text.
+        sortable: let readers sort tables by a column; without it the page holds no script but its own.
+        style: CSS of its own, after that of all pages.
+        script: JavaScript of its own.
+
+    Example:
+        >>> page = camlucida.report.Document("Two models", ["They agree."], [])
+        >>> "They agree." in page.html()
+        True
     """
 
     title: str
@@ -50,15 +62,131 @@ class Document:
     sections: Sequence[Section]
     facts: Sequence[tuple[str, str]] = ()
     language: str = "en"
+    sortable: bool = True
+    style: str = ""
+    script: str = ""
 
     def html(self) -> str:
-        """The page, as it is written to a file."""
-        return page("report_base.html", document=self, colours=COLOURS)
+        """The page, as it is written to a file.
+
+        Raises:
+            ModelError: jinja2 is not installed.
+        """
+        drawn = [
+            "\n".join(
+                part.html(sortable=self.sortable) if isinstance(part, Table) else part
+                for part in section.parts
+            )
+            for section in self.sections
+        ]
+        return page("report_base.html", document=self, drawn=drawn, colours=COLOURS)
+
+
+def save(
+    folder: str | os.PathLike[str],
+    name: str,
+    html: str,
+    record: Mapping[str, Any],
+    tables: Sequence[Table] = (),
+    pictures: Mapping[str, bytes] | None = None,
+) -> tuple[Path, ...]:
+    """Write a page, its numbers, its tables and its pictures, each file whole or not at all.
+
+    Args:
+        folder: made if need be.
+        name: of the page, ``NAME.html``, and of the numbers, ``NAME.json``.
+        html: the page.
+        record: the numbers, ready for JSON.
+        tables: each is written as ``.csv`` and ``.tex`` under its own name.
+        pictures: their content by file name.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        CamlucidaError: the folder cannot be written to.
+
+    Example:
+        >>> files = camlucida.report.save("out", "means", "<p>0.5</p>", {"mean": 0.5})
+        >>> [file.name for file in files]
+        ['means.html', 'means.json']
+    """
+    contents = {f"{name}.html": html.encode(), f"{name}.json": to_json(record).encode()}
+    contents |= pictures or {}
+    for table in tables:
+        contents[f"{table.name}.csv"] = table.csv().encode()
+        contents[f"{table.name}.tex"] = table.latex().encode()
+    return tuple(write_bytes(Path(folder) / file, content) for file, content in contents.items())
+
+
+# ---------------------------------------------------------------------------------- parts of sections
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a :class:`Strip`.
+
+    Attributes:
+        title: below it.
+        text: below that.
+        alt: what it shows.
+        picture: JPEG bytes.
+        small: it has few pixels, and is enlarged pixel by pixel.
+    """
+
+    title: str
+    text: str
+    alt: str
+    picture: bytes
+    small: bool = False
+
+    @property
+    def address(self) -> str:
+        """The picture as an address that holds it."""
+        return data_uri(self.picture, "image/jpeg")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures that belong together, such as a photo and its maps.
+
+    Attributes:
+        caption: what they are.
+        tiles: the pictures.
+    """
+
+    caption: str
+    tiles: tuple[Tile, ...]
+
+
+def strips(given: Sequence[Strip]) -> str:
+    """Strips below each other; those of two pictures side by side where there is room."""
+    return page("report_gallery.html", strips=given) if given else ""
+
+
+def picture(content: bytes, alt: str, caption: str = "") -> str:
+    """A picture inside the page, at most as wide as the page.
+
+    Args:
+        content: PNG or JPEG bytes.
+        alt: what it shows, for who cannot see it.
+        caption: above it; by default the same.
+    """
+    kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+    return (
+        f"<figure><figcaption>{escape(caption or alt)}</figcaption>"
+        f'<img class="drawn" alt="{escape(alt)}" src="{data_uri(content, kind)}"></figure>'
+    )
 
 
 def paragraph(text: str, *, note: bool = False) -> str:
     """A paragraph of plain text."""
     return f"<p{' class=note' if note else ''}>{escape(text)}</p>"
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list of sentences, plain text."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def subheading(text: str) -> str:

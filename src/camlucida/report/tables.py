@@ -45,6 +45,10 @@ class Column:
         places: decimal places; ``None`` for three significant digits of its largest number.
         digits: significant digits of every number instead, for numbers of very different size.
         note: a sentence that explains the column, shown where there is room for it.
+
+    Example:
+        >>> camlucida.report.Column("IoU", "higher", "%").heading
+        'IoU [%]'
     """
 
     title: str
@@ -70,6 +74,10 @@ class Cell:
         high: upper end.
         published: what a paper reports for the same.
         mark: whether it is the best of its column, or not told apart from the best.
+
+    Example:
+        >>> camlucida.report.Cell(0.5, low=0.4, high=0.6).number
+        0.5
     """
 
     value: float | str | None = None
@@ -97,6 +105,14 @@ class Table:
         legend: below the table, such as how intervals were made.
         interval: what the ends of its cells are.
         best: what it means to be marked so.
+
+    Example:
+        >>> from camlucida.report import Cell, Column, Table
+        >>> rows = (("gradcam", (Cell(0.41),)), ("fame", (Cell(0.52),)))
+        >>> print(Table("iou", "Mean IoU", (Column("IoU", "higher"),), rows).marked().csv(), end="")
+        method,IoU,IoU mark
+        gradcam,0.41,
+        fame,0.52,best
     """
 
     name: str

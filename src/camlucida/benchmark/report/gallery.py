@@ -13,9 +13,10 @@ from PIL import Image
 
 from camlucida.benchmark.report.results import Floats, Results
 from camlucida.common.errors import CamlucidaError
+from camlucida.explanation.diagnostics import CASES
+from camlucida.report.page import Strip, Tile, strips
 from camlucida.report.tables import number
-from camlucida.report.template import data_uri, jpeg, page
-from camlucida.studies.icam.cases import CASES
+from camlucida.report.template import jpeg
 
 if TYPE_CHECKING:
     from camlucida.data.samples import DataSet, Sample
@@ -37,40 +38,6 @@ CONFIDENT = 0.5
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One picture of a strip.
-
-    Attributes:
-        title: below it.
-        text: below that.
-        alt: what it shows.
-        picture: a data address.
-        small: it is enlarged, pixel by pixel.
-    """
-
-    title: str
-    text: str
-    alt: str
-    picture: str
-    small: bool = False
-
-
-@dataclass(frozen=True)
-class Strip:
-    """An image and its map by every method.
-
-    Attributes:
-        image: its position among the run's images.
-        caption: what it is.
-        tiles: the photo first.
-    """
-
-    image: int
-    caption: str
-    tiles: tuple[Tile, ...]
-
-
-@dataclass(frozen=True)
 class Gallery:
     """Explained images.
 
@@ -85,7 +52,7 @@ class Gallery:
     def html(self, wanted: Sequence[int]) -> str:
         """Strips, as a fragment of a page; empty where there are none."""
         shown = [self.strips[i] for i in wanted if i in self.strips]
-        return page("report_gallery.html", strips=shown) if shown else ""
+        return strips(shown)
 
 
 def chosen(values: Floats, direction: str, count: int = 3) -> dict[str, list[int]]:
@@ -129,7 +96,7 @@ def chosen(values: Floats, direction: str, count: int = 3) -> dict[str, list[int
 
 
 def cases_of(results: Results, threshold: float = CONFIDENT) -> dict[str, list[int]]:
-    """Positions of the images in each of :data:`camlucida.studies.icam.cases.CASES`; empty without labels.
+    """Positions of the images in each of :data:`camlucida.explanation.diagnostics.CASES`; empty without labels.
 
     The clearest come first: the most confident of the confident ones and the least confident of the unsure.
     """
@@ -190,11 +157,11 @@ def explained(
             maps[label] = _explain(results, loaded, done, pictures, method, advance)
         except (CamlucidaError, MemoryError) as error:
             notes.append(f"{label} has no pictures: {error or 'out of memory'}")
-    strips = {
+    made = {
         position: _strip(results, position, i, maps, pictures[position], values)
         for i, position in enumerate(done)
     }
-    return Gallery(strips, tuple(notes))
+    return Gallery(made, tuple(notes))
 
 
 # ----------------------------------------------------------------------------------------- what is needed
@@ -337,7 +304,7 @@ def _strip(
         text = number(value) if math.isfinite(value) else ""
         overlay = explanation.overlay(i, whole=False)
         tiles.append(_tile(label, text, f"{label} map of {name}", overlay))
-    return Strip(position, _caption(results, position, name), tuple(tiles))
+    return Strip(_caption(results, position, name), tuple(tiles))
 
 
 def _tile(title: str, text: str, alt: str, picture: Image.Image) -> Tile:
@@ -345,7 +312,7 @@ def _tile(title: str, text: str, alt: str, picture: Image.Image) -> Tile:
     height = max(1, round(SIDE * picture.height / picture.width))
     if not small and picture.width > SIDE:
         picture = picture.resize((SIDE, height), Image.Resampling.LANCZOS)
-    return Tile(title, text, alt, data_uri(jpeg(picture, 92 if small else 82), "image/jpeg"), small)
+    return Tile(title, text, alt, jpeg(picture, 92 if small else 82), small)
 
 
 def _caption(results: Results, position: int, name: str) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from camlucida.common.files import write_bytes
-from camlucida.common.jsonable import to_json
 from camlucida.common.statistics import mean_std
-from camlucida.report import Cell, Column, Document, Section, Table
+from camlucida.report import Cell, Column, Document, Section, Table, save
 from camlucida.report.charts import Line, lines
-from camlucida.report.page import answers, facts, figures
+from camlucida.report.page import answers, facts, figures, picture
 from camlucida.training.salience.experiment import Experiment, Trained
 from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
 from camlucida.training.salience.verdict import MARGIN, Verdict, verdicts
@@ -90,26 +86,14 @@ class SalienceReport:
         Raises:
             CamlucidaError: it cannot be written to.
         """
-        root = Path(folder)
-        contents = {
-            f"{NAME}.html": self.html().encode(),
-            f"{NAME}.json": to_json(self.to_dict()).encode(),
-        }
-        for table in self.tables:
-            contents[f"{table.name}.csv"] = table.csv().encode()
-            contents[f"{table.name}.tex"] = table.latex().encode()
-        if self.picture:
-            contents[f"{NAME}.png"] = self.picture
-        return tuple(write_bytes(root / name, content) for name, content in contents.items())
+        pictures = {f"{NAME}.png": self.picture} if self.picture else {}
+        return save(folder, NAME, self.html(), self.to_dict(), self.tables, pictures)
 
     def _drawn(self) -> list[str]:
         if not self.picture:
             return []
-        address = base64.b64encode(self.picture).decode("ascii")
         alt = "Test images, and the trained map of the true class on each, one column for each training."
-        image = f'<img src="data:image/png;base64,{address}" alt="{escape(alt)}" style="max-width:100%">'
-        caption = f"<figcaption>{escape(alt)} The first seed.</figcaption>"
-        return [f"<figure>{image}{caption}</figure>"]
+        return [picture(self.picture, alt, f"{alt} The first seed.")]
 
 
 def salience_report(
@@ -123,9 +107,9 @@ def salience_report(
         margin: accuracy that may be lost for it to count as no worse.
     """
     found = tuple(verdicts(experiment, margin))
-    picture = _picture(experiment, sets) if sets is not None and experiment.trained else b""
+    drawn = _picture(experiment, sets) if sets is not None and experiment.trained else b""
     tables = (_accuracy_table(experiment), _maps_table(experiment))
-    return SalienceReport(experiment, _remarks(experiment), found, tables, picture)
+    return SalienceReport(experiment, _remarks(experiment), found, tables, drawn)
 
 
 def summary(trained: Sequence[Trained]) -> dict[str, Any]:
@@ -365,10 +349,10 @@ def _picture(experiment: Experiment, sets: Sets, count: int = 4) -> bytes:
         model = load_trained(trained[0].folder).module
         options = replace(experiment.recipe.cam, cam_layer=trained[0].record["layer"])
         cam = TrainableCAM(model, data.inputs(places[:1]), options)
-        for row, picture, drawn in zip(
+        for row, photo, drawn in zip(
             rows, pictures, example_maps(model, cam, data, places), strict=True
         ):
-            row.append(overlay(View(picture, (0, 0, *picture.size)), drawn))
+            row.append(overlay(View(photo, (0, 0, *photo.size)), drawn))
         columns.append(ARMS[arm])
     names = [str(data.class_names[int(data.labels[i])]) for i in firsts]
     return png(grid(rows, columns=columns, rows=names, cell=1.7))
