@@ -15,7 +15,7 @@ from camlucida.engine.maps import Steps
 from camlucida.engine.tap import Tap, tap
 from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
 from camlucida.explanation.explain import explain
-from camlucida.methods import methods
+from camlucida.methods import list_methods
 from camlucida.models import LoadedModel, load_model
 from camlucida.targets import (
     Cell,
@@ -70,7 +70,7 @@ __all__ = [
     "default_layer",
     "explain",
     "list_layers",
+    "list_methods",
     "load_model",
-    "methods",
     "tap",
 ]

@@ -284,10 +284,10 @@ def test_methods_that_cannot_explain_a_model_are_named(walled):
 
 
 def test_every_registered_method_is_tested_once():
-    from camlucida.methods import methods
+    from camlucida.methods import list_methods
 
     chosen = all_methods(quick=True)
-    assert {one.name for one in chosen} == {row.name for row in methods()}
+    assert {one.name for one in chosen} == {row.name for row in list_methods()}
     assert len({one.label for one in chosen}) == len(chosen)
     assert tuple(one.name for one in chosen[:8]) == PAPER
     assert all(not one.options for one in all_methods(quick=False))

@@ -23,7 +23,7 @@ from camlucida.audits.sanity.verdicts import CHECKS, mark, results, verdict
 from camlucida.common.errors import ModelError
 from camlucida.common.store import Store
 from camlucida.methods import GradCAM, register
-from camlucida.methods import registry as method_registry
+from camlucida.methods.registry import METHODS
 from camlucida.metrics.agreement import rank_correlation
 from camlucida.targets import LogitMargin
 from reference import sanity as slow
@@ -488,7 +488,7 @@ class Registered:
         register(self.name, paper="none", year=2026, equation="none")(self.kind)
 
     def __exit__(self, *_):
-        del method_registry._REGISTRY[self.name]
+        METHODS.remove(self.name)
 
 
 @pytest.mark.parametrize(

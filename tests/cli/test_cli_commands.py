@@ -21,7 +21,7 @@ from camlucida.cli.shared.photos import Names, slug
 from camlucida.cli.shared.writing import out_folder, write
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.version import __version__
-from camlucida.methods import Method, methods
+from camlucida.methods import Method, list_methods
 from camlucida.models import LoadedModel
 
 
@@ -120,7 +120,9 @@ def test_methods_lists_every_method_within_100_columns_of_plain_text(capsys):
     assert "\x1b" not in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert [line.split()[0] for line in lines if line[:1].strip()] == [r.name for r in methods()]
+    assert [line.split()[0] for line in lines if line[:1].strip()] == [
+        r.name for r in list_methods()
+    ]
     assert "form=exp, eps=0, max_entries=4096" in out
 
 
@@ -136,7 +138,7 @@ def test_methods_as_json(capsys):
     code, out, err = run(capsys, "methods", "--json")
     assert (code, err) == (0, [])
     rows = {row["name"]: row for row in json.loads(out)}
-    assert set(rows) == {row.name for row in methods()}
+    assert set(rows) == {row.name for row in list_methods()}
     row = rows["diffgradcam"]
     assert row["options"]["aggregator"] == "mean"
     assert row["year"] == 2025
@@ -148,7 +150,7 @@ def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
     from camlucida.cli.shared.grammar import parse_method
     from camlucida.methods import registry
 
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry.METHODS, "_known", dict(registry.METHODS._known))
 
     @registry.register("mine", paper="me", year=2026, equation="1")
     @dataclass(frozen=True)

@@ -8,21 +8,21 @@ from camlucida.cli.shared.grammar import (
     parse_target,
 )
 from camlucida.common.errors import MethodError, TargetError
-from camlucida.methods import methods
+from camlucida.methods import list_methods
 from camlucida.targets import Cell, ExpLogit, Logit, LogitMargin, LogProbability, Probability
 
 # ---- methods ------------------------------------------------------------------------------------
 
 
 def test_every_registered_method_can_be_named():
-    for row in methods():
+    for row in list_methods():
         choice = parse_method(row.name)
         assert choice.name == row.name
-        assert isinstance(choice.method, row.method)
+        assert isinstance(choice.method, row.make)
 
 
 def test_every_default_can_be_written_out():
-    for row in methods():
+    for row in list_methods():
         for name, default in {**row.options, **row.target_options}.items():
             if isinstance(default, tuple):
                 continue

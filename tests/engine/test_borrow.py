@@ -7,13 +7,15 @@ from torch import nn
 from camlucida import Logit, ModelError, explain, list_layers, tap
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
 from camlucida.engine.layers import default_layer
-from camlucida.methods import full_gradient, methods
+from camlucida.methods import full_gradient, list_methods
 from reference import networks
 from reference.state import differences, snapshot
 
 # Methods for transformers refuse other networks before they run.
 METHODS = [
-    row.name for row in methods() if "transformer" not in row.needs and "reference" not in row.needs
+    row.name
+    for row in list_methods()
+    if "transformer" not in row.needs and "reference" not in row.needs
 ]
 QUICK = {
     "opticam": {"iterations": 3},

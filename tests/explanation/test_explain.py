@@ -27,12 +27,14 @@ from camlucida import (
     TargetError,
     explain,
 )
-from camlucida.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGrad, methods
+from camlucida.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGrad, list_methods
 from reference import networks
 from reference import steps as slow
 
 METHODS = [
-    row.name for row in methods() if "transformer" not in row.needs and "reference" not in row.needs
+    row.name
+    for row in list_methods()
+    if "transformer" not in row.needs and "reference" not in row.needs
 ]
 QUICK = {
     "opticam": {"iterations": 3},
@@ -49,7 +51,7 @@ def model(**options):
 
 
 def layers_of(name):
-    row = camlucida.methods()
+    row = camlucida.list_methods()
     method = next(r.method for r in row if r.name == name)
     return "features" if method().uses_layers else None
 
@@ -486,7 +488,7 @@ QUICK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [row.name for row in methods()])
+@pytest.mark.parametrize("name", [row.name for row in list_methods()])
 def test_a_method_does_the_same_in_a_list(name):
     m = model()
     try:

@@ -7,8 +7,16 @@ import torch
 
 import camlucida
 from camlucida import CamlucidaError, LogitMargin, MethodError, Probability
-from camlucida.methods import GradCAM, GradientCAM, build, entry, entry_of, methods, register
-from camlucida.methods.registry import _REGISTRY
+from camlucida.methods import (
+    GradCAM,
+    GradientCAM,
+    build,
+    list_methods,
+    method_row,
+    register,
+    row_of,
+)
+from camlucida.methods.registry import METHODS
 from reference import networks
 
 EXPECTED = {
@@ -19,33 +27,33 @@ EXPECTED = {
 
 
 def test_every_method_is_there():
-    assert {row.name for row in methods()} >= EXPECTED
+    assert {row.name for row in list_methods()} >= EXPECTED
 
 
-@pytest.mark.parametrize("row", methods(), ids=lambda r: r.name)
+@pytest.mark.parametrize("row", list_methods(), ids=lambda r: r.name)
 def test_rows_are_complete(row):
     assert row.summary.endswith(".")
     assert row.paper
     assert row.equation
     assert row.passes
     assert 1990 < row.year < 2100
-    assert is_dataclass(row.method)
-    assert row.method.__dataclass_params__.frozen
-    assert set(row.options) == {f.name for f in fields(row.method)}
-    documented = row.method.__doc__
+    assert is_dataclass(row.make)
+    assert row.make.__dataclass_params__.frozen
+    assert set(row.options) == {f.name for f in fields(row.make)}
+    documented = row.make.__doc__
     for option in row.options:
-        assert any(f"{option}:" in (base.__doc__ or "") for base in row.method.__mro__), (
+        assert any(f"{option}:" in (base.__doc__ or "") for base in row.make.__mro__), (
             f"{option} is not documented in {documented}"
         )
 
 
 @pytest.mark.parametrize("name", ["GradCAM++", "gradcam++", "GRADCAM++"])
 def test_case_does_not_matter(name):
-    assert entry(name).name == "gradcam++"
+    assert method_row(name).name == "gradcam++"
 
 
 def test_spaces_and_underscores_do_not_matter():
-    assert entry("integrated_gradients") is entry("Integrated Gradients")
+    assert method_row("integrated_gradients") is method_row("Integrated Gradients")
 
 
 @pytest.mark.parametrize(
@@ -111,9 +119,9 @@ def test_a_method_from_outside():
         found = camlucida.explain(model, x, method="test-outside", layers="features", factor=3.0)
         expected = 3 * model.features(x).sum(1).detach()
         torch.testing.assert_close(found.signed, expected)
-        assert entry_of(Outside()).name == "test-outside"
+        assert row_of(Outside()).name == "test-outside"
         with pytest.raises(MethodError, match="taken"):
             register("gradcam", paper="x", year=2026, equation="1")(Outside)
     finally:
-        _REGISTRY.pop("test-outside", None)
-    assert entry("gradcam").method is GradCAM
+        METHODS.remove("test-outside")
+    assert method_row("gradcam").make is GradCAM

@@ -12,7 +12,7 @@ from camlucida.audits.request import Request, Tested
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.samples import DataSet
 from camlucida.engine.layers import default_layer
-from camlucida.methods import entry
+from camlucida.methods import method_row
 
 
 def _own_label(tested: Tested) -> str:
@@ -90,7 +90,9 @@ def _wall(request: Request) -> AuditReport:
 
     # A pass for each channel, behind a wall that forbids short cuts, is for the full audit.
     chosen = request.of(
-        lambda t: not t.own_layers and not (request.quick and "channel" in entry(t.name).passes)
+        lambda t: (
+            not t.own_layers and not (request.quick and "channel" in method_row(t.name).passes)
+        )
     )
     if not chosen:
         raise CamlucidaError(
@@ -161,7 +163,7 @@ def _logit_shift(request: Request) -> AuditReport:
 def _logit_subject(tested: Tested) -> str:
     from camlucida.audits.fooling.measure import Variant
 
-    if entry(tested.name).target is None:
+    if method_row(tested.name).target is None:
         return tested.name
     aggregator = tested.options.get("aggregator", "mean")
     return Variant(tested.name.removeprefix("diff"), aggregator).label

@@ -19,7 +19,7 @@ from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.methods import entry_of
+from camlucida.methods import row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Measured, Metric, Scene
 
@@ -167,7 +167,7 @@ def _scene(
         classes = torch.as_tensor(settled, device=logits.device).expand(len(inputs))
     references = {label: e for label, e in explanations.items() if e is not None}
     for explanation in made:
-        row = entry_of(unwrapped(explanation.method))
+        row = row_of(unwrapped(explanation.method))
         if row is not None:
             references.setdefault(row.name, explanation)
     return Scene(

@@ -18,7 +18,7 @@ from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
-from camlucida.methods import entry_of
+from camlucida.methods import row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import Number, build_metric, describe_number, metrics
@@ -173,7 +173,7 @@ class Bench:
         )
         built = [settle(one, self.target) for one in self.methods]
         self.labels = _distinct([label for _, _, label in built])
-        rows = [entry_of(unwrapped(method)) for method, _, _ in built]
+        rows = [row_of(unwrapped(method)) for method, _, _ in built]
         self.references = {*self.labels, *(row.name for row in rows if row is not None)}
         self.takes_layers = tuple(method.uses_layers for method, _, _ in built)
 

@@ -12,7 +12,7 @@ from camlucida.cli.shared.console import console, print_json
 from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
-    from camlucida.methods import Entry
+    from camlucida.methods import MethodRow
 
 
 def methods(
@@ -22,9 +22,9 @@ def methods(
 
     Options are set as in --method gradcam++:form=true,eps=1e-7
     """
-    from camlucida.methods import methods as registered
+    from camlucida.methods import list_methods
 
-    rows = registered()
+    rows = list_methods()
     if as_json:
         print_json([_record(row) for row in rows])
         return
@@ -41,7 +41,7 @@ def methods(
     )
 
 
-def _facts(row: Entry) -> Table:
+def _facts(row: MethodRow) -> Table:
     """What there is to say about a method."""
     number = row.equation[:1].isdigit()
     several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
@@ -63,11 +63,11 @@ def _facts(row: Entry) -> Table:
     return table
 
 
-def _options(row: Entry) -> dict[str, Any]:
+def _options(row: MethodRow) -> dict[str, Any]:
     return {**row.target_options, **row.options}
 
 
-def _record(row: Entry) -> dict[str, Any]:
+def _record(row: MethodRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "summary": row.summary,

@@ -117,7 +117,12 @@ def options_of(owner: Callable[..., Any], *, without: Iterable[str] = ()) -> dic
         hints = {}
     if is_dataclass(owner):
         found: dict[str, tuple[Any, Any]] = {
-            field.name: (field.default, MISSING) for field in fields(owner) if field.init
+            field.name: (
+                field.default if field.default_factory is MISSING else field.default_factory(),
+                MISSING,
+            )
+            for field in fields(owner)
+            if field.init
         }
     else:
         given = inspect.signature(owner).parameters.values()

@@ -20,7 +20,7 @@ from camlucida.engine.maps import Steps, preset
 from camlucida.engine.tap import sharing
 from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
 from camlucida.explanation.subject import Batch, Images, Subject
-from camlucida.methods import Method, Progress, RawMap, build, entry_of
+from camlucida.methods import Method, Progress, RawMap, build, row_of
 from camlucida.methods.smoothing import SMOOTHING, unwrapped
 from camlucida.models import LoadedModel
 from camlucida.targets import Target, TargetLike, as_target
@@ -194,7 +194,7 @@ def settle(
                 f"{type(method).__name__} was given as an object; set {', '.join(options)} on it"
             )
         built, wanted = method, target
-        row = entry_of(unwrapped(method))
+        row = row_of(unwrapped(method))
         label = row.name if row else type(unwrapped(method)).__name__
     else:
         raise MethodError(

@@ -13,7 +13,7 @@ from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
-from camlucida.methods import FAME, FGGB, Entry, Method, Progress, build, entry, entry_of
+from camlucida.methods import FAME, FGGB, Method, MethodRow, Progress, build, method_row, row_of
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.smoothing import unwrapped
 from camlucida.targets import Target
@@ -104,22 +104,22 @@ def face_method(
         MethodError: an unknown name or option, or a method that explains classes only.
     """
     if isinstance(method, Method):
-        row = entry_of(unwrapped(method))
+        row = row_of(unwrapped(method))
         return method, row.name if row else type(unwrapped(method)).__name__
     name, options = (method, {}) if isinstance(method, str) else (method[0], dict(method[1]))
-    row = entry(name)
+    row = method_row(name)
     label = row.name + (
         f" ({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""
     )
     return build(row.name, target, **{**_on_faces(row, threshold, seed), **options})[0], label
 
 
-def _on_faces(row: Entry, threshold: float | None, seed: int) -> dict[str, Any]:
-    if row.method is FAME:
+def _on_faces(row: MethodRow, threshold: float | None, seed: int) -> dict[str, Any]:
+    if row.make is FAME:
         return {"input_space": "pixel"}
-    if row.method is FGGB:
+    if row.make is FGGB:
         return {"theta": threshold or 0.0}
-    return {"mask_seed": seed} if row.method is CorrRISE else {}
+    return {"mask_seed": seed} if row.make is CorrRISE else {}
 
 
 def similarity_maps(

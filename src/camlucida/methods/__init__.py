@@ -23,7 +23,7 @@ from camlucida.methods.input_gradient import (
 )
 from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.refinecam import RefineCAM
-from camlucida.methods.registry import Entry, entry, entry_of, methods, register
+from camlucida.methods.registry import MethodRow, list_methods, method_row, register, row_of
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
@@ -45,7 +45,6 @@ __all__ = [
     "EigenCAM",
     "EigenGradCAM",
     "EigenSmooth",
-    "Entry",
     "FullGrad",
     "GradCAM",
     "GradCAMEW",
@@ -58,6 +57,7 @@ __all__ = [
     "LayerCAM",
     "LeGrad",
     "Method",
+    "MethodRow",
     "OptiCAM",
     "Progress",
     "RawMap",
@@ -68,10 +68,10 @@ __all__ = [
     "SmoothGrad",
     "XGradCAM",
     "build",
-    "entry",
-    "entry_of",
     "full_gradient",
-    "methods",
+    "list_methods",
+    "method_row",
     "register",
+    "row_of",
     "smoothed",
 ]

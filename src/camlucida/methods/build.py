@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from camlucida.common.errors import CamlucidaError, MethodError
+from camlucida.common.errors import MethodError
+from camlucida.common.grammar import refuse_unknown
 from camlucida.methods.base import Method
-from camlucida.methods.registry import Entry, entry
+from camlucida.methods.registry import MethodRow, method_row
 from camlucida.targets import Target, TargetLike, as_target
 
 
@@ -28,25 +28,17 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     """
     from camlucida.methods.smoothing import SMOOTHING, smoothed
 
-    row = entry(name)
-    smoothing = {option: options.pop(option) for option in SMOOTHING if option in options}
+    row = method_row(name)
     known, for_target = row.options, row.target_options
-    for option in options:
-        if option not in known and option not in for_target:
-            near = difflib.get_close_matches(option, [*known, *for_target, *SMOOTHING], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            listed = ", ".join([*for_target, *known, *SMOOTHING])
-            raise MethodError(f"{row.name} has no option {option!r}{hint} (options: {listed})")
+    refuse_unknown(row.name, options, [*for_target, *known, *SMOOTHING], MethodError)
     if row.target is not None:
         target = _as_kind(row, target, {k: v for k, v in options.items() if k in for_target})
-    try:
-        method = row.method(**{k: v for k, v in options.items() if k in known})
-    except CamlucidaError as error:
-        raise MethodError(f"{row.name}: {error}") from error
+    method = row.build(**{k: v for k, v in options.items() if k in known})
+    smoothing = {k: v for k, v in options.items() if k in SMOOTHING}
     return smoothed(method, **smoothing), as_target(target)
 
 
-def _as_kind(row: Entry, target: TargetLike, options: dict[str, Any]) -> Target:
+def _as_kind(row: MethodRow, target: TargetLike, options: dict[str, Any]) -> Target:
     assert row.target is not None  # noqa: S101
     if isinstance(target, row.target):
         if options:
@@ -58,6 +50,6 @@ def _as_kind(row: Entry, target: TargetLike, options: dict[str, Any]) -> Target:
     if type(wanted).__name__ != "Logit":
         raise MethodError(
             f"{row.name} explains a {row.target.__name__}, but the target is a {type(wanted).__name__}; "
-            f"use {row.method.__name__} for other targets"
+            f"use {row.make.__name__} for other targets"
         )
     return row.target(classes=wanted.classes, **options)  # type: ignore[attr-defined, call-arg]

@@ -16,7 +16,7 @@ from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, GradientCAM, Method, RawMap, assemble
 from camlucida.methods.eigengradcam import Sign, principal
 from camlucida.methods.progress import share
-from camlucida.methods.registry import entry_of
+from camlucida.methods.registry import row_of
 from camlucida.targets import Cell, Cells, Segmentation, Target
 
 SMOOTHING = ("aug_smooth", "eigen_smooth")
@@ -274,7 +274,7 @@ _NO_CHANNELS = (
 
 
 def _name(method: Method) -> str:
-    row = entry_of(unwrapped(method))
+    row = row_of(unwrapped(method))
     return row.name if row else type(unwrapped(method)).__name__
 
 

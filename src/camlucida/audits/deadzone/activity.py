@@ -21,7 +21,7 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import rectify, resize
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.methods import Method, OptiCAM, Progress, build, entry, methods
+from camlucida.methods import Method, OptiCAM, Progress, build, list_methods, method_row
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
 
 PAPER = (
@@ -66,12 +66,12 @@ def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[
         MethodError: for an unknown name or option, or a value that does not fit.
         CamlucidaError: one is given twice with the same options.
     """
-    known = [row.name for row in methods()]
+    known = [row.name for row in list_methods()]
     order = [*PAPER, *(name for name in known if name not in PAPER)]
     found: list[Tested] = []
     for one in order if names is None else names:
         given, written = (one, {}) if isinstance(one, str) else one
-        name = entry(given).name
+        name = method_row(given).name
         options = {**(_QUICK.get(name, {}) if quick else {}), **written}
         label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
         if label in {tested.label for tested in found}:

@@ -17,7 +17,7 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation.explain import explain
-from camlucida.methods import entry
+from camlucida.methods import method_row
 from camlucida.metrics.agreement import similarity, susceptibility
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.targets import Logit, LogitMargin, Target
@@ -100,7 +100,7 @@ def all_variants(*, quick: bool, names: Sequence[str] | None = None) -> tuple[Va
     found: list[Variant] = []
     seen = set()
     for one in all_methods(quick=quick, names=names):
-        row = entry(one.name)
+        row = method_row(one.name)
         if one.label != one.name or row.name in seen:
             continue
         seen.add(row.name)
@@ -153,7 +153,7 @@ class Subject:
             len(self.inputs) if variant.images is None else min(variant.images, len(self.inputs))
         )
         labels = self.labels[:count]
-        row = entry(variant.method)
+        row = method_row(variant.method)
         target: Any = labels.tolist() if row.target is not None else variant.target(labels)
         found = explain(
             model,

@@ -56,7 +56,7 @@ from camlucida.engine.borrow import unwrap
 from camlucida.engine.layers import default_layer, resolve
 from camlucida.explanation import Explanation
 from camlucida.explanation.subject import Photo, prepare
-from camlucida.methods import methods as registered
+from camlucida.methods import list_methods
 from camlucida.models import LoadedModel
 
 Say = Callable[[str, float, float], None]
@@ -133,7 +133,7 @@ def measure_sanity(
 ) -> Measured:
     """The numbers of :func:`audit_sanity`, which says what the arguments are."""
     told = say or (lambda *_: None)
-    given = methods or (QUICK if quick else [m.name for m in registered()])
+    given = methods or (QUICK if quick else [m.name for m in list_methods()])
     tested = choose(given, quick=quick)
     module, inputs, own, skipped = inputs_of(model, images, count or (8 if quick else 50))
     preprocess = preprocess or own

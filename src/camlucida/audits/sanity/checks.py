@@ -25,7 +25,7 @@ from camlucida.engine.maps import normalise, resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.methods import Progress, entry
+from camlucida.methods import Progress, method_row
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
 from camlucida.targets import LogitMargin, Target
 
@@ -152,7 +152,7 @@ def choose(
 
 def grouped(tested: Sequence[Tested]) -> tuple[tuple[Tested, ...], ...]:
     """Methods of one forward pass together, so that they share it; the others alone."""
-    cheap = [t for t in tested if not any(word in entry(t.name).passes for word in _MANY)]
+    cheap = [t for t in tested if not any(word in method_row(t.name).passes for word in _MANY)]
     rest = [(t,) for t in tested if t not in cheap]
     return ((tuple(cheap),) if cheap else ()) + tuple(rest)
 
@@ -314,7 +314,7 @@ def logit_shift(bench: Bench, group: Sequence[Tested], scale: float = 3.0) -> Fo
         return {"values": _numbers(values), "output": apart}
 
     own = _each(maps_of(exact, group), maps_of(moved, group), compare)
-    plain = [t for t in group if entry(t.name).target is None]
+    plain = [t for t in group if method_row(t.name).target is None]
     margins: Found = {}
     if plain:
         target = LogitMargin(classes=exact.classes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from camlucida.audits.base import Outcome, Verdict, rounded
 from camlucida.common.statistics import mean_std
-from camlucida.methods import entry
+from camlucida.methods import method_row
 
 ALIKE = 0.5
 """Largest mean rank correlation with the map of a network that knows nothing: a quarter of the ranks' variance."""
@@ -304,7 +304,7 @@ def _class(check: Check, name: str, part: Mapping[str, Any]) -> Result:
     part = {**part, "rival_mean": rival}
     outcome: Outcome = "fail" if value > SAME_CLASS else "pass"
     said = "are nearly the same" if outcome == "fail" else "differ"
-    if not entry(name).discriminative:
+    if not method_row(name).discriminative:
         outcome, said = "not tested", "are not claimed to differ"
     text = (
         f"The maps of the most and the least probable class {said}: rank correlation {beside(value, SAME_CLASS)} (at "

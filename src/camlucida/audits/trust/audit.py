@@ -27,8 +27,7 @@ from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
 from camlucida.engine.layers import list_layers, resolve
 from camlucida.explanation.subject import Photo
-from camlucida.methods import entry
-from camlucida.methods import methods as registered
+from camlucida.methods import list_methods, method_row
 from camlucida.models import LoadedModel
 
 QUICK = (
@@ -201,7 +200,7 @@ def audit_all(
     """
     tell = say or (lambda *_: None)
     rows = audits(names)
-    given = methods or (QUICK if quick else [m.name for m in registered()])
+    given = methods or (QUICK if quick else [m.name for m in list_methods()])
     tested = choose(given, quick=quick)
     module, inputs, preprocess, skipped = inputs_of(model, images, count or (6 if quick else 50))
     Bench.of(module, inputs[:1])  # a model without classes is refused before anything is done
@@ -365,7 +364,7 @@ def _walls(name: str, verdict: Verdict) -> list[Evidence]:
 
 def _nature(tested: Tested) -> list[Evidence]:
     """What follows from what the method is."""
-    row = entry(tested.name)
+    row = method_row(tested.name)
     found = []
     if not row.discriminative:
         found.append(
@@ -383,7 +382,7 @@ def _nature(tested: Tested) -> list[Evidence]:
                 "more of the same makes no difference.",
             )
         )  # fmt: skip
-    method = row.method(**{k: v for k, v in tested.options.items() if k in row.options})
+    method = row.make(**{k: v for k, v in tested.options.items() if k in row.options})
     if method.steps.rectify:
         found.append(
             Evidence(

@@ -46,13 +46,13 @@ def parse_method(text: str, target: Target | None = None) -> MethodChoice:
     Raises:
         MethodError: The name or an option is unknown, with the nearest ones, or a value does not fit.
     """
-    from camlucida.methods import build, entry
+    from camlucida.methods import build, method_row
     from camlucida.methods.smoothing import SMOOTHING
 
     name, written = split(text, MethodError)
-    row = entry(name)
+    row = method_row(name)
     known = {
-        **options_of(row.method),
+        **options_of(row.make),
         **(options_of(row.target, without=("classes",)) if row.target else {}),
     }
     known |= {name: Option(name, bool, False) for name in SMOOTHING}
