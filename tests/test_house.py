@@ -14,8 +14,8 @@ ROOT = Path(camlucida.__file__).parent
 
 # From the ground up: a room may import itself and the rooms of lower floors, never its neighbours.
 FLOORS = (
-    ("common", "__init__"),
-    ("targets", "report"),
+    ("common",),
+    ("targets", "report", "__init__"),
     ("engine",),
     ("data",),
     ("models", "methods"),

@@ -1,39 +1,62 @@
-"""camlucida: visual explanations of image models that you can trust."""
+"""camlucida: visual explanations of image models that you can trust.
 
-from camlucida.common.errors import (
-    CamlucidaError,
-    ImageError,
-    LayerError,
-    MethodError,
-    ModelError,
-    TargetError,
-)
+The daily words stand here; the rooms (``camlucida.methods``, ``camlucida.metrics``, ``camlucida.audits``, ...) hold
+the rest. Both are reached lazily, so that the import is fast: a room is loaded when it is first asked for something.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from camlucida.common.version import __version__
-from camlucida.data.preprocess import Preprocess
-from camlucida.engine.layers import Grid, default_layer, list_layers
-from camlucida.engine.maps import Steps
-from camlucida.engine.tap import Tap, tap
-from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
-from camlucida.explanation.explain import explain
-from camlucida.methods import list_methods
-from camlucida.models import LoadedModel, load_model
-from camlucida.targets import (
-    Cell,
-    Cells,
-    CosineSimilarity,
-    DotProduct,
-    ExpLogit,
-    FinerMargin,
-    HalfSquaredDistance,
-    Logit,
-    LogitMargin,
-    LogProbability,
-    NegativeDistance,
-    Probability,
-    ResidualSoftmax,
-    Segmentation,
-    Target,
-)
+
+if TYPE_CHECKING:
+    from camlucida.common.errors import (
+        CamlucidaError,
+        ImageError,
+        LayerError,
+        MethodError,
+        ModelError,
+        TargetError,
+    )
+    from camlucida.data.preprocess import Preprocess
+    from camlucida.engine.layers import Grid, default_layer, list_layers
+    from camlucida.engine.maps import Steps
+    from camlucida.engine.tap import Tap, tap
+    from camlucida.explanation import (
+        Comparison,
+        Diagnostics,
+        Explanation,
+        Prediction,
+        explain,
+    )
+    from camlucida.methods import list_methods
+    from camlucida.models import LoadedModel, load_model
+    from camlucida.targets import (
+        Cell,
+        Cells,
+        CosineSimilarity,
+        DotProduct,
+        ExpLogit,
+        FinerMargin,
+        HalfSquaredDistance,
+        Logit,
+        LogitMargin,
+        LogProbability,
+        NegativeDistance,
+        Probability,
+        ResidualSoftmax,
+        Segmentation,
+        Target,
+    )
+
+_ROOMS = (
+    "audits", "benchmark", "common", "data", "engine", "explanation", "faces", "methods", "metrics", "models",
+    "report", "studies", "targets", "training",
+)  # fmt: skip
+_HOMES = ("common.errors", "targets", "engine", "data.preprocess", "models", "methods", "explanation")
+"""Where the daily words live, from the ground up: each of these is loaded by those behind it anyway."""
 
 __all__ = [
     "CamlucidaError",
@@ -67,10 +90,38 @@ __all__ = [
     "Target",
     "TargetError",
     "__version__",
+    "audits",
+    "benchmark",
+    "common",
+    "data",
     "default_layer",
+    "engine",
     "explain",
+    "explanation",
+    "faces",
     "list_layers",
     "list_methods",
     "load_model",
+    "methods",
+    "metrics",
+    "models",
+    "report",
+    "studies",
     "tap",
+    "targets",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"camlucida.{name}")
+    for home in _HOMES if name in __all__ else ():
+        if hasattr(module := import_module(f"camlucida.{home}"), name):
+            globals()[name] = value = getattr(module, name)
+            return value
+    raise AttributeError(f"module 'camlucida' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

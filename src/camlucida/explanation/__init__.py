@@ -1,6 +1,7 @@
-"""The result a user holds: maps, values, predictions, diagnostics and provenance; it can draw itself."""
+"""From a model and photos to explanations: maps, values, predictions, diagnostics and provenance."""
 
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
+from camlucida.explanation.explain import explain
 from camlucida.explanation.result import Comparison, Explanation, Views
 
-__all__ = ["Comparison", "Diagnostics", "Explanation", "Prediction", "Views"]
+__all__ = ["Comparison", "Diagnostics", "Explanation", "Prediction", "Views", "explain"]

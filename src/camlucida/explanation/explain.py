@@ -18,7 +18,8 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.layers import GridRule, Layers, resolve_all
 from camlucida.engine.maps import Steps, preset
 from camlucida.engine.tap import sharing
-from camlucida.explanation import Comparison, Diagnostics, Explanation, Prediction
+from camlucida.explanation.diagnostics import Diagnostics, Prediction
+from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
 from camlucida.methods import Method, Progress, RawMap, build, row_of
 from camlucida.methods.smoothing import SMOOTHING, unwrapped

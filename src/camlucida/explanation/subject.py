@@ -19,8 +19,8 @@ from camlucida.common.errors import ImageError, MethodError
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import check_inputs, unwrap
-from camlucida.explanation import Views
 from camlucida.explanation.overlays import View
+from camlucida.explanation.result import Views
 from camlucida.models import (
     LoadedModel,
     class_names_of,
