@@ -55,7 +55,15 @@ _ROOMS = (
     "audits", "benchmark", "common", "data", "engine", "explanation", "faces", "methods", "metrics", "models",
     "report", "studies", "targets", "training",
 )  # fmt: skip
-_HOMES = ("common.errors", "targets", "engine", "data.preprocess", "models", "methods", "explanation")
+_HOMES = (
+    "common.errors",
+    "targets",
+    "engine",
+    "data.preprocess",
+    "models",
+    "methods",
+    "explanation",
+)
 """Where the daily words live, from the ground up: each of these is loaded by those behind it anyway."""
 
 __all__ = [
