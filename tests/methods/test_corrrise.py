@@ -6,7 +6,8 @@ import torch
 
 import camlucida
 from camlucida import CosineSimilarity, MethodError, Preprocess
-from camlucida.methods.corrrise import CorrRISE, mask_correlation, patch_masks, ranks
+from camlucida.common.statistics import ranks
+from camlucida.methods.corrrise import CorrRISE, mask_correlation, patch_masks
 from reference import faces as slow
 from reference import networks, state
 

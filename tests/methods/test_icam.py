@@ -12,6 +12,7 @@ from torch import nn
 from camlucida import LogitMargin, Preprocess, Probability, explain
 from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators
+from camlucida.common.statistics import ssim
 from camlucida.methods.icam import (
     ICAM,
     LayerMap,
@@ -32,7 +33,6 @@ from camlucida.methods.icam import (
     perturbation_weights,
     select_layers,
     softmax_derivatives,
-    ssim,
     svim,
 )
 from camlucida.methods.icam.passes import rivals

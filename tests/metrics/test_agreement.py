@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import CamlucidaError
+from camlucida.common.statistics import ranks
 from camlucida.metrics import pearson, rank_correlation, similarity, ssim, susceptibility
-from camlucida.metrics.agreement import ranks
 from reference import metrics_maps as slow
 
 FUNCTIONS = [similarity, pearson, rank_correlation, ssim]

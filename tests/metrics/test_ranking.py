@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from camlucida import CamlucidaError
 from camlucida.common.seeds import ImageGenerators
-from camlucida.metrics.ranking import ranks, removal_masks
+from camlucida.common.statistics import ranks
+from camlucida.metrics.ranking import removal_masks
 from reference import road as slow
 
 PERCENTAGES = (0, 1, 10, 33.3, 50, 90, 100)
@@ -81,7 +82,7 @@ def test_ties_by_noise_are_seeded_per_image_and_only_break_ties():
 
 
 def test_ranks():
-    assert ranks(torch.tensor([[3.0, 9.0, 3.0, 1.0]])).tolist() == [[1, 0, 2, 3]]
+    assert ranks(-torch.tensor([[3.0, 9.0, 3.0, 1.0]]), "order").tolist() == [[2, 1, 3, 4]]
 
 
 def test_nan_loses_nothing():

@@ -192,7 +192,7 @@ def _describe(
 
 def _pairs(methods: tuple[str, ...], number: str, values: Floats) -> list[dict[str, Any]]:
     counts = np.isfinite(values)
-    ordered = [np.sort(values[counts[:, j], j]) for j in range(len(methods))]
+    known = [values[counts[:, j], j] for j in range(len(methods))]
     rows = []
     for i, j in itertools.combinations(range(len(methods)), 2):
         both = counts[:, i] & counts[:, j]
@@ -203,7 +203,7 @@ def _pairs(methods: tuple[str, ...], number: str, values: Floats) -> list[dict[s
             "b": methods[j],
             "n": len(differences),
             "difference": differences.mean() if len(differences) else np.nan,
-            "rank_sum": rank_sum(ordered[i], ordered[j]),
+            "rank_sum": rank_sum(known[i], known[j]),
             "signed_rank": signed_rank(
                 settled(differences, values[both, i], values[both, j])
             ),

@@ -1,19 +1,20 @@
-"""Intervals, ranks and tests, on plain arrays."""
+"""The one room for statistics: intervals and tests on plain arrays; ranks, correlations and SSIM on tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.common.optional import require
-
 Floats = npt.NDArray[np.float64]
+Ties = Literal["average", "order"]
+SSIM = Literal["global", "windowed"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 1999
@@ -45,28 +46,28 @@ def interval(
     Source: Efron, "Better bootstrap confidence intervals", JASA 1987; Efron and Tibshirani, "An Introduction
     to the Bootstrap", 1993, section 14.3.
     """
-    normal = require("scipy.special", "benchmark")
+    from scipy import special
+
     n, m = values.shape
     if n < 2 or m == 0:
         return np.full(m, np.nan), np.full(m, np.nan)
     mean = values.mean(0)
     centred = values - mean
     tail = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    z = normal.ndtri(tail)
+    z = special.ndtri(tail)
     if n >= MANY:
         half = z[1] * centred.std(0, ddof=1) / np.sqrt(n)
         return mean - half, mean + half
     means = np.sort(_resampled(centred, seed, resamples).T, axis=1).T
-    rounding = 1e-12 * np.abs(centred).max(
-        0
-    )  # where rounding hides that a resample has the sample's mean
+    # Where rounding hides that a resample has the sample's mean.
+    rounding = 1e-12 * np.abs(centred).max(0)
     below = (means < -rounding).mean(0) + (np.abs(means) <= rounding).mean(0) / 2
     with np.errstate(all="ignore"):
-        bias = normal.ndtri(below)
+        bias = special.ndtri(below)
         spread = (centred**2).sum(0)
         acceleration = (centred * centred * centred).sum(0) / (6 * spread**1.5)
         shifted = bias + z[:, None]
-        level = normal.ndtr(bias + shifted / (1 - acceleration * shifted))
+        level = special.ndtr(bias + shifted / (1 - acceleration * shifted))
     constant = spread == 0
     ends = np.empty((2, m))
     for j in range(m):
@@ -124,69 +125,85 @@ def rank_sum(one: Floats, other: Floats) -> float:
     """Two-sided Wilcoxon rank-sum (Mann-Whitney) test: normal approximation, corrected for ties.
 
     Args:
-        one: sorted values, none NaN.
-        other: the same of the other sample.
+        one: ``(n,)`` without NaN.
+        other: ``(m,)`` without NaN.
 
     Returns:
         The p value; NaN where a sample is empty, 1 where all values are equal. No continuity correction, as in
         the published tables.
     """
-    special = require("scipy.special", "benchmark")
-    n, m = len(one), len(other)
-    if n == 0 or m == 0:
+    from scipy.stats import mannwhitneyu
+
+    if not len(one) or not len(other):
         return float("nan")
-    wins = np.searchsorted(other, one, "left").sum(dtype=np.float64)
-    ties = np.searchsorted(other, one, "right").sum(dtype=np.float64)
-    u = (wins + ties) / 2
-    total = n + m
-    together = np.sort(np.concatenate([one, other]), kind="stable")
-    variance = n * m / 12 * (total + 1 - _ties(together) / (total * max(total - 1, 1)))
-    if variance <= 0:
+    if np.ptp(np.concatenate([one, other])) == 0:
         return 1.0
-    z = (u - n * m / 2) / np.sqrt(variance)
-    return float(2 * special.ndtr(-abs(z)))
+    return float(mannwhitneyu(one, other, method="asymptotic", use_continuity=False).pvalue)
 
 
 def signed_rank(differences: Floats) -> float:
-    """Two-sided Wilcoxon signed-rank test of paired differences; those of zero are left out.
+    """Two-sided Wilcoxon signed-rank test of paired differences ``(n,)``; those of zero are left out.
 
     Exact for up to 50 differences without ties, else the normal approximation corrected for ties.
 
     Returns:
         The p value; NaN for no difference at all, 1 where all are zero.
     """
-    stats = require("scipy.stats", "benchmark")
-    if len(differences) == 0:
-        return float("nan")
+    from scipy.stats import wilcoxon
+
     changed = differences[differences != 0]
-    if len(changed) == 0:
-        return 1.0
-    if len(changed) > 50:
-        return _signed_rank_normal(changed)
-    return float(stats.wilcoxon(changed, zero_method="wilcox", method="auto").pvalue)
+    if not len(changed):
+        return 1.0 if len(differences) else float("nan")
+    return float(wilcoxon(changed).pvalue)
 
 
-def _signed_rank_normal(changed: Floats) -> float:
-    special = require("scipy.special", "benchmark")
-    size = np.abs(changed)
-    order = np.argsort(size)
-    size = size[order]
-    starts = np.flatnonzero(np.concatenate([[True], size[1:] != size[:-1]]))
-    equal = np.diff(np.append(starts, len(size)))
-    rank = np.repeat(starts + (equal + 1) / 2, equal)
-    n = len(size)
-    positive = rank[changed[order] > 0].sum()
-    variance = n * (n + 1) * (2 * n + 1) / 24 - _ties(size) / 48
-    z = (positive - n * (n + 1) / 4) / np.sqrt(variance)
-    return float(2 * special.ndtr(-abs(z)))
+def permuted_p(
+    observed: npt.ArrayLike,
+    shuffled: Callable[[np.random.Generator], npt.ArrayLike],
+    permutations: int,
+    seed: int,
+) -> Floats:
+    """P values of statistics under random relabelling; the observed labelling counts as one of the relabellings.
+
+    Args:
+        observed: the statistics, of any shape, none negative; larger ones speak against chance.
+        shuffled: the same statistics after one random relabelling, drawn from the generator.
+        permutations: how many relabellings.
+        seed: of the generator.
+
+    Returns:
+        The share of relabellings that reach the observed value, in the shape of ``observed``.
+    """
+    # Equal statistics may differ by rounding.
+    least = np.asarray(observed, np.float64) * (1 - 1e-9) - 1e-12
+    generator = np.random.default_rng(seed)
+    reached = np.ones(least.shape)
+    for _ in range(permutations):
+        reached += np.asarray(shuffled(generator)) >= least
+    found: Floats = reached / (permutations + 1)
+    return found
 
 
-def _ties(ordered: Floats) -> float:
-    """The sum of t³ - t over the groups of t equal values."""
-    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    length = np.diff(edges)
-    several = length[length > 1].astype(np.float64)
-    return float((several * (several * several - 1)).sum())
+def permutation_p(a: Floats, b: Floats, seed: int, permutations: int = 9999) -> float | None:
+    """Two-sided p of the difference of two means, by reassigning the values at random.
+
+    Args:
+        a: ``(n,)``.
+        b: ``(m,)``.
+        seed: of the reassignments.
+        permutations: how many.
+
+    Returns:
+        The p value; ``None`` where a sample is empty.
+    """
+    if not len(a) or not len(b):
+        return None
+    both = np.concatenate([a, b])
+
+    def apart(values: Floats) -> float:
+        return abs(float(values[: len(a)].mean() - values[len(a) :].mean()))
+
+    return float(permuted_p(apart(both), lambda g: apart(g.permutation(both)), permutations, seed))
 
 
 def holm(p: Any) -> Floats:
@@ -212,53 +229,123 @@ def mean_std(values: Iterable[float | None]) -> tuple[float, float]:
     return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
 
 
-Array = npt.NDArray[np.float64]
-
-
-_PERMUTATIONS = 9999
-
-
-def number(value: Tensor) -> float | None:
-    """A finite number, else ``None``."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
 def mean(values: Sequence[float | None]) -> float | None:
     """Mean of those that are known; ``None`` where none is."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
 
 
-def correlation(a: Tensor, b: Tensor) -> float | None:
-    """Pearson's, ``None`` where a map is constant."""
-    x, y = (t.double().flatten() - t.double().mean() for t in (a, b))
-    length = float(x.norm() * y.norm())
-    return float(x @ y) / length if length > 0 else None
+def number(value: Tensor) -> float | None:
+    """A finite number, else ``None``."""
+    found = float(value)
+    return found if math.isfinite(found) else None
 
 
-def ranks(values: Array) -> Array:
-    """Ranks from 1; equal values share theirs."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = counts.cumsum() - (counts - 1) / 2
-    return np.asarray(middle[which], dtype=np.float64)
+# ---- rows of tensors, on their device --------------------------------------------------------------
 
 
-def spearman(x: Array, y: Array) -> float | None:
-    """Spearman's rank correlation; ``None`` for fewer than three values."""
-    if len(x) < 3:
-        return None
-    return correlation(torch.from_numpy(ranks(x)), torch.from_numpy(ranks(y)))
+def ranks(values: Tensor, ties: Ties = "average") -> Tensor:
+    """Ranks from 1 along the last dimension.
+
+    Args:
+        values: ``(..., n)``, without NaN.
+        ties: equal values share their mean rank (``"average"``, default), or are ranked in the order in which
+            they stand (``"order"``).
+
+    Returns:
+        The same shape, double precision.
+    """
+    ordered, order = values.sort(dim=-1, stable=True)
+    if ties == "order":
+        place = torch.arange(1, order.shape[-1] + 1, device=order.device)
+        return torch.zeros_like(order).scatter_(-1, order, place.expand_as(order)).double()
+    low, high = (
+        torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True)
+    )
+    return (low + high + 1).double() / 2
 
 
-def permutation_p(a: Array, b: Array, seed: int) -> float | None:
-    """Two-sided p of the difference of two means, by reassigning the values at random."""
-    if not len(a) or not len(b):
-        return None
-    both, generator = np.concatenate([a, b]), np.random.default_rng(seed)
-    observed = abs(a.mean() - b.mean())
-    reached = 1
-    for _ in range(_PERMUTATIONS):
-        shuffled = generator.permutation(both)
-        reached += abs(shuffled[: len(a)].mean() - shuffled[len(a) :].mean()) >= observed - 1e-12
-    return float(reached / (_PERMUTATIONS + 1))
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of the rows of two tensors ``(..., n)``, in double precision.
+
+    Returns:
+        ``(...)`` in [-1, 1]; NaN where a row is constant or holds NaN.
+    """
+    a, b = a.double(), b.double()
+    constant = (a.amin(-1) == a.amax(-1)) | (b.amin(-1) == b.amax(-1))
+    a, b = (_unit(row - row.mean(-1, keepdim=True)) for row in (a, b))
+    return torch.where(constant, torch.nan, (a * b).sum(-1).clamp(-1, 1))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    # By the largest value first: squares of very small ones would vanish.
+    rows = rows / rows.abs().amax(-1, keepdim=True)
+    return rows / rows.square().sum(-1, keepdim=True).sqrt()
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's correlation of the rows of two tensors ``(..., n)``; equal values share their mean rank.
+
+    Returns:
+        ``(...)`` in [-1, 1]; NaN where a row is constant or holds NaN.
+    """
+    found = correlation(ranks(a), ranks(b))
+    return torch.where((a.isnan() | b.isnan()).any(-1), torch.nan, found)
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
+    """Spearman's correlation of two lists; ``None`` for fewer than three values, or a constant list."""
+    a, b = (torch.from_numpy(np.asarray(v, np.float64)) for v in (x, y))
+    return number(rank_correlation(a, b)) if len(a) >= 3 else None
+
+
+def gaussian(width: int, sigma: float, like: Tensor) -> Tensor:
+    """A Gaussian window ``(width,)`` around its middle that sums to 1, with type and device of ``like``."""
+    offsets = torch.arange(width, dtype=like.dtype, device=like.device) - width // 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def ssim(x: Tensor, y: Tensor, extent: Tensor | float = 1.0, *, how: SSIM = "global") -> Tensor:
+    r"""Structural similarity of images, pair by pair (Wang et al. 2004, equation 13).
+
+    $\frac{(2\mu_x\mu_y + c_1)(2\sigma_{xy} + c_2)}{(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}$
+    with $c_1 = (0.01 R)^2$ and $c_2 = (0.03 R)^2$.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        y: ``(N, C, H, W)``.
+        extent: the dynamic range R, a number or ``(N,)``.
+        how: ``"global"`` (means and biased variances of whole images, over all pixels and channels) or
+            ``"windowed"`` (an 11x11 Gaussian window of sigma 1.5 that lies inside each channel, then the
+            average; the window is cut to the largest odd size that fits a smaller image).
+
+    Returns:
+        ``(N,)`` in [-1, 1], 1 for equal images.
+    """
+    mean = _overall_mean if how == "global" else _window_mean
+    mu_x, mu_y = mean(x), mean(y)
+    if how == "global":
+        var_x, var_y = mean((x - mu_x).square()), mean((y - mu_y).square())
+        cov = mean((x - mu_x) * (y - mu_y))
+    else:
+        var_x, var_y = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
+        cov = mean(x * y) - mu_x * mu_y
+    extent = torch.as_tensor(extent, device=x.device, dtype=x.dtype).reshape(-1, 1, 1, 1)
+    c1, c2 = (0.01 * extent) ** 2, (0.03 * extent) ** 2
+    similarity = ((2 * mu_x * mu_y + c1) * (2 * cov + c2)) / (
+        (mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2)
+    )
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def _overall_mean(images: Tensor) -> Tensor:
+    return images.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def _window_mean(images: Tensor) -> Tensor:
+    channels, *size = images.shape[1:]
+    width = min(11, *(n - (n + 1) % 2 for n in size))
+    window = gaussian(width, 1.5, images).expand(channels, 1, 1, width)
+    across = F.conv2d(images, window, groups=channels)
+    return F.conv2d(across, window.transpose(2, 3), groups=channels)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import gaussian
 
 Normalise = Literal["minmax", "max", "none"]
 Resize = Literal["bilinear", "bicubic", "nearest"]
@@ -87,9 +88,7 @@ def smooth(maps: Tensor, sigma: float, kernel: int | None = None) -> Tensor:
     if kernel < 1 or kernel % 2 == 0:
         raise MethodError(f"kernel must be an odd number of pixels, got {kernel}")
     kernel = min(kernel, 2 * min(maps.shape[-2:]) - 1)
-    offsets = torch.arange(kernel, device=maps.device, dtype=maps.dtype) - kernel // 2
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = weights / weights.sum()
+    weights = gaussian(kernel, sigma, maps)
     pad = kernel // 2
     padded = F.pad(maps[:, None], (pad, pad, pad, pad), mode="reflect")
     across = F.conv2d(padded, weights.view(1, 1, 1, -1))

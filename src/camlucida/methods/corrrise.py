@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import Ties, ranks
 from camlucida.engine.borrow import borrowed, check_inputs
 from camlucida.engine.layers import INPUT, Layers
 from camlucida.engine.maps import Steps
@@ -17,8 +18,6 @@ from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import register
 from camlucida.targets import Target, evaluate
-
-Ties = Literal["average", "order"]
 
 PATCH, SIZE = 30, 112
 """Side of a hidden patch in pixels, for faces of 112 pixels."""
@@ -59,30 +58,6 @@ def patch_masks(
     in_columns = (columns >= 0) & (columns < patch)
     hidden = in_rows[..., :, None] & in_columns[..., None, :]
     return ~hidden.any(dim=1)
-
-
-def ranks(values: Tensor, ties: Ties = "average") -> Tensor:
-    """Ranks of each row of ``(N, M)``, from 1; equal values share the mean of their ranks.
-
-    Args:
-        values: ``(N, M)``.
-        ties: ``"order"`` ranks equal values in the order in which they stand.
-
-    Returns:
-        ``(N, M)`` in double precision.
-    """
-    order = values.argsort(dim=1, stable=True)
-    position = torch.arange(1, values.shape[1] + 1, dtype=torch.float64, device=values.device)
-    found = torch.empty_like(values, dtype=torch.float64)
-    if ties == "order":
-        return found.scatter_(1, order, position.expand_as(found))
-    for row, values_row, order_row in zip(found, values, order, strict=True):
-        _, group, sizes = values_row[order_row].unique_consecutive(
-            return_inverse=True, return_counts=True
-        )
-        last = sizes.cumsum(0).double()
-        row[order_row] = (last - (sizes - 1) / 2)[group]
-    return found
 
 
 def mask_correlation(masks: Tensor, scores: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed, check_inputs
 from camlucida.engine.layers import INPUT, Layers
@@ -435,14 +436,6 @@ class _Settled:
             still = correlation(maps, self.before[index]) > 1 - method.tolerance
         self.before[index] = maps
         return still
-
-
-def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation of the rows of two ``(N, P)`` tensors; 0 where a row is constant."""
-    a = a - a.mean(1, keepdim=True)
-    b = b - b.mean(1, keepdim=True)
-    product = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return torch.where(product > 0, (a * b).sum(1) / torch.where(product > 0, product, 1), 0)
 
 
 def _no_edit(_: str, output: Tensor) -> Tensor:

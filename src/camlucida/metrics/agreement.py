@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from camlucida.common import statistics
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation
@@ -23,8 +23,7 @@ from camlucida.metrics.registry import Facts, register
 
 Resolution = Literal["native", "input"]
 
-_WINDOW, _SIGMA = 11, 1.5
-_K1, _K2 = 0.01, 0.03
+_WINDOW = 11
 
 
 def similarity(maps: Tensor, others: Tensor) -> Tensor:
@@ -84,8 +83,7 @@ def pearson(maps: Tensor, others: Tensor) -> Tensor:
     Raises:
         CamlucidaError: the shapes differ.
     """
-    a, b = (m.flatten(1) for m in _pair(maps, others))
-    return _correlate(a, b)
+    return statistics.correlation(*(m.flatten(1) for m in _pair(maps, others)))
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
@@ -104,24 +102,7 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     Raises:
         CamlucidaError: the shapes differ.
     """
-    a, b = (m.flatten(1) for m in _pair(maps, others))
-    found = _correlate(ranks(a), ranks(b))
-    return torch.where((a.isnan() | b.isnan()).any(1), math.nan, found)
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 along the last dimension, equal values sharing their mean rank: ``(N, n)`` to ``(N, n)``."""
-    ordered, place = values.sort(1)
-    count = values.shape[1]
-    fresh = torch.ones_like(place)
-    fresh[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long()
-    group = fresh.cumsum(1) - 1
-    rank = torch.arange(1, count + 1, dtype=torch.float64, device=values.device).expand(place.shape)
-    zeros = torch.zeros_like(rank)
-    total = zeros.scatter_add(1, group, rank)
-    size = zeros.scatter_add(1, group, torch.ones_like(rank))
-    mean = (total / size.clamp_min(1)).gather(1, group)
-    return torch.zeros_like(mean).scatter(1, place, mean)
+    return statistics.rank_correlation(*(m.flatten(1) for m in _pair(maps, others)))
 
 
 def ssim(maps: Tensor, others: Tensor) -> Tensor:
@@ -146,23 +127,7 @@ def ssim(maps: Tensor, others: Tensor) -> Tensor:
             f"SSIM needs maps of at least {_WINDOW} pixels to a side, got {tuple(a.shape[1:])}; compare at the "
             "input's resolution"
         )
-    offsets = torch.arange(_WINDOW, dtype=a.dtype, device=a.device) - _WINDOW // 2
-    weights = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights = weights / weights.sum()
-
-    def local_mean(x: Tensor) -> Tensor:
-        across = F.conv2d(x[:, None], weights.view(1, 1, 1, -1))
-        return F.conv2d(across, weights.view(1, 1, -1, 1))[:, 0]
-
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    var_a = local_mean(a * a) - mean_a.square()
-    var_b = local_mean(b * b) - mean_b.square()
-    both = local_mean(a * b) - mean_a * mean_b
-    c1, c2 = _K1**2, _K2**2
-    found = ((2 * mean_a * mean_b + c1) * (2 * both + c2)) / (
-        (mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2)
-    )
-    return found.mean((1, 2))
+    return statistics.ssim(a[:, None], b[:, None], how="windowed")
 
 
 def _pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,18 +141,6 @@ def _pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
 def _known(a: Tensor, b: Tensor) -> Tensor:
     return ~(a.isnan() | b.isnan()).flatten(1).any(1)
-
-
-def _correlate(a: Tensor, b: Tensor) -> Tensor:
-    constant = (a.amin(1) == a.amax(1)) | (b.amin(1) == b.amax(1))
-    a, b = (_unit(m - m.mean(1, keepdim=True)) for m in (a, b))
-    return torch.where(constant, math.nan, (a * b).sum(1).clamp(-1, 1))
-
-
-def _unit(values: Tensor) -> Tensor:
-    # By the largest value first: squares of very small ones would vanish.
-    values = values / values.abs().amax(1, keepdim=True)
-    return values / values.square().sum(1, keepdim=True).sqrt()
 
 
 # ------------------------------------------------------------------------------------------- metrics

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import gaussian, ranks
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of
-from camlucida.metrics.ranking import ranks
 from camlucida.metrics.registry import register
 
 Start = Literal["zero", "blur", "rise", "mean"]
@@ -48,12 +48,10 @@ def blank(inputs: Tensor, start: Start) -> Tensor:
 def _kernel(*, mirrored: bool) -> Tensor:
     """One line of the blur, which sums to 1: cut off at the ends of the window, or mirrored there."""
     reach = 4 * int(_SIGMA) if mirrored else _KERNEL // 2
-    offsets = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-0.5 * (offsets.double() / _SIGMA) ** 2)
-    weights = weights / weights.sum()
+    weights = gaussian(2 * reach + 1, _SIGMA, torch.empty(0, dtype=torch.float64))
     if not mirrored:
         return weights
-    place = (torch.arange(_KERNEL)[:, None] + offsets) % (2 * _KERNEL)
+    place = (torch.arange(_KERNEL)[:, None] + torch.arange(-reach, reach + 1)) % (2 * _KERNEL)
     place = torch.minimum(place, 2 * _KERNEL - 1 - place)
     return ((place == _KERNEL // 2) * weights).sum(1)
 
@@ -94,14 +92,14 @@ def path(
             f"the step must be at least 1 pixel and the maps of the images' size "
             f"{tuple(begin.shape[2:])}, got {step} and {tuple(maps.shape)}"
         )
-    place = ranks(maps.detach().flatten(1)).view_as(maps)
+    place = ranks(-maps.detach().flatten(1), "order").view_as(maps)
     steps = -(-maps[0].numel() // step)
     n = len(begin)
     known = {0: first, steps: last}
     wanted = [k for k in range(steps + 1) if known.get(k) is None]
 
     def make(index: Tensor, k: Tensor) -> Tensor:
-        changed = place[index] < (k * step)[:, None, None]
+        changed = place[index] <= (k * step)[:, None, None]
         return torch.where(changed[:, None], end[index], begin[index])
 
     places = [(i, k) for i in range(n) for k in wanted]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import correlation
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
@@ -68,13 +69,10 @@ def coherency(maps: Tensor, again: Tensor) -> Tensor:
     Returns:
         ``(N,)``; 0 where one of the two is constant: a blank map is coherent with nothing. NaN for NaN.
     """
-    a, b = (m.double().flatten(1) for m in (maps, again))
-    varied = (a.amax(1) > a.amin(1)) & (b.amax(1) > b.amin(1))
-    a, b = (m - m.mean(1, keepdim=True) for m in (a, b))
-    norms = a.norm(dim=1) * b.norm(dim=1)
-    correlation = (a * b).sum(1) / torch.where(norms > 0, norms, 1)
-    found = torch.where(varied & (norms > 0), (correlation.clamp(-1, 1) + 1) / 2, 0)
-    return torch.where(norms.isnan(), torch.nan, found)
+    a, b = maps.flatten(1), again.flatten(1)
+    found = (correlation(a, b) + 1) / 2
+    known = ~(a.isnan() | b.isnan()).any(1)
+    return torch.where(known, found.nan_to_num(0), torch.nan)
 
 
 def map_complexity(maps: Tensor) -> Tensor:

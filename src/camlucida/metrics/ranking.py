@@ -11,6 +11,7 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.seeds import ImageGenerators
+from camlucida.common.statistics import ranks
 from camlucida.engine.maps import normalise
 
 MaskRule = Literal["percentile", "rank"]
@@ -77,16 +78,9 @@ def removal_masks(
     else:
         counts = [round(p * height * width / 100) for p in percentages]
         limits = torch.tensor(counts, device=maps.device)
-        removed = ranks(values)[:, None] < limits[:, None]
+        removed = ranks(-values, "order")[:, None] <= limits[:, None]
         removed &= ~values.isnan().any(1)[:, None, None]
     return removed.view(n, len(percentages), height, width)
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Position of each entry of ``(N, L)`` when sorted from the largest, the first first among equals."""
-    order = values.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
 
 
 def _percentiles(values: Tensor, at: Sequence[float]) -> Tensor:

@@ -1,6 +1,6 @@
 """Boxes, filled boxes, connected regions and dilated masks: what localisation metrics are made of.
 
-Everything is batched and stays on the device of its tensors; nothing but torch is needed.
+Results lie on the device of the masks.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
@@ -55,10 +56,7 @@ def fill_boxes(boxes: Sequence[Tensor], size: tuple[int, int], which: Which = "u
 
 
 def label_regions(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
-    """Connected regions of each mask.
-
-    Every pixel is labelled with the smallest pixel index of its region: labels pass to neighbours and jump
-    along their own pointers, so that the rounds grow with the logarithm of a region's length.
+    """Connected regions of each mask; they are found on the CPU.
 
     Args:
         masks: boolean ``(N, H, W)``.
@@ -68,38 +66,13 @@ def label_regions(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
         ``int64`` ``(N, H, W)``: one number per region, its first pixel's index ``row * W + column``; -1 outside
         the mask.
     """
-    images, height, width = masks.shape
-    count = images * height * width
-    # Pixels outside point to a last, extra place, whose label is larger than any other.
-    label = torch.arange(count + 1, device=masks.device)
-    inside = masks.flatten()
-    label[:-1][~inside] = count
-    while True:
-        grid = label[:-1].view(images, height, width)
-        lowest = _lowest_neighbour(grid, count, connectivity).flatten()
-        lowest = torch.where(inside, lowest, count)
-        linked = label.clone()
-        linked.scatter_reduce_(0, label[:-1], lowest, "amin")
-        linked[:-1] = torch.where(inside, torch.minimum(linked[:-1], lowest), count)
-        linked[-1] = count
-        while not torch.equal(jumped := linked[linked], linked):
-            linked = jumped
-        if torch.equal(linked, label):
-            break
-        label = linked
-    local = label[:-1].view(images, -1) - torch.arange(images, device=masks.device)[:, None] * (
-        height * width
-    )
-    return torch.where(masks, local.view(images, height, width), -1)
-
-
-def _lowest_neighbour(grid: Tensor, outside: int, connectivity: Connectivity) -> Tensor:
-    """The smallest label among each pixel and its neighbours."""
-    rows = F.pad(grid, (0, 0, 1, 1), value=outside)
-    down = torch.minimum(torch.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-    columns = F.pad(down if connectivity == 8 else grid, (1, 1), value=outside)
-    across = torch.minimum(torch.minimum(columns[..., :-2], columns[..., 1:-1]), columns[..., 2:])
-    return across if connectivity == 8 else torch.minimum(down, across)
+    touching = np.zeros((3, 3, 3), bool)  # never from one image to the next
+    touching[1] = ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1)
+    labels, count = ndimage.label(masks.cpu().numpy(), touching)
+    first = np.empty(count + 1, np.int64)
+    first[labels.ravel()[::-1]] = np.arange(labels.size)[::-1]  # the last to be written stays
+    found = np.where(labels > 0, first[labels] % max(masks[0].numel(), 1), -1)
+    return torch.from_numpy(found).to(masks.device)
 
 
 def largest_region(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
@@ -115,9 +88,8 @@ def largest_region(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
     label = label_regions(masks, connectivity).flatten(1)
     sizes = torch.zeros_like(label).scatter_add_(1, label.clamp_min(0), (label >= 0).long())
     # argmax does not promise the first of equals.
-    best = sizes.amax(1, keepdim=True)
-    place = torch.arange(label.shape[1], device=label.device)
-    first = torch.where(sizes == best, place, label.shape[1]).amin(1, keepdim=True)
+    best = (sizes == sizes.amax(1, keepdim=True)).int().cumsum(1)
+    first = (best == 0).sum(1, keepdim=True)
     return ((label == first) & (label >= 0)).view(masks.shape)
 
 
@@ -152,13 +124,8 @@ def dilate(masks: Tensor, radius: float) -> Tensor:
     """
     if not radius >= 0:
         raise CamlucidaError(f"the tolerance must be at least 0 pixels, got {radius}")
-    height = masks.shape[1]
-    grown = masks.clone()
-    reach = min(int(radius), height - 1)
-    solid = masks[:, None].float()
-    for away in range(reach + 1):
-        half = min(int((radius**2 - away**2) ** 0.5 + 1e-9), masks.shape[2] - 1)
-        wide = F.max_pool2d(solid, (1, 2 * half + 1), stride=1, padding=(0, half))[:, 0] > 0
-        grown[:, away:] |= wide[:, : height - away]
-        grown[:, : height - away] |= wide[:, away:]
-    return grown
+    grown = masks.cpu().numpy().copy()
+    for one in grown:
+        if one.any():
+            one[:] = ndimage.distance_transform_edt(~one) <= radius + 1e-9
+    return torch.from_numpy(grown).to(masks.device)

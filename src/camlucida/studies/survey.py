@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import to_json
+from camlucida.common.statistics import permuted_p
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation, overlays
 from camlucida.report.template import data_uri, jpeg, page
@@ -296,29 +296,24 @@ def tally(
 
 def _permuted(by_image: Array, permutations: int, seed: int) -> float:
     """P of the scatter of the totals when the methods are relabelled at random in every image."""
-    generator = np.random.default_rng(seed)
-    observed = float(np.var(by_image.sum(0)))
-    reached = 1
-    for _ in range(permutations):
-        total = generator.permuted(by_image, axis=1).sum(0)
-        reached += bool(np.var(total) >= observed - 1e-9)
-    return reached / (permutations + 1)
+    return float(
+        permuted_p(
+            np.var(by_image.sum(0)),
+            lambda generator: np.var(generator.permuted(by_image, axis=1).sum(0)),
+            permutations,
+            seed,
+        )
+    )
 
 
 def _independent(wins: Sequence[int]) -> float | None:
     """Two-sided exact binomial test of two counts, chi-square test of more."""
-    total = sum(wins)
-    if not total:
-        return None
-    if len(wins) == 2:
-        tail = sum(math.comb(total, n) for n in range(max(wins), total + 1))
-        return float(min(1.0, 2 * tail / 2**total))
-    import torch
+    from scipy.stats import binomtest, chisquare
 
-    expected = total / len(wins)
-    statistic = sum((n - expected) ** 2 / expected for n in wins)
-    half = torch.tensor([(len(wins) - 1) / 2, statistic / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
+    if not sum(wins):
+        return None
+    test = binomtest(wins[0], sum(wins)) if len(wins) == 2 else chisquare(wins)
+    return float(test.pvalue)
 
 
 def _key(key: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:

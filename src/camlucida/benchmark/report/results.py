@@ -215,12 +215,12 @@ class _Sums:
 
     def half(self) -> Floats:
         """Half the width of the mean's 95 % interval, by Student's t; NaN for one curve."""
-        stats = require("scipy.stats", "benchmark")
+        from scipy.special import stdtrit
 
         if self.count < 2:
             return np.full(len(self.mean), np.nan)
         error = np.sqrt(self.squares / (self.count - 1) / self.count)
-        return float(stats.t.ppf(0.975, self.count - 1)) * error
+        return float(stdtrit(self.count - 1, 0.975)) * error
 
 
 def _curves(table: Table, positions: dict[str, tuple[list[float], str]]) -> dict[str, Curve]:

@@ -19,7 +19,6 @@ from camlucida.methods.icam.perturb import (
     mds,
     perturb,
     perturbation_weights,
-    ssim,
     svim,
 )
 from camlucida.methods.icam.scores import (
@@ -57,6 +56,5 @@ __all__ = [
     "perturbation_weights",
     "select_layers",
     "softmax_derivatives",
-    "ssim",
     "svim",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import SSIM
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import Layers, resolve_all
 from camlucida.engine.layers.blocks import candidate_layers
@@ -18,7 +19,7 @@ from camlucida.methods.icam.alpha import Smooth
 from camlucida.methods.icam.layer_map import Bias, BiasForm, LayerMap, fuse
 from camlucida.methods.icam.notes import remarks
 from camlucida.methods.icam.passes import Copies, Seen, look, score_copies, sliceable
-from camlucida.methods.icam.perturb import SSIM, MaskConvention, perturbation_weights, svim
+from camlucida.methods.icam.perturb import MaskConvention, perturbation_weights, svim
 from camlucida.methods.icam.scores import CompareAt, layer_scores, layer_weights, select_layers
 from camlucida.methods.registry import register
 from camlucida.targets import Target

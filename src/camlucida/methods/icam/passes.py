@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import ssim
 from camlucida.engine.layers import INPUT, GridRule
 from camlucida.engine.tap import Tap, tap
 from camlucida.methods.icam.alpha import Derivatives, SoftmaxMoments, alpha, derivatives
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
-from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, ssim, svim
+from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, svim
 from camlucida.methods.icam.scores import distance, input_term, layer_term
 from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, evaluate
 

@@ -6,13 +6,11 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.seeds import ImageGenerators
 
 MaskConvention = Literal["keep", "remove"]
-SSIM = Literal["global", "windowed"]
 
 _LEAST = math.log(1e-12)  # smallest log-probability
 
@@ -47,53 +45,6 @@ def dynamic_range(images: Tensor) -> Tensor:
     flat = images.flatten(1)
     extent = flat.amax(1) - flat.amin(1)
     return torch.where(extent > 0, extent, 1)
-
-
-def ssim(x: Tensor, y: Tensor, extent: Tensor | float = 1.0, *, how: SSIM = "global") -> Tensor:
-    r"""Structural similarity of images, pair by pair (eq. 7).
-
-    $\frac{(2\mu_x\mu_y + c_1)(2\sigma_{xy} + c_2)}{(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}$
-    with $c_1 = (0.01 R)^2$ and $c_2 = (0.03 R)^2$.
-
-    Args:
-        x: ``(N, C, H, W)``.
-        y: ``(N, C, H, W)``.
-        extent: the dynamic range R, a number or ``(N,)``; see :func:`dynamic_range`.
-        how: ``"global"`` (as written: means and biased variances of whole images, over all pixels and
-            channels) or ``"windowed"`` (an 11x11 Gaussian window of sigma 1.5 inside each channel, then the
-            average; the window is cut to the largest odd size that fits a smaller image).
-
-    Returns:
-        ``(N,)``, 1 for equal images.
-    """
-    mean = _overall_mean if how == "global" else _window_mean
-    mu_x, mu_y = mean(x), mean(y)
-    if how == "global":
-        var_x, var_y = mean((x - mu_x).square()), mean((y - mu_y).square())
-        cov = mean((x - mu_x) * (y - mu_y))
-    else:
-        var_x, var_y = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
-        cov = mean(x * y) - mu_x * mu_y
-    extent = torch.as_tensor(extent, device=x.device, dtype=x.dtype).reshape(-1, 1, 1, 1)
-    c1, c2 = (0.01 * extent) ** 2, (0.03 * extent) ** 2
-    similarity = ((2 * mu_x * mu_y + c1) * (2 * cov + c2)) / (
-        (mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2)
-    )
-    return similarity.mean(dim=(1, 2, 3))
-
-
-def _overall_mean(images: Tensor) -> Tensor:
-    return images.mean(dim=(1, 2, 3), keepdim=True)
-
-
-def _window_mean(images: Tensor) -> Tensor:
-    channels, *size = images.shape[1:]
-    width = min(11, *(n - (n + 1) % 2 for n in size))
-    offsets = torch.arange(width, device=images.device, dtype=images.dtype) - width // 2
-    window = torch.exp(-0.5 * (offsets / 1.5) ** 2)
-    window = (window / window.sum()).expand(channels, 1, 1, width)
-    across = F.conv2d(images, window, groups=channels)
-    return F.conv2d(across, window.transpose(2, 3), groups=channels)
 
 
 def svim(similarity: Tensor, sigma: float = 1 / 6) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from camlucida.metrics.regions import label_regions
+
 _TILE = 8
 """Holes are told apart when tiles of so many pixels without anything removed lie between them."""
-
-_SPREADING = 32
-"""How many tiles a hole may wind through from its end; masks with longer ones are taken whole."""
 
 _SPARSE = 0.25
 """Masks that remove more than this share are taken whole."""
@@ -88,27 +87,12 @@ def split(removed: Tensor) -> tuple[Tensor, list[Hole]]:
 
 def _groups(removed: Tensor, mask: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Which group each removed pixel belongs to, and which mask each group."""
-    labels = _labels(removed)
-    most = labels[0].numel() + 1
-    names = labels + torch.arange(len(labels), device=labels.device)[:, None, None] * most
-    name = names[mask, y // _TILE, x // _TILE]
-    used = torch.zeros(len(labels) * most, dtype=torch.bool, device=labels.device)
+    labels = label_regions(F.max_pool2d(removed.float(), _TILE, ceil_mode=True) > 0)
+    tiles = labels[0].numel()
+    name = mask * tiles + labels[mask, y // _TILE, x // _TILE]
+    used = torch.zeros(len(labels) * tiles, dtype=torch.bool, device=labels.device)
     used[name] = True
-    return (used.cumsum(0) - 1)[name], used.nonzero()[:, 0] // most
-
-
-def _labels(removed: Tensor) -> Tensor:
-    """A number for each tile with removed pixels ``(B, h, w)``, the same for those that hang together."""
-    some = F.max_pool2d(removed.to(torch.float32), _TILE, ceil_mode=True)
-    labels = torch.arange(1, some[0].numel() + 1, device=some.device).view_as(some[0]) * some
-    for _ in range(_SPREADING):
-        before = labels
-        labels = F.max_pool2d(labels[:, None], 3, 1, 1)[:, 0] * some
-        unsettled = (labels != before).flatten(1).any(1)
-        if not unsettled.any():
-            break
-    labels[unsettled] = 0
-    return labels.long()
+    return (used.cumsum(0) - 1)[name], used.nonzero()[:, 0] // tiles
 
 
 def _boxes(group: Tensor, groups: int, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:

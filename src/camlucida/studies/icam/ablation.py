@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import correlation
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Images
@@ -175,12 +175,8 @@ def compare(maps: Tensor, reference: Tensor) -> tuple[float, float, int]:
     """
     x, y = maps.flatten(1), reference.flatten(1)
     mse = float((x - y).square().mean())
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    norms = x.norm(dim=1) * y.norm(dim=1)
-    some = norms > 0
-    correlations = (x * y).sum(1)[some] / norms[some]
-    constant = int((x.abs().amax(1) == 0).sum())
-    return float(correlations.mean() if some.any() else torch.nan), mse, constant
+    constant = int((x.amax(1) == x.amin(1)).sum())
+    return float(correlation(x, y).nanmean()), mse, constant
 
 
 def _changes(part: str, reference: ICAM) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from camlucida.common.errors import ImageError, MethodError
+from camlucida.common.statistics import holm, permuted_p
 from camlucida.data.folders import class_photos
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
@@ -255,13 +256,9 @@ def kruskal_wallis(values: Array, labels: npt.NDArray[np.intp]) -> Array:
     Returns:
         ``(L,)``.
     """
-    return _h(_ranks(values), labels)
+    from scipy.stats import rankdata
 
-
-def _ranks(values: Array) -> Array:
-    below = (values[:, None] > values[None]).sum(1)
-    equal = (values[:, None] == values[None]).sum(1)
-    return np.asarray(below + (equal + 1) / 2, dtype=np.float64)
+    return _h(rankdata(values, axis=0), labels)
 
 
 def _h(ranks: Array, labels: npt.NDArray[np.intp]) -> Array:
@@ -320,27 +317,17 @@ def compare_classes(
     groups = len(np.unique(labels))
     if groups < 2 or len(shares) <= groups:
         return None, ()
-    ranks = _ranks(shares)
-    observed, observed_f = _h(ranks, labels), pseudo_f(shares, labels)
-    generator = np.random.default_rng(seed)
-    reached, reached_f = np.ones(len(layers)), 1
-    for _ in range(permutations):
-        shuffled = generator.permutation(labels)
-        # Equal statistics may differ by rounding.
-        reached += _h(ranks, shuffled) >= observed - 1e-9 * np.abs(observed)
-        reached_f += pseudo_f(shares, shuffled) >= observed_f * (1 - 1e-9)
-    p = reached / (permutations + 1)
-    adjusted = _holm(p)
-    p_all = reached_f / (permutations + 1)
+    from scipy.stats import rankdata
+
+    ranked = rankdata(shares, axis=0)
+
+    def statistics(labels: npt.NDArray[np.intp]) -> Array:
+        return np.append(_h(ranked, labels), pseudo_f(shares, labels))
+
+    observed = statistics(labels)
+    p = permuted_p(observed, lambda g: statistics(g.permutation(labels)), permutations, seed)
+    adjusted, p_all, observed_f = holm(p[:-1]), float(p[-1]), float(observed[-1])
     return DifferenceTest("", observed_f, p_all, p_all), tuple(
         DifferenceTest(name, float(observed[i]), float(p[i]), float(adjusted[i]))
         for i, name in enumerate(layers)
     )
-
-
-def _holm(p: Array) -> Array:
-    order = np.argsort(p, kind="stable")
-    factors = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
-    return adjusted

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from camlucida.common.optional import require
 from camlucida.common.statistics import mean_std
 from camlucida.training.salience.experiment import Experiment, Trained
 from camlucida.training.salience.recipe import ARMS
@@ -201,11 +200,11 @@ def _signed(value: float) -> str:
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
     """Both one-sided 95 % ends for the mean, by Student's t."""
+    from scipy.special import stdtrit
+
     mean, std = mean_std(values)
     n = len(values)
     if n < 2:
         return math.nan, math.nan
-    half = (
-        float(require("scipy.special", "benchmark").stdtrit(n - 1, 1 - LEVEL)) * std / math.sqrt(n)
-    )
+    half = float(stdtrit(n - 1, 1 - LEVEL)) * std / math.sqrt(n)
     return mean - half, mean + half

@@ -151,10 +151,11 @@ def _at(computed: Numerics, i: int) -> Numerics:
 
 def _maps_measured(computed: Numerics) -> dict[str, Any]:
     """The numbers about one image's maps."""
+    exact = computed.maps["exact"].flatten()
     return {
         "patchiness": {n: number(patchiness(m)[0]) for n, m in computed.maps.items()},
         "levels": {n: number(v[0]) for n, v in computed.levels.items()},
-        "same": {n: correlation(m[0], computed.maps["exact"][0]) for n, m in computed.maps.items()},
+        "same": {n: number(correlation(m.flatten(), exact)) for n, m in computed.maps.items()},
         "pole_share": number(computed.pole_share[0]),
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from camlucida.engine.maps import normalise, resize
 from camlucida.engine.tap import tap
 from camlucida.explanation import Explanation
 from camlucida.methods.icam import LayerMap, alpha, derivatives, entry_weights, fuse, layer_map
+from camlucida.metrics.regions import label_regions
 from camlucida.targets import Logit
 
 VARIANTS = ("exact", "float32 bias", "no alpha", "no alpha, float32 bias")
@@ -57,18 +58,8 @@ def patchiness(maps: Tensor, cells: int = CELLS) -> Tensor:
 
 def islands(one: Tensor, level: float = 0.5) -> int:
     """Number of connected regions of a map ``(H, W)`` in [0, 1] at or above a level; cells touch at edges."""
-    above = one >= level
-    if not bool(above.any()):
-        return 0
-    names = torch.arange(1, above.numel() + 1, device=one.device, dtype=torch.float64)
-    marks = torch.where(above, names.view_as(one), 0)
-    cross = marks.new_tensor([[0, 1, 0], [1, 1, 1], [0, 1, 0]]).bool()
-    while True:  # the largest name floods each region
-        around = F.unfold(marks[None, None], 3, padding=1).view(9, *marks.shape)[cross.view(-1)]
-        flooded = torch.where(above, around.amax(0), 0)
-        if torch.equal(flooded, marks):
-            return len(torch.unique(marks[above]))
-        marks = flooded
+    above = (one >= level)[None]
+    return len(torch.unique(label_regions(above, 4)[above]))
 
 
 def grey_levels(maps: Tensor) -> list[int]:
