@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
-from camlucida.data.folders import labelled_folder, read_boxes, read_photos
+from camlucida.data.folders import open_folder, read_photos
+from camlucida.data.tables import read_boxes
 
 NAMES = ("tabby, tabby cat", "tiger cat", "lemon")
 
@@ -24,12 +25,12 @@ def root(tmp_path):
 
 
 def test_folders_are_called_by_synonym_index_or_name(root):
-    folder = labelled_folder(root, NAMES)
-    assert folder.classes == {"1": 1, "Tabby_Cat": 0, "lemon": 2}
-    assert [(p.path.name, p.class_index) for p in folder.photos] == [
+    folder = open_folder(root, NAMES)
+    assert {s.label_name: s.label for s in folder} == {"1": 1, "Tabby_Cat": 0, "lemon": 2}
+    assert [(p.path.name, p.label) for p in folder] == [
         ("b.png", 1), ("a.png", 0), ("c.png", 2), ("d.png", 2),
     ]  # fmt: skip
-    assert len(folder.of_class(2)) == 2
+    assert sum(p.label == 2 for p in folder) == 2
     assert folder.skipped == ()
     assert len(folder) == 4
 
@@ -37,7 +38,7 @@ def test_folders_are_called_by_synonym_index_or_name(root):
 @pytest.mark.parametrize("name", ["dog", "cat", "7", "lem"])
 def test_folders_that_name_no_class_are_listed(root, name):
     photo(root / name / "x.png")
-    folder = labelled_folder(root, NAMES)
+    folder = open_folder(root, NAMES)
     assert len(folder) == 4
     ((path, reason),) = folder.skipped
     assert path == root / name
@@ -48,30 +49,30 @@ def test_imagenet_folders_are_called_by_synset(tmp_path):
     pytest.importorskip("timm")
     for name in ("n02123045", "n00000000"):
         photo(tmp_path / name / "x.png")
-    folder = labelled_folder(tmp_path, [f"name {i}" for i in range(1000)])
-    assert folder.classes == {"n02123045": 281}
+    folder = open_folder(tmp_path, [f"name {i}" for i in range(1000)])
+    assert {s.label_name: s.label for s in folder} == {"n02123045": 281}
     assert "synsets" in folder.skipped[0][1]
 
 
 def test_nothing_to_use_is_an_error(tmp_path):
     with pytest.raises(ImageError, match="no such"):
-        labelled_folder(tmp_path / "none", NAMES)
+        open_folder(tmp_path / "none", NAMES)
     file = photo(tmp_path / "a.png")
     with pytest.raises(ImageError, match="is a file"):
-        labelled_folder(file, NAMES)
+        open_folder(file, NAMES)
     with pytest.raises(ImageError, match="class folders"):
-        labelled_folder(tmp_path, NAMES)
+        open_folder(tmp_path, NAMES, labels=True)
     photo(tmp_path / "dog" / "a.png")
     with pytest.raises(TargetError, match="names a class"):
-        labelled_folder(tmp_path, NAMES)
+        open_folder(tmp_path, NAMES, labels=True)
     with pytest.raises(TargetError, match="no class names"):
-        labelled_folder(tmp_path, None)
+        open_folder(tmp_path, None, labels=True)
 
 
 def test_broken_photos_are_listed_and_left_out(root):
     (root / "lemon" / "broken.png").write_bytes(b"no")
-    folder, skipped = labelled_folder(root, NAMES), []
-    read = list(read_photos(folder.photos, 2, skipped))
+    folder, skipped = open_folder(root, NAMES), []
+    read = list(read_photos(folder, 2, skipped))
     assert [len(part) for part in read] == [2, 1, 2] or sum(map(len, read)) == 4
     assert [path.name for path, _ in skipped] == ["broken.png"]
 
@@ -83,8 +84,8 @@ def test_boxes_belong_to_a_path_or_a_unique_name(root, tmp_path):
         "xmin, ymin, xmax, ymax, file, note\n1,2,3,4,d.png,x\n0,0,2,2,d.png,\n"
         "0,0,1,1,lemon/c.png,\n0,0,1,1,c.png,\n0,0,1,1,none.png,\n"
     )
-    folder = labelled_folder(root, NAMES, boxes=table)
-    boxes = {p.path.relative_to(root).as_posix(): p.boxes for p in folder.photos if p.boxes}
+    folder = open_folder(root, NAMES, boxes=table)
+    boxes = {p.path.relative_to(root).as_posix(): p.boxes for p in folder if p.boxes}
     assert boxes == {"lemon/c.png": ((0, 0, 1, 1),), "lemon/d.png": ((1, 2, 3, 4), (0, 0, 2, 2))}
     assert sorted(str(path) for path, _ in folder.skipped) == ["c.png", "none.png"]
 

@@ -85,7 +85,7 @@ def test_an_image_is_its_own_nearest_neighbour(model, train):
     side = found.sides[-1]
     assert "true" in side.role
     assert side.class_name == "green"
-    assert [n.photo.label for n in side.neighbours] == ["green", "green"]
+    assert [n.photo.label_name for n in side.neighbours] == ["green", "green"]
     assert side.neighbours[0].photo.path.name == "5.png"
     assert side.neighbours[0].distance == pytest.approx(0, abs=1e-6)
     assert side.neighbours[0].distance <= side.neighbours[1].distance
@@ -107,7 +107,7 @@ def test_predicted_and_true_class_side_by_side(model, train):
     for side in found.sides:
         assert side.explanation.target.classes.tolist() == [side.class_index]
         for n in side.neighbours:
-            assert n.explanation.target.classes.tolist() == [n.photo.class_index]
+            assert n.explanation.target.classes.tolist() == [n.photo.label]
     same = nearest_examples(model, picture(30), train, true=predicted, k=1, method=FAST)
     assert [s.role for s in same.sides] == ["predicted and true"]
     figure = found.figure()

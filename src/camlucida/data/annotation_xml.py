@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.data.folders import Box
+from camlucida.data.samples import Box
 
 _MAX_BYTES = 4_000_000
 _MAX_DEPTH = 64

@@ -17,9 +17,8 @@ from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.common.optional import require
 from camlucida.data.annotation_xml import inside
 from camlucida.data.classes import Classes
-from camlucida.data.folders import Box, Skipped
 from camlucida.data.masks import check_size
-from camlucida.data.samples import Sample, SampleList
+from camlucida.data.samples import Box, Sample, SampleList, Skipped
 
 LabelOf: TypeAlias = Literal["largest", "first", "none"]
 """Which object names a photo: the one with the largest area, the first, or none of them."""

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from camlucida.common.errors import CamlucidaError, TargetError
 from camlucida.data.classes import Classes
-from camlucida.data.folders import Box, Skipped
 from camlucida.data.masks import MaskedSample
-from camlucida.data.samples import DataSet
+from camlucida.data.samples import DataSet, Skipped
+from camlucida.data.tables import Row, read_rows
 
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
-_COLUMNS = ("file", "label", *_EDGES, "mask")
 _LISTED = 100  # wrong rows that are listed one by one
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    file: str
-    label: str
-    box: Box | None
-    mask: str
 
 
 class CsvList(DataSet):
@@ -97,7 +83,7 @@ class CsvList(DataSet):
         more = 0
         known: dict[str, int] = {}
         shared: dict[str, str] = {}
-        for row in _rows(path):
+        for row in read_rows(path, ("file", "label")):
             problem = row if isinstance(row, str) else self._add(row, classes, known, shared)
             if problem and len(wrong) < _LISTED:
                 wrong.append((path, problem))
@@ -108,7 +94,7 @@ class CsvList(DataSet):
         return classes, wrong
 
     def _add(
-        self, row: _Row, classes: Classes, known: dict[str, int], shared: dict[str, str]
+        self, row: Row, classes: Classes, known: dict[str, int], shared: dict[str, str]
     ) -> str:
         """Take a row in; what is wrong with it, if anything."""
         index = known.get(row.file)
@@ -127,56 +113,6 @@ class CsvList(DataSet):
         if row.mask:
             self._masks.setdefault(index, row.mask)
         return ""
-
-
-def _rows(path: Path) -> Iterator[_Row | str]:
-    """The lines of a table; those that cannot be used as a sentence that says why."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(
-                file, delimiter="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True
-            )
-            header = [name.strip().lower() for name in next(lines, [])]
-            if missing := [name for name in _COLUMNS[:2] if name not in header]:
-                raise CamlucidaError(
-                    f"{str(path)!r} has no column {' and '.join(missing)}; its first line must name "
-                    f"file, label and, where they are known, {', '.join(_COLUMNS[2:])}"
-                )
-            some = [name for name in _EDGES if name in header]
-            if some and len(some) < 4:
-                raise CamlucidaError(
-                    f"{str(path)!r} has {', '.join(some)} only; a box needs {', '.join(_EDGES)}"
-                )
-            places = [header.index(name) if name in header else -1 for name in _COLUMNS]
-            for cells in lines:
-                if cells:
-                    yield _row(
-                        [cells[p].strip() if 0 <= p < len(cells) else "" for p in places],
-                        lines.line_num,
-                    )
-    except OSError as error:
-        raise CamlucidaError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CamlucidaError(f"{str(path)!r} is not a CSV table in UTF-8") from error
-
-
-def _row(cells: Sequence[str], line: int) -> _Row | str:
-    file, label, *edges, mask = cells
-    if not file:
-        return f"line {line}: the file is missing"
-    box: Box | None = None
-    if any(edges):
-        try:
-            left, top, right, bottom = map(float, edges)
-        except ValueError:
-            return f"line {line}: expected four numbers, got {', '.join(edges)}"
-        finite = all(map(math.isfinite, (left, top, right, bottom)))
-        if not finite or right <= left or bottom <= top:
-            return (
-                f"line {line}: {', '.join(edges)} is no box; expected xmin < xmax and ymin < ymax"
-            )
-        box = (left, top, right, bottom)
-    return _Row(line, file, label, box, mask)
 
 
 def open_csv(

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
-from camlucida.data.folders import Box
 from camlucida.data.images import read_image
 from camlucida.data.pictures import picture
-from camlucida.data.samples import DataSet, Sample
+from camlucida.data.samples import Box, DataSet, Sample
 
 Split: TypeAlias = Literal["train", "test"]
 Rows: TypeAlias = tuple[int, int]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from camlucida.common.errors import TargetError
 from camlucida.data.classes import Classes
-from camlucida.data.folders import Skipped, read_boxes
-from camlucida.data.samples import Sample, SampleList
+from camlucida.data.samples import Sample, SampleList, Skipped
+from camlucida.data.tables import read_boxes
 
 LABELS = {
     "imagenet_00_243.jpg": (243, "bull mastiff"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.errors import CamlucidaError, TargetError
 from camlucida.common.grammar import (
     Option,
     nearest,
@@ -17,10 +17,8 @@ from camlucida.common.grammar import (
     refuse_unknown,
     split_path,
 )
-from camlucida.data.folders import Skipped, assign_boxes, labelled_folder, read_boxes
-from camlucida.data.images import find_images
-from camlucida.data.masks import MaskedSample
-from camlucida.data.samples import DataSet, Sample, SampleList
+from camlucida.data.folders import open_folder
+from camlucida.data.samples import DataSet
 
 Names = Sequence[str] | None
 
@@ -143,65 +141,6 @@ def kind_of(path: Path) -> str:
 
 
 # ---- the kinds ----------------------------------------------------------------------------------
-
-
-def open_folder(
-    root: str | os.PathLike[str],
-    class_names: Names,
-    *,
-    labels: bool | None = None,
-    boxes: str | None = None,
-    masks: str | None = None,
-) -> SampleList:
-    """Open the photos of a folder.
-
-    Args:
-        root: with one subfolder per class, called as :func:`camlucida.data.classes.class_of` understands it.
-        class_names: the model's.
-        labels: whether the subfolders are classes; if there are subfolders with photos, unless told.
-        boxes: a table with ``file, xmin, ymin, xmax, ymax``.
-        masks: a folder with a mask ``CLASS/photo.png`` for ``CLASS/photo.jpg``, where there is one.
-
-    Raises:
-        ImageError: there is no photo.
-        TargetError: the model knows none of the classes.
-        CamlucidaError: the table cannot be read, or there is no folder of masks.
-    """
-    base = Path(root)
-    if base.is_file():
-        raise ImageError(f"{str(base)!r} is a file; give a folder")
-    if masks is not None and not Path(masks).is_dir():
-        raise CamlucidaError(f"no such folder of masks: {masks!r}")
-    name = base.resolve().name or "folder"
-    paths = find_images(base)
-    if labels is None:
-        labels = any(path.parent != base for path in paths)
-    samples: list[Sample] = []
-    if labels:
-        found = labelled_folder(base, class_names, boxes=boxes)
-        skipped = list(found.skipped)
-        loose = sum(path.parent == base for path in paths)
-        if loose:
-            skipped.append((base, f"{loose} photos outside of the class folders"))
-        for p in found.photos:
-            key = p.path.relative_to(base).as_posix()
-            samples.append(_masked(key, p.class_index, p.label, p.path, p.boxes, masks))
-        return SampleList(name, samples, skipped)
-    known, unknown = assign_boxes(read_boxes(boxes), paths, base) if boxes else ({}, [])
-    lost: list[Skipped] = [(Path(n), "a box for a photo that is not there") for n in unknown]
-    for path in paths:
-        key = path.relative_to(base).as_posix()
-        samples.append(_masked(key, None, "", path, known.get(path, ()), masks))
-    return SampleList(name, samples, lost)
-
-
-def _masked(
-    key: str, label: int | None, name: str, path: Path, boxes: tuple[Any, ...], masks: str | None
-) -> Sample:
-    if masks is None:
-        return Sample(key, label, name, path, boxes)
-    mask = (Path(masks) / key).with_suffix(".png")
-    return MaskedSample(key, label, name, path, boxes, mask_path=mask if mask.is_file() else None)
 
 
 def open_digits(

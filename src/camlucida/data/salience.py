@@ -17,8 +17,9 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import digest
-from camlucida.data.folders import Skipped, class_photos
+from camlucida.data.folders import class_photos
 from camlucida.data.images import find_images
+from camlucida.data.samples import Skipped
 from camlucida.engine.maps import normalise
 
 Floats = npt.NDArray[np.float32]

@@ -6,15 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from camlucida.common.jsonable import digest
-from camlucida.data.folders import Box, Skipped
 from camlucida.data.images import read_image
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""``(xmin, ymin, xmax, ymax)`` in pixels of the upright photo; the right and lower edges are exclusive."""
+
+Skipped: TypeAlias = tuple[Path, str]
+"""What could not be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,19 @@ class Sample:
     path: Path | None = None
     boxes: tuple[Box, ...] = ()
 
+    @property
+    def file(self) -> Path:
+        """Its file; only of photos that lie in one."""
+        assert self.path is not None  # noqa: S101 - samples without a file say themselves how they are read
+        return self.path
+
     def picture(self) -> Image.Image:
         """The upright RGB photo.
 
         Raises:
             ImageError: it cannot be read.
         """
-        assert self.path is not None  # noqa: S101 - samples without a file say themselves how they are read
-        return read_image(self.path)
+        return read_image(self.file)
 
     def mask(self) -> npt.NDArray[np.bool_] | None:
         """Where the object is, exactly: ``(height, width)`` of the upright photo; ``None`` where not known.

@@ -13,14 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError, ImageError, TargetError
-from camlucida.data.folders import (
-    LabelledPhoto,
-    Skipped,
-    class_photos,
-    labelled_folder,
-)
-from camlucida.data.images import find_images, read_image
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.data.folders import open_folder
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.regions import Region
 from camlucida.data.samples import DataSet, Sample
@@ -101,7 +95,7 @@ class StackMix(DataSet):
     Args:
         source: a data set, or a folder with one subfolder per class.
         class_names: the model's, to understand the folder's names; see
-            :func:`camlucida.data.folders.labelled_folder`. Where it knows none of them the photos are paired by
+            :func:`camlucida.data.folders.open_folder`. Where it knows none of them the photos are paired by
             subfolder all the same, and have no label: explained is the predicted class anyhow.
         dead: what the model does not see.
         size: height and width of the images; photos are resized to ``resize`` on the shorter side and cut
@@ -129,21 +123,23 @@ class StackMix(DataSet):
         leave_out: Collection[str] = (),
         seed: int = 0,
     ) -> None:
-        samples, self.skipped, name = _samples(source, class_names)
-        self.name = f"stack-mix:{name}"
+        if not isinstance(source, DataSet):
+            source = open_folder(source, class_names, labels=True, unlabelled=True)
+        self.skipped = source.skipped
+        self.name = f"stack-mix:{source.name}"
         self.dead, self.size, self.seed = dead, size, seed
         self.resize = size if resize is None else resize
         dead.mask((size, size))
         self._cut = Preprocess(size=(size, size), resize=self.resize)
         by_class: dict[int | str, list[Sample]] = {}
-        for sample in samples:
+        for sample in source:
             label = sample.label_name if sample.label is None else sample.label
             if label in classes if classes is not None else label != "":
                 by_class.setdefault(label, []).append(sample)
         pairs = {label: photos for label, photos in by_class.items() if len(photos) > 1}
         if not pairs or count < 1:
             raise CamlucidaError(
-                f"STACK-MIX needs at least one class with two photos and count >= 1; {name} has "
+                f"STACK-MIX needs at least one class with two photos and count >= 1; {source.name} has "
                 f"{len(by_class)} fitting classes with at most "
                 f"{max(map(len, by_class.values()), default=0)} photos each, count is {count}"
             )
@@ -231,22 +227,11 @@ class StackGen(DataSet):
         self.name = f"stack-gen:{folder.name}"
         self.size = size
         self._cut = Preprocess(size=(size, size), resize=resize)
-        labels: dict[Path, LabelledPhoto] = {}
-        paths = find_images(folder)
-        if class_names is not None and all(path.parent != folder for path in paths):
-            found = labelled_folder(folder, class_names)
-            labels = {photo.path: photo for photo in found.photos}
-            self.skipped = found.skipped
-            paths = tuple(path for path in paths if path in labels)
+        found = open_folder(folder, class_names, labels=None if class_names else False)
+        self.skipped = found.skipped
         self._samples = [
-            CutSample(
-                key=path.relative_to(folder).as_posix() if path != folder else path.name,
-                label=labels[path].class_index if path in labels else None,
-                label_name=labels[path].label if path in labels else "",
-                path=path,
-                make=lambda image: _cut(image, self._cut),
-            )
-            for path in paths
+            CutSample(s.key, s.label, s.label_name, s.path, make=lambda i: _cut(i, self._cut))
+            for s in found
         ]
 
     def __len__(self) -> int:
@@ -255,43 +240,6 @@ class StackGen(DataSet):
     def sample(self, index: int) -> Sample:
         """The photo at a position, by path."""
         return self._samples[index]
-
-
-@dataclass(frozen=True)
-class _FileSample(Sample):
-    def picture(self) -> Image.Image:
-        assert self.path is not None  # noqa: S101
-        return read_image(self.path)
-
-
-def _samples(
-    source: DataSet | str | os.PathLike[str], class_names: Sequence[str] | None
-) -> tuple[Sequence[Sample], tuple[Skipped, ...], str]:
-    if isinstance(source, DataSet):
-        return [source[i] for i in range(len(source))], source.skipped, source.name
-    try:
-        folder = labelled_folder(source, class_names)
-    except TargetError:
-        return _unlabelled(Path(source)), (), Path(source).name
-    samples = [
-        _FileSample(
-            key=photo.path.relative_to(folder.root).as_posix(),
-            label=photo.class_index,
-            label_name=photo.label,
-            path=photo.path,
-        )
-        for photo in folder.photos
-    ]
-    return samples, folder.skipped, folder.root.name
-
-
-def _unlabelled(root: Path) -> list[Sample]:
-    """The photos of class folders whose names mean nothing to the model."""
-    paths, names = class_photos(root)
-    return [
-        _FileSample(key=path.relative_to(root).as_posix(), label_name=name, path=path)
-        for path, name in zip(paths, names, strict=True)
-    ]
 
 
 def _cut(image: Image.Image, preprocess: Preprocess) -> Image.Image:

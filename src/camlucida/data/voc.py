@@ -15,9 +15,8 @@ from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.annotation_xml import Annotation, XmlObject, inside, read_annotation
 from camlucida.data.classes import Classes
 from camlucida.data.coco import LabelOf
-from camlucida.data.folders import Box, Skipped
 from camlucida.data.masks import check_size, read_labels
-from camlucida.data.samples import Sample, SampleList
+from camlucida.data.samples import Box, Sample, SampleList, Skipped
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

@@ -16,7 +16,8 @@ from torch import nn
 from camlucida.common.errors import MethodError
 from camlucida.common.provenance import weights_hash
 from camlucida.common.statistics import correlation, mean, number
-from camlucida.data.folders import LabelledPhoto, Skipped, read_photos
+from camlucida.data.folders import read_photos
+from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers, resolve_all
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
@@ -73,7 +74,7 @@ class Examination:
             "seed": self.seed,
         }
 
-    def __call__(self, photos: Sequence[LabelledPhoto], dialled: Sequence[bool]) -> dict[str, Any]:
+    def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
         """What is measured of some photos, ready for JSON; each is named by its place among them.
 
         Args:
@@ -83,7 +84,7 @@ class Examination:
         Raises:
             MethodError: the model has no classes.
         """
-        places = {photo.path: place for place, photo in enumerate(photos)}
+        places = {photo.file: place for place, photo in enumerate(photos)}
         unread: list[Skipped] = []
         (read,) = read_photos(photos, len(photos), unread)
         skipped = [(places[path], reason) for path, reason in unread]
@@ -103,7 +104,7 @@ class Examination:
             module, inputs, _, _ = prepare(self.model, pictures)
             (computed,) = numerics(module, inputs, explanation)
             for i, (photo, _) in enumerate(read):
-                place = places[photo.path]
+                place = places[photo.file]
                 if not math.isfinite(explanation.predictions[i][0].probability):
                     skipped.append((place, f"{str(photo.path)!r}: the model returns NaN for it"))
                     continue
@@ -119,7 +120,7 @@ class Examination:
         return {"photos": measured, "skipped": skipped}
 
     def _measured(
-        self, photo: LabelledPhoto, explanation: Explanation, computed: Numerics
+        self, photo: Sample, explanation: Explanation, computed: Numerics
     ) -> dict[str, Any]:
         attribution = explanation.maps[0]
         predicted = explanation.predictions[0][0]
@@ -128,8 +129,8 @@ class Examination:
         names = self.class_names
         seen, mapped = drawn(explanation, photo.boxes)
         return {
-            "right": predicted.index == photo.class_index,
-            "true_class": names[photo.class_index] if names else f"class {photo.class_index}",
+            "right": predicted.index == photo.label,
+            "true_class": names[photo.label or 0] if names else f"class {photo.label}",
             "predicted_class": predicted.name,
             "confidence": predicted.probability,
             "saliency": saliency_score(attribution, mask) if bool(mask.any()) else None,

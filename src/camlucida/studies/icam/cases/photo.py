@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from camlucida.data.folders import Box
+from camlucida.data.samples import Box
 from camlucida.explanation import Explanation, overlays
 
 

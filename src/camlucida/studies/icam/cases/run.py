@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.common.errors import ImageError, MethodError
 from camlucida.common.store import Store
-from camlucida.data.folders import LabelledFolder, LabelledPhoto, labelled_folder
+from camlucida.data.folders import open_folder
+from camlucida.data.samples import Sample
 from camlucida.engine.layers import Layers
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
@@ -22,7 +23,7 @@ from camlucida.studies.icam.cases.study import Case, CaseStudy
 
 def four_cases(
     model: nn.Module | LoadedModel,
-    folder: str | os.PathLike[str] | LabelledFolder,
+    folder: str | os.PathLike[str],
     *,
     boxes: str | os.PathLike[str] | None = None,
     threshold: float = 0.5,
@@ -38,7 +39,7 @@ def four_cases(
 
     Args:
         model: as for :func:`camlucida.explain`; it must know how photos are prepared.
-        folder: one subfolder of photos per class, see :func:`camlucida.data.folders.labelled_folder`.
+        folder: one subfolder of photos per class, see :func:`camlucida.data.folders.open_folder`.
         boxes: a table of boxes, see there.
         threshold: confidence from which on a prediction counts as confident.
         method: I-CAM with its options.
@@ -64,35 +65,31 @@ def four_cases(
         )
     method = method or ICAM()
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
-    if not isinstance(folder, LabelledFolder):
-        folder = labelled_folder(folder, names, boxes=boxes)
-    elif boxes is not None:
-        raise CamlucidaError("give the boxes to labelled_folder, as the folder was read already")
-    total = len(folder.photos)
+    root = Path(folder)
+    every = open_folder(root, names, labels=True, boxes=None if boxes is None else os.fspath(boxes))
+    total = len(every)
     count = min(dial, total)
-    turning = {folder.photos[i * total // count].path for i in range(count)}
+    turning = {every[i * total // count].file for i in range(count)}
     examine = Examination(model, names, method, layers, seed)
-    facts = {} if cache is None else {**examine.facts(), "root": str(folder.root.resolve())}
-    skipped = list(folder.skipped)
+    facts = {} if cache is None else {**examine.facts(), "root": str(root.resolve())}
+    skipped = list(every.skipped)
     found: list[Case] = []
     turned: list[list[dict[str, Any]]] = []
     for start in range(0, total, batch_size):
-        photos = folder.photos[start : start + batch_size]
-        dialled = [photo.path in turning for photo in photos]
-        store = Store(
-            cache, {**facts, "photos": [_state(p, folder.root) for p in photos], "dialled": dialled}
-        )
+        photos = every[start : start + batch_size]
+        dialled = [photo.file in turning for photo in photos]
+        store = Store(cache, {**facts, "photos": [_state(p) for p in photos], "dialled": dialled})
         part = store.value(f"cases {start:06d}", partial(examine, photos, dialled))
-        skipped += [(photos[place].path, reason) for place, reason in part["skipped"]]
+        skipped += [(photos[place].file, reason) for place, reason in part["skipped"]]
         for one in part["photos"]:
-            found.append(case_of(one, photos[one["place"]].path, threshold))
+            found.append(case_of(one, photos[one["place"]].file, threshold))
             if one["dialled"] is not None:
                 turned.append(one["dialled"])
         if progress is not None:
             progress(start + len(photos), total)
     if not found:
         reason = skipped[-1][1] if skipped else "there is none"
-        raise ImageError(f"no photo in {str(folder.root)!r} can be read: {reason}")
+        raise ImageError(f"no photo in {str(root)!r} can be read: {reason}")
     return CaseStudy(
         photos=tuple(found),
         threshold=threshold,
@@ -104,11 +101,11 @@ def four_cases(
     )
 
 
-def _state(photo: LabelledPhoto, root: Path) -> list[Any]:
+def _state(photo: Sample) -> list[Any]:
     """What is measured of a photo depends on: its file, which is not read for this, its class and boxes."""
     try:
-        status = photo.path.stat()
+        status = photo.file.stat()
         file = [status.st_mtime_ns, status.st_size, status.st_mode]  # the mode: may it be read
     except OSError:
         file = []
-    return [os.path.relpath(photo.path, root), file, photo.class_index, photo.boxes]
+    return [photo.key, file, photo.label, photo.boxes]

@@ -10,7 +10,7 @@ import numpy as np
 
 from camlucida.common.printable import name_of
 from camlucida.common.statistics import mean, permutation_p, spearman
-from camlucida.data.folders import Skipped
+from camlucida.data.samples import Skipped
 from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import CASES
 from camlucida.report.template import data_uri, page

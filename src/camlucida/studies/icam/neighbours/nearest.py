@@ -14,8 +14,9 @@ from torch import nn
 
 from camlucida.common.errors import CamlucidaError, ImageError, MethodError
 from camlucida.common.printable import name_of, printable
-from camlucida.data.folders import LabelledFolder, LabelledPhoto, Skipped, labelled_folder
+from camlucida.data.folders import open_folder
 from camlucida.data.images import read_image
+from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, overlays
 from camlucida.methods.base import Progress
@@ -38,7 +39,7 @@ class Neighbour:
         explanation: its own, for its label's class.
     """
 
-    photo: LabelledPhoto
+    photo: Sample
     distance: float
     explanation: Explanation = field(repr=False)
 
@@ -94,7 +95,11 @@ class Examples:
                     "class_name": side.class_name,
                     "candidates": side.candidates,
                     "neighbours": [
-                        {"file": str(n.photo.path), "label": n.photo.label, "distance": n.distance}
+                        {
+                            "file": str(n.photo.path),
+                            "label": n.photo.label_name,
+                            "distance": n.distance,
+                        }
                         for n in side.neighbours
                     ],
                 }
@@ -121,7 +126,7 @@ class Examples:
         for side in self.sides:
             title = f"{side.class_name.partition(',')[0]} ({side.role})"
             for n in side.neighbours:
-                table.add_row(Text(title), Text(printable(n.photo.path)), f"{n.distance:.4f}")
+                table.add_row(Text(title), Text(printable(n.photo.file)), f"{n.distance:.4f}")
                 title = ""
         return table
 
@@ -129,7 +134,7 @@ class Examples:
 def nearest_examples(
     model: nn.Module | LoadedModel,
     photo: str | os.PathLike[str] | Image.Image,
-    train: str | os.PathLike[str] | LabelledFolder,
+    train: str | os.PathLike[str],
     *,
     true: str | int | None = None,
     k: int = 5,
@@ -146,7 +151,7 @@ def nearest_examples(
         model: as for :func:`camlucida.explain`; it must know how photos are prepared.
         photo: a file or a picture. If it lies in the training folder itself, it is no neighbour of its own.
         train: a folder with one subfolder of photos per class, see
-            :func:`camlucida.data.folders.labelled_folder`.
+            :func:`camlucida.data.folders.open_folder`.
         true: the photo's true class, an index or a name.
         k: number of neighbours per class.
         method: I-CAM with its options.
@@ -167,7 +172,8 @@ def nearest_examples(
         raise CamlucidaError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
     method = method or ICAM()
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
-    folder = train if isinstance(train, LabelledFolder) else labelled_folder(train, names)
+    folder = open_folder(train, names, labels=True)
+    root = Path(train)
     path = None if isinstance(photo, Image.Image) else os.fspath(photo)
     picture = read_image(photo)
     wanted = None if true is None else resolve_class(true, names)
@@ -190,28 +196,28 @@ def nearest_examples(
         )
     own = None if path is None else Path(path).resolve()
     of_class = {
-        index: [p for p in folder.of_class(index) if p.path.resolve() != own]
+        index: [p for p in folder if p.label == index and p.file.resolve() != own]
         for _, index, _, _ in sides
     }
     skipped = list(folder.skipped)
     for index, found in of_class.items():
         if not found:
-            other_words = "other " if folder.of_class(index) else ""
+            other_words = "other " if any(p.label == index for p in folder) else ""
             words = f"no {other_words}photo of the class {_class_name(index, names)!r} ({index})"
-            skipped.append((folder.root, f"{str(folder.root)!r} holds {words}"))
+            skipped.append((root, f"{str(root)!r} holds {words}"))
     if not any(of_class.values()):
         raise ImageError(skipped[-1][1])
     key = feature_key(model, method, explained.layers, seed)
-    store = FeatureStore(None if cache is None else Path(cache), key, folder.root)
+    store = FeatureStore(None if cache is None else Path(cache), key, root)
     every = [p for found in of_class.values() for p in found]
     describer = _Describer(model, method, explained.layers, seed)
     features, computed = store.complete(every, describer, batch_size, skipped, progress)
     found_sides = []
     for role, index, explanation, own_feature in sides:
-        candidates = [p for p in of_class[index] if p.path in features]
+        candidates = [p for p in of_class[index] if p.file in features]
         if not candidates:
             continue
-        distances = [distance(own_feature, features[p.path]) for p in candidates]
+        distances = [distance(own_feature, features[p.file]) for p in candidates]
         order = sorted(range(len(candidates)), key=lambda i, d=distances: (d[i], i))[:k]  # type: ignore[misc]
         nearest = [candidates[i] for i in order]
         theirs = describer.explain(nearest, batch_size)
@@ -242,24 +248,22 @@ class _Describer:
     layers: tuple[str, ...]
     seed: int
 
-    def __call__(
-        self, photos: Sequence[tuple[LabelledPhoto, Image.Image]]
-    ) -> tuple[Explanation, Feature]:
+    def __call__(self, photos: Sequence[tuple[Sample, Image.Image]]) -> tuple[Explanation, Feature]:
         return describe(
             self.model,
             [picture for _, picture in photos],
-            [photo.class_index for photo, _ in photos],
+            [photo.label for photo, _ in photos if photo.label is not None],
             method=self.method,
             layers=list(self.layers),
             seed=self.seed,
         )
 
-    def explain(self, photos: Sequence[LabelledPhoto], batch_size: int) -> list[Explanation]:
+    def explain(self, photos: Sequence[Sample], batch_size: int) -> list[Explanation]:
         """The explanations of a few photos, which are cheaper made again than kept."""
         found: list[Explanation] = []
         for start in range(0, len(photos), batch_size):
             part = photos[start : start + batch_size]
-            one, _ = self([(photo, read_image(photo.path)) for photo in part])
+            one, _ = self([(photo, photo.picture()) for photo in part])
             named = replace(one, sources=tuple(str(photo.path) for photo in part))
             found += list(named)
         return found
@@ -286,7 +290,7 @@ def examples_figure(examples: Examples) -> Figure:
     for side in examples.sides:
         drawn = [side.explanation, *(n.explanation for n in side.neighbours)]
         words = [name_of(examples.photo or "photo")] + [
-            f"{name_of(n.photo.path)}\ndistance {n.distance:.3f}" for n in side.neighbours
+            f"{name_of(n.photo.file)}\ndistance {n.distance:.3f}" for n in side.neighbours
         ]
         captions |= {len(rows) * width + i: text for i, text in enumerate(words)}
         empty = [blank] * (width - len(drawn))

@@ -17,7 +17,8 @@ from camlucida.common.files import write
 from camlucida.common.jsonable import to_json
 from camlucida.common.provenance import weights_hash
 from camlucida.common.version import __version__
-from camlucida.data.folders import LabelledPhoto, Skipped, read_photos
+from camlucida.data.folders import read_photos
+from camlucida.data.samples import Sample, Skipped
 from camlucida.explanation import Explanation
 from camlucida.explanation.subject import Subject
 from camlucida.methods.base import Progress
@@ -25,9 +26,7 @@ from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.studies.icam.neighbours.features import Feature
 
-Describer: TypeAlias = Callable[
-    [Sequence[tuple[LabelledPhoto, Image.Image]]], tuple[Explanation, Feature]
-]
+Describer: TypeAlias = Callable[[Sequence[tuple[Sample, Image.Image]]], tuple[Explanation, Feature]]
 """Explains photos, and gives their features ``(N, D)``."""
 
 
@@ -66,7 +65,6 @@ class FeatureStore:
     def __init__(self, folder: Path | None, key: str, root: Path) -> None:
         mark = hashlib.sha256(f"{key}:{root.resolve()}".encode()).hexdigest()[:16]
         self.file = None if folder is None else folder / f"examples-features-{mark}.npz"
-        self._root = root
         self._key = key
         self._rows: dict[str, tuple[tuple[int, int, int], Feature]] = {}
         if self.file is not None and self.file.is_file():
@@ -89,17 +87,14 @@ class FeatureStore:
             for name, state, feature in zip(names, states, features, strict=True)
         }
 
-    def _name(self, photo: LabelledPhoto) -> str:
-        return photo.path.relative_to(self._root).as_posix()
-
-    def get(self, photo: LabelledPhoto) -> Feature | None:
+    def get(self, photo: Sample) -> Feature | None:
         """The feature of a photo whose file and class are as they were."""
-        row = self._rows.get(self._name(photo))
+        row = self._rows.get(photo.key)
         return row[1] if row is not None and row[0] == _state(photo) else None
 
-    def put(self, photo: LabelledPhoto, feature: Feature) -> None:
+    def put(self, photo: Sample, feature: Feature) -> None:
         """Keep the feature of a photo."""
-        self._rows[self._name(photo)] = (_state(photo), feature)
+        self._rows[photo.key] = (_state(photo), feature)
 
     def save(self) -> None:
         """Write the file, whole or not at all.
@@ -119,7 +114,7 @@ class FeatureStore:
 
     def complete(
         self,
-        photos: Sequence[LabelledPhoto],
+        photos: Sequence[Sample],
         describer: Describer,
         batch_size: int,
         skipped: list[Skipped],
@@ -129,8 +124,8 @@ class FeatureStore:
 
         The file is written now and then, and in any case at the end, also after Ctrl-C or an error.
         """
-        features = {p.path: f for p in photos if (f := self.get(p)) is not None}
-        missing = [p for p in photos if p.path not in features]
+        features = {p.file: f for p in photos if (f := self.get(p)) is not None}
+        missing = [p for p in photos if p.file not in features]
         done, unsaved = len(features), 0
         try:
             for read in read_photos(missing, batch_size, skipped):
@@ -138,10 +133,10 @@ class FeatureStore:
                     _, found = describer(read)
                     for (photo, _), feature in zip(read, found, strict=True):
                         if not np.isfinite(feature).all():
-                            skipped.append((photo.path, _NOT_FINITE.format(str(photo.path))))
+                            skipped.append((photo.file, _NOT_FINITE.format(str(photo.path))))
                             continue
                         self.put(photo, feature)
-                        features[photo.path] = feature
+                        features[photo.file] = feature
                     unsaved += len(read)
                 if unsaved >= self._EVERY:
                     self.save()
@@ -155,10 +150,10 @@ class FeatureStore:
         return features, len(missing)
 
 
-def _state(photo: LabelledPhoto) -> tuple[int, int, int]:
+def _state(photo: Sample) -> tuple[int, int, int]:
     """Time and size of the file (zeros where it is gone), and the class that it is explained for."""
     try:
-        status = photo.path.stat()
+        status = photo.file.stat()
     except OSError:
-        return 0, 0, photo.class_index
-    return status.st_mtime_ns, status.st_size, photo.class_index
+        return 0, 0, photo.label or 0
+    return status.st_mtime_ns, status.st_size, photo.label or 0
