@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from camlucida import explain
-from camlucida.benchmark import Bench, RunFolder, Settings, local, plan, work
+from camlucida.benchmark import Bench, RunFolder, Settings, local, work
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
+from camlucida.common.store import differences
 from camlucida.data.images import read_image
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.targets import Cell, LogitMargin
@@ -365,7 +366,7 @@ def test_other_data_or_weights_are_another_plan(tmp_path):
     other = bench(tmp_path)
     with torch.no_grad():
         other.model.module[0].bias += 1e-3
-    found = plan.differences(first.record, other.record)
+    found = differences(first.record, other.record)
     assert len(found) == 1
     assert found[0].startswith("model.weights_sha256: ")
 

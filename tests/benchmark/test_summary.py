@@ -11,10 +11,10 @@ import scipy.stats
 
 from camlucida.benchmark import local, table
 from camlucida.benchmark.compare import compare
-from camlucida.benchmark.plan import differences
 from camlucida.benchmark.shards import Column, ImageRow, RunFolder, Shard
 from camlucida.benchmark.summary import summarise
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import differences
 from reference.bench import Drop, Mass, Pictures, bench
 
 METHODS = ("a", "b", "c")

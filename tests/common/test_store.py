@@ -1,8 +1,10 @@
 """Finished parts of a computation that are kept."""
 
+import pytest
 import torch
 
-from camlucida.common.store import Store
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store, check_plan, read_plan, start_plan
 
 
 def test_parts_are_kept_for_their_key_alone(tmp_path):
@@ -32,3 +34,24 @@ def test_a_damaged_part_is_computed_again(tmp_path):
     assert store.value("v", lambda: 2) == 2
     assert store.tensors("w", lambda: {"a": torch.zeros(2)})["a"].sum() == 0
     assert store.tensors("w", dict)["a"].shape == (2,)
+
+
+def test_results_of_another_plan_are_not_mixed(tmp_path):
+    plan = {"seed": 0, "methods": [{"label": "a", "x": 1}, {"label": "b"}]}
+    start_plan(tmp_path / "run", {"seed": 9}, results=False)
+    start_plan(tmp_path / "run", plan, results=False)
+    assert read_plan(tmp_path / "run") == plan
+    start_plan(tmp_path / "run", plan, results=True)
+    with pytest.raises(CamlucidaError, match=r"another plan.*methods\[b\]: only before.*\(--out\)"):
+        start_plan(tmp_path / "run", {**plan, "methods": plan["methods"][:1]}, results=True)
+    with pytest.raises(CamlucidaError, match=r"results without a plan.json"):
+        start_plan(tmp_path / "other", plan, results=True)
+    (tmp_path / "run" / "plan.json").write_text("[]")
+    with pytest.raises(CamlucidaError, match="cannot be read"):
+        start_plan(tmp_path / "run", plan, results=True)
+
+
+def test_a_digest_decides():
+    check_plan("run", {"name": "old", "digest": "1"}, {"name": "new", "digest": "1"})
+    with pytest.raises(CamlucidaError, match="its digest"):
+        check_plan("run", {"digest": "1"}, {"digest": "2"})

@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     made.clear()
     run_verification(bench(), tmp_path)
     assert not made
-    with pytest.raises(CamlucidaError, match=r"another benchmark.*seed"):
+    with pytest.raises(CamlucidaError, match=r"another plan.*seed"):
         run_verification(bench(seed=1), tmp_path)
     (tmp_path / "altered/shard-000000.npz").write_bytes(b"broken")
     with pytest.raises(CamlucidaError, match="damaged"):

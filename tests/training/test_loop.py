@@ -193,7 +193,7 @@ def test_what_goes_wrong_is_said(tmp_path):
         fit(network(), batches, lambda m, b: loss(m, b)[0] * math.nan, options=short)
     file = tmp_path / "run.pt"
     fit(network(), batches, loss, options=short, checkpoint=file)
-    with pytest.raises(CamlucidaError, match="another learning_rate"):
+    with pytest.raises(CamlucidaError, match=r"another plan.*learning_rate"):
         fit(
             network(),
             batches,

@@ -160,7 +160,7 @@ def test_what_is_done_survives_ctrl_c(sets, tmp_path):
 def test_another_plan_in_the_same_folder_is_refused(sets, tmp_path):
     recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
     train_arm(recipe, "plain", 0, sets, tmp_path)
-    with pytest.raises(CamlucidaError, match=r"another epochs, batch_size; give another --out"):
+    with pytest.raises(CamlucidaError, match=r"another plan.*epochs.*batch_size.*--out"):
         train_arm(replace(TINY, batch_size=10), "plain", 0, sets, tmp_path)
     fewer = replace(sets, train=DigitSet(Digits("train", count=40, size=SIZE)))
     with pytest.raises(CamlucidaError, match=r"data\.train"):
@@ -181,7 +181,7 @@ def test_other_test_images_do_not_spoil_a_training_under_way(sets, tmp_path):
     trained = train_arm(recipe, "plain", 0, fewer, tmp_path)
     assert trained.record["resumed_from"] == 1
     assert len(trained.correct) == 10
-    with pytest.raises(CamlucidaError, match=r"another data\.test"):
+    with pytest.raises(CamlucidaError, match=r"another plan.*data\.test"):
         train_arm(recipe, "plain", 0, sets, tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_other_weights_in_a_file_of_the_same_name_are_refused(sets, tmp_path, mo
     assert train_arm(recipe, "plain", 0, sets, tmp_path / "run").accuracy == 0.5
     assert train_arm(recipe, "plain", 0, sets, tmp_path / "run").accuracy == 0.5
     file.write_bytes(b"two")
-    with pytest.raises(CamlucidaError, match="another weights"):
+    with pytest.raises(CamlucidaError, match=r"another plan.*weights"):
         train_arm(recipe, "plain", 0, sets, tmp_path / "run")
 
 

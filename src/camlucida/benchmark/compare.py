@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from camlucida.benchmark.plan import SECONDS, differences
+from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import intervals
 from camlucida.benchmark.table import Results
@@ -17,6 +17,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import plain
 from camlucida.common.optional import require
 from camlucida.common.statistics import RESAMPLES, holm, settled, signed_rank
+from camlucida.common.store import differences
 
 
 @dataclass(frozen=True)

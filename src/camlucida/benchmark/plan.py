@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.common.jsonable import digest, plain
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
@@ -263,7 +263,7 @@ class Bench:
             "model": {
                 "name": self.model.name,
                 "architecture": self.recipe.architecture if self.recipe else None,
-                "weights_sha256": weights_hash(unwrap(self.model.module)),
+                "weights_sha256": fingerprint(unwrap(self.model.module)),
                 "dtype": str(self.dtype),
                 "preprocess": preprocess.to_dict() if preprocess else None,
             },
@@ -303,52 +303,6 @@ class Bench:
         if self.settings.explain != "label":
             return self.target
         return _with_classes(self.target, torch.as_tensor(labels))
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], sides: tuple[str, str] = ("before", "now")
-) -> list[str]:
-    """What differs between two records, in words, in the records' order.
-
-    Args:
-        old: a record.
-        new: another.
-        sides: what the two are called.
-    """
-    was, is_now = sides
-    one, other = dict(_leaves(old)), dict(_leaves(new))
-    absent = object()
-    found: list[str] = []
-    for name in dict.fromkeys([*one, *other]):
-        values = one.get(name, absent), other.get(name, absent)
-        if values[0] == values[1]:
-            continue
-        item, dot, _ = name.partition("].")
-        there = [any(leaf.startswith(item + dot) for leaf in side) for side in (one, other)]
-        if dot and not all(there):  # a method or metric that only one of them has
-            found.append(f"{item}]: only {was if there[0] else is_now}")
-        else:
-            shown = [_shown(value, absent) for value in values]
-            found.append(f"{name}: {shown[0]} {was}, {shown[1]} {is_now}")
-    return list(dict.fromkeys(found))
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            if path or key not in {"digest", "how", "about"}:
-                yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for i, item in enumerate(value):
-            named = item.get("label") or item.get("name") if isinstance(item, Mapping) else None
-            yield from _leaves(item, f"{path}[{named or i}]")
-    else:
-        yield path, value
-
-
-def _shown(value: Any, absent: object) -> str:
-    text = "absent" if value is absent else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _with_classes(target: Target, classes: Any) -> Target:

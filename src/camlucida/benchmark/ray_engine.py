@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from camlucida.benchmark.local import Finished, Progress, count, prepare
-from camlucida.benchmark.plan import Bench, Recipe, differences
+from camlucida.benchmark.plan import Bench, Recipe
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line, require
+from camlucida.common.store import differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,6 @@ a shard twice does no harm: both writings hold the same.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camlucida.benchmark.plan import FORMAT, Bench, differences
+from camlucida.benchmark.plan import FORMAT, Bench
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import TEMPORARY, writable, write, write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import require
+from camlucida.common.store import PLAN, holds_plan, read_plan
 
 Floats = npt.NDArray[np.float64]
 
-_TEMPORARY = ".writing-"
 _META = b"camlucida"
 
 
@@ -120,7 +119,7 @@ class RunFolder:
     @property
     def plan_file(self) -> Path:
         """Where the plan lies."""
-        return self.path / "plan.json"
+        return self.path / PLAN
 
     def plan(self) -> dict[str, Any]:
         """The plan of this run.
@@ -128,15 +127,12 @@ class RunFolder:
         Raises:
             CamlucidaError: there is none, or it is of another format.
         """
-        try:
-            found = json.loads(self.plan_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        found = read_plan(self.path)
+        if found is None:
             raise CamlucidaError(
-                f"{str(self.path)!r} is not a run: it has no plan.json; camlucida evaluate makes one"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CamlucidaError(f"{str(self.plan_file)!r} cannot be read: {error}") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+                f"{str(self.path)!r} is not a run: it has no {PLAN}; camlucida evaluate makes one"
+            )
+        if found.get("format") != FORMAT:
             raise CamlucidaError(
                 f"{str(self.plan_file)!r} is not a plan of format {FORMAT}, which this version reads"
             )
@@ -148,24 +144,10 @@ class RunFolder:
         Raises:
             CamlucidaError: it holds the results of another plan, naming the first differences.
         """
+        if self.plan_file.exists():
+            self.plan()
         results = any(self.path.glob("images/*.parquet")) or any(self.path.glob("rows/*.parquet"))
-        if not self.plan_file.exists():
-            if results:
-                raise CamlucidaError(
-                    f"{str(self.path)!r} holds results without a plan.json; choose another --out"
-                )
-            return False
-        old = self.plan()
-        if old.get("digest") != bench.record["digest"]:
-            if not results:
-                return False
-            changed = differences(old, bench.record) or ["its digest"]
-            more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
-            raise CamlucidaError(
-                f"{str(self.path)!r} holds the results of another plan, and the two are not mixed: "
-                f"{'; '.join(changed[:5])}{more}. Choose another --out, or remove that folder"
-            )
-        return True
+        return holds_plan(self.path, bench.record, results=results)
 
     def start(self, bench: Bench, how: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Make the folder and write the plan, or check that it is the one that lies there.
@@ -178,12 +160,12 @@ class RunFolder:
         Raises:
             CamlucidaError: the folder cannot be written, or holds another plan.
         """
-        with _readable(self.path):
+        with writable(self.path):
             for name in ("images", "rows"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            if not self.check(bench):
-                text = to_json({**bench.record, "how": how, "about": about})
-                _write(self.plan_file, lambda p: p.write_text(text, encoding="utf-8"))
+        if not self.check(bench):
+            text = to_json({**bench.record, "how": how, "about": about})
+            write_bytes(self.plan_file, text.encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -195,7 +177,7 @@ class RunFolder:
         Raises:
             CamlucidaError: another process holds the lock.
         """
-        with _readable(self.path):
+        with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
         with file:
@@ -203,7 +185,7 @@ class RunFolder:
                 raise CamlucidaError(
                     f"another process is writing into {str(self.path)!r}; wait for it, or choose another --out"
                 )
-            for left in self.path.glob(f"*/{_TEMPORARY}*"):
+            for left in self.path.glob(f"*/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
             yield
 
@@ -229,12 +211,11 @@ class RunFolder:
             CamlucidaError: they cannot be written, for example because the disk is full.
         """
         parquet = require("pyarrow.parquet", "benchmark")
-        with _readable(self.path):
-            for kind, table in (("images", _images(shard)), ("rows", _rows(shard))):
-                _write(
-                    self.file(kind, shard.number),
-                    lambda p, table=table: parquet.write_table(table, p, compression="zstd"),
-                )
+        for kind, table in (("images", _images(shard)), ("rows", _rows(shard))):
+            write(
+                self.file(kind, shard.number),
+                lambda p, table=table: parquet.write_table(table, p, compression="zstd"),  # type: ignore[misc]
+            )
 
     def facts(self) -> Iterator[dict[str, Any]]:
         """How long each shard took and on what; see :class:`camlucida.benchmark.work.Worker`."""
@@ -323,28 +304,6 @@ def _curves(columns: list[Column]) -> Any:
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, writer: Any) -> None:
-    """Write to a temporary name, flush to the disk, rename, flush the folder."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        writer(temporary)
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _lock(descriptor: int) -> bool:
     """Whether the lock is ours; it ends with the process."""
     try:
@@ -358,12 +317,3 @@ def _lock(descriptor: int) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CamlucidaError(f"cannot write to {str(path)!r}: {reason}") from error

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from camlucida.common.errors import CamlucidaError
 
+TEMPORARY = ".writing-"
+"""How the names of files begin that are not whole yet."""
+
 
 def write(path: Path, writer: Callable[[Path], object]) -> Path:
     """Have ``writer`` write to a temporary name beside ``path``, flush it to the disk, then put it in place.
@@ -24,7 +27,7 @@ def write(path: Path, writer: Callable[[Path], object]) -> Path:
     Raises:
         CamlucidaError: the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -10,21 +10,35 @@ from typing import Any
 import torch
 from torch import nn
 
+from camlucida.common.jsonable import digest
 from camlucida.common.version import __version__
 
 _Versions = tuple[tuple[int, int, int], ...]
 
 
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of a model's parameters and persistent buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, torch.Tensor):
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 over everything that a result depends on, to the last bit.
+
+    Args:
+        parts: models (names, shapes, types and values of parameters and persistent buffers), tensors, and values
+            that JSON can hold.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, nn.Module):
+            tensors = part.state_dict()
+        elif isinstance(part, torch.Tensor):
+            tensors = {"": part}
+        else:
+            found.update(digest([part]).encode())
             continue
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
-        plain = tensor.detach().to("cpu").contiguous()
-        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+            flat = tensor.detach().to("cpu").contiguous().view(-1)
+            found.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return found.hexdigest()
 
 
 def _versions(model: nn.Module) -> _Versions:
@@ -61,7 +75,7 @@ class Provenance:
         if self._hash is None:
             if _versions(self.model) != self._versions:
                 return "unknown: the weights were changed after this explanation was made"
-            self._hash = weights_hash(self.model)
+            self._hash = fingerprint(self.model)
         return self._hash
 
     def to_dict(self) -> dict[str, Any]:

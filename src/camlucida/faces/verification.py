@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +14,10 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError, ImageError
-from camlucida.common.files import write, write_bytes
-from camlucida.common.jsonable import digest, plain, to_json
-from camlucida.common.provenance import weights_hash
+from camlucida.common.files import TEMPORARY, write
+from camlucida.common.jsonable import digest, plain
+from camlucida.common.provenance import fingerprint
+from camlucida.common.store import start_plan
 from camlucida.common.version import __version__
 from camlucida.explanation.explain import MethodLike
 from camlucida.faces.bench_pairs import BenchPair
@@ -119,7 +118,7 @@ class VerificationBenchmark:
             "camlucida": __version__,
             "embedder": self.embedder.name,
             "compare": self.embedder.compare,
-            "weights_sha256": weights_hash(self.embedder.module),
+            "weights_sha256": fingerprint(self.embedder.module),
             "preprocess": None if self.embedder.preprocess is None else self.embedder.preprocess.to_dict(),
             "layer": self.embedder.layer,
             "methods": [face_method(m, target, seed=self.seed)[0].describe() for m in self.methods],
@@ -134,7 +133,7 @@ class VerificationBenchmark:
             "pairs": len(self.pairs),
             "pairs_sha256": digest([[p.key, p.same, p.person] for p in self.pairs]),
         })  # fmt: skip
-        return {**found, "digest": hashlib.sha256(to_json(found).encode()).hexdigest()}
+        return {**found, "digest": digest([found])}
 
 
 # --------------------------------------------------------------------------------------------- the run
@@ -160,11 +159,13 @@ def run_verification(
         Threshold, accuracy curves and areas of every method and of random maps.
 
     Raises:
-        CamlucidaError: the folder holds another benchmark, or too few photos can be used.
+        CamlucidaError: the folder holds the results of another plan, or too few photos can be used.
     """
     folder = None if out is None else Path(out)
     if folder is not None:
-        _start(folder, bench)
+        start_plan(folder, bench.record, results=any(folder.glob("*/shard-*.npz")))
+        for left in folder.glob(f"*/{TEMPORARY}*"):
+            left.unlink(missing_ok=True)
     work = _Work(bench, folder, batch_size)
     total = 2 * len(bench.shards)
     clean: list[dict[str, Any]] = []
@@ -354,28 +355,3 @@ class MaskedPair:
         assert preprocess is not None  # noqa: S101
         pixels = preprocess.denormalise(image[None]) * masks[:, None].to(image)
         return self.embedder.embed(preprocess.normalise(pixels))
-
-
-def _start(folder: Path, bench: VerificationBenchmark) -> None:
-    """Write the plan, or check that it is the one that lies there."""
-    file = folder / "plan.json"
-    if file.exists():
-        try:
-            old = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CamlucidaError(f"{str(file)!r} cannot be read: {error}") from error
-        if not isinstance(old, Mapping) or old.get("digest") != bench.record["digest"]:
-            known = old if isinstance(old, Mapping) else {}
-            changed = [k for k, v in bench.record.items() if k != "digest" and known.get(k) != v]
-            raise CamlucidaError(
-                f"{str(folder)!r} holds another benchmark (it differs in {', '.join(changed) or 'all'}); "
-                "choose another folder, or remove that one"
-            )
-    else:
-        if any(folder.glob("*/shard-*.npz")):
-            raise CamlucidaError(
-                f"{str(folder)!r} holds results without a plan.json; choose another"
-            )
-        write_bytes(file, to_json(bench.record).encode())
-    for left in folder.glob("*/.writing-*"):
-        left.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import time
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.files import write_bytes
 from camlucida.common.optional import first_line, require
+from camlucida.common.store import check_plan, write_torch
 
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]
@@ -295,9 +294,7 @@ class _Run:
             "steps": fitted.steps,
             "steps_per_epoch": self.steps,
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_bytes(path, buffer.getvalue())
+        write_torch(path, content)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one."""
@@ -311,11 +308,7 @@ class _Run:
             raise CamlucidaError(
                 f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
             ) from error
-        own = _plan(self.options)
-        if changed := sorted(key for key in own if plan.get(key) != own[key]):
-            raise CamlucidaError(
-                f"the checkpoint {str(path)!r} was made with another {', '.join(changed)}; {again}"
-            )
+        check_plan(path, plan, _plan(self.options))
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import digest, to_json
 from camlucida.common.optional import first_line, require
+from camlucida.common.store import check_plan, write_torch
 from camlucida.data.train_val import Part, named, photos_of
 from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
 from camlucida.training.masked_photos import Order, Photos, Recipe
@@ -251,7 +251,7 @@ class _Run:
         if self.fabric.is_global_zero:
             state = model.state_dict()
             if self.curve[-1]["top1"] >= max(row["top1"] for row in self.curve):
-                write_bytes(self.out / WEIGHTS, _bytes(state))
+                write_torch(self.out / WEIGHTS, state)
             content = {
                 "plan": to_json(plan),
                 "model": state,
@@ -260,7 +260,7 @@ class _Run:
                 "curve": self.curve,
                 "steps": self.steps,
             }
-            write_bytes(self.out / CHECKPOINT, _bytes(content))
+            write_torch(self.out / CHECKPOINT, content)
             write_bytes(self.out / RECORD, to_json(self._record(plan, resumed)).encode())
         self.fabric.barrier()
 
@@ -284,12 +284,8 @@ class _Run:
             raise CamlucidaError(
                 f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
             ) from error
-        now = json.loads(to_json(plan))
         # A longer training goes on from a shorter one; the rest must be the same.
-        if changed := [k for k in now if k != "epochs" and kept.get(k) != now[k]]:
-            raise CamlucidaError(
-                f"the checkpoint {str(path)!r} was made with another {', '.join(changed)}; {again}"
-            )
+        check_plan(path, kept, {**json.loads(to_json(plan)), "epochs": kept.get("epochs")})
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         if scaling := content["precision"]:  # of half-precision gradients
@@ -318,9 +314,3 @@ def _precision(recipe: Recipe, accelerator: str) -> str:
         return recipe.precision
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     return "16-mixed" if gpu else "32-true"
-
-
-def _bytes(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()

@@ -52,7 +52,7 @@ from camlucida.audits.deadzone.verdicts import (
 from camlucida.audits.deadzone.walls import Wall
 from camlucida.audits.request import Tested
 from camlucida.common.errors import CamlucidaError, LayerError
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.regions import Region
 from camlucida.data.samples import DataSet
@@ -136,7 +136,7 @@ def audit_dead_zone(
     where = f"a wall hides {stands}" if stands is not None else "the model is taken as it is"
     record: dict[str, Any] = {
         "model": name,
-        "weights_sha256": weights_hash(module),
+        "weights_sha256": fingerprint(module),
         "wall": None if stands is None else str(stands),
         "layer": explained,
         "images": _described(images, inputs),

@@ -20,7 +20,7 @@ from camlucida.audits.fooling.measure import (
     core_variants,
 )
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
-from camlucida.audits.fooling.study import Case, Study, described, fingerprint
+from camlucida.audits.fooling.study import Case, Study, described
 from camlucida.audits.fooling.tune import (
     Attack,
     Say,
@@ -46,6 +46,7 @@ from camlucida.audits.fooling.verdicts import (
 )
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.metrics.concentration import cam_entropy

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
 from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
-from camlucida.audits.fooling.study import fingerprint
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.engine.borrow import borrowed

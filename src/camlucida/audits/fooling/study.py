@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
@@ -175,22 +173,6 @@ class Study:
         """By which share an attack shortened the distance of its map from the mask."""
         before, after = self.aimed(attack)
         return 1 - after / before if before > 0 else 0.0
-
-
-def fingerprint(*parts: nn.Module | Tensor) -> str:
-    """A hash of weights, images and labels, to the last bit: what finished parts depend on.
-
-    Args:
-        parts: models and tensors.
-    """
-    found = hashlib.sha256()
-    for part in parts:
-        tensors = part.state_dict() if isinstance(part, nn.Module) else {"": part}
-        for name, value in tensors.items():
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            plain = value.detach().cpu().contiguous().reshape(-1)
-            found.update(plain.view(torch.uint8).numpy().tobytes() if len(plain) else b"")
-    return found.hexdigest()[:16]
 
 
 def described(attack: Attack) -> str:

@@ -48,7 +48,7 @@ from camlucida.audits.sanity.shuffled_labels import (
 from camlucida.audits.sanity.verdicts import Result, results
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import digest
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
@@ -145,7 +145,7 @@ def measure_sanity(
     stages = randomisation_stages(module, inputs, 5 if quick else 12)
     record = {
         "model": name_of(model),
-        "weights_sha256": weights_hash(module),
+        "weights_sha256": fingerprint(module),
         "layer": layer,
         "explained_layer": layer or explained_layer(module, inputs),
         "images": {**described(inputs), "skipped": skipped},

@@ -18,7 +18,7 @@ from camlucida.audits.request import Tested
 from camlucida.audits.sanity.models import copied, randomise, shifted_input, shifted_logits
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.maps import normalise, resize
@@ -410,7 +410,7 @@ def _moved(preprocess: Preprocess | None, shift: float) -> Preprocess | None:
 
 def _state(model: nn.Module) -> dict[str, Any]:
     return {
-        "weights and buffers": weights_hash(model),
+        "weights and buffers": fingerprint(model),
         "training flags": [m.training for m in model.modules()],
         "requires_grad of parameters": [p.requires_grad for p in model.parameters()],
         "gradients of parameters": [

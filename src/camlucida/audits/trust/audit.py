@@ -22,7 +22,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import first_line
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
 from camlucida.engine.layers import list_layers, resolve
@@ -242,7 +242,7 @@ def audit_all(
         reasons = "; ".join(f"{title}: {why}" for title, why in missing.items())
         raise CamlucidaError(f"no audit could be run. {reasons}")
     record = {
-        "weights_sha256": weights_hash(module),
+        "weights_sha256": fingerprint(module),
         "methods": {t.label: dict(t.options) for t in tested},
         "layer": layer,
         "quick": quick,

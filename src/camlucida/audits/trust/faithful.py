@@ -14,7 +14,7 @@ from camlucida.audits.base import AuditReport, Outcome, Table, Verdict
 from camlucida.audits.deadzone.images import described
 from camlucida.audits.sanity.audit import network
 from camlucida.audits.sanity.checks import Bench, grouped, maps_of
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.engine.borrow import borrowed
@@ -95,7 +95,7 @@ def audit_faithfulness(request: Request) -> AuditReport:
     store = Store(
         request.folder,
         {
-            "audit": "faithfulness", "model": request.name, "weights": weights_hash(request.module),
+            "audit": "faithfulness", "model": request.name, "weights": fingerprint(request.module),
             "network": network(request.module), "images": described(few), "steps": steps, "seed": request.seed,
             "layer": request.layer, "preprocess": str(request.preprocess), "batch_size": request.batch_size,
         },

@@ -168,7 +168,7 @@ def explained(
 
 
 def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:
-    from camlucida.common.provenance import weights_hash
+    from camlucida.common.provenance import fingerprint
     from camlucida.engine.borrow import unwrap
     from camlucida.models import LoadedModel, load_model
 
@@ -187,7 +187,7 @@ def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedMod
             class_names=None if given else (results.plan.get("how") or {}).get("class_names"),
         )
     wanted = planned.get("weights_sha256")
-    if wanted and weights_hash(unwrap(loaded.module)) != wanted:
+    if wanted and fingerprint(unwrap(loaded.module)) != wanted:
         warning = (
             "The weights of the model are not those of the run, so the maps below may differ from the "
             "measured ones."

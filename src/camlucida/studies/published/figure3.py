@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ import torch
 from PIL import Image
 
 from camlucida.common.errors import ImageError
-from camlucida.common.files import write_bytes
-from camlucida.common.jsonable import digest, plain, to_json
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
+from camlucida.common.store import Store
 from camlucida.explanation.explain import MethodLike
 from camlucida.explanation.overlays import png
 from camlucida.faces.embedder import Embedder
@@ -86,33 +86,25 @@ def figure3(
         ``None`` where no face is found, as in crops that are aligned already.
     """
     target = embedder.target(torch.zeros(1))
-    described = [face_method(m, target, seed=seed)[0].describe() for m in methods]
-    weights = weights_hash(embedder.module)
+    store = Store(
+        folder,
+        {
+            "weights": fingerprint(embedder.module),
+            "methods": [face_method(m, target, seed=seed)[0].describe() for m in methods],
+            "threshold": round(threshold, 9),
+            "seed": seed,
+        },
+    )
+
+    def drawn(photo: Path) -> dict[str, Any]:
+        made = variation_grid(embedder, photo, methods, threshold=threshold, seed=seed)
+        picture = base64.b64encode(png(made.figure())).decode("ascii")
+        return {"png": picture, "shares": made.share_on_cover()}
+
     for photo in photos:
-        plan = digest(plain([weights, described, photo.name, round(threshold, 9), seed]))
-        if folder is not None and (kept := _kept(folder, plan)) is not None:
-            return kept
         try:
-            made = variation_grid(embedder, photo, methods, threshold=threshold, seed=seed)
+            kept = store.value(f"figure3-{photo.name}", partial(drawn, photo))
         except ImageError:
             continue
-        found = Figure3(png(made.figure()), photo.name, made.share_on_cover())
-        if folder is not None:
-            write_bytes(folder / "figure3.png", found.png)
-            write_bytes(
-                folder / "figure3.json", to_json({"plan": plan, **found.to_dict()}).encode()
-            )
-        return found
+        return Figure3(base64.b64decode(kept["png"]), photo.name, kept["shares"])
     return None
-
-
-def _kept(folder: Path, plan: str) -> Figure3 | None:
-    """What a former run made, where its plan was the same."""
-    try:
-        record = json.loads((folder / "figure3.json").read_text(encoding="utf-8"))
-        content = (folder / "figure3.png").read_bytes()
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("plan") != plan:
-        return None
-    return Figure3(content, str(record["photo"]), record["share_on_cover"])

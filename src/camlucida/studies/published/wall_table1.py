@@ -18,7 +18,7 @@ from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, Say, StandIns, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.data.preprocess import Preprocess
@@ -159,7 +159,7 @@ def wall_table1(
             )
     record = {
         "model": name,
-        "weights_sha256": weights_hash(module),
+        "weights_sha256": fingerprint(module),
         "layer": layer,
         "dead_pixels": zone.to_dict(),
         "images": {key: described(data) for key, data in inputs.items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch import nn
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import plain, to_json
+from camlucida.common.store import PLAN, holds_plan, read_plan
 from camlucida.common.version import __version__
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.loop import check_alone, fit
@@ -30,7 +30,6 @@ from camlucida.training.sham import sham_mask
 Say: TypeAlias = Callable[[str, int, int], object]
 
 CHECKPOINT = "checkpoint.pt"
-PLAN = "plan.json"
 
 _BEFORE = 500  # images that the untrained maps are measured on
 
@@ -95,9 +94,11 @@ def train_arm(
         raise CamlucidaError(f"the images have no salience of their own, which {ARMS[arm]!r} needs")
     check_alone()
     folder = out / arm / f"seed-{seed}"
-    plan = {"camlucida": __version__, "arm": arm, "seed": seed, "recipe": recipe.describe()}
-    plan["weights"] = _hash(Path(recipe.model))
-    plan = json.loads(to_json({**plan, "data": sets.describe()}))
+    how = recipe.describe()
+    plan = plain({
+        "camlucida": __version__, "arm": arm, **how.pop("fit"), **how, "seed": seed,
+        "weights": _hash(Path(recipe.model)), "data": sets.describe(),
+    })  # fmt: skip
     if done := _kept(folder, plan):
         return Trained(arm, seed, folder, done)
     write_bytes(folder / PLAN, to_json(plan).encode())
@@ -212,32 +213,19 @@ def _numbers(found: Measured) -> dict[str, Any]:
     return {"accuracy": found.accuracy, **values}
 
 
-def _kept(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a finished training of the same plan; ``None`` where it is not finished.
-
-    A plan that nothing was trained by yet is no obstacle.
+def _kept(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished training of this plan; ``None`` where it is to be begun or to go on.
 
     Raises:
         CamlucidaError: the folder holds a training of another plan.
     """
     finished = (folder / RECORD).is_file()
-    if not finished and not (folder / CHECKPOINT).is_file():
-        return None
-    try:
-        known = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CamlucidaError(
-            f"{str(folder / PLAN)!r} cannot be read; delete the folder to train anew"
-        ) from error
-    changed = _changed(known, plan)
-    if not finished:  # other test images, such as without a broken one, do not spoil a training
-        changed = [name for name in changed if not name.startswith("data.test")]
-    if changed:
-        raise CamlucidaError(
-            f"{str(folder)!r} holds a training with another {', '.join(changed)}; give another --out, or delete it"
-        )
+    wanted = plan
+    if not finished and (kept := read_plan(folder)):
+        # Other test images, such as without a broken one, do not spoil a training under way.
+        data = {**plan["data"], "test": kept.get("data", {}).get("test")}
+        wanted = {**plan, "data": data}
+    holds_plan(folder, wanted, results=finished or (folder / CHECKPOINT).is_file())
     try:
         return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -250,18 +238,6 @@ def _hash(file: Path) -> str | None:
         return None
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _changed(known: Any, plan: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of what differs, the innermost."""
-    found: list[str] = []
-    for key in plan:
-        old = known.get(key) if isinstance(known, Mapping) else None
-        if isinstance(plan[key], Mapping) and isinstance(old, Mapping):
-            found += _changed(old, plan[key], f"{prefix}{key}.")
-        elif old != plan[key]:
-            found.append(re.sub(r"^recipe\.(fit\.)?", "", f"{prefix}{key}"))
-    return found
 
 
 # ---- all of them --------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import first_line, require
+from camlucida.common.store import write_torch
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.layers import default_layer
 from camlucida.models import LoadedModel, load_model
@@ -120,12 +120,9 @@ def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[
         return save_digits(copy, {**record, "config": config_dict(module.config)}, folder)[0]
     try:
         content = require("safetensors.torch").save(state)
-        path = folder / "weights.safetensors"
+        path = write_bytes(folder / "weights.safetensors", content)
     except ModelError:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content, path = buffer.getvalue(), folder / "weights.pt"
-    write_bytes(path, content)
+        path = write_torch(folder / "weights.pt", state)
     write_bytes(
         folder / "model.json",
         to_json(

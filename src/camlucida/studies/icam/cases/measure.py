@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import MethodError
-from camlucida.common.provenance import weights_hash
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import correlation, mean, number
 from camlucida.data.folders import read_photos
 from camlucida.data.samples import Sample, Skipped
@@ -63,7 +63,7 @@ class Examination:
             "torch": str(torch.__version__),
             "pillow": PIL.__version__,
             "model": type(subject.module).__name__,
-            "weights": weights_hash(subject.module),
+            "weights": fingerprint(subject.module),
             "device": "cpu" if parameter is None else parameter.device.type,
             "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
             "class_names": None if self.class_names is None else list(self.class_names),

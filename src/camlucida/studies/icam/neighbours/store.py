@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from camlucida.common.files import write
-from camlucida.common.jsonable import to_json
-from camlucida.common.provenance import weights_hash
+from camlucida.common.jsonable import digest
+from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data.folders import read_photos
 from camlucida.data.samples import Sample, Skipped
@@ -41,14 +40,13 @@ def feature_key(
     module, preprocess = subject.module, subject.preprocess
     facts = {
         "camlucida": __version__,
-        "weights": weights_hash(module),
         "model": type(module).__name__,
         "preprocess": preprocess.to_dict() if preprocess else None,
         "method": method.describe(),
         "layers": list(layers),
         "seed": seed,
     }
-    return hashlib.sha256(to_json(facts).encode()).hexdigest()
+    return fingerprint(module, facts)
 
 
 class FeatureStore:
@@ -63,7 +61,7 @@ class FeatureStore:
     _EVERY = 64  # photos between two writes of the file
 
     def __init__(self, folder: Path | None, key: str, root: Path) -> None:
-        mark = hashlib.sha256(f"{key}:{root.resolve()}".encode()).hexdigest()[:16]
+        mark = digest([key, root.resolve()])[:16]
         self.file = None if folder is None else folder / f"examples-features-{mark}.npz"
         self._key = key
         self._rows: dict[str, tuple[tuple[int, int, int], Feature]] = {}
