@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +13,11 @@ from torch import nn
 
 from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
-from camlucida.common.optional import first_line
 from camlucida.data.preprocess import Channels, Preprocess
 from camlucida.faces.embedder import Embedder, centred
 from camlucida.faces.networks import dlib_net, facenet, iresnet, mobilefacenet
 from camlucida.models.checkpoint import SUFFIXES
+from camlucida.models.loaded import put_on
 
 PRESETS: dict[str, tuple[Channels, tuple[float, ...], tuple[float, ...]]] = {
     "arcface": ("rgb", (0.5,) * 3, (0.5,) * 3),
@@ -29,22 +28,19 @@ PRESETS: dict[str, tuple[Channels, tuple[float, ...], tuple[float, ...]]] = {
 }
 """Colour order, mean and standard deviation (pixels in 0 to 1) that a network was trained with."""
 
-_DLIB_DISTANCE = 0.6
-"""The distance that dlib gives; 1.0 % of 2,077 pairs of different people lie below it."""
-_CENTRED_COSINE = 0.49
-"""As many of the same pairs lie above it."""
-_MOBILEFACENET_COSINE = 0.4
-"""0.1 % of the same pairs lie above it."""
 ARCHITECTURES = (
-    "dlib",
-    "mobilefacenet",
-    "facenet",
-    "iresnet18",
-    "iresnet34",
-    "iresnet50",
-    "iresnet100",
-    "iresnet101",
-)
+    "dlib", "mobilefacenet", "facenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet101",
+)  # fmt: skip
+
+# Thresholds: dlib gives its own, below which 1.0 % of 2,077 pairs of different people lie; about the mean face as
+# many lie above 0.49; 0.1 % of them lie above 0.4 of MobileFaceNet.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "dlib": {"align": "dlib-150", "compare": "distance", "threshold": -0.6, "layer": "levels.2"},
+    "mobilefacenet": {"threshold": 0.4, "layer": "conv_6_sep"},
+    "facenet": {"align": "facenet-160", "layer": "repeat_2"},
+    "iresnet": {"layer": "layer4"},
+}
+_CENTRED_COSINE = 0.49
 
 
 def load_embedder(
@@ -111,14 +107,7 @@ def load_embedder(
         if preset not in PRESETS:
             raise ModelError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
         embedder = replace(embedder, preprocess=preprocess_for(preset, embedder.size[0]))
-    if device is not None:
-        try:
-            embedder.module.to(torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(
-                f"the embedder cannot be put on device {str(device)!r}: {first_line(error)}"
-            ) from error
-    return embedder
+    return put_on(embedder, device)
 
 
 def preprocess_for(preset: str, size: int) -> Preprocess:
@@ -139,52 +128,35 @@ def _known(name: str) -> bool:
 
 
 def _load(name: str, given: str) -> Embedder:
-    if name == "dlib":
-        return _dlib(given)
+    kind = re.sub(r"\d", "", name)
+    if kind == "dlib":
+        # It was trained for distances, and people are told apart at 0.6.
+        is_centred = given == "centred"
+        module: nn.Module = dlib_net.load_dlib(None if is_centred or not given else given)
+        found = _embedder("dlib", module, "dlib", dlib_net.SIZE, **_OPTIONS[kind])
+        if not is_centred:
+            return found
+        return replace(
+            centred(found, dlib_centre()), name="dlib:centred", threshold=_CENTRED_COSINE
+        )
     if not given:
         raise ModelError(
             f"{name} needs the file of its weights: {name}:FILE. Without one use the embedded 'dlib'"
         )
-    if name == "mobilefacenet":
-        found = _embedder(name, mobilefacenet.load_mobilefacenet, given, "mobilefacenet", 112)
-        return replace(found, threshold=_MOBILEFACENET_COSINE, layer="conv_6_sep")
-    if name == "facenet":
-        found = _embedder(name, facenet.load_facenet, given, "facenet", 160)
-        return replace(found, align="facenet-160", layer="repeat_2")
-    depth = re.sub(r"\D", "", name)
-    module, layout = iresnet.load_iresnet(given, int(depth) if depth else None)
-    return Embedder(
-        module=module,
-        name=f"{name}:{Path(given).name}",
-        preprocess=preprocess_for(layout, iresnet.SIZE),
-        layer="layer4",
-    )
+    preset = kind
+    if kind == "mobilefacenet":
+        module, size = mobilefacenet.load_mobilefacenet(given), mobilefacenet.SIZE
+    elif kind == "facenet":
+        module, size = facenet.load_facenet(given), facenet.SIZE
+    else:
+        depth = name.removeprefix(kind)
+        module, preset = iresnet.load_iresnet(given, int(depth) if depth else None)
+        size = iresnet.SIZE
+    return _embedder(f"{name}:{Path(given).name}", module, preset, size, **_OPTIONS[kind])
 
 
-def _embedder(name: str, load: Callable[[str], Any], file: str, preset: str, size: int) -> Embedder:
-    module: nn.Module = load(file)
-    return Embedder(
-        module=module,
-        name=f"{name}:{Path(file).name}",
-        preprocess=preprocess_for(preset, size),
-    )
-
-
-def _dlib(given: str) -> Embedder:
-    """The network of dlib; it was trained for distances, and people are told apart at 0.6."""
-    is_centred = given == "centred"
-    embedder = Embedder(
-        module=dlib_net.load_dlib(None if is_centred or not given else given),
-        name="dlib",
-        preprocess=preprocess_for("dlib", dlib_net.SIZE),
-        align="dlib-150",
-        compare="distance",
-        threshold=-_DLIB_DISTANCE,
-        layer="levels.2",
-    )
-    if not is_centred:
-        return embedder
-    return replace(centred(embedder, dlib_centre()), name="dlib:centred", threshold=_CENTRED_COSINE)
+def _embedder(name: str, module: nn.Module, preset: str, size: int, **options: Any) -> Embedder:
+    return Embedder(module=module, name=name, preprocess=preprocess_for(preset, size), **options)
 
 
 def dlib_centre() -> torch.Tensor:

@@ -83,7 +83,7 @@ def load_checkpoint(file: str, architecture: str | None) -> LoadedModel:
         count = _num_classes(state, path)
         module = build_huggingface(name, count)
         preprocess, class_names = preprocess_of_folder(name), class_names_of_huggingface(module)
-    _load(module, state, f"{path.name!r} does not fit {architecture}")
+    load_state(module, state, f"{path.name!r} does not fit {architecture}")
     if class_names is not None and len(class_names) != count:
         class_names = None
     return LoadedModel(module.eval(), f"{architecture}@{path.name}", preprocess, class_names)
@@ -204,10 +204,22 @@ def _num_classes(state: Mapping[str, Tensor], path: Path, layers: Sequence[str] 
     return int((weights or heads)[-1].shape[0])
 
 
-def _load(module: nn.Module, state: Mapping[str, Tensor], problem: str) -> None:
-    """Load every tensor, or say which do not fit."""
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], problem: str, *, finite: bool = False
+) -> None:
+    """Load every tensor, or say which do not fit.
+
+    Args:
+        module: takes the tensors.
+        state: its tensors by name; counters of batches may be missing, as they are in older files.
+        problem: how the error begins.
+        finite: refuse values that are not finite.
+
+    Raises:
+        ModelError: Names are missing or left over, shapes differ, or values are not finite.
+    """
     own = module.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files lack them
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
     faults = {
         "missing": [key for key in own if key not in state and key not in counters],
         "unexpected": [key for key in state if key not in own],
@@ -222,6 +234,9 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], problem: str) -> None:
         for fault, keys in faults.items()
         if keys
     ]
+    bad = [key for key, value in state.items() if finite and not value.isfinite().all()]
+    if bad and not said:
+        said = [f"{bad[0]} has values that are not finite"]
     if said:
         raise ModelError(f"{problem}: {'; '.join(said)}")
     kept = {key: own[key] for key in counters if key not in state}

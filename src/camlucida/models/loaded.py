@@ -8,7 +8,9 @@ import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
 
 from camlucida.common.errors import ModelError
 from camlucida.common.optional import first_line
@@ -43,6 +45,25 @@ class LoadedModel:
         Raises:
             TargetError: saying what to pass.
         """
+
+
+Loaded = TypeVar("Loaded", bound=LoadedModel)
+
+
+def put_on(loaded: Loaded, device: str | torch.device | None) -> Loaded:
+    """The model on a device; None leaves it where it is.
+
+    Raises:
+        ModelError: There is no such device.
+    """
+    if device is not None:
+        try:
+            loaded.module.to(torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(
+                f"the model cannot be put on device {str(device)!r}: {first_line(error)}"
+            ) from error
+    return loaded
 
 
 def cannot_fetch(what: str, error: BaseException) -> ModelError:

@@ -11,12 +11,11 @@ from torch import nn
 
 from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
-from camlucida.common.optional import first_line
 from camlucida.data.class_names import read_class_names
 from camlucida.models.checkpoint import SUFFIXES, load_checkpoint
 from camlucida.models.embedded import load_embedded
 from camlucida.models.huggingface import class_names_of_huggingface, load_huggingface
-from camlucida.models.loaded import LoadedModel
+from camlucida.models.loaded import LoadedModel, put_on
 from camlucida.models.small import load_digits
 from camlucida.models.timm_models import class_names_of_timm, load_timm, preprocess_of_timm
 from camlucida.models.torchvision_models import load_torchvision
@@ -81,14 +80,7 @@ def load_model(
                 f"class_names has {len(names)} names, but {loaded.name} has {count} outputs"
             )
         loaded = replace(loaded, class_names=names)
-    if device is not None:
-        try:
-            loaded.module.to(torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(
-                f"the model cannot be put on device {str(device)!r}: {first_line(error)}"
-            ) from error
-    return loaded
+    return put_on(loaded, device)
 
 
 def preprocess_of(module: nn.Module) -> Preprocess | None:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.faces.networks.mobilefacenet import fit
-from camlucida.models.checkpoint import read_state_dict
+from camlucida.models.checkpoint import load_state, read_state_dict
 
 SIZE = 160
 MEAN = (127.5 / 255,) * 3
@@ -144,5 +143,5 @@ def load_facenet(file: str | Path) -> InceptionResNetV1:
     path = Path(file)
     state = {k: v for k, v in read_state_dict(path).items() if not k.startswith("logits.")}
     net = InceptionResNetV1()
-    fit(net, state, f"{path.name!r} does not fit Inception-ResNet-v1")
+    load_state(net, state, f"{path.name!r} does not fit Inception-ResNet-v1", finite=True)
     return net.eval().requires_grad_(requires_grad=False)

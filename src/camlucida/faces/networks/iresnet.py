@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
-from camlucida.faces.networks.mobilefacenet import fit
-from camlucida.models.checkpoint import read_state_dict
+from camlucida.models.checkpoint import load_state, read_state_dict
 
 Shortcut = Literal["conv", "pool"]
 
@@ -150,7 +149,7 @@ def load_iresnet(file: str | Path, depth: int | None = None) -> tuple[IResNet, s
         "features.bias": torch.zeros(dimensions),
         **state,
     }
-    fit(net, state, f"{path.name!r} does not fit IResNet-{found}")
+    load_state(net, state, f"{path.name!r} does not fit IResNet-{found}", finite=True)
     return net.eval().requires_grad_(requires_grad=False), layout
 
 

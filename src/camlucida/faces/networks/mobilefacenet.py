@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
 from camlucida.common.optional import first_line, require
-from camlucida.models.checkpoint import read_state_dict
+from camlucida.models.checkpoint import load_state, read_state_dict
 
 SIZE = 112
 MEAN = (127 / 255,) * 3
@@ -123,39 +121,8 @@ def load_mobilefacenet(file: str | Path) -> MobileFaceNet:
     if weight is None or weight.ndim != 2:
         raise ModelError(f"{path.name!r} is not a MobileFaceNet: it has no linear.weight")
     net = MobileFaceNet(len(weight))
-    fit(net, state, f"{path.name!r} does not fit MobileFaceNet")
+    load_state(net, state, f"{path.name!r} does not fit MobileFaceNet", finite=True)
     return net.eval().requires_grad_(requires_grad=False)
-
-
-def fit(net: nn.Module, state: Mapping[str, Tensor], problem: str) -> None:
-    """Load every tensor, or say which do not fit.
-
-    Raises:
-        ModelError: names are missing or left over, or shapes differ.
-    """
-    own = net.state_dict()
-    needed = {key for key in own if not key.endswith("num_batches_tracked")}
-    given = {key: v for key, v in state.items() if not key.endswith("num_batches_tracked")}
-    faults = {
-        "missing": sorted(needed - given.keys()),
-        "unexpected": sorted(given.keys() - needed),
-        "of another shape": [
-            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in given and given[key].shape != own[key].shape
-        ],
-    }
-    said = [
-        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for fault, keys in faults.items()
-        if keys
-    ]
-    if said:
-        raise ModelError(f"{problem}: {'; '.join(said)}")
-    bad = next((key for key, v in given.items() if not v.isfinite().all()), None)
-    if bad is not None:
-        raise ModelError(f"{problem}: {bad} has values that are not finite")
-    net.load_state_dict({**own, **given})
 
 
 def _from_onnx(path: Path) -> dict[str, Tensor]:
@@ -181,13 +148,14 @@ def _from_onnx(path: Path) -> dict[str, Tensor]:
             f"{path.name!r} is not a MobileFaceNet: its layers have {len(given)} tensors instead of "
             f"{len(names)}"
         )
-    state = dict(zip(names, given, strict=True))
-    return {k: v.flatten() if "prelu" in k else v for k, v in _flat_linear(state).items()}
-
-
-def _flat_linear(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    weight = state["linear.weight"]
-    return {**state, "linear.weight": weight.flatten(1)}
+    return {
+        name: value.flatten()
+        if "prelu" in name
+        else value.flatten(1)
+        if "linear.w" in name
+        else value
+        for name, value in zip(names, given, strict=True)
+    }
 
 
 def _folded(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -202,7 +170,7 @@ def _folded(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
                 folded |= _fold(state, f"{stem}bn", f"{stem}conv", value)
             elif key == "linear.weight":
                 folded |= _fold(state, "bn", "linear", value.flatten(1))
-            elif re.search(r"prelu\.weight$", key):
+            elif key.endswith("prelu.weight"):
                 folded[key] = value
     except KeyError as error:
         raise ModelError(f"{name!r} is not a MobileFaceNet: it has no {error.args[0]}") from error
@@ -210,12 +178,8 @@ def _folded(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _fold(state: dict[str, Tensor], bn: str, out: str, weight: Tensor) -> dict[str, Tensor]:
-    scale = (state[f"{bn}.running_var"] + 1e-5).rsqrt()
-    if f"{bn}.weight" in state:
-        scale = scale * state[f"{bn}.weight"]
-    shift = -state[f"{bn}.running_mean"] * scale
-    if f"{bn}.bias" in state:
-        shift = shift + state[f"{bn}.bias"]
+    scale = (state[f"{bn}.running_var"] + 1e-5).rsqrt() * state.get(f"{bn}.weight", torch.tensor(1))
+    shift = state.get(f"{bn}.bias", torch.tensor(0)) - state[f"{bn}.running_mean"] * scale
     return {
         f"{out}.weight": weight * scale.view(-1, *[1] * (weight.ndim - 1)),
         f"{out}.bias": shift,
