@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
 from camlucida.cli.reproduce.group import reproduce
-from camlucida.faces import grid, load, standin
+from camlucida.faces import bench_pairs, grid, load
 from camlucida.faces.detect import Face
 from reference.embedders import picture, small
 
@@ -20,7 +20,7 @@ POINTS = np.array([[40.0, 50], [74, 50], [57, 70], [43, 90], [71, 90]])
 def _small_embedder(monkeypatch):
     face = Face((20.0, 20.0, 95.0, 110.0), POINTS, 1.0, "5")
     monkeypatch.setattr(load, "load_embedder", lambda *_, **__: small())
-    monkeypatch.setattr(standin, "find_faces", lambda _: (face,))
+    monkeypatch.setattr(bench_pairs, "find_faces", lambda _: (face,))
     monkeypatch.setattr(grid, "find_faces", lambda _: (face,))
 
 

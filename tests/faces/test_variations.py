@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from camlucida.common.errors import ImageError
 from camlucida.faces.align import five_points, similarity_transform
 from camlucida.faces.detect import Face
-from camlucida.faces.variations import KINDS, varied_face, vary
+from camlucida.faces.variations import VARIATIONS, varied_face, vary
 
 # Eyes, nose and mouth corners in a picture of 200 x 200 pixels.
 FIVE = np.array([(75.0, 80), (125, 80), (100, 110), (80, 140), (120, 140)])
@@ -19,7 +19,7 @@ def _picture(size=200):
     return coarse.resize((size, size), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "glasses+turned+small"])
+@pytest.mark.parametrize("kind", [*VARIATIONS, "glasses+turned+small"])
 def test_a_variation_depends_on_its_seed_alone(kind):
     picture = _picture()
     before = np.asarray(picture).copy()

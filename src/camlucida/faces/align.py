@@ -226,26 +226,15 @@ class Crop:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
         if self.matrix is None or self.photo is None:
             return np.asarray(image, dtype=np.float32), np.ones(image.size[::-1], dtype=np.bool_)
+        from scipy.ndimage import map_coordinates
+
         width, height = self.photo
         rows, columns = np.mgrid[0:height, 0:width]
         x, y = (apply(self.matrix, np.stack([columns.ravel(), rows.ravel()], 1).astype(float))).T
         inside = (x > -0.5) & (y > -0.5) & (x < image.width - 0.5) & (y < image.height - 0.5)
-        laid = _bilinear(np.asarray(image, dtype=np.float64), x, y)
+        laid = map_coordinates(np.asarray(image, dtype=np.float64), (y, x), order=1, mode="nearest")
         onto = np.where(inside, laid, 0).reshape(height, width).astype(np.float32)
         return onto, np.asarray(inside, dtype=np.bool_).reshape(height, width)
-
-
-def _bilinear(values: Points, x: Points, y: Points) -> Points:
-    """Values at fractional places, those beyond the border taken from it."""
-    height, width = values.shape
-    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    a, b = x - left, y - top
-    upper = values[top, left] * (1 - a) + values[top, right] * a
-    lower = values[bottom, left] * (1 - a) + values[bottom, right] * a
-    result: Points = upper * (1 - b) + lower * b
-    return result
 
 
 def align(

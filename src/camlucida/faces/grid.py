@@ -17,7 +17,7 @@ from camlucida.faces.align import Crop
 from camlucida.faces.detect import choose, find_faces
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.similarity_maps import similarity_maps
-from camlucida.faces.variations import KINDS, varied_face
+from camlucida.faces.variations import VARIATIONS, varied_face
 from camlucida.methods import Progress
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def variation_grid(
     photo: str | os.PathLike[str] | Image.Image,
     methods: Sequence[MethodLike],
     *,
-    variations: Sequence[str] = KINDS,
+    variations: Sequence[str] = VARIATIONS,
     threshold: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -98,7 +98,7 @@ def variation_grid(
         embedder: the network.
         photo: with a face; of several the largest.
         methods: as for ``explain_pair``.
-        variations: of ``camlucida.faces.variations.KINDS``.
+        variations: of ``camlucida.faces.variations.VARIATIONS``.
         threshold: of the similarity, for FGGB.
         seed: of variations and masks.
         progress: called with the methods done and their number.

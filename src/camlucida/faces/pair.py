@@ -21,7 +21,7 @@ from camlucida.common.version import __version__
 from camlucida.explanation import overlays
 from camlucida.explanation.explain import MethodLike
 from camlucida.faces.embedder import Embedder
-from camlucida.faces.pair_side import PairSide, Which, face_photo, photo_overlay
+from camlucida.faces.pair_side import PairSide, WhichFace, face_photo, photo_overlay
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
     SimilarityMaps,
@@ -280,7 +280,7 @@ def explain_pair(
     *,
     method: MethodLike | Sequence[MethodLike] = "fame",
     threshold: float | None = None,
-    face: Which = "only",
+    face: WhichFace = "only",
     already_aligned: bool = False,
     layers: str | None = None,
     target_options: Mapping[str, Any] | None = None,

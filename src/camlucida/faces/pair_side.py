@@ -21,7 +21,7 @@ from camlucida.faces.embedder import Embedder
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Which: TypeAlias = Literal["largest", "only"] | int
+WhichFace: TypeAlias = Literal["largest", "only"] | int
 
 _ENLARGED = 2.0
 _TURNED = 25.0
@@ -62,7 +62,7 @@ def face_photo(
     embedder: Embedder,
     photo: str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Crop,
     *,
-    face: Which = "only",
+    face: WhichFace = "only",
     already_aligned: bool = False,
     landmarks: npt.ArrayLike | None = None,
 ) -> PairSide:

@@ -8,9 +8,9 @@ results on them say how methods compare, not how an embedder would do in the fie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,7 @@ def vary(
     Args:
         image: RGB, with the face in it.
         landmarks: ``(68, 2)`` or ``(5, 2)``, in its pixels.
-        kind: one of :data:`KINDS`, or several joined by ``+``, such as ``"glasses+small"``, one after the
+        kind: one of :data:`VARIATIONS`, or several joined by ``+``, such as ``"glasses+small"``, one after the
             other.
         seed: what is drawn at random depends on it, and on the kind, alone.
         scheme: what the landmarks mean; by default by their number.
@@ -78,9 +78,7 @@ def vary(
         ImageError: an unknown kind, or landmarks that do not fit.
     """
     kinds = kind.split("+")
-    unknown = [one for one in kinds if one not in _DRAW]
-    if unknown:
-        raise ImageError(f"unknown variation {unknown[0]!r}; there are {', '.join(KINDS)}")
+    check_variations([kind])
     points = np.asarray(landmarks, dtype=np.float64)
     scheme = scheme or scheme_of(points)
     five_points(points, scheme)
@@ -90,14 +88,25 @@ def vary(
         draw, start = _DRAW[one], [abs(seed), *one.encode()]
         varied = draw(image, points, np.random.default_rng(start))
         if covered is not None and one == "turned":
-            mask = Image.fromarray(covered.astype(np.uint8) * 255).convert("RGB")
-            moved = draw(mask, points, np.random.default_rng(start)).image
-            covered = np.asarray(moved)[:, :, 0] > 127
+            rng = np.random.default_rng(start)
+            covered = _moved(covered, lambda mask, p=points, r=rng: _turned(mask, p, r).image)  # type: ignore[misc]
         if varied.covered is not None:
             covered = varied.covered if covered is None else covered | varied.covered
         image, points = varied.image, varied.landmarks
         facts |= {one: varied.facts}
     return Varied(image, points, covered, facts)
+
+
+def check_variations(variations: Sequence[str]) -> None:
+    """Refuse variations that cannot be drawn.
+
+    Raises:
+        ImageError: one is unknown, or there is none.
+    """
+    unknown = [one for kind in variations for one in kind.split("+") if one not in _DRAW]
+    if unknown or not variations:
+        what = f"unknown variation {unknown[0]!r}" if unknown else "no variation was given"
+        raise ImageError(f"{what}; there are {', '.join(VARIATIONS)}")
 
 
 def varied_face(
@@ -108,7 +117,7 @@ def varied_face(
     Args:
         photo: RGB.
         face: in the photo, with 68 landmarks or the five usual ones.
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`VARIATIONS`.
         to: what the crop is aligned to, one of ``camlucida.faces.align.TEMPLATES``.
         seed: as for :func:`vary`.
 
@@ -122,10 +131,17 @@ def varied_face(
     crop = align(varied.image, varied.landmarks, to, scheme=face.scheme)
     if varied.covered is None:
         return replace(crop, photo=None, matrix=None), None
-    assert crop.matrix is not None  # noqa: S101
-    mask = Image.fromarray(varied.covered.astype(np.uint8) * 255).convert("RGB")
-    over = np.asarray(warp(mask, crop.matrix, crop.size))[:, :, 0] > 127
+    matrix = cast("Points", crop.matrix)
+    over = _moved(varied.covered, lambda mask: warp(mask, matrix, crop.size))
     return replace(crop, photo=None, matrix=None), over
+
+
+def _moved(
+    covered: npt.NDArray[np.bool_], move: Callable[[Image.Image], Image.Image]
+) -> npt.NDArray[np.bool_]:
+    """A mask moved as pictures are."""
+    mask = Image.fromarray(covered.astype(np.uint8) * 255).convert("RGB")
+    return np.asarray(np.asarray(move(mask))[:, :, 0] > 127)
 
 
 # ------------------------------------------------------------------------------------------------- things
@@ -236,12 +252,14 @@ def _small(image: Image.Image, points: Points, rng: Rng) -> Varied:
 
 def _turned(image: Image.Image, points: Points, rng: Rng) -> Varied:
     """The picture tilted in its plane, and seen from the side."""
+    from scipy.spatial.transform import Rotation
+
     middle = five_points(points).mean(0)
     step = 2 * math.hypot(*_frame(points)[1])
     tilt = math.radians(rng.uniform(8, 20) * rng.choice([-1, 1]))
     yaw = math.radians(rng.uniform(30, 48) * rng.choice([-1, 1]))
     pitch = math.radians(rng.uniform(-10, 10))
-    turn = _turn_z(tilt) @ _turn_x(pitch) @ _turn_y(yaw)
+    turn = Rotation.from_euler("ZXY", [tilt, pitch, yaw]).as_matrix()
     distance = 6.0 * step
     # A plane through the face, turned, and seen by a camera in front of it.
     flat = np.column_stack([turn[:, 0], turn[:, 1], [0, 0, distance]])
@@ -281,21 +299,6 @@ def _light(image: Image.Image, points: Points, rng: Rng) -> Varied:
     return Varied(_picture(levels * 255), points, None, facts)
 
 
-def _turn_x(angle: float) -> Points:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-def _turn_y(angle: float) -> Points:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-
-
-def _turn_z(angle: float) -> Points:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
 def _picture(levels: Levels) -> Image.Image:
     return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
 
@@ -316,5 +319,5 @@ _DRAW: dict[str, Callable[[Image.Image, Points, Rng], Varied]] = {
     "light": _light,
 }
 
-KINDS: tuple[str, ...] = tuple(_DRAW)
+VARIATIONS = tuple(_DRAW)
 """Dark glasses, a scarf, low resolution, a turned head, another light."""

@@ -19,7 +19,7 @@ from camlucida.faces.page import picture, verification_page, verification_table
 from camlucida.faces.pair import CARE
 from camlucida.faces.pairs_file import Distance, Layout, PairList, Wear, read_pairs
 from camlucida.faces.photos import demo_photos, how_to_get
-from camlucida.faces.standin import standin_pairs
+from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.faces.verification import RANDOM, VerificationBenchmark, run_verification
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.methods import Progress
@@ -307,7 +307,7 @@ def run(
     pairs: Sequence[BenchPair]
     shown: list[Path]
     if data is None:
-        made = standin_pairs(embedder, photos, per_person=per_person, people=people, seed=seed)
+        made = varied_pairs(embedder, photos, per_person=per_person, people=people, seed=seed)
         pairs, kind, facts = made.pairs, "standin", made.describe()
         shown = [photo.path for photo in demo_photos()]
     else:

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from camlucida import CamlucidaError, ImageError
-from camlucida.faces import grid, standin
+from camlucida.faces import bench_pairs, grid
 from camlucida.faces.detect import Face
 from camlucida.faces.grid import variation_grid
 from camlucida.faces.photos import FacePhoto
-from camlucida.faces.standin import standin_pairs
+from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.methods import FAME, GradCAM
 from camlucida.studies.published.fame_table1 import run
 from reference.embedders import SIDE, picture, small
@@ -25,7 +25,7 @@ def _placed(monkeypatch):
             raise ImageError("no face was found")
         return (Face((20.0, 20.0, 95.0, 110.0), POINTS, 1.0, "5"),)
 
-    monkeypatch.setattr(standin, "find_faces", faces)
+    monkeypatch.setattr(bench_pairs, "find_faces", faces)
     monkeypatch.setattr(grid, "find_faces", faces)
 
 
@@ -42,7 +42,7 @@ def photos(tmp_path):
 
 
 def test_pairs_are_balanced_and_repeat(photos):
-    found = standin_pairs(small(), photos, per_person=3, variations=("glasses", "small"))
+    found = varied_pairs(small(), photos, per_person=3, variations=("glasses", "small"))
     assert found.people == ("ann", "bob", "cleo", "dan")
     assert [p.same for p in found.pairs] == [True, False] * 12
     assert found.skipped == ("bob: no face was found",)
@@ -57,22 +57,22 @@ def test_pairs_are_balanced_and_repeat(photos):
         assert np.array_equal(np.asarray(probe.image), np.asarray(other.image))
         assert not np.array_equal(np.asarray(gallery.image), np.asarray(against.image))
         assert not np.array_equal(np.asarray(gallery.image), np.asarray(probe.image))
-    again = standin_pairs(small(), photos, per_person=3, variations=("glasses", "small"))
+    again = varied_pairs(small(), photos, per_person=3, variations=("glasses", "small"))
     assert [p.key for p in again.pairs] == [p.key for p in found.pairs]
     first, second = found.pairs[4].load()[0], again.pairs[4].load()[0]
     assert np.array_equal(np.asarray(first.image), np.asarray(second.image))
-    other = standin_pairs(small(), photos, per_person=3, seed=5)
+    other = varied_pairs(small(), photos, per_person=3, seed=5)
     assert [p.key for p in other.pairs] != [p.key for p in found.pairs]
-    assert len(standin_pairs(small(), photos, people=2).people) == 2
+    assert len(varied_pairs(small(), photos, people=2).people) == 2
 
 
 def test_what_cannot_be_done_is_said(photos):
     with pytest.raises(CamlucidaError, match="unknown variation 'hat'"):
-        standin_pairs(small(), photos, variations=("hat",))
+        varied_pairs(small(), photos, variations=("hat",))
     with pytest.raises(CamlucidaError, match="no variation"):
-        standin_pairs(small(), photos, variations=())
+        varied_pairs(small(), photos, variations=())
     with pytest.raises(CamlucidaError, match="faces of 1 people"):
-        standin_pairs(small(), photos[:2])
+        varied_pairs(small(), photos[:2])
 
 
 def test_the_table_on_the_stand_in(photos, tmp_path):
