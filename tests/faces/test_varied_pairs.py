@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from camlucida import CamlucidaError, ImageError
 from camlucida.faces import bench_pairs, grid
+from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.faces.detect import Face
 from camlucida.faces.grid import variation_grid
 from camlucida.faces.photos import FacePhoto
-from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.methods import FAME, GradCAM
 from camlucida.studies.published.fame_table1 import run
 from reference.embedders import SIDE, picture, small

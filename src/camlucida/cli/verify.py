@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from camlucida.cli.shared.grammar import MethodChoice
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pair import PairExplanation
-    from camlucida.faces.pair_side import Which
+    from camlucida.faces.pair_side import WhichFace
 
 
 def verify(
@@ -173,7 +173,7 @@ def _explain(
     photos: Sequence[Path],
     choices: Sequence[MethodChoice],
     landmarks: Sequence[Path] | None,
-    which: Sequence[Which],
+    which: Sequence[WhichFace],
     aligned: bool,
     threshold: float | None,
     layer: str | None,
@@ -214,12 +214,12 @@ def _explain(
         )
 
 
-def _which(text: str) -> Which:
+def _which(text: str) -> WhichFace:
     if text.isdecimal():
         return int(text)
     if text not in ("only", "largest"):
         raise CamlucidaError(f"--face is only, largest or a number from 0, got {text!r}")
-    return cast("Which", text)
+    return cast("WhichFace", text)
 
 
 def read_landmarks(path: Path) -> list[list[float]]:

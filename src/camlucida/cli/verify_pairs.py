@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from camlucida.cli.shared.grammar import MethodChoice
     from camlucida.explanation.explain import MethodLike
     from camlucida.faces.embedder import Embedder
-    from camlucida.faces.pair_side import Which
+    from camlucida.faces.pair_side import WhichFace
     from camlucida.faces.pairs_file import FacePair, Layout, PairList
 
 
@@ -52,7 +52,7 @@ class PairsJob:
     source: Path
     layout: str
     split: int | None
-    face: Which
+    face: WhichFace
     aligned: bool
     threshold: float | None
     draw: int

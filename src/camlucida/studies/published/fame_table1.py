@@ -12,14 +12,13 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.explanation.explain import MethodLike
-from camlucida.faces.bench_pairs import BenchPair, listed_pairs
+from camlucida.faces.bench_pairs import BenchPair, listed_pairs, varied_pairs
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.load import load_embedder
 from camlucida.faces.page import picture, verification_page, verification_table
 from camlucida.faces.pair import CARE
 from camlucida.faces.pairs_file import Distance, Layout, PairList, Wear, read_pairs
 from camlucida.faces.photos import demo_photos, how_to_get
-from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.faces.verification import RANDOM, VerificationBenchmark, run_verification
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.methods import Progress
