@@ -54,7 +54,7 @@ def listed_pairs(
     face: WhichFace = "largest",
     already_aligned: bool = False,
 ) -> tuple[BenchPair, ...]:
-    """The pairs of a list of files, each photo searched for its face when its turn comes.
+    r"""The pairs of a list of files, each photo searched for its face when its turn comes.
 
     Args:
         embedder: says how faces are aligned.
@@ -66,7 +66,7 @@ def listed_pairs(
         CamlucidaError: no pair says whether it shows one person.
 
     Example:
-        >>> _ = open("pairs.csv", "w").write(f"probe,gallery,same\\n{photo},{photo},1\\n")
+        >>> _ = open("pairs.csv", "w").write(f"probe,gallery,same\n{photo},{photo},1\n")
         >>> embedder = camlucida.faces.load_embedder("dlib")
         >>> len(camlucida.faces.listed_pairs(embedder, camlucida.faces.read_pairs("pairs.csv")))
         1
