@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from camlucida.common.progress import Say
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
-
-Say = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +19,11 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import digest, to_json
 from camlucida.common.optional import first_line, require
+from camlucida.common.progress import Say
 from camlucida.common.store import check_plan, write_torch
 from camlucida.data.train_val import Part, named, photos_of
 from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
 from camlucida.training.masked_photos import Order, Photos, Recipe
-
-Say: TypeAlias = Callable[[str, float, float], object]
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
 """Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""

@@ -34,7 +34,6 @@ from camlucida.audits.deadzone.nets import (
     NETS,
     PREPROCESS,
     Plan,
-    Say,
     StandIn,
     StandIns,
     audit_images,
@@ -52,6 +51,7 @@ from camlucida.audits.deadzone.verdicts import (
 from camlucida.audits.deadzone.walls import Wall
 from camlucida.audits.request import Tested
 from camlucida.common.errors import CamlucidaError, LayerError
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.regions import Region

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.data.digits import Digits
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
 from camlucida.training.loop import FitOptions, fit
 
 Kind: TypeAlias = Literal["masked", "unmasked", "residual"]
-Say: TypeAlias = Callable[[str, float, float], object]
-"""Told what is being done, how much of it is, and of how much."""
 
 NETS: dict[Kind, str] = {
     "masked": "masked net",

@@ -23,7 +23,6 @@ from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stan
 from camlucida.audits.fooling.study import Case, Study, described
 from camlucida.audits.fooling.tune import (
     Attack,
-    Say,
     Trainable,
     check_labels,
     fitting,
@@ -46,6 +45,7 @@ from camlucida.audits.fooling.verdicts import (
 )
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
 from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
@@ -30,8 +31,6 @@ from camlucida.engine.maps import normalise
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import tap
 from camlucida.training.sham import Layout, sham_mask
-
-Say: TypeAlias = Callable[[str, float, float], object]
 
 SAME = 1e-6
 """Largest mean squared difference of two maps in [0, 1] that passes: rounding, in double precision."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import accuracy
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
 from camlucida.training.loop import FitOptions, fit
-
-Say: TypeAlias = Callable[[str, float, float], object]
 
 SIZE = 56
 LAYER = "features"

@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
-from camlucida.audits.fooling.tune import Attack, Say, attack_key, fool
+from camlucida.audits.fooling.tune import Attack, attack_key, fool
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 

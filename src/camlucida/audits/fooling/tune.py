@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
+from camlucida.common.progress import Say
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import resolve
 from camlucida.engine.linear_head import LinearInputs
@@ -35,7 +36,6 @@ from camlucida.training.sham import Layout, border_mask, sham_mask
 Trainable: TypeAlias = Literal["all", "head"]
 Kind: TypeAlias = Literal["sham", "location", "none"]
 Optimizer: TypeAlias = Literal["sgd", "adam"]
-Say: TypeAlias = Callable[[str, float, float], object]
 
 ADAM_RATE = 0.15
 """Adam's learning rate as a share of SGD's: 0.003 on the stand-in, where SGD has 0.02."""

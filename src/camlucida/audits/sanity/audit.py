@@ -48,6 +48,7 @@ from camlucida.audits.sanity.shuffled_labels import (
 from camlucida.audits.sanity.verdicts import Result, results
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import digest
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.preprocess import Preprocess
@@ -59,7 +60,6 @@ from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import list_methods
 from camlucida.models import LoadedModel
 
-Say = Callable[[str, float, float], None]
 MethodChoice = str | tuple[str, Mapping[str, Any]]
 
 QUICK = (

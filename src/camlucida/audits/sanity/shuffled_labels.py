@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-
-Say = Callable[[str, float, float], None]
 
 SIZE = 32
 _FRESH = 200  # digits on which the accuracy is taken

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
 from camlucida.audits.deadzone.figures import framed
-from camlucida.audits.deadzone.nets import Say
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.audits.theory.theorems import (
     LAYER,
@@ -24,6 +23,7 @@ from camlucida.audits.theory.theorems import (
     expected_root,
     proposition_1,
 )
+from camlucida.common.progress import Say
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.data.digits import mnist

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from camlucida.audits.base import AuditReport, Verdict
 from camlucida.audits.registry import AuditEntry, audits, verdict_on
-from camlucida.audits.request import Request, Say, Tested
+from camlucida.audits.request import Request, Tested
 from camlucida.audits.sanity.audit import MethodChoice, explained_layer, inputs_of, name_of
 from camlucida.audits.sanity.checks import Bench, choose
 from camlucida.audits.sanity.verdicts import SAME_CLASS
@@ -22,6 +22,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import first_line
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet

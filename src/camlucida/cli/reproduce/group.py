@@ -25,6 +25,7 @@ from camlucida.cli.shared.options import (
 )
 from camlucida.cli.shared.writing import out_folder
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
     from camlucida.data.samples import DataSet
@@ -56,7 +57,6 @@ Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Photos of e
 _IMAGENET = 1000
 
 Sets = dict[str, "tuple[LoadedModel, DataSet]"]
-Say = Callable[[str, float, float], object]
 
 
 @reproduce.command("fame-table2", cls=Command)

@@ -7,18 +7,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from rich.console import Group
 
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
+from camlucida.common.progress import Say
 from camlucida.common.version import __version__
 from camlucida.report import Document, Section, Table
 from camlucida.report.page import facts, paragraph
-
-Say: TypeAlias = Callable[[str, float, float], object]
-"""Told what is being done, how much of it is, and how much there is to do."""
 
 
 @dataclass(frozen=True)

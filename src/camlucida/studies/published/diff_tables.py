@@ -15,9 +15,10 @@ from camlucida.audits.fooling.audit import QUICK_ATTACK, stand_in_case
 from camlucida.audits.fooling.measure import Subject, Variant, accuracy, compare_with
 from camlucida.audits.fooling.nets import Plan, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
-from camlucida.audits.fooling.tune import Attack, Say, check_labels, fitting
+from camlucida.audits.fooling.tune import Attack, check_labels, fitting
 from camlucida.audits.fooling.verdicts import KEPT, WORKED
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store

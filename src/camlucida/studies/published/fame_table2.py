@@ -10,12 +10,13 @@ from typing import Any
 from camlucida.benchmark import Bench, Settings
 from camlucida.benchmark.local import run
 from camlucida.benchmark.summary import summarise
+from camlucida.common.progress import Say
 from camlucida.data.samples import DataSet
 from camlucida.metrics.objects import IoU
 from camlucida.metrics.road import RoadDelete
 from camlucida.models import LoadedModel
 from camlucida.report import Cell, Column, Table
-from camlucida.studies.published.base import Reproduced, Say, means, share, slug
+from camlucida.studies.published.base import Reproduced, means, share, slug
 from camlucida.studies.published.numbers import FAME_TABLE2
 
 METHODS = tuple(FAME_TABLE2)

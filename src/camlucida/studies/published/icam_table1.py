@@ -12,11 +12,12 @@ import numpy as np
 from camlucida.benchmark import Bench, Settings
 from camlucida.benchmark.local import run
 from camlucida.benchmark.summary import summarise
+from camlucida.common.progress import Say
 from camlucida.data.samples import DataSet
 from camlucida.metrics.objects import BoxIoU, SaliencyScore
 from camlucida.models import LoadedModel
 from camlucida.report import Cell, Column, Table
-from camlucida.studies.published.base import Reproduced, Say, means, share, slug
+from camlucida.studies.published.base import Reproduced, means, share, slug
 
 BASELINES = ("gradcam", "gradcam++", "layercam")
 """Those of the paper's survey."""

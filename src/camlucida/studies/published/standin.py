@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from camlucida.common.errors import ModelError
+from camlucida.common.progress import Say
 from camlucida.data.open import open_data
 from camlucida.data.samples import DataSet
 from camlucida.models import LoadedModel, load_model
-from camlucida.studies.published.base import Say
 
 PHOTOS = "labelled photos"
 DIGITS = "digits on photos"

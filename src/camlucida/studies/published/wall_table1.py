@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from camlucida.audits.deadzone.activity import tune_opticam
 from camlucida.audits.deadzone.images import described, prepared
-from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, Say, StandIns, audit_images
+from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, StandIns, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import plain, to_json
+from camlucida.common.progress import Say
 from camlucida.common.store import PLAN, holds_plan, read_plan
 from camlucida.common.version import __version__
 from camlucida.training.cam_loss import TrainableCAM
@@ -26,8 +27,6 @@ from camlucida.training.salience.measure import Measured, accuracy, measure
 from camlucida.training.salience.models import RECORD, Start, build_start, save_weights
 from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
 from camlucida.training.sham import sham_mask
-
-Say: TypeAlias = Callable[[str, int, int], object]
 
 CHECKPOINT = "checkpoint.pt"
 
