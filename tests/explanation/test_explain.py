@@ -52,7 +52,7 @@ def model(**options):
 
 def layers_of(name):
     row = camlucida.list_methods()
-    method = next(r.method for r in row if r.name == name)
+    method = next(r.make for r in row if r.name == name)
     return "features" if method().uses_layers else None
 
 

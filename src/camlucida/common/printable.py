@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -15,3 +16,19 @@ def printable(file: str | os.PathLike[str]) -> str:
 def name_of(file: str | os.PathLike[str]) -> str:
     """The last part of a path, likewise."""
     return printable(Path(file).name)
+
+
+def distinct(names: Iterable[str], again: str = "{}-{}") -> list[str]:
+    """The names, each of them once: what comes again is numbered from 2.
+
+    Args:
+        names: in their order; names that differ in capitals only are one name, as on many a disk.
+        again: how a name and its number are put together.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        own, n = name, 2
+        while own.casefold() in found:
+            own, n = again.format(name, n), n + 1
+        found[own.casefold()] = own
+    return list(found.values())

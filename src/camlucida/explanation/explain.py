@@ -107,10 +107,7 @@ def explain(
             ``ModelError``); its text says what was given, what was expected and what to do.
     """
     subject = Subject.of(model, preprocess, class_names)
-    several = isinstance(method, Sequence) and not isinstance(method, str) and not _is_pair(method)
-    chosen: list[MethodLike] = list(cast("Sequence[MethodLike]", method)) if several else [method]  # type: ignore[list-item]
-    if not chosen:
-        raise MethodError("no method was given")
+    several, chosen = _several(method), listed(method)
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     if top < 1:
@@ -163,8 +160,22 @@ def explain(
     return Comparison(explanations) if several else explanations[0]
 
 
-def _is_pair(method: object) -> bool:
-    return isinstance(method, tuple) and len(method) == 2 and isinstance(method[1], Mapping)
+def listed(method: MethodLike | Sequence[MethodLike]) -> list[MethodLike]:
+    """The methods of a list, or the one that was given.
+
+    Raises:
+        MethodError: the list is empty.
+    """
+    found = cast("list[MethodLike]", list(method) if _several(method) else [method])
+    if not found:
+        raise MethodError("no method was given")
+    return found
+
+
+def _several(method: MethodLike | Sequence[MethodLike]) -> bool:
+    """Whether it is a list of methods, not a name or a pair of a name and its options."""
+    is_pair = isinstance(method, tuple) and len(method) == 2 and isinstance(method[1], Mapping)
+    return isinstance(method, Sequence) and not isinstance(method, str) and not is_pair
 
 
 def _share(progress: Progress | None, before: int, images: int, total: int) -> Progress | None:

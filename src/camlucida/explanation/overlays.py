@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,6 +38,11 @@ class View:
 
     picture: Image.Image
     box: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, picture: Image.Image) -> View:
+        """A picture all of which the model saw."""
+        return cls(picture, (0, 0, picture.width, picture.height))
 
     def scaled(self, longest: int = _LONGEST) -> View:
         """The same view, no side longer than ``longest`` pixels."""
@@ -105,20 +111,26 @@ def overlay(
         RGB, at most 1024 pixels to a side.
     """
     view = view.scaled()
-    grey = np.asarray(view.picture.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
-    canvas = 0.25 * grey
     left, top, right, bottom = (round(edge) for edge in view.box)
     size = (max(1, bottom - top), max(1, right - left))
     # Pooled to the size drawn where the picture is smaller than the map.
     values, colours = scaled(attribution.detach().to("cpu", torch.float32), colours, signed=signed)
-    enlarged = resize(values[None], size)[0]
-    coloured = np.asarray(colourise(enlarged, colours), dtype=np.float32)
-    height, width = grey.shape[:2]
-    rows = slice(max(top, 0), min(top + size[0], height))
-    columns = slice(max(left, 0), min(left + size[1], width))
-    seen = coloured[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    canvas[rows, columns] = (1 - alpha) * grey[rows, columns] + alpha * seen
-    return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+    enlarged = colourise(resize(values[None], size)[0], colours)
+    coloured = Image.new("RGB", view.picture.size)
+    coloured.paste(enlarged, (left, top))
+    seen = np.zeros((view.picture.height, view.picture.width), dtype=np.bool_)
+    seen[max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)] = True
+    return blend(view.picture, coloured, seen, alpha)
+
+
+def blend(
+    picture: Image.Image, coloured: Image.Image, seen: npt.NDArray[np.bool_], alpha: float
+) -> Image.Image:
+    """Colours over a grey picture where ``seen``, a mask of its ``(H, W)`` pixels; the rest stays dark."""
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    mixed = (1 - alpha) * grey + alpha * np.asarray(coloured, dtype=np.float32)
+    drawn = np.where(seen[..., None], mixed, 0.25 * grey)
+    return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
 
 
 def grid(

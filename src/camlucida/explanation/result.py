@@ -14,7 +14,7 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import to_json
-from camlucida.common.printable import name_of
+from camlucida.common.printable import distinct, name_of
 from camlucida.common.provenance import Provenance
 from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
@@ -23,6 +23,8 @@ from camlucida.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Explanation:
         scale = longest / max(rows, columns)
         size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
         picture = self.views[index].cropped().resize(size, Image.Resampling.LANCZOS)
-        return overlays.View(picture, (0, 0, *size))
+        return overlays.View.whole(picture)
 
     def overlay(
         self,
@@ -157,8 +159,7 @@ class Explanation:
         """
         view = self.views[index]
         if not whole:
-            picture = view.scaled().cropped()
-            view = overlays.View(picture, (0, 0, picture.width, picture.height))
+            view = overlays.View.whole(view.scaled().cropped())
         return overlays.overlay(view, self.maps[index], alpha=alpha, colours=colours)
 
     def figure(self) -> Figure:
@@ -204,30 +205,15 @@ class Explanation:
         Raises:
             CamlucidaError: for another suffix.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix == ".npz":
-            make_parent(path)
-            np.savez_compressed(path, **self.arrays())  # type: ignore[arg-type]
-        elif suffix == ".json":
-            make_parent(path)
-            path.write_text(to_json(self.record()), encoding="utf-8")
-        elif suffix:
-            save_figure(self.figure, path)
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            taken = {"figure"}
-            for i in range(len(self)):
-                stem = Path((self.sources[i] if self.sources else None) or f"image{i}").stem
-                name, n = stem, 2
-                while name.lower() in taken:
-                    name, n = f"{stem}-{n}", n + 1
-                taken.add(name.lower())
-                self.overlay(i).save(path / f"{name}.png")
-            self.save(path / "maps.npz")
-            self.save(path / "record.json")
-            self.save(path / "figure.png")
-        return path
+        return _save(Path(path), self.figure, self.arrays, self.record, self._save_into)
+
+    def _save_into(self, folder: Path) -> None:
+        sources = self.sources or [None] * len(self)
+        stems = [Path(source or f"image{i}").stem for i, source in enumerate(sources)]
+        for i, name in enumerate(distinct(["figure", *stems])[1:]):
+            self.overlay(i).save(folder / f"{name}.png")
+        for file in ("maps.npz", "record.json", "figure.png"):
+            self.save(folder / file)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All maps and values as arrays: maps, raw, signed, target_values, layer:NAME, details:NAME."""
@@ -264,10 +250,6 @@ class Views(Sequence[overlays.View]):
         return self._makers[index]()
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
 class Comparison(Mapping[str, Explanation]):
     """Explanations of the same images by several methods, by label.
 
@@ -276,12 +258,8 @@ class Comparison(Mapping[str, Explanation]):
     """
 
     def __init__(self, explanations: Sequence[Explanation]) -> None:
-        self._by_label: dict[str, Explanation] = {}
-        for explanation in explanations:
-            label, n = explanation.label, 2
-            while label in self._by_label:
-                label, n = f"{explanation.label} ({n})", n + 1
-            self._by_label[label] = explanation
+        labels = distinct([explanation.label for explanation in explanations], "{} ({})")
+        self._by_label = dict(zip(labels, explanations, strict=True))
 
     def __getitem__(self, label: str) -> Explanation:
         """The explanation of a method."""
@@ -323,56 +301,51 @@ class Comparison(Mapping[str, Explanation]):
         Raises:
             CamlucidaError: for another suffix.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            make_parent(path)
-            arrays = {
-                f"{label}/{name}": array
-                for label, explanation in self.items()
-                for name, array in explanation.arrays().items()
-            }
-            np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-        elif path.suffix.lower() == ".json":
-            make_parent(path)
-            records = {label: explanation.record() for label, explanation in self.items()}
-            path.write_text(to_json(records), encoding="utf-8")
-        elif path.suffix:
-            save_figure(self.figure, path)
-        else:
-            taken: set[str] = set()
-            for label, explanation in self.items():
-                stem = name = _file_name(label)
-                n = 2
-                while name.lower() in taken:
-                    name, n = f"{stem}-{n}", n + 1
-                taken.add(name.lower())
-                explanation.save(path / name)
-            save_figure(self.figure, path / "comparison.png")
-        return path
+        return _save(Path(path), self.figure, self.arrays, self.record, self._save_into)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The maps and values of all methods, such as ``gradcam/maps``."""
+        return {f"{label}/{k}": v for label, one in self.items() for k, v in one.arrays().items()}
+
+    def record(self) -> dict[str, Any]:
+        """The records of all methods by their labels, ready for JSON."""
+        return {label: explanation.record() for label, explanation in self.items()}
+
+    def _save_into(self, folder: Path) -> None:
+        names = distinct(_file_name(label) for label in self)
+        for name, explanation in zip(names, self.values(), strict=True):
+            explanation.save(folder / name)
+        self.save(folder / "comparison.png")
 
 
 def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-def make_parent(path: Path) -> None:
-    """Make the folder of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def save_figure(figure: Callable[[], Figure], path: Path) -> None:
-    """Draw a figure and write it.
+def _save(
+    path: Path,
+    figure: Callable[[], Figure],
+    arrays: Callable[[], dict[str, np.ndarray[Any, Any]]],
+    record: Callable[[], dict[str, Any]],
+    save_into: Callable[[Path], None],
+) -> Path:
+    """Write what the suffix asks for; without one everything goes into a folder.
 
     Raises:
-        CamlucidaError: the suffix is no picture's.
+        CamlucidaError: for a suffix that is none of these.
     """
-    if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}:
+    suffix = path.suffix.lower()
+    if suffix not in {"", ".npz", ".json", *_PICTURES}:
         raise CamlucidaError(
             f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
         )
-    make_parent(path)
-    figure().savefig(path, dpi=130)
+    (path.parent if suffix else path).mkdir(parents=True, exist_ok=True)
+    if not suffix:
+        save_into(path)
+    elif suffix == ".npz":
+        np.savez_compressed(path, **arrays())  # type: ignore[arg-type]
+    elif suffix == ".json":
+        path.write_text(to_json(record()), encoding="utf-8")
+    else:
+        figure().savefig(path, dpi=130)
+    return path

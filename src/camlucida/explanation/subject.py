@@ -186,4 +186,4 @@ def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
         pixels = pixels.mean(0, keepdim=True)
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
-    return View(picture, (0, 0, picture.width, picture.height))
+    return View.whole(picture)

@@ -6,19 +6,17 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from camlucida.common.errors import ImageError
 from camlucida.common.optional import require
 from camlucida.data.images import read_image
+from camlucida.explanation.subject import Photo
 from camlucida.faces.align import Crop, Points, Scheme, align, apply, inverse
 from camlucida.faces.networks.dlib_net import model_file
-
-Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any]"
 
 _SMALL, _LARGE = 600, 1600
 _MAX_ENLARGED = 4.0
@@ -174,27 +172,17 @@ def _search(picture: Image.Image, scale: float, turn: float, points: int) -> lis
     back = inverse(forth)
     faces = []
     for found, score in zip(rectangles, scores, strict=True):
-        box = (
-            found.left() * across,
-            found.top() * down,
-            found.right() * across,
-            found.bottom() * down,
-        )
+        edges = (found.left(), found.top(), found.right(), found.bottom())
+        box = [edge * by for edge, by in zip(edges, (across, down) * 2, strict=True)]
         shape = predictor(full, dlib.rectangle(*(round(v) for v in box)))
         places = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float64)
         corners = np.array([(box[x], box[y]) for x in (0, 2) for y in (1, 3)])
         if turn:
             places, corners = apply(back, places), apply(back, corners)
         (left, top), (right, bottom) = corners.min(0), corners.max(0)
-        faces.append(
-            Face(
-                box=(float(left), float(top), float(right), float(bottom)),
-                landmarks=places,
-                score=float(score),
-                scheme="68" if points == 68 else "dlib-5",
-                turn=float(turn),
-            )
-        )
+        upright = (float(left), float(top), float(right), float(bottom))
+        scheme: Scheme = "68" if points == 68 else "dlib-5"
+        faces.append(Face(upright, places, float(score), scheme, float(turn)))
     return faces
 
 

@@ -73,7 +73,7 @@ class VariationGrid:
         pictures, rows = [], []
         for index, (kind, crop) in enumerate(self.probes.items()):
             picture = crop.image
-            view = overlays.View(picture, (0, 0, picture.width, picture.height))
+            view = overlays.View.whole(picture)
             drawn = [overlays.overlay(view, maps[index]) for maps in self.maps.values()]
             pictures.append([_shown(p) for p in (self.gallery.image, picture, *drawn)])
             rows.append(f"{kind}\n{float(self.scores[index]):.3f}")

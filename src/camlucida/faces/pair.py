@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -14,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write, write_bytes
 from camlucida.common.jsonable import to_json
+from camlucida.common.printable import distinct
 from camlucida.common.version import __version__
 from camlucida.explanation import overlays
-from camlucida.explanation.explain import MethodLike
+from camlucida.explanation.explain import MethodLike, listed
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.pair_side import PairSide, WhichFace, face_photo, photo_overlay
 from camlucida.faces.similarity_maps import (
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
-Side: TypeAlias = Literal["probe", "gallery"]
-Kind: TypeAlias = Literal["similar", "dissimilar"]
+SideName: TypeAlias = Literal["probe", "gallery"]
+MapKind: TypeAlias = Literal["similar", "dissimilar"]
 
-SIDES: tuple[Side, ...] = ("probe", "gallery")
-KINDS: tuple[Kind, ...] = ("similar", "dissimilar")
+SIDES: tuple[SideName, ...] = ("probe", "gallery")
+KINDS: tuple[MapKind, ...] = ("similar", "dissimilar")
 
 CARE = (
     "A similarity map shows which pixels move this network's score for this pair. It does not show that two "
@@ -73,7 +74,7 @@ class PairMaps:
     facts: dict[str, Any]
     seconds: float
 
-    def map(self, side: Side, kind: Kind) -> Tensor:
+    def map(self, side: SideName, kind: MapKind) -> Tensor:
         """One map ``(H, W)``."""
         return self.maps[SIDES.index(side), KINDS.index(kind)]
 
@@ -130,7 +131,9 @@ class PairExplanation(Mapping[str, PairMaps]):
 
     # ------------------------------------------------------------------------------------- drawing
 
-    def overlay(self, label: str, side: Side, kind: Kind, *, on_photo: bool = False) -> Image.Image:
+    def overlay(
+        self, label: str, side: SideName, kind: MapKind, *, on_photo: bool = False
+    ) -> Image.Image:
         """A map over its face.
 
         Args:
@@ -146,10 +149,7 @@ class PairExplanation(Mapping[str, PairMaps]):
         attribution = self[label].map(side, kind)
         if on_photo and chosen.photo is not None and chosen.crop.matrix is not None:
             return photo_overlay(chosen, attribution)
-        picture = chosen.crop.image
-        return overlays.overlay(
-            overlays.View(picture, (0, 0, picture.width, picture.height)), attribution
-        )
+        return overlays.overlay(overlays.View.whole(chosen.crop.image), attribution)
 
     def figure(self) -> Figure:
         """Both faces and what makes them similar and sets them apart, one column per method."""
@@ -196,11 +196,11 @@ class PairExplanation(Mapping[str, PairMaps]):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """``LABEL/maps`` ``(2, 2, H, W)`` and ``LABEL/signed`` ``(2, h, w)`` of every method."""
-        found = {}
-        for one in self.methods:
-            found[f"{one.label}/maps"] = one.maps.cpu().numpy()
-            found[f"{one.label}/signed"] = one.signed.cpu().numpy()
-        return found
+        return {
+            f"{one.label}/{what}": values.cpu().numpy()
+            for one in self.methods
+            for what, values in (("maps", one.maps), ("signed", one.signed))
+        }
 
     def save(self, folder: str | os.PathLike[str], stem: str = "pair") -> dict[str, Path]:
         """Write the grid, overlays on crops and photos, the raw maps and the record into a folder.
@@ -218,21 +218,16 @@ class PairExplanation(Mapping[str, PairMaps]):
         """
         out = Path(folder)
         files: dict[str, Path] = {}
-        names: set[str] = set()
-        for one in self.methods:
-            name, n = slug(one.label), 2
-            while name.casefold() in names:
-                name, n = f"{slug(one.label)}-{n}", n + 1
-            names.add(name.casefold())
-            for side in SIDES:
-                for kind in KINDS:
-                    key = f"{name}.{side}.{kind}"
-                    crop = _large(self.overlay(one.label, side, kind))
-                    files[key] = write(out / f"{stem}.{key}.png", crop.save)
-                    if self.sides[SIDES.index(side)].photo is not None:
-                        whole = self.overlay(one.label, side, kind, on_photo=True)
-                        name_on = f"{key}.photo"
-                        files[name_on] = write(out / f"{stem}.{name_on}.png", whole.save)
+        names = distinct(slug(one.label) for one in self.methods)
+        for (index, side), kind, (label, name) in product(
+            enumerate(SIDES), KINDS, zip(self, names, strict=True)
+        ):
+            key = f"{name}.{side}.{kind}"
+            crop = _large(self.overlay(label, side, kind))
+            files[key] = write(out / f"{stem}.{key}.png", crop.save)
+            if self.sides[index].photo is not None:
+                whole = self.overlay(label, side, kind, on_photo=True)
+                files[f"{key}.photo"] = write(out / f"{stem}.{key}.photo.png", whole.save)
         figure = self.figure()
         arrays = self.arrays()
         files["grid"] = write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130))
@@ -312,13 +307,7 @@ def explain_pair(
         CamlucidaError: a photo cannot be read or shows no face, a method is unknown or cannot explain
             similarities.
     """
-    several = isinstance(method, list | tuple) and not (
-        len(method) == 2 and isinstance(method[1], Mapping)
-    )
-    listed = list(cast("Sequence[MethodLike]", method)) if several else [method]
-    chosen = cast("list[MethodLike]", listed)
-    if not chosen:
-        raise CamlucidaError("no method was given")
+    chosen = listed(method)
     sides = tuple(
         side
         if isinstance(side, PairSide)
@@ -329,9 +318,8 @@ def explain_pair(
     embeddings = embedder.embed(inputs)
     similarity = float(embedder.similarity(embeddings[0], embeddings[1])) + 0.0  # not minus 0
     theta = embedder.threshold if threshold is None else threshold
-    found: list[PairMaps] = []
-    for number, one in enumerate(chosen):
-        maps = similarity_maps(
+    found = [
+        similarity_maps(
             embedder,
             inputs,
             embeddings.flip(0),
@@ -342,7 +330,9 @@ def explain_pair(
             seed=seed,
             progress=_share(progress, number, len(chosen)),
         )
-        found.append(_of_pair(maps, {known.label for known in found}))
+        for number, one in enumerate(chosen)
+    ]
+    labels = distinct([maps.label for maps in found], "{} ({})")
     messages = []
     if same_embedding(similarity, embedder.compare):
         messages.append(IDENTICAL)
@@ -354,7 +344,7 @@ def explain_pair(
         threshold=theta,
         embedder=embedder.name,
         compare=embedder.compare,
-        methods=tuple(found),
+        methods=tuple(map(_of_pair, found, labels)),
         messages=tuple(messages),
     )
 
@@ -365,19 +355,16 @@ def _share(progress: Progress | None, before: int, total: int) -> Progress | Non
     return lambda done, of: progress(before + done / of, total)
 
 
-def _of_pair(maps: SimilarityMaps, taken: set[str]) -> PairMaps:
-    assert maps.dissimilar is not None  # noqa: S101
-    label, n = maps.label, 2
-    while label in taken:
-        label, n = f"{maps.label} ({n})", n + 1
+def _of_pair(maps: SimilarityMaps, label: str) -> PairMaps:
+    both = torch.stack([maps.similar, cast("Tensor", maps.dissimilar)], dim=1)
     empty = [
         f"the {kind} map is empty"
-        for kind, both in zip(KINDS, (maps.similar, maps.dissimilar), strict=True)
-        if float(both.max()) <= _EMPTY
+        for kind, of_both in zip(KINDS, both.unbind(1), strict=True)
+        if float(of_both.max()) <= _EMPTY
     ]
     return PairMaps(
         label=label,
-        maps=torch.stack([maps.similar, maps.dissimilar], dim=1),
+        maps=both,
         signed=maps.signed,
         messages=((*maps.messages[0], *empty), (*maps.messages[1], *empty)),
         facts=maps.facts,

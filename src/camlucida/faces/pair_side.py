@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.images import read_image
 from camlucida.explanation import overlays
+from camlucida.explanation.subject import Photo
 from camlucida.faces.align import Crop, align, aligned, scheme_of
 from camlucida.faces.detect import choose, find_faces
 from camlucida.faces.embedder import Embedder
@@ -60,7 +61,7 @@ class PairSide:
 
 def face_photo(
     embedder: Embedder,
-    photo: str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Crop,
+    photo: Photo | Crop,
     *,
     face: WhichFace = "only",
     already_aligned: bool = False,
@@ -108,8 +109,7 @@ def photo_overlay(side: PairSide, attribution: Tensor, *, alpha: float = 0.6) ->
     photo, crop = side.photo, side.crop
     if photo is None or crop.matrix is None:
         raise CamlucidaError("this face came without its photo; draw its map on the crop")
-    view = overlays.View(photo, (0, 0, photo.width, photo.height)).scaled()
-    small = view.picture
+    small = overlays.View.whole(photo).scaled().picture
     if small.size != photo.size:
         across, down = small.width / photo.width, small.height / photo.height
         # Corners of pixels stay where they are: x = (x' + 1/2) / s - 1/2.
@@ -118,7 +118,4 @@ def photo_overlay(side: PairSide, attribution: Tensor, *, alpha: float = 0.6) ->
         shift = crop.matrix[:, :2] @ shrink[:, 2] + crop.matrix[:, 2]
         crop = replace(crop, matrix=np.column_stack([linear, shift]), photo=small.size)
     laid, inside = crop.onto_photo(attribution.detach().to("cpu", torch.float32).numpy())
-    coloured = np.asarray(overlays.colourise(torch.from_numpy(laid.copy())), dtype=np.float32)
-    grey = np.asarray(small.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
-    drawn = np.where(inside[..., None], (1 - alpha) * grey + alpha * coloured, 0.25 * grey)
-    return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
+    return overlays.blend(small, overlays.colourise(torch.from_numpy(laid)), inside, alpha)

@@ -167,7 +167,7 @@ class LayerReport:
         from matplotlib.figure import Figure
 
         view = self.explanation.views[0].scaled(420)
-        part = overlays.View(crop := view.cropped(), (0, 0, crop.width, crop.height))
+        part = overlays.View.whole(crop := view.cropped())
         size = (crop.height, crop.width)
         cells: list[tuple[str, Any, str | None]] = [
             ("photo", crop, None),

@@ -352,7 +352,7 @@ def _picture(experiment: Experiment, sets: Sets, count: int = 4) -> bytes:
         for row, photo, drawn in zip(
             rows, pictures, example_maps(model, cam, data, places), strict=True
         ):
-            row.append(overlay(View(photo, (0, 0, *photo.size)), drawn))
+            row.append(overlay(View.whole(photo), drawn))
         columns.append(ARMS[arm])
     names = [str(data.class_names[int(data.labels[i])]) for i in firsts]
     return png(grid(rows, columns=columns, rows=names, cell=1.7))

@@ -174,8 +174,9 @@ def analyse_cells(
             maps += list(blurred.cpu())
         field = receptive_fields(module, inputs).get(name)
     picture = view.cropped().resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    seen_view = View(picture, (0, 0, size[1], size[0]))
-    return CellAnalysis(name, (h, w), tuple(facts), torch.stack(maps), field, seen_view, fame)
+    return CellAnalysis(
+        name, (h, w), tuple(facts), torch.stack(maps), field, View.whole(picture), fame
+    )
 
 
 def _chosen(
