@@ -166,7 +166,9 @@ def listed(method: MethodLike | Sequence[MethodLike]) -> list[MethodLike]:
     Raises:
         MethodError: the list is empty.
     """
-    found = cast("list[MethodLike]", list(method) if _several(method) else [method])
+    if not _several(method):
+        return [cast("MethodLike", method)]
+    found = list(cast("Sequence[MethodLike]", method))
     if not found:
         raise MethodError("no method was given")
     return found
