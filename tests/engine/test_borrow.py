@@ -13,9 +13,7 @@ from reference.state import differences, snapshot
 
 # Methods for transformers refuse other networks before they run.
 METHODS = [
-    row.name
-    for row in list_methods()
-    if "transformer" not in row.needs and "reference" not in row.needs
+    row.name for row in list_methods() if not {"attention", "reference embedding"} & {*row.needs}
 ]
 QUICK = {
     "opticam": {"iterations": 3},

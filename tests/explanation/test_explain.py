@@ -27,14 +27,12 @@ from camlucida import (
     TargetError,
     explain,
 )
-from camlucida.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGrad, list_methods
+from camlucida.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGrad, list_methods, method_row
 from reference import networks
 from reference import steps as slow
 
 METHODS = [
-    row.name
-    for row in list_methods()
-    if "transformer" not in row.needs and "reference" not in row.needs
+    row.name for row in list_methods() if not {"attention", "reference embedding"} & {*row.needs}
 ]
 QUICK = {
     "opticam": {"iterations": 3},
@@ -51,9 +49,7 @@ def model(**options):
 
 
 def layers_of(name):
-    row = camlucida.list_methods()
-    method = next(r.make for r in row if r.name == name)
-    return "features" if method().uses_layers else None
+    return "features" if method_row(name).make().uses_layers else None
 
 
 X = networks.images(5, 3, SIZE)

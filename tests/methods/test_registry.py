@@ -35,7 +35,7 @@ def test_rows_are_complete(row):
     assert row.summary.endswith(".")
     assert row.paper
     assert row.equation
-    assert row.passes
+    assert row.cost_in_words
     assert 1990 < row.year < 2100
     assert is_dataclass(row.make)
     assert row.make.__dataclass_params__.frozen
@@ -97,6 +97,26 @@ def test_diffgradcam_takes_margins_and_classes_only():
         build("diffgradcam", lambda z: z[:, 0])
     with pytest.raises(MethodError, match="aggregator"):
         build("diffgradcam", own, aggregator="max")
+
+
+def test_facts_of_methods():
+    rows = {row.name: row for row in list_methods()}
+    assert rows["gradcam"].needs_in_words == "a layer, gradients"
+    assert rows["gradcam"].cost_in_words == "1 forward + 1 head backward"
+    assert rows["rise"].needs_in_words == "nothing but the output"
+    assert rows["integrated-gradients"].cost_in_words == (
+        "1 forward + n_steps (50) x (1 forward + 1 backward)"
+    )
+    assert rows["sscam"].cost_in_words == "1 forward + samples (35) x channels x 1 forward"
+    assert rows["diffgradcam"].base is rows["finercam"].base is rows["gradcam"].base
+    assert rows["icam"].explains == "layers"
+    for row in rows.values():
+        assert (row.explains == "input") == (not row.make().uses_layers), row.name
+        assert set(row.quick) | set(row.without_offset) <= set(row.options), row.name
+        assert set(row.cost.times) <= {*row.options, "channels", "outputs"}, row.name
+        assert (row.weights == "") or row.explains != "input", row.name
+    with pytest.raises(MethodError, match="known words"):
+        register("test-needs", paper="x", year=2026, equation="1", needs=("luck",))(GradCAM)
 
 
 def test_a_method_from_outside():

@@ -13,6 +13,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.data.samples import DataSet
 from camlucida.engine.layers import default_layer
 from camlucida.methods import method_row
+from camlucida.targets import LogitMargin
 
 
 def _own_label(tested: Tested) -> str:
@@ -91,7 +92,7 @@ def _wall(request: Request) -> AuditReport:
     # A pass for each channel, behind a wall that forbids short cuts, is for the full audit.
     chosen = request.of(
         lambda t: (
-            not t.own_layers and not (request.quick and "channel" in method_row(t.name).passes)
+            not t.own_layers and not (request.quick and "channels" in method_row(t.name).cost.times)
         )
     )
     if not chosen:
@@ -163,10 +164,11 @@ def _logit_shift(request: Request) -> AuditReport:
 def _logit_subject(tested: Tested) -> str:
     from camlucida.audits.fooling.measure import Variant
 
-    if method_row(tested.name).target is None:
+    row = method_row(tested.name)
+    if row.target is not LogitMargin:
         return tested.name
     aggregator = tested.options.get("aggregator", "mean")
-    return Variant(tested.name.removeprefix("diff"), aggregator).label
+    return Variant(row.base.name, aggregator).label
 
 
 def _faithful(request: Request) -> AuditReport:

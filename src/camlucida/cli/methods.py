@@ -48,9 +48,9 @@ def _facts(row: MethodRow) -> Table:
     equation = f"equation{'s' if several else ''} {row.equation}"
     facts = {
         "paper": f"{row.paper}, {equation if number else row.equation}",
-        "needs": row.needs,
+        "needs": row.needs_in_words,
         "class": "decides the map" if row.discriminative else "makes no difference",
-        "cost": row.passes,
+        "cost": row.cost_in_words,
         "options": ", ".join(f"{k}={_word(v)}" for k, v in _options(row).items()),
         "remark": row.remark,
     }
@@ -74,9 +74,9 @@ def _record(row: MethodRow) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year,
         "equation": row.equation,
-        "needs": row.needs,
+        "needs": row.needs_in_words,
         "discriminative": row.discriminative,
-        "cost": row.passes,
+        "cost": row.cost_in_words,
         "options": _options(row),
         "remark": row.remark,
     }

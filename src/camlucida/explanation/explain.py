@@ -21,10 +21,10 @@ from camlucida.engine.tap import sharing
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
-from camlucida.methods import Method, Progress, RawMap, build, row_of
+from camlucida.methods import Method, Progress, RawMap, build, method_row, row_of
 from camlucida.methods.smoothing import SMOOTHING, unwrapped
 from camlucida.models import LoadedModel
-from camlucida.targets import Target, TargetLike, as_target
+from camlucida.targets import LogitMargin, Target, TargetLike, as_target
 
 MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
 """A registered name, a method object, or a name with its options."""
@@ -199,9 +199,10 @@ def settle(
     if isinstance(method, tuple):
         name, own = method
         method, options = name, {**own, **options}
+    implied: type[Target] | None = None
     if isinstance(method, str):
         built, wanted = build(method, target, **options)
-        label = method
+        label, implied = method, method_row(method).target
     elif isinstance(method, Method):
         if options:
             raise MethodError(
@@ -219,10 +220,9 @@ def settle(
         for name, value in built.describe()["options"].items()
         if value != getattr(type(unwrapped(built)), name, None if name in SMOOTHING else value)
     }
-    aggregator = getattr(wanted, "aggregator", None)
     extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
-    if label.startswith("diff") and aggregator not in (None, "mean"):
-        extra.insert(0, aggregator)
+    if implied is LogitMargin and isinstance(wanted, LogitMargin) and wanted.aggregator != "mean":
+        extra.insert(0, wanted.aggregator)
     return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")
 
 

@@ -16,7 +16,7 @@ from camlucida.engine.layers import Layers
 from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.replay.replay import Replay, replay
 from camlucida.methods.base import Context, Method, Progress, RawMap, assemble
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target, evaluate
 
 Denominator = Literal["score", "abs"]
@@ -30,8 +30,11 @@ _BYTES = 64 * 2**20  # of ablated outputs computed at a time
     paper="Desai & Ramaswamy 2020",
     year=2020,
     equation="4, 5",
-    needs="a layer",
-    passes="1 forward + 1 head per channel; 1 forward if pooling + 1 linear layer follow",
+    needs=(),
+    cost=Cost(head_forward=1, times=("channels",), first=1),
+    weights="channel",
+    sums_to="weights",
+    remark="one forward pass in all where pooling and one linear layer follow",
 )
 @dataclass(frozen=True)
 class AblationCAM(Method):

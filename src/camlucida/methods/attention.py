@@ -15,7 +15,7 @@ from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.methods.attention_blocks import AttentionBlock, AttentionMode, attention_blocks
 from camlucida.methods.base import Context, Method, RawMap
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target, evaluate
 
 Heads = Literal["mean", "max", "min"]
@@ -25,6 +25,8 @@ Query = Literal["auto", "class", "mean"]
 @dataclass(frozen=True)
 class AttentionMethod(Method):
     """Base of the methods that read attention maps; their layers are the blocks of a transformer."""
+
+    explains = "layers"
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
         """All blocks whose tokens form the grid of the last one's."""
@@ -65,10 +67,11 @@ class AttentionMethod(Method):
     paper="Abnar & Zuidema 2020",
     year=2020,
     equation="1",
-    needs="a vision transformer with global attention",
     discriminative=False,
-    passes="1 forward, open attention; 1 more to find the blocks",
     remark="the same map for every class",
+    needs=("attention",),
+    cost=Cost(forward=2),
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class AttentionRollout(AttentionMethod):
@@ -200,8 +203,9 @@ class AttentionRollout(AttentionMethod):
     paper="Bousselham et al. 2025",
     year=2025,
     equation="gradient of each layer's score with respect to its attention",
-    needs="a vision transformer with global attention, gradients",
-    passes="1 forward + 1 backward, open attention; 1 forward more to find the blocks",
+    needs=("attention", "gradients"),
+    cost=Cost(forward=2, backward=1),
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class LeGrad(AttentionMethod):

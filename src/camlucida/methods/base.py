@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import (
     Any,
+    ClassVar,
     Literal,
     Protocol,
     Required,
@@ -26,6 +27,9 @@ from camlucida.engine.layers import INPUT, GridRule, Layers, default_layer
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import Tap, tap
 from camlucida.targets import Target
+
+Explains = Literal["layer", "layers", "input"]
+"""What a method's map shows: a layer that users choose, several of the method's own choice, or the input."""
 
 
 class Context(TypedDict, total=False):
@@ -90,6 +94,8 @@ class Method:
     :func:`camlucida.methods.register`.
     """
 
+    explains: ClassVar[Explains] = "layer"
+
     def __post_init__(self) -> None:
         """Check every option that is one of a few words.
 
@@ -111,7 +117,7 @@ class Method:
     @property
     def uses_layers(self) -> bool:
         """Whether the method explains layers that a user can choose."""
-        return True
+        return self.explains != "input"
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
         """The layers that are explained when none are named: the model's last feature map."""

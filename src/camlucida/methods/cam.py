@@ -15,7 +15,7 @@ from camlucida.engine.linear_head import LinearInputs, find_head
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 
 
@@ -24,8 +24,11 @@ from camlucida.targets import Target
     paper="Zhou et al. 2016",
     year=2016,
     equation="2",
-    needs="global average pooling + one linear layer",
-    passes="1 forward",
+    needs=("linear head",),
+    cost=Cost(forward=1),
+    weights="channel",
+    sums_to="mean",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class CAM(Method):

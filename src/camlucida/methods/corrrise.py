@@ -16,7 +16,7 @@ from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target, evaluate
 
 PATCH, SIZE = 30, 112
@@ -90,9 +90,10 @@ def mask_correlation(masks: Tensor, scores: Tensor) -> Tensor:
     paper="Lu, Xu & Ebrahimi 2024",
     year=2024,
     equation="section 3 (as ported by the FAME authors)",
-    needs="nothing but the output",
-    passes="masks x forward, 500 by default",
     remark="one set of masks for all images",
+    needs=(),
+    cost=Cost(forward=1, times=("masks",), first=1),
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class CorrRISE(Method):
@@ -117,6 +118,8 @@ class CorrRISE(Method):
         chunk: images in one forward pass; ``None`` (default) is 16 on a CPU and 64 on other devices.
     """
 
+    explains = "input"
+
     masks: int = 500
     patches: int = 3
     patch: int | Literal["scaled"] = "scaled"
@@ -135,11 +138,6 @@ class CorrRISE(Method):
                 continue
             if not isinstance(value, int) or value < least:
                 raise MethodError(f"{name} must be a whole number >= {least}, got {value!r}")
-
-    @property
-    def uses_layers(self) -> bool:
-        """Pixels are explained."""
-        return False
 
     @property
     def steps(self) -> Steps:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from camlucida.engine.layers import Layers
 from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 
 Sign = Literal["auto", "none"]
@@ -22,9 +22,10 @@ Sign = Literal["auto", "none"]
     paper="Muhammad & Yeasin 2020",
     year=2020,
     equation="2, 3",
-    needs="a layer",
     discriminative=False,
-    passes="1 forward",
+    needs=(),
+    cost=Cost(forward=1),
+    weights="channel",
 )
 @dataclass(frozen=True)
 class EigenCAM(Method):

@@ -39,6 +39,8 @@ def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:
     paper="Gildenblat et al. 2021 (pytorch-grad-cam)",
     year=2021,
     equation="EigenGradCAM",
+    weights="cell",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class EigenGradCAM(GradientCAM):

@@ -17,7 +17,7 @@ from camlucida.engine.layers import INPUT, Layers
 from camlucida.engine.maps import Normalise, Steps, normalise, smooth
 from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target, evaluate
 
 Loss = Literal["target", "raise", "absolute"]
@@ -191,8 +191,11 @@ def movement(
     paper="Zhang & Günther 2026",
     year=2026,
     equation="3, 4",
-    needs="gradients down to the pixels",
-    passes="iterations x (forward + backward), 500 by default",
+    needs=("pixel gradients",),
+    cost=Cost(forward=1, backward=1, times=("iterations",), first=1),
+    quick={"iterations": 40},
+    quick_audits=False,
+    before_blur="movement",
 )
 @dataclass(frozen=True)
 class FAME(Method):
@@ -235,6 +238,8 @@ class FAME(Method):
             ``epsilon=0.01`` and ``early_stop="batch_mean"``, which leaves many impostors' maps empty.
         eps: added to the denominators of the scaling before and after the blur; 0 by default.
     """
+
+    explains = "input"
 
     iterations: int | Literal["auto"] = 500
     step_size: float = 1 / 255
@@ -279,11 +284,6 @@ class FAME(Method):
     def limit(self) -> int:
         """The largest number of steps."""
         return _AUTO_LIMIT if self.iterations == "auto" else self.iterations
-
-    @property
-    def uses_layers(self) -> bool:
-        """Pixels are explained."""
-        return False
 
     @property
     def steps(self) -> Steps:

@@ -16,7 +16,7 @@ from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import MaskSpace
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import CosineSimilarity, DotProduct, NegativeDistance, Target, evaluate
 
 _UNIT = 1e-12
@@ -70,8 +70,9 @@ def shares(target: Target, outputs: Tensor) -> tuple[Tensor, Tensor]:
     paper="Lu, Xu & Ebrahimi 2024",
     year=2024,
     equation="feature-guided gradient backpropagation (as ported by the FAME authors)",
-    needs="embeddings and a reference embedding, gradients",
-    passes="1 forward + D backward, D the embedding's length",
+    needs=("reference embedding", "gradients"),
+    cost=Cost(backward=1, times=("outputs",), first=1),
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class FGGB(Method):
@@ -96,6 +97,8 @@ class FGGB(Method):
         eps: added to the norm of each gradient, 1e-8.
     """
 
+    explains = "input"
+
     theta: float = 0.0
     input_space: MaskSpace = "auto"
     sigma: float = 5.0
@@ -110,11 +113,6 @@ class FGGB(Method):
             raise MethodError(f"chunk must be at least 1, got {self.chunk}")
         if self.sigma < 0:
             raise MethodError(f"sigma must be at least 0 pixels, got {self.sigma}")
-
-    @property
-    def uses_layers(self) -> bool:
-        """Pixels are explained."""
-        return False
 
     @property
     def steps(self) -> Steps:

@@ -16,7 +16,7 @@ from camlucida.engine.layers import Layers
 from camlucida.engine.maps import Steps, normalise, resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.methods.base import Context, Method, RawMap
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target, evaluate
 
 Scale = Literal["channel", "sample"]
@@ -27,8 +27,9 @@ Scale = Literal["channel", "sample"]
     paper="Srinivas & Fleuret 2019",
     year=2019,
     equation="5, 8",
-    needs="gradients; exact for piecewise linear networks",
-    passes="1 forward + 1 backward",
+    cost=Cost(forward=1, backward=1),
+    sums_to="score",
+    remark="exact for piecewise linear networks",
 )
 @dataclass(frozen=True)
 class FullGrad(Method):
@@ -43,17 +44,14 @@ class FullGrad(Method):
             ``"sample"`` over all its channels (the authors' code).
     """
 
+    explains = "input"
+
     scale: Scale = "channel"
 
     @property
     def steps(self) -> Steps:
         """Terms are absolute values already."""
         return Steps(rectify=False)
-
-    @property
-    def uses_layers(self) -> bool:
-        """All layers take part."""
-        return False
 
     def run(
         self,

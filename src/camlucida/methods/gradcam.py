@@ -20,10 +20,18 @@ from camlucida.targets import LogitMargin
     year=2025,
     equation="1, 2, 5, 6",
     target=LogitMargin,
-    needs="a layer, gradients, 2+ classes",
     remark="Grad-CAM on the margin of a class over its rivals",
+    needs=("gradients", "classes"),
+    weights="channel",
 )
-@register("gradcam", paper="Selvaraju et al. 2017", year=2017, equation="1, 2")
+@register(
+    "gradcam",
+    paper="Selvaraju et al. 2017",
+    year=2017,
+    equation="1, 2",
+    weights="channel",
+    sums_to="sum",
+)
 @dataclass(frozen=True)
 class GradCAM(GradientCAM):
     r"""Each channel weighted by its mean gradient.
@@ -38,7 +46,15 @@ class GradCAM(GradientCAM):
         return torch.einsum("nk,nkhw->nhw", weight, activation)
 
 
-@register("xgradcam", paper="Fu et al. 2020", year=2020, equation="8")
+@register(
+    "xgradcam",
+    paper="Fu et al. 2020",
+    year=2020,
+    equation="8",
+    weights="channel",
+    sums_to="sum",
+    quick_audits=False,
+)
 @dataclass(frozen=True)
 class XGradCAM(GradientCAM):
     r"""Gradients averaged with the normalised activation as weight.
@@ -61,7 +77,14 @@ class XGradCAM(GradientCAM):
         return torch.einsum("nk,nkhw->nhw", torch.where(some, weight, 0), activation)
 
 
-@register("hirescam", paper="Draelos & Carin 2020", year=2020, equation="section 3.2")
+@register(
+    "hirescam",
+    paper="Draelos & Carin 2020",
+    year=2020,
+    equation="section 3.2",
+    weights="cell",
+    sums_to="sum",
+)
 @dataclass(frozen=True)
 class HiResCAM(GradientCAM):
     r"""Activation times gradient, cell by cell.
@@ -80,6 +103,8 @@ class HiResCAM(GradientCAM):
     paper="Gildenblat et al. 2021 (pytorch-grad-cam); a baseline of FAME",
     year=2021,
     equation="GradCAMElementWise",
+    weights="cell",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class GradCAMEW(GradientCAM):
@@ -93,7 +118,7 @@ class GradCAMEW(GradientCAM):
         return rectify(gradient * activation).sum(dim=1)
 
 
-@register("layercam", paper="Jiang et al. 2021", year=2021, equation="6, 7")
+@register("layercam", paper="Jiang et al. 2021", year=2021, equation="6, 7", weights="cell")
 @dataclass(frozen=True)
 class LayerCAM(GradientCAM):
     r"""Positive gradients times activation, cell by cell; made for layers of any depth.

@@ -32,10 +32,14 @@ _LINEAR = (
     year=2026,
     equation="our reconstruction",
     target=LogitMargin,
-    needs="a layer, gradients, 2+ classes",
     remark="a reconstruction: Grad-CAM++ with the logit replaced by the margin",
+    needs=("gradients", "classes"),
+    weights="channel",
+    quick_audits=False,
 )
-@register("gradcam++", paper="Chattopadhyay et al. 2018", year=2018, equation="19")
+@register(
+    "gradcam++", paper="Chattopadhyay et al. 2018", year=2018, equation="19", weights="channel"
+)
 @dataclass(frozen=True)
 class GradCAMpp(GradientCAM):
     r"""Positive gradients weighted by second and third derivatives.

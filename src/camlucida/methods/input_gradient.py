@@ -17,7 +17,7 @@ from camlucida.engine.layers import INPUT, Layers
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, Progress, RawMap
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 
 Reduction = Literal["abs_max", "abs_sum", "sum"]
@@ -38,17 +38,14 @@ class InputGradient(Method):
             only one that keeps signs.
     """
 
+    explains = "input"
+
     reduction: Reduction = "abs_sum"
 
     @property
     def steps(self) -> Steps:
         """Signed reductions are rectified, absolute ones need no rectifying."""
         return Steps(rectify=self.reduction == "sum")
-
-    @property
-    def uses_layers(self) -> bool:
-        """The input is explained."""
-        return False
 
     @property
     def at_input(self) -> bool:
@@ -113,8 +110,8 @@ class InputGradient(Method):
     paper="Simonyan, Vedaldi & Zisserman 2014",
     year=2014,
     equation="section 3.1",
-    needs="gradients",
-    passes="1 forward + 1 backward",
+    cost=Cost(forward=1, backward=1),
+    local=True,
 )
 @dataclass(frozen=True)
 class Saliency(InputGradient):
@@ -142,8 +139,9 @@ class Saliency(InputGradient):
     paper="Shrikumar et al. 2016",
     year=2016,
     equation="section 3",
-    needs="gradients",
-    passes="1 forward + 1 backward",
+    cost=Cost(forward=1, backward=1),
+    local=True,
+    sums_to="score without biases",
 )
 @dataclass(frozen=True)
 class InputXGradient(InputGradient):
@@ -169,8 +167,9 @@ class InputXGradient(InputGradient):
     paper="Sundararajan, Taly & Yan 2017",
     year=2017,
     equation="1, 3",
-    needs="gradients",
-    passes="n_steps x (forward + backward)",
+    cost=Cost(forward=1, backward=1, times=("n_steps",), first=1),
+    sums_to="path",
+    quick={"n_steps": 16},
 )
 @dataclass(frozen=True)
 class IntegratedGradients(InputGradient):
@@ -222,8 +221,10 @@ class IntegratedGradients(InputGradient):
     paper="Smilkov et al. 2017",
     year=2017,
     equation="section 3",
-    needs="gradients",
-    passes="n_samples x (forward + backward)",
+    cost=Cost(forward=1, backward=1, times=("n_samples",), first=1),
+    local=True,
+    quick={"n_samples": 10},
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class SmoothGrad(InputGradient):

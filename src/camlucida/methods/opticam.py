@@ -17,7 +17,7 @@ from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.progress import share
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 
 Loss = Literal["plain", "norm"]
@@ -33,8 +33,10 @@ _EPS = 1e-8
     paper="Zhang et al. 2023",
     year=2023,
     equation="the masked image's objective",
-    needs="a layer, gradients down to the pixels",
-    passes="iterations x (forward + backward), 50 by default",
+    needs=("pixel gradients",),
+    cost=Cost(forward=1, backward=1, times=("iterations",), first=1),
+    weights="channel",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class OptiCAM(Method):

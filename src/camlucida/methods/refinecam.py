@@ -15,7 +15,7 @@ from camlucida.engine.maps import Steps
 from camlucida.methods.base import Context, Method, RawMap
 from camlucida.methods.build import build
 from camlucida.methods.gradcam import GradCAM
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 from camlucida.targets.finer import FinerMargin
 
@@ -30,8 +30,10 @@ register(
     year=2025,
     equation="y^c - gamma y^d",
     target=FinerMargin,
-    needs="a layer, gradients, 2+ classes",
     remark="Grad-CAM on the margin of a class over those most like it",
+    needs=("gradients", "classes"),
+    weights="channel",
+    quick_audits=False,
 )(GradCAM)
 
 
@@ -40,8 +42,8 @@ register(
     paper="Domeniconi et al. 2026",
     year=2026,
     equation="the product over layers",
-    needs="several layers, what the base method needs",
-    passes="those of the base method",
+    cost=Cost(forward=1, backward=1),
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class RefineCAM(Method):
@@ -58,6 +60,8 @@ class RefineCAM(Method):
     (arXiv 2605.14641). The formula is that of the authors' code (liuktc/RefineCAM, the multiplying mixer over
     all layers; also part of pytorch-grad-cam).
     """
+
+    explains = "layers"
 
     base: str = "gradcam++"
 

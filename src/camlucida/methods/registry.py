@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import options_of
 from camlucida.common.registry import Registry, Row
-from camlucida.methods.base import Method
+from camlucida.methods.base import Explains, Method
 from camlucida.targets import Target
 
 M = TypeVar("M", bound=type[Method])
+
+Need = Literal[
+    "gradients",
+    "pixel gradients",
+    "second derivatives",
+    "classes",
+    "linear head",
+    "attention",
+    "reference embedding",
+]
+
+_NEEDS: dict[str, str] = {
+    "layer": "a layer",
+    "layers": "layers (of its own choice unless told)",
+    "gradients": "gradients",
+    "pixel gradients": "gradients down to the pixels",
+    "second derivatives": "gradients twice differentiable",
+    "classes": "2+ classes",
+    "linear head": "global average pooling + one linear layer",
+    "attention": "a vision transformer with global attention",
+    "reference embedding": "embeddings and a reference embedding",
+}
+
+Promise = Literal["", "score", "score without biases", "path", "sum", "mean", "weights"]
+"""What a map sums to.
+
+``"score"``: the target's value, with the shares of all biases. ``"score without biases"``: the target's value,
+where the model has no bias. ``"path"``: the value less that at the baseline. Behind the layer pooling and one
+linear layer: the map's ``"sum"`` or ``"mean"``, or the sum of the channels' ``"weights"`` times the value, is the
+logit less its bias.
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Passes that the explanation of one image takes.
+
+    Attributes:
+        forward: forward passes through the model.
+        backward: backward passes down to the pixels.
+        head_forward: forward passes of what lies behind the layer.
+        head_backward: backward passes of what lies behind the layer.
+        times: what all these are repeated for: names of options that are numbers, ``"channels"`` of the layer,
+            ``"outputs"`` of the model.
+        first: forward passes beside those that are repeated.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    head_forward: int = 0
+    head_backward: int = 0
+    times: tuple[str, ...] = ()
+    first: int = 0
+
+    def words(self, options: Mapping[str, Any]) -> str:
+        """In English, such as ``"1 forward + n_steps (50) x (1 forward + 1 backward)"``."""
+        kinds = ("forward", "backward", "head_forward", "head_backward")
+        each = [f"{n} {k.replace('_', ' ')}" for k in kinds if (n := getattr(self, k))]
+        passes = " + ".join(each)
+        if not self.times:
+            return passes
+        times = [f"{t} ({options[t]})" if t in options else t for t in self.times]
+        passes = " x ".join([*times, f"({passes})" if len(each) > 1 else passes])
+        return f"{self.first} forward + {passes}" if self.first else passes
 
 
 @dataclass(frozen=True)
@@ -23,11 +87,20 @@ class MethodRow(Row[Method]):
         paper: authors and year.
         year: year of publication.
         equation: where in the paper the formula stands.
-        needs: what the model or target must have.
+        needs: what the model or target must have, beside the layers.
         discriminative: whether the map depends on the explained class.
-        passes: cost per image, in forward and backward passes.
+        cost: passes per image.
         target: the kind of target that the name stands for, where it does (``diffgradcam``).
         remark: anything a user must know.
+        weights: whether the map adds up channels with one number per ``"channel"``, or with one per ``"cell"``;
+            empty where it is no such sum.
+        sums_to: what the map sums to; empty where it promises nothing.
+        local: whether it shows what a very small change of the input would do, and not what was used.
+        quick: options for a quick run, where the defaults take many passes.
+        quick_audits: whether a quick audit judges it unless told otherwise; full ones judge all.
+        one_layer: of a method that chooses several layers: whether audits judge it with a single layer as well.
+        without_offset: options that leave out what is added to every place of the map alike.
+        before_blur: name of the detail that holds the map before it was blurred, where the method blurs it.
     """
 
     what: ClassVar[str] = "method"
@@ -40,11 +113,52 @@ class MethodRow(Row[Method]):
     paper: str
     year: int
     equation: str
-    needs: str = "a layer, gradients"
+    needs: tuple[Need, ...] = ("gradients",)
     discriminative: bool = True
-    passes: str = "1 forward + head backward"
+    cost: Cost = Cost(forward=1, head_backward=1)
     target: type[Target] | None = None
     remark: str = ""
+    weights: Literal["channel", "cell", ""] = ""
+    sums_to: Promise = ""
+    local: bool = False
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    quick_audits: bool = True
+    one_layer: bool = False
+    without_offset: Mapping[str, Any] = field(default_factory=dict)
+    before_blur: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse words of ``needs`` that nobody knows.
+
+        Raises:
+            MethodError: naming the word and those that there are.
+        """
+        if unknown := [need for need in self.needs if need not in get_args(Need)]:
+            known = ", ".join(get_args(Need))
+            raise MethodError(
+                f"method {self.name!r} needs {', '.join(unknown)}; known words: {known}"
+            )
+
+    @property
+    def explains(self) -> Explains:
+        """What the map shows: one ``"layer"``, several ``"layers"`` of the method's own choice, the ``"input"``."""
+        return self.make.explains
+
+    @property
+    def needs_in_words(self) -> str:
+        """Such as ``"a layer, gradients"``."""
+        words = [_NEEDS[need] for need in (self.explains, *self.needs) if need != "input"]
+        return ", ".join(words) or "nothing but the output"
+
+    @property
+    def cost_in_words(self) -> str:
+        """Such as ``"1 forward + 1 head backward"``."""
+        return self.cost.words(self.options)
+
+    @property
+    def base(self) -> MethodRow:
+        """The row of the same class on any target: that of ``gradcam`` for ``diffgradcam``, else this one."""
+        return next((r for r in METHODS if r.make is self.make and r.target is None), self)
 
     @property
     def target_options(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.methods.base import Context, Method, Progress, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Logit, Probability, Target, evaluate
 
 Score = Literal["probability", "target"]
@@ -36,8 +36,10 @@ _EVERY = 500  # masks between two looks at whether the map has settled
     paper="Petsiuk, Das & Saenko 2018",
     year=2018,
     equation="6, section 3.2",
-    needs="nothing but the output",
-    passes="masks x forward, 4000 by default",
+    needs=(),
+    cost=Cost(forward=1, times=("masks",), first=1),
+    quick={"masks": 200},
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class RISE(Method):
@@ -68,6 +70,8 @@ class RISE(Method):
             on a CPU, whose caches hold no more, and 64 on other devices.
     """
 
+    explains = "input"
+
     masks: int = 4000
     s: int = 7
     p1: float = 0.5
@@ -92,11 +96,6 @@ class RISE(Method):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise MethodError(f"{name} must be > 0, got {value}")
-
-    @property
-    def uses_layers(self) -> bool:
-        """Pixels are explained."""
-        return False
 
     @property
     def steps(self) -> Steps:

@@ -17,7 +17,7 @@ from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.progress import Bar, share
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.methods.scoring import Channels, Noise, Views, Weighting, noise_seeds
 from camlucida.targets import Target
 
@@ -31,8 +31,10 @@ Path = Literal["cumulative", "linear"]
     paper="Wang et al. 2020",
     year=2020,
     equation="6, 7, 9, 10, algorithm 1",
-    needs="a layer",
-    passes="1 + channels x forward",
+    needs=(),
+    cost=Cost(forward=1, times=("channels",), first=1),
+    weights="channel",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class ScoreCAM(Method):
@@ -227,8 +229,11 @@ class ScoreCAM(Method):
     paper="Wang et al. 2020 (SS-CAM)",
     year=2020,
     equation="smooth on feature map (1), smooth on input (2)",
-    needs="a layer",
-    passes="1 + samples x channels x forward",
+    needs=(),
+    cost=Cost(forward=1, times=("samples", "channels"), first=1),
+    weights="channel",
+    quick={"samples": 3},
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class SSCAM(ScoreCAM):
@@ -285,8 +290,11 @@ class SSCAM(ScoreCAM):
     paper="Naidu et al. 2020",
     year=2020,
     equation="the integrated score",
-    needs="a layer",
-    passes="1 + samples x channels x forward",
+    needs=(),
+    cost=Cost(forward=1, times=("samples", "channels"), first=1),
+    weights="channel",
+    quick={"samples": 3},
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class ISCAM(ScoreCAM):

@@ -16,7 +16,7 @@ from camlucida.engine.layers import Grid, Layers
 from camlucida.engine.tap import tap
 from camlucida.methods.base import Context, Method, RawMap, assemble
 from camlucida.methods.refinecam import Form
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Logit, Target
 from camlucida.targets.finer import ResidualSoftmax
 
@@ -26,9 +26,11 @@ from camlucida.targets.finer import ResidualSoftmax
     paper="Cai 2025",
     year=2025,
     equation="second-order Taylor expansion of the game's utility",
-    needs="a layer, gradients twice differentiable",
-    passes="1 forward + 2 head backward",
     remark="Grad-CAM where the target is linear in the layer",
+    needs=("second derivatives",),
+    cost=Cost(forward=1, head_backward=2),
+    weights="channel",
+    quick_audits=False,
 )
 @dataclass(frozen=True)
 class ShapleyCAM(Method):

@@ -38,17 +38,6 @@ LOST = 0.1
 _UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
 """What a method raises that a model does not suit; one of them must not end the audit of all."""
 
-_ALL_LAYERS = {"icam", "refinecam"}  # they choose and fuse several layers themselves
-_QUICK: dict[str, dict[str, Any]] = {
-    "fame": {"iterations": 40},
-    "rise": {"masks": 200},
-    "sscam": {"samples": 3},
-    "iscam": {"samples": 3},
-    "icam": {"n_perturb": 4},
-    "integrated-gradients": {"n_steps": 16},
-    "smoothgrad": {"n_samples": 10},
-}
-
 
 Chosen: TypeAlias = str | tuple[str, Mapping[str, Any]]
 """A method's registered name, alone or with its options."""
@@ -71,15 +60,15 @@ def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[
     found: list[Tested] = []
     for one in order if names is None else names:
         given, written = (one, {}) if isinstance(one, str) else one
-        name = method_row(given).name
-        options = {**(_QUICK.get(name, {}) if quick else {}), **written}
+        row = method_row(given)
+        name = row.name
+        options = {**(row.quick if quick else {}), **written}
         label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
         if label in {tested.label for tested in found}:
             raise CamlucidaError(f"the method {label!r} is given twice")
-        method, _ = build(name, None, **options)
-        own_layers = name in _ALL_LAYERS or not method.uses_layers
-        found.append(Tested(label, name, options, own_layers))
-        if name == "icam":
+        build(name, None, **options)
+        found.append(Tested(label, name, options, row.explains != "layer"))
+        if row.one_layer:
             found.append(Tested(f"{label}, one layer", name, options))
     return tuple(found)
 
@@ -149,14 +138,14 @@ def measure(
         ``always_blank`` and ``always_lost``, the shares of the whole and of the seen area that are blank on
         every image; or ``error`` where the method cannot explain this model.
     """
+    row = method_row(tested.name)
     try:
         shown = _explain(
             model, inputs, tested, tested.options, zones, preprocess, seed, batch_size, progress
         )
         plain = shown
-        if tested.name == "icam":
-            # The bias is an offset; without it the map is what lies below.
-            options = {**tested.options, "bias": "none"}
+        if row.without_offset:
+            options = {**tested.options, **row.without_offset}
             plain = _explain(
                 model, inputs, tested, options, zones, preprocess, seed, batch_size, None
             )
@@ -165,7 +154,7 @@ def measure(
     except _UNFIT as error:
         known = isinstance(error, CamlucidaError)
         return {"error": str(error) if known else f"{type(error).__name__}: {first_line(error)}"}
-    own = rectify(plain.details["movement"] if tested.name == "fame" else plain.raw)
+    own = rectify(plain.details[row.before_blur] if row.before_blur else plain.raw)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     enlarged = resize(own, size)
     found: dict[str, Any] = {"pixels": None, "cells": None}

@@ -39,11 +39,7 @@ CORE: tuple[tuple[str, Aggregator | None], ...] = (
 )  # fmt: skip
 """What is measured under every condition: the paper's five methods, and others of one pass."""
 
-# Perturbing methods take many passes: with --quick they explain fewer images, and one margin only.
-_MANY_PASSES = (
-    "scorecam", "opticam", "ablationcam", "rise", "fame", "icam", "corrrise", "sscam", "iscam",
-    "integrated-gradients", "smoothgrad", "fggb", "refinecam",
-)  # fmt: skip
+# Methods of many passes: with --quick they explain fewer images, and one margin only.
 _FEW = 12
 
 
@@ -104,12 +100,12 @@ def all_variants(*, quick: bool, names: Sequence[str] | None = None) -> tuple[Va
         if one.label != one.name or row.name in seen:
             continue
         seen.add(row.name)
-        slow = quick and row.name in _MANY_PASSES
+        slow = quick and bool(row.cost.times)
         margins: tuple[Aggregator | None, ...]
-        if row.name in {"diffgradcam", "diffgradcam++"}:
+        if row.target is LogitMargin:
             if names is None:
                 continue  # the same as gradcam and gradcam++ on margins, which are there
-            found += [Variant(row.name.removeprefix("diff"), a) for a in AGGREGATORS]
+            found += [Variant(row.base.name, a) for a in AGGREGATORS]
             continue
         if not row.discriminative or row.target is not None:
             margins = (None,)

@@ -33,7 +33,6 @@ Found = dict[str, dict[str, Any]]
 """Numbers by method label."""
 
 _SMALLEST = 11  # side of SSIM's window
-_MANY = ("channel", "steps", "samples", "masks", "iterations", "n + 1", "D backward")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def choose(
 
 def grouped(tested: Sequence[Tested]) -> tuple[tuple[Tested, ...], ...]:
     """Methods of one forward pass together, so that they share it; the others alone."""
-    cheap = [t for t in tested if not any(word in method_row(t.name).passes for word in _MANY)]
+    cheap = [t for t in tested if not method_row(t.name).cost.times]
     rest = [(t,) for t in tested if t not in cheap]
     return ((tuple(cheap),) if cheap else ()) + tuple(rest)
 

@@ -37,7 +37,6 @@ QUICK = (
 )  # fmt: skip
 """What is judged unless told: methods of few passes. ``--full`` judges all that are registered."""
 
-_LOCAL = {"saliency", "inputxgradient", "smoothgrad"}
 _WALLED = "With a test wall in the model: "
 
 
@@ -375,7 +374,7 @@ def _nature(tested: Tested) -> list[Evidence]:
                 "class.",
             )
         )  # fmt: skip
-    if tested.name in _LOCAL:
+    if row.local:
         found.append(
             Evidence(
                 "looks far", "registry", "fail",

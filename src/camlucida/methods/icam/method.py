@@ -21,7 +21,7 @@ from camlucida.methods.icam.notes import remarks
 from camlucida.methods.icam.passes import Copies, Seen, look, score_copies, sliceable
 from camlucida.methods.icam.perturb import MaskConvention, perturbation_weights, svim
 from camlucida.methods.icam.scores import CompareAt, layer_scores, layer_weights, select_layers
-from camlucida.methods.registry import register
+from camlucida.methods.registry import Cost, register
 from camlucida.targets import Target
 
 AlphaForm = Literal["literal", "softmax_full", "none"]
@@ -37,9 +37,13 @@ _SMOOTH = ("softmax", "sigmoid", "exp", "identity")
     paper="Singh et al. 2024",
     year=2024,
     equation="3-31",
-    needs="layers (all blocks by default), gradients",
-    passes="n + 1 forward and full backward (n = 8)",
     remark="random; runs=10 averages ten draws, as the authors did",
+    cost=Cost(forward=1, backward=1, times=("runs", "n_perturb"), first=1),
+    weights="cell",
+    quick={"n_perturb": 4},
+    quick_audits=False,
+    one_layer=True,
+    without_offset={"bias": "none"},
 )
 @dataclass(frozen=True)
 class ICAM(Method):
@@ -94,6 +98,8 @@ class ICAM(Method):
         runs: independent draws of the copies whose maps are averaged; the authors took 10.
         chunk: most images and copies that pass the model at a time.
     """
+
+    explains = "layers"
 
     n_perturb: int = 8
     alpha: float = 0.4
