@@ -14,7 +14,7 @@ from torch import nn
 import camlucida
 
 # A room is added here when every public name of it has its example.
-ROOMS = ("common",)
+ROOMS = ("common", "metrics")
 
 
 def public(room):

@@ -439,9 +439,9 @@ def test_no_photo_can_be_read(tmp_path):
 
 
 def test_a_metric_that_needs_boxes_says_so_early(tmp_path):
-    from camlucida.metrics.registry import build_metric, metrics
+    from camlucida.metrics import build_metric, list_metrics
 
-    row = next(row for row in metrics() if row.needs in {("boxes",), ("masks",)})
+    row = next(row for row in list_metrics() if row.needs in {("boxes",), ("masks",)})
     data = Pictures(tmp_path / "pictures", 3, boxes=False)
     job = bench(tmp_path, data=data, metrics=[build_metric(row.name)])
     with pytest.raises(CamlucidaError, match=f"{row.name} needs .*pictures has none"):

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from camlucida.cli.metrics import metrics
-from camlucida.metrics import metrics as registered
+from camlucida.metrics import list_metrics
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run():
 def test_the_list_names_every_metric_and_fits_100_columns(run):
     result = run()
     assert result.exit_code == 0
-    for row in registered():
+    for row in list_metrics():
         assert any(line.startswith(row.name + " ") for line in result.output.splitlines())
         assert row.source[:20] in result.output
     assert max(map(len, result.output.splitlines())) <= 100
@@ -29,7 +29,7 @@ def test_the_list_names_every_metric_and_fits_100_columns(run):
 
 def test_json_has_every_number(run):
     rows = json.loads(run("--json").output)
-    assert [row["name"] for row in rows] == [row.name for row in registered()]
+    assert [row["name"] for row in rows] == [row.name for row in list_metrics()]
     by_name = {row["name"]: row for row in rows}
     assert by_name["iou"]["options"]["thresholds"] == [0.3, 0.5, 0.7]
     assert [n["name"] for n in by_name["iou"]["numbers"]][-1] == "iou_area"

@@ -12,9 +12,10 @@ from PIL import Image
 from camlucida.benchmark import RunFolder, local, plan
 from camlucida.cli import app, main
 from camlucida.cli.compare import compare
-from camlucida.cli.evaluate import evaluate, groups, metrics_of
+from camlucida.cli.evaluate import evaluate, metrics_of
 from camlucida.cli.summary import summary
 from camlucida.common.errors import CamlucidaError
+from camlucida.metrics import metric_groups
 from reference.bench import tiny
 
 _KNOWN = {command.callback.__name__ for command in app.registered_commands}
@@ -119,7 +120,7 @@ def test_every_setting_reaches_the_plan(capsys):
 
 
 def test_groups_of_metrics(capsys):
-    assert set(groups()["localisation"]) >= {"iou", "energy_pointing", "pointing_game"}
+    assert set(metric_groups()["localisation"]) >= {"iou", "energy_pointing", "pointing_game"}
     assert metrics_of(["iou", "localisation"]).count(("iou", {})) == 1
     code, out, err = run(
         capsys, "evaluate", "pictures", "--no-report", "--metric", "concentration", "--metric",
@@ -139,12 +140,12 @@ def test_groups_of_metrics(capsys):
 
 
 def test_every_metric_is_in_one_group():
-    found = groups()
+    found = metric_groups()
     assert set(found["faithfulness"]) == {
-        "deletion", "insertion", "road", "road_delete", "average_drop", "adcc",
+        "deletion", "insertion", "road", "road_delete", "average_drop", "adcc", "infidelity",
     }  # fmt: skip
     assert set(found["agreement"]) == {"similarity", "rank_correlation", "ssim"}
-    assert set(found["robustness"]) == {"sensitivity_max", "infidelity"}
+    assert set(found["stability"]) == {"sensitivity_max"}
     several = [name for group, names in found.items() if group != "all" for name in names]
     assert sorted(several) == sorted(found["all"])
 

@@ -29,7 +29,7 @@ from camlucida.metrics import (
     describe_number,
     fill_boxes,
     iou,
-    metrics,
+    list_metrics,
     rank_correlation,
     similarity,
     ssim,
@@ -42,7 +42,7 @@ BOXES = (
     torch.empty(0, 4),
     torch.tensor([[5.0, 5.0, 5.0, 9.0]]),  # the crop left nothing of it
 )
-OURS = [row for row in metrics() if row.metric.__module__.startswith("camlucida")]
+OURS = [row for row in list_metrics() if row.make.__module__.startswith("camlucida")]
 
 
 class Coarse(torch.nn.Module):

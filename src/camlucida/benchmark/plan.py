@@ -21,7 +21,7 @@ from camlucida.explanation.explain import MethodLike, settle
 from camlucida.methods import row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
-from camlucida.metrics.registry import Number, build_metric, describe_number, metrics
+from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number
 from camlucida.models import LoadedModel, load_model, resolve_class
 from camlucida.targets import Target, as_target
 
@@ -344,12 +344,12 @@ def _changed(metric: Metric) -> str:
 
 
 def _metric_name(metric: Metric) -> str:
-    known = (row.name for row in metrics() if row.metric is type(metric))
-    return next(known, type(metric).__name__)
+    row = METRICS.row_of(metric)
+    return type(metric).__name__ if row is None else row.name
 
 
 def _number(metric: str, own: str, column: str) -> Number:
     try:
         return replace(describe_number(own), name=column)
     except CamlucidaError:  # of a metric that is not registered
-        return Number(column, column, "none", (-math.inf, math.inf), "", metric, "other")
+        return Number(column, column, metric=metric)

@@ -22,7 +22,8 @@ from camlucida.common.optional import first_line
 from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import Sample
-from camlucida.metrics import fill_boxes, metrics
+from camlucida.metrics.regions import fill_boxes
+from camlucida.metrics.registry import METRICS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -277,8 +278,8 @@ def lacking(bench: Bench) -> dict[str, tuple[str, ...]]:
     Returns:
         Words of :data:`camlucida.metrics.Need`; a metric that lacks nothing is not in it.
     """
-    rows = {row.metric: row for row in metrics()}
-    needs = {name: rows[type(m)].needs if type(m) in rows else () for name, m in bench.metrics}
+    rows = {name: METRICS.row_of(metric) for name, metric in bench.metrics}
+    needs = {name: () if row is None else row.needs for name, row in rows.items()}
     there = _known(bench, {word for several in needs.values() for word in several})
     missing: dict[str, tuple[str, ...]] = {}
     for name, metric in bench.metrics:

@@ -53,7 +53,7 @@ def evaluate(
             "--metric",
             metavar="METRIC",
             help="NAME or NAME:key=value,key=value, several times; or a group: localisation, faithfulness, "
-            "concentration, agreement, robustness, all. "
+            "stability, agreement, concentration, all. "
             "See camlucida metrics. (default: those of localisation and faithfulness that the data allow)",
         ),
     ] = None,
@@ -134,6 +134,7 @@ def evaluate(
     from camlucida.benchmark.plan import SHARD, Recipe, Settings
     from camlucida.cli.shared.grammar import parse_method, parse_target
     from camlucida.data.open import namesake
+    from camlucida.metrics import metric_groups
 
     if estimate is not None:
         refuse_unused(
@@ -144,7 +145,9 @@ def evaluate(
         if engine != "ray":
             refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
     wanted = parse_target(target)
-    default: list[str] = [name for name in ("localisation", "faithfulness") if name in groups()]
+    default: list[str] = [
+        name for name in ("localisation", "faithfulness") if name in metric_groups()
+    ]
     choices = [parse_method(text, wanted) for text in method or ["gradcam"]]
     recipe = Recipe(
         data,
@@ -166,7 +169,9 @@ def evaluate(
     )
     if said := namesake(data):
         complain(f"note: {said}")
-    bench = _fitting(recipe, device, [name for name in metric or default if name in groups()])
+    bench = _fitting(
+        recipe, device, [name for name in metric or default if name in metric_groups()]
+    )
     if shard_size is None and bench.images <= _FEW:
         bench = _with_shards(bench, _SMALL_SHARD)
     for path, reason in bench.data.skipped:
@@ -184,43 +189,19 @@ def evaluate(
 # ---- what is measured -------------------------------------------------------------------------------
 
 
-def groups() -> dict[str, list[str]]:
-    """Names of the metrics by group: what they are about, and ``all``."""
-    from camlucida.metrics import metrics
-
-    found: dict[str, list[str]] = {"all": []}
-    for row in metrics():
-        if row.name in _ON_REQUEST:
-            continue
-        found["all"].append(row.name)
-        package, _, about = row.metric.__module__.rpartition(".")
-        if package == "camlucida.metrics":
-            found.setdefault(_GROUPS.get(about, "faithfulness"), []).append(row.name)
-    return found
-
-
-_ON_REQUEST = {"dead_zone"}  # fits masked networks only
-_GROUPS = {
-    "objects": "localisation",
-    "agreement": "agreement",
-    "concentration": "concentration",
-    "robustness": "robustness",
-}
-
-
 def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """Metrics and their options from ``name:key=value,...`` or the names of groups, each once.
 
     Raises:
         CamlucidaError: a name or an option is unknown, or a value does not fit.
     """
-    from camlucida.cli.shared.grammar import parse_metric
+    from camlucida.metrics import metric_groups, read_metric
 
-    known = groups()
+    known = metric_groups()
     found: list[tuple[str, dict[str, Any]]] = []
     for text in texts:
         group = [(name, dict[str, Any]()) for name in known.get(text, ())]
-        several = group or [parse_metric(text)]
+        several = group or [read_metric(text)]
         found += [one for one in several if one not in found]
     return found
 
@@ -228,9 +209,10 @@ def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
 def _fitting(recipe: Recipe, device: str | None, chosen: list[str]) -> Bench:
     """The bench, without the metrics of a chosen group that these data do not allow."""
     from camlucida.benchmark.work import in_words, lacking
+    from camlucida.metrics import metric_groups
 
     bench = recipe.open(device)
-    known = groups()
+    known = metric_groups()
     from_group = {name for group in chosen for name in known[group]}
     missing = {name: what for name, what in lacking(bench).items() if name in from_group}
     if not missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from camlucida.cli.shared.console import console, print_json
 from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
-    from camlucida.metrics import MetricEntry, Number
+    from camlucida.metrics import MetricRow, Number
 
 _DIRECTIONS = {
     "higher": "higher is better",
@@ -24,9 +25,9 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """List the metrics: what they measure, direction, range, source, needs, cost and options."""
-    from camlucida.metrics import metrics as registered
+    from camlucida.metrics import list_metrics
 
-    rows = registered()
+    rows = list_metrics()
     if as_json:
         print_json([_record(row) for row in rows])
         return
@@ -38,9 +39,9 @@ def metrics(
     console().print(table)
 
 
-def _facts(row: MetricEntry) -> Table:
+def _facts(row: MetricRow) -> Table:
     """What there is to say about a metric."""
-    from camlucida.metrics.registry import range_in_words
+    from camlucida.metrics.registry import Cost, range_in_words
 
     limits = range_in_words(row.range) + (f" {row.unit}" if row.unit else "")
     facts = {
@@ -49,7 +50,7 @@ def _facts(row: MetricEntry) -> Table:
         "numbers": ", ".join(_number(number, row) for number in _numbers(row)),
         "source": row.source,
         "needs": ", ".join(row.needs),
-        "cost": row.cost if row.cost != "none" else "",
+        "cost": "" if row.cost == Cost() else str(row.cost),
         "options": ", ".join(f"{k}={_word(v)}" for k, v in row.options.items()),
         "remark": row.remark,
     }
@@ -62,21 +63,21 @@ def _facts(row: MetricEntry) -> Table:
     return table
 
 
-def _numbers(row: MetricEntry) -> list[Number]:
+def _numbers(row: MetricRow) -> list[Number]:
     """Facts of each number that the metric returns with its default options."""
     from camlucida.metrics import describe_number
 
-    return [describe_number(name) for name in row.metric().names]
+    return [describe_number(name) for name in row.make().names]
 
 
-def _number(number: Number, row: MetricEntry) -> str:
+def _number(number: Number, row: MetricRow) -> str:
     """A number's name, and its direction where it is not the metric's."""
     if number.direction == row.direction:
         return number.name
     return f"{number.name} ({_DIRECTIONS[number.direction]})"
 
 
-def _record(row: MetricEntry) -> dict[str, Any]:
+def _record(row: MetricRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "title": row.title,
@@ -86,7 +87,8 @@ def _record(row: MetricEntry) -> dict[str, Any]:
         "unit": row.unit,
         "source": row.source,
         "needs": row.needs,
-        "cost": row.cost,
+        "cost": str(row.cost),
+        "costs": asdict(row.cost),
         "options": row.options,
         "numbers": [
             {

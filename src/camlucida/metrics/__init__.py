@@ -6,7 +6,6 @@ of an explanation's maps. ``camlucida metrics`` lists them.
 
 from camlucida.metrics.agreement import (
     SSIM,
-    Agreement,
     RankCorrelation,
     Similarity,
     pearson,
@@ -15,7 +14,7 @@ from camlucida.metrics.agreement import (
     ssim,
     susceptibility,
 )
-from camlucida.metrics.base import Direction, Measured, Metric, Need, Question, Scene, each
+from camlucida.metrics.base import Direction, Measured, Metric, Need, OneNumber, Question, Scene
 from camlucida.metrics.concentration import (
     CAMEntropy,
     Complexity,
@@ -57,13 +56,16 @@ from camlucida.metrics.objects import (
 from camlucida.metrics.ranking import removal_masks
 from camlucida.metrics.regions import bounding_boxes, fill_boxes
 from camlucida.metrics.registry import (
+    Cost,
     Facts,
-    MetricEntry,
+    MetricRow,
     Number,
     build_metric,
     describe_number,
-    metric_entry,
-    metrics,
+    list_metrics,
+    metric_groups,
+    metric_row,
+    read_metric,
     register,
 )
 from camlucida.metrics.road import Road, RoadDelete
@@ -78,11 +80,11 @@ from camlucida.metrics.robustness import (
 __all__ = [
     "ADCC",
     "SSIM",
-    "Agreement",
     "AverageDrop",
     "BoxIoU",
     "CAMEntropy",
     "Complexity",
+    "Cost",
     "DeadZone",
     "Deletion",
     "Direction",
@@ -94,9 +96,10 @@ __all__ = [
     "IoU",
     "Measured",
     "Metric",
-    "MetricEntry",
+    "MetricRow",
     "Need",
     "Number",
+    "OneNumber",
     "PointingGame",
     "Question",
     "RankCorrelation",
@@ -119,18 +122,19 @@ __all__ = [
     "complexity",
     "dead_zone_activity",
     "describe_number",
-    "each",
     "effective_area",
     "energy_pointing",
     "fill_boxes",
     "impute",
     "infidelity",
     "iou",
-    "metric_entry",
-    "metrics",
+    "list_metrics",
+    "metric_groups",
+    "metric_row",
     "pearson",
     "pointing_game",
     "rank_correlation",
+    "read_metric",
     "register",
     "removal_masks",
     "saliency_score",

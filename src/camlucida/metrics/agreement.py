@@ -8,8 +8,9 @@ model that somebody has tampered with, :func:`susceptibility` is a quality: lowe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
-from camlucida.metrics.registry import Facts, register
+from camlucida.metrics.registry import Cost, Facts, register
 
 Resolution = Literal["native", "input"]
 
@@ -43,6 +44,11 @@ def similarity(maps: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes differ.
+
+    Example:
+        >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
+        >>> camlucida.metrics.similarity(maps, maps).round(decimals=6).tolist()
+        [0.0, 0.0]
     """
     a, b = _pair(maps, others)
     found = (normalise(a) - normalise(b)).square().mean((1, 2))
@@ -64,6 +70,11 @@ def susceptibility(clean: Tensor, fooled: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes differ.
+
+    Example:
+        >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
+        >>> camlucida.metrics.susceptibility(maps, maps).round(decimals=6).tolist()
+        [0.0, 0.0]
     """
     return similarity(clean, fooled)
 
@@ -82,6 +93,11 @@ def pearson(maps: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes differ.
+
+    Example:
+        >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
+        >>> camlucida.metrics.pearson(maps, 1 - maps).round(decimals=6).tolist()
+        [-1.0, -1.0]
     """
     return statistics.correlation(*(m.flatten(1) for m in _pair(maps, others)))
 
@@ -101,6 +117,11 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes differ.
+
+    Example:
+        >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
+        >>> camlucida.metrics.rank_correlation(maps, maps.exp()).round(decimals=6).tolist()
+        [1.0, 1.0]
     """
     return statistics.rank_correlation(*(m.flatten(1) for m in _pair(maps, others)))
 
@@ -120,6 +141,11 @@ def ssim(maps: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes differ, or the maps are smaller than a window.
+
+    Example:
+        >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
+        >>> camlucida.metrics.ssim(maps, maps).round(decimals=6).tolist()
+        [1.0, 1.0]
     """
     a, b = _pair(maps, others)
     if min(a.shape[1:]) < _WINDOW:
@@ -151,28 +177,22 @@ class Agreement(Metric):
     """Base of the metrics that compare a method's maps with those of another method.
 
     Attributes:
+        compares: of each number, by its name without the reference, ``(N,)`` from two maps ``(N, h, w)``.
         reference: name of the other method, ``"gradcam"`` by default; its explanations are
             ``scene.references[reference]``.
         resolution: compare maps of the layer's ``"native"`` resolution (where two differ, the smaller is
             enlarged bilinearly) or attribution maps at the ``"input"``'s.
     """
 
+    compares: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {}
+
     reference: str = "gradcam"
     resolution: Resolution = "native"
 
     @property
-    def stem(self) -> str:
-        """The number's name without the reference."""
-        raise NotImplementedError
-
-    @property
     def names(self) -> tuple[str, ...]:
-        """One number, named after the reference too."""
-        return (f"{self.stem}@{self.reference}",)
-
-    def compare(self, maps: Tensor, others: Tensor) -> Tensor:
-        """``(N,)`` from two maps ``(N, h, w)``."""
-        raise NotImplementedError
+        """Each number, named after the reference too."""
+        return tuple(f"{stem}@{self.reference}" for stem in self.compares)
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Against the reference's maps of the same images."""
@@ -182,17 +202,11 @@ class Agreement(Metric):
                 f"the reference {self.reference!r} explains {len(other)} images, but "
                 f"{len(explanation)} are to be compared"
             )
-        maps, others = (
-            (explanation.maps, other.maps)
-            if self.resolution == "input"
-            else (explanation.raw, other.raw)
-        )
-        size = (
-            max(int(maps.shape[1]), int(others.shape[1])),
-            max(int(maps.shape[2]), int(others.shape[2])),
-        )
-        found = self.compare(resize(maps, size), resize(others.to(maps.device), size))
-        return Measured.of(**{self.names[0]: found})
+        pair = [e.maps if self.resolution == "input" else e.raw for e in (explanation, other)]
+        size = (max(m.shape[1] for m in pair), max(m.shape[2] for m in pair))
+        maps, others = (resize(m.to(pair[0].device), size) for m in pair)
+        found = [compare(maps, others) for compare in self.compares.values()]
+        return Measured(dict(zip(self.names, found, strict=True)))
 
 
 @register(
@@ -203,7 +217,7 @@ class Agreement(Metric):
     question="agreement",
     source="Piland et al. 2025 (DiffGradCAM), section 6.1, table 2",
     needs=("reference",),
-    cost="the reference's explanation",
+    cost=Cost(references=1),
     remark="smaller is closer to the reference method, which is no quality in itself",
 )
 @dataclass(frozen=True)
@@ -211,16 +225,13 @@ class Similarity(Agreement):
     """Mean squared difference to the map of a reference method, both scaled to [0, 1].
 
     Smaller is closer; 0 to 1; constant maps count as zeros.
+
+    Example:
+        >>> camlucida.metrics.Similarity(reference="layercam").names
+        ('similarity@layercam',)
     """
 
-    @property
-    def stem(self) -> str:
-        """The number's name."""
-        return "similarity"
-
-    def compare(self, maps: Tensor, others: Tensor) -> Tensor:
-        """``(N,)`` from two maps ``(N, h, w)``."""
-        return similarity(maps, others)
+    compares: ClassVar = {"similarity": similarity}
 
 
 @register(
@@ -231,7 +242,7 @@ class Similarity(Agreement):
     question="agreement",
     source="Spearman; Adebayo et al. 2018 (Sanity checks)",
     needs=("reference",),
-    cost="the reference's explanation",
+    cost=Cost(references=1),
     remark="larger is closer to the reference method; a constant map does not count",
     numbers={"pearson": Facts("Correlation with {}")},
 )
@@ -240,36 +251,13 @@ class RankCorrelation(Agreement):
     """Correlation with the map of a reference method: of ranks (Spearman), and of values (``pearson``).
 
     Larger is closer; -1 to 1; NaN (not counted) where either map is constant.
+
+    Example:
+        >>> camlucida.metrics.RankCorrelation().names
+        ('rank_correlation@gradcam', 'pearson@gradcam')
     """
 
-    @property
-    def stem(self) -> str:
-        """The number's name."""
-        return "rank_correlation"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of ranks, and of values."""
-        return (f"rank_correlation@{self.reference}", f"pearson@{self.reference}")
-
-    def compare(self, maps: Tensor, others: Tensor) -> Tensor:
-        """``(N,)`` from two maps ``(N, h, w)``."""
-        return rank_correlation(maps, others)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """Against the reference's maps of the same images."""
-        of_values = _Pearson(self.reference, self.resolution).measure(scene, explanation)
-        return Measured.of(**super().measure(scene, explanation).values, **of_values.values)
-
-
-@dataclass(frozen=True)
-class _Pearson(Agreement):
-    @property
-    def stem(self) -> str:
-        return "pearson"
-
-    def compare(self, maps: Tensor, others: Tensor) -> Tensor:
-        return pearson(maps, others)
+    compares: ClassVar = {"rank_correlation": rank_correlation, "pearson": pearson}
 
 
 @register(
@@ -280,26 +268,23 @@ class _Pearson(Agreement):
     question="agreement",
     source="Wang et al. 2004, equation 13",
     needs=("reference",),
-    cost="the reference's explanation",
+    cost=Cost(references=1),
     remark="larger is closer to the reference method",
 )
 @dataclass(frozen=True)
 class SSIM(Agreement):
-    """Structural similarity with the map of a reference method.
+    """Structural similarity with the map of a reference method, both scaled to [0, 1].
 
     Larger is closer; -1 to 1; 1 for equal maps.
 
     Attributes:
         resolution: the ``"input"``'s by default: a window is 11 pixels wide.
+
+    Example:
+        >>> camlucida.metrics.SSIM().resolution
+        'input'
     """
 
+    compares: ClassVar = {"ssim": lambda a, b: ssim(normalise(a), normalise(b))}
+
     resolution: Resolution = "input"
-
-    @property
-    def stem(self) -> str:
-        """The number's name."""
-        return "ssim"
-
-    def compare(self, maps: Tensor, others: Tensor) -> Tensor:
-        """``(N,)`` from two maps ``(N, h, w)``, scaled to [0, 1] first."""
-        return ssim(normalise(maps), normalise(others))

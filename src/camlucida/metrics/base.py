@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import check_words
 from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
 
@@ -37,6 +37,11 @@ explanation of a ``reference`` method.
 """
 
 
+Space: TypeAlias = Literal["auto", "pixel", "input"]
+"""Where images are changed: ``"pixel"`` values in [0, 1] before normalisation, where 0 is black, or the model's
+``"input"``, where 0 is usually the mean colour; ``"auto"`` is pixels where the preprocessing is known."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """A batch of images as metrics see it: everything that does not depend on the explaining method.
@@ -56,6 +61,15 @@ class Scene:
         seed: each image's random numbers come from it and the image (``ImageGenerators``).
         batch_size: images per forward pass that a metric may use at a time.
         references: explanations of the same images to compare with, by the method's registered name or label.
+
+    Example:
+        >>> logits = torch.tensor([[0.1, 2.0], [0.3, 0.2]])
+        >>> none, masks = torch.tensor([-1, -1]), torch.zeros(2, 32, 32, dtype=torch.bool)
+        >>> scene = camlucida.metrics.Scene(
+        ...     model, images, logits, logits.argmax(1), none, (torch.empty(0, 4),) * 2, masks, none > 0
+        ... )
+        >>> len(scene), scene.predicted.tolist()
+        (2, [1, 0])
     """
 
     model: nn.Module
@@ -110,12 +124,30 @@ class Scene:
         Raises:
             CamlucidaError: the model's preprocessing is not known.
         """
+        return self.normalised().denormalise(self.inputs)
+
+    def normalised(self) -> Preprocess:
+        """How pixels in [0, 1] become inputs.
+
+        Raises:
+            CamlucidaError: the model's preprocessing is not known.
+        """
         if self.preprocess is None:
             raise CamlucidaError(
                 "this metric changes pixels in [0, 1], so it has to know how the model's inputs are "
-                "normalised; pass preprocess="
+                "normalised; pass preprocess=, or use space='input' where the metric has it"
             )
-        return self.preprocess.denormalise(self.inputs)
+        return self.preprocess
+
+    def images(self, space: Space) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The images in the space in which a metric changes them, and what makes them inputs again.
+
+        Raises:
+            CamlucidaError: ``"pixel"`` where the model's preprocessing is not known.
+        """
+        if space == "input" or (space == "auto" and self.preprocess is None):
+            return self.inputs, lambda images: images
+        return self.pixels, self.normalised().normalise
 
 
 @dataclass(frozen=True)
@@ -127,6 +159,10 @@ class Measured:
             not count, such as one without a box.
         curves: for names whose number sums up a curve, its heights, ``{name: (N, P)}``.
         at: the positions of those heights, ``{name: (P,)}``.
+
+    Example:
+        >>> camlucida.metrics.Measured.of(peak=torch.tensor([0.5, 1.0])).values["peak"].tolist()
+        [0.5, 1.0]
     """
 
     values: dict[str, Tensor]
@@ -144,22 +180,30 @@ class Metric:
     """Base of all metrics: a frozen dataclass whose fields are the options of the paper.
 
     The numbers themselves are computed by pure functions on tensors; a metric says which function, with
-    which options, on which of the maps. A metric of your own derives from this and is made known with
-    :func:`camlucida.metrics.register`.
+    which options, on which of the maps. A metric of your own derives from this, or from :class:`OneNumber`, and
+    is made known with :func:`camlucida.metrics.register`.
+
+    Attributes:
+        least: the smallest value of each option that has one; ``None`` is never too small.
+
+    Example:
+        >>> camlucida.metrics.PointingGame(tolerance=15).describe()["options"]
+        {'tolerance': 15, 'ties': 'mean'}
     """
 
+    least: ClassVar[Mapping[str, float]] = {}
+
     def __post_init__(self) -> None:
-        """Check every option that is one of a few words.
+        """Check every option that is one of a few words, or has a smallest value.
 
         Raises:
-            CamlucidaError: naming the option, its value and the words.
+            CamlucidaError: naming the option, its value and what is allowed.
         """
-        for name, annotation in get_type_hints(type(self)).items():
-            if get_origin(annotation) is Literal and getattr(self, name) not in get_args(
-                annotation
-            ):
-                known = ", ".join(map(repr, get_args(annotation)))
-                raise CamlucidaError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check_words(self)
+        for name, least in self.least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise CamlucidaError(f"{name} must be at least {least:g}, got {value}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,6 +226,29 @@ class Metric:
         return {"metric": type(self).__name__, "options": options}
 
 
-def each(values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """Values as a double tensor on the device of ``like``."""
-    return torch.as_tensor(values, dtype=torch.float64, device=like.device)
+@dataclass(frozen=True)
+class OneNumber(Metric):
+    """Base of the metrics that return one number, without a curve.
+
+    Attributes:
+        number: its name.
+
+    Example:
+        >>> camlucida.metrics.Sparseness().names
+        ('sparseness',)
+    """
+
+    number: ClassVar[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.number,)
+
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
+        """The number of each image, ``(N,)``; NaN where an image does not count. Arguments as :meth:`measure`."""
+        raise NotImplementedError
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """Judge the maps of one method by :meth:`value`."""
+        return Measured({self.number: self.value(scene, explanation)})

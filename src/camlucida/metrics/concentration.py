@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.explanation import Explanation
-from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
 from camlucida.metrics.registry import Facts, register
 
 _EPS = 1e-10
@@ -33,6 +33,10 @@ def sparseness(maps: Tensor) -> Tensor:
 
     Returns:
         ``(N,)``; 0 for a zero map and for a constant map.
+
+    Example:
+        >>> camlucida.metrics.sparseness(torch.eye(4)[None]).item()
+        0.75
     """
     values = maps.double().abs().flatten(1).sort(1).values
     count = values.shape[1]
@@ -62,6 +66,10 @@ def cam_entropy(maps: Tensor, base: float = math.e) -> Tensor:
 
     Raises:
         CamlucidaError: the base is not above 1.
+
+    Example:
+        >>> camlucida.metrics.cam_entropy(torch.eye(4)[None], base=2).round().item()
+        2.0
     """
     if not base > 1:
         raise CamlucidaError(f"the base of the logarithm must be above 1, got {base}")
@@ -85,6 +93,10 @@ def complexity(maps: Tensor, base: float = math.e) -> Tensor:
 
     Returns:
         ``(N,)``; NaN (not counted) for a zero map, which has no shares.
+
+    Example:
+        >>> camlucida.metrics.complexity(torch.ones(1, 4, 4), base=2).item()
+        4.0
     """
     values = maps.double().abs().flatten(1)
     values = values / values.amax(1, keepdim=True)
@@ -104,6 +116,10 @@ def effective_area(maps: Tensor) -> Tensor:
 
     Returns:
         ``(N,)``; 1 for a constant map, NaN (not counted) for a zero map.
+
+    Example:
+        >>> camlucida.metrics.effective_area(torch.eye(4)[None]).item()
+        0.25
     """
     return complexity(maps).exp() / (maps.shape[-2] * maps.shape[-1])
 
@@ -127,6 +143,10 @@ def dead_zone_activity(maps: Tensor, dead: int | Tensor, *, empty: float = 0.0) 
 
     Raises:
         CamlucidaError: the dead zone does not fit the maps.
+
+    Example:
+        >>> camlucida.metrics.dead_zone_activity(torch.ones(1, 224, 224), 54).round(decimals=4).item()
+        0.491
     """
     where = _dead(maps, dead)
     values = rectify(maps.double())
@@ -150,6 +170,10 @@ def seen_area_lost(maps: Tensor, dead: int | Tensor) -> Tensor:
 
     Returns:
         ``(N,)``.
+
+    Example:
+        >>> camlucida.metrics.seen_area_lost(torch.eye(4)[None], dead=2).item()
+        0.75
     """
     seen = ~_dead(maps, dead)
     blank = (maps <= 0) & seen
@@ -184,20 +208,21 @@ def _dead(maps: Tensor, dead: int | Tensor) -> Tensor:
     source="Chalasani et al. 2020, Gini index",
 )
 @dataclass(frozen=True)
-class Sparseness(Metric):
+class Sparseness(OneNumber):
     """Gini index of the attribution map.
 
     Higher is sparser; 0 to 1; 0 for a blank map.
+
+    Example:
+        >>> camlucida.metrics.Sparseness().names
+        ('sparseness',)
     """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("sparseness",)
+    number: ClassVar = "sparseness"
 
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:  # noqa: ARG002
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:  # noqa: ARG002
         """On the attribution map at the input's resolution."""
-        return Measured.of(sparseness=sparseness(explanation.maps))
+        return sparseness(explanation.maps)
 
 
 @register(
@@ -217,6 +242,10 @@ class CAMEntropy(Metric):
 
     It describes; 0 to the logarithm of the number of cells; 0 for a blank or constant map. Compare maps of one
     resolution only.
+
+    Example:
+        >>> camlucida.metrics.CAMEntropy().names
+        ('cam_entropy', 'cam_entropy_bits')
     """
 
     @property
@@ -248,6 +277,10 @@ class Complexity(Metric):
     """Entropy of the shares of attribution, and the share of the image it stands for (``effective_area``).
 
     Lower is simpler; 0 to the logarithm of the number of pixels; NaN (not counted) for a blank map.
+
+    Example:
+        >>> camlucida.metrics.Complexity().names
+        ('complexity', 'effective_area')
     """
 
     @property
@@ -274,6 +307,7 @@ class Complexity(Metric):
         "seen_area_lost": Facts("Seen area left blank"),
         "blank_map": Facts("Blank maps", direction="none"),
     },
+    on_request=True,
 )
 @dataclass(frozen=True)
 class DeadZone(Metric):
@@ -287,16 +321,16 @@ class DeadZone(Metric):
         dead_rows: the number of last rows that are dead: 54 (default) of 224, as published.
         resolution: count rows of the ``"input"`` (default) or cells of the ``"native"`` map, for walls in a
             feature map; ``dead_zone_finished`` is then the same as ``dead_zone``.
+
+    Example:
+        >>> camlucida.metrics.DeadZone(dead_rows=10).names[0]
+        'dead_zone'
     """
+
+    least: ClassVar = {"dead_rows": 1}
 
     dead_rows: int = 54
     resolution: Literal["input", "native"] = "input"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.dead_rows < 1:
-            raise CamlucidaError(f"dead_rows must be at least 1, got {self.dead_rows}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -307,7 +341,8 @@ class DeadZone(Metric):
         """On the method's own map, enlarged bilinearly."""
         raw, maps = rectify(explanation.raw), explanation.maps
         if self.resolution == "input":
-            raw = resize(raw, (int(scene.inputs.shape[-2]), int(scene.inputs.shape[-1])))
+            height, width = scene.inputs.shape[-2:]
+            raw = resize(raw, (height, width))
         else:
             maps = raw
         return Measured.of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from camlucida.common.statistics import gaussian, ranks
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of
-from camlucida.metrics.registry import register
+from camlucida.metrics.registry import Cost, register
 
 Start = Literal["zero", "blur", "rise", "mean"]
 Score = Literal["predicted", "explained"]
@@ -114,9 +115,17 @@ def path(
     return found
 
 
-def area(curves: Tensor) -> Tensor:
-    """Area ``(N,)`` under evenly spaced heights ``(N, K + 1)`` over a way of length 1, by trapezoids."""
-    return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2
+def area(heights: Tensor, at: Tensor | Sequence[float] | None = None) -> Tensor:
+    """Mean height ``(N,)`` of curves ``(N, P)``: trapezoids over the length of the way.
+
+    Args:
+        heights: ``(N, P)``.
+        at: rising positions ``(P,)``; evenly spaced by default.
+    """
+    if heights.shape[1] == 1:
+        return heights[:, 0]
+    places = torch.as_tensor(range(heights.shape[1]) if at is None else at).to(heights)
+    return torch.trapezoid(heights, places, dim=1) / (places[-1] - places[0])
 
 
 def resample(curves: Tensor, at: Tensor, points: int) -> Tensor:
@@ -138,34 +147,57 @@ def resample(curves: Tensor, at: Tensor, points: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Way(Metric):
-    """What insertion and deletion share."""
+    """What insertion and deletion share: a way between the whole image and one without its content.
+
+    Attributes:
+        number: the metric's one number, which has a curve.
+        inserts: whether the way leads to the whole image.
+        step: pixels that change at a time, 224 by default.
+        score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
+        points: positions of the curve that is kept; the area is that of all steps.
+        start: the image without its content: ``"zero"``, ``"blur"`` (Gaussian, 11 x 11 pixels, sigma 5), ``"rise"``
+            (the kernel of the authors' code, see :func:`blank`) or ``"mean"``, all in the model's input space,
+            where 0 is usually the mean colour of the training images.
+    """
+
+    number: ClassVar[str]
+    inserts: ClassVar[bool]
+    least: ClassVar = {"step": 1, "points": 2}
 
     step: int = 224
     score: Score = "predicted"
     points: int = 101
+    start: Start = "zero"
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.step < 1 or self.points < 2:
-            raise CamlucidaError(
-                f"step must be at least 1 pixel and points at least 2, got {self.step} and {self.points}"
-            )
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One number with a curve."""
+        return (self.number,)
 
-    def _classes(self, scene: Scene) -> Tensor:
-        return scene.predicted if self.score == "predicted" else scene.classes
-
-    def _clean(self, scene: Scene) -> Tensor:
-        return probability(scene.logits.double(), self._classes(scene))
-
-    def _measured(self, name: str, curves: Tensor, maps: Tensor) -> Measured:
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """Forward passes of partly changed images; the whole image's logits are the scene's."""
+        maps = explanation.maps
+        classes = scene.predicted if self.score == "predicted" else scene.classes
+        whole, empty = scene.inputs, blank(scene.inputs, self.start)
+        clean = probability(scene.logits.double(), classes)
+        known = {"last" if self.inserts else "first": clean}
+        begin, end = (empty, whole) if self.inserts else (whole, empty)
+        curves = path(
+            scene.model,
+            begin,
+            end,
+            maps,
+            classes,
+            step=self.step,
+            batch_size=scene.batch_size,
+            **known,
+        )
         curves = torch.where(maps.isnan().flatten(1).any(1)[:, None], torch.nan, curves)
-        pixels = maps[0].numel()
         steps = torch.arange(curves.shape[1], dtype=torch.float64, device=curves.device)
-        shares = (steps * self.step / pixels).clamp_max(1)
+        shares = (steps * self.step / maps[0].numel()).clamp_max(1)
         at = torch.linspace(0, 1, self.points, dtype=torch.float64, device=curves.device)
         kept = resample(curves, shares, self.points)
-        return Measured({name: area(curves)}, {name: kept}, {name: at})
+        return Measured({self.number: area(curves)}, {self.number: kept}, {self.number: at})
 
 
 @register(
@@ -176,43 +208,22 @@ class _Way(Metric):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost="H W / 224 forward passes",
+    cost=Cost(pixels=224),
 )
 @dataclass(frozen=True)
 class Deletion(_Way):
     """Area under the probability while pixels are deleted from the most relevant on.
 
     Lower is better: the map names first what the model needs. The curve is given over the share of pixels
-    deleted.
+    deleted, which become 0 (``start="zero"``) by default.
 
-    Attributes:
-        step: pixels deleted at a time, 224 by default.
-        score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
-        points: positions of the curve that is kept; the area is that of all steps.
-        start: what takes the place of pixels: ``"zero"`` (default), ``"blur"``, ``"rise"`` or ``"mean"``, all in the
-            model's input space, where 0 is usually the mean colour of the training images.
+    Example:
+        >>> camlucida.metrics.Deletion(step=1000).names
+        ('deletion',)
     """
 
-    start: Start = "zero"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number with a curve."""
-        return ("deletion",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """Forward passes of partly deleted images; the whole image's logits are the scene's."""
-        curves = path(
-            scene.model,
-            scene.inputs,
-            blank(scene.inputs, self.start),
-            explanation.maps,
-            self._classes(scene),
-            step=self.step,
-            batch_size=scene.batch_size,
-            first=self._clean(scene),
-        )
-        return self._measured("deletion", curves, explanation.maps)
+    number: ClassVar = "deletion"
+    inserts: ClassVar = False
 
 
 @register(
@@ -223,41 +234,21 @@ class Deletion(_Way):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost="H W / 224 forward passes",
+    cost=Cost(pixels=224),
 )
 @dataclass(frozen=True)
 class Insertion(_Way):
     """Area under the probability while pixels are put back from the most relevant on.
 
     Higher is better: the map names first what is enough. The curve is given over the share of pixels
-    inserted.
+    inserted, into the blurred image (``start="blur"``) by default.
 
-    Attributes:
-        step: pixels inserted at a time, 224 by default.
-        score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
-        points: positions of the curve that is kept; the area is that of all steps.
-        start: the image at the beginning: ``"blur"`` (default; Gaussian, 11 x 11 pixels, sigma 5), ``"rise"``
-            (the kernel of the authors' code, see :func:`blank`), ``"zero"`` or ``"mean"``, all in the model's
-            input space.
+    Example:
+        >>> camlucida.metrics.Insertion(score="explained").names
+        ('insertion',)
     """
 
+    number: ClassVar = "insertion"
+    inserts: ClassVar = True
+
     start: Start = "blur"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number with a curve."""
-        return ("insertion",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """Forward passes of partly restored images; the whole image's logits are the scene's."""
-        curves = path(
-            scene.model,
-            blank(scene.inputs, self.start),
-            scene.inputs,
-            explanation.maps,
-            self._classes(scene),
-            step=self.step,
-            batch_size=scene.batch_size,
-            last=self._clean(scene),
-        )
-        return self._measured("insertion", curves, explanation.maps)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
 from camlucida.common.statistics import correlation
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation
-from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.base import Measured, Metric, Scene, Space
 from camlucida.metrics.passes import probability, scores_of
-from camlucida.metrics.registry import Facts, register
+from camlucida.metrics.registry import Cost, Facts, register
 from camlucida.metrics.robustness import explain_again
-
-Space = Literal["auto", "pixel", "input"]
 
 
 def average_drop(whole: Tensor, kept: Tensor) -> Tensor:
@@ -31,6 +27,11 @@ def average_drop(whole: Tensor, kept: Tensor) -> Tensor:
 
     Returns:
         ``(N,)`` double; 0 where $p$ is 0, which cannot fall.
+
+    Example:
+        >>> whole, kept = torch.tensor([0.8, 0.5]), torch.tensor([0.4, 0.75])
+        >>> camlucida.metrics.average_drop(whole, kept).tolist()
+        [50.0, 0.0]
     """
     whole, kept = whole.double(), kept.double()
     fall = (whole - kept).clamp_min(0) / torch.where(whole > 0, whole, 1)
@@ -41,6 +42,11 @@ def average_increase(whole: Tensor, kept: Tensor) -> Tensor:
     r"""100 where $o > p$, else 0: percent of images that gain. Arguments as :func:`average_drop`.
 
     Chattopadhay et al. 2018, section 4.1. Higher is better.
+
+    Example:
+        >>> whole, kept = torch.tensor([0.8, 0.5]), torch.tensor([0.4, 0.75])
+        >>> camlucida.metrics.average_increase(whole, kept).tolist()
+        [0.0, 100.0]
     """
     found = 100 * (kept > whole).double()
     return torch.where(whole.isnan() | kept.isnan(), torch.nan, found)
@@ -50,6 +56,11 @@ def average_gain(whole: Tensor, kept: Tensor) -> Tensor:
     r"""Relative rise, $100 \max(0, o - p) / (1 - p)$ percent per image. Arguments as :func:`average_drop`.
 
     Zhang et al. 2023, Opti-CAM. Higher is better; 0 to 100; 0 where $p$ is 1.
+
+    Example:
+        >>> whole, kept = torch.tensor([0.8, 0.5]), torch.tensor([0.4, 0.75])
+        >>> camlucida.metrics.average_gain(whole, kept).tolist()
+        [0.0, 50.0]
     """
     whole, kept = whole.double(), kept.double()
     room = 1 - whole
@@ -95,6 +106,11 @@ def adcc(coherent: Tensor, complexity: Tensor, drop: Tensor) -> Tensor:
 
     Returns:
         ``(N,)`` double; 0 where one of the three terms is 0.
+
+    Example:
+        >>> coherent, complexity, drop = torch.tensor([[1.0], [0.5], [0.5]])
+        >>> round(camlucida.metrics.adcc(coherent, complexity, drop).item(), 6)
+        0.6
     """
     terms = torch.stack([coherent, 1 - complexity, 1 - drop]).double()
     positive = (terms > 0).all(0)
@@ -103,46 +119,37 @@ def adcc(coherent: Tensor, complexity: Tensor, drop: Tensor) -> Tensor:
 
 
 def masked(scene: Scene, maps: Tensor, space: Space) -> Tensor:
-    """The inputs under their maps: each image times its map.
+    """The images under their maps: each image times its map.
 
     Args:
         scene: the images.
         maps: ``(N, H, W)`` in [0, 1].
-        space: what is multiplied: ``"pixel"`` values in [0, 1] before normalisation, where 0 is black, or the
-            model's ``"input"``, where 0 is usually the mean colour; ``"auto"`` is pixels where the
-            preprocessing is known.
+        space: what is multiplied.
 
     Returns:
         ``(N, C, H, W)``, as the model takes them.
 
     Raises:
-        CamlucidaError: ``"pixel"`` without preprocessing.
+        CamlucidaError: ``"pixel"`` where the model's preprocessing is not known.
     """
-    preprocess = None if space == "input" else scene.preprocess
-    if preprocess is None:
-        if space == "pixel":
-            raise CamlucidaError(
-                "space='pixel' needs to know how pixels become inputs; pass preprocess=, or use space='input'"
-            )
-        return scene.inputs * maps[:, None].to(scene.inputs)
-    return preprocess.normalise(scene.pixels * maps[:, None].to(scene.pixels))
+    images, as_inputs = scene.images(space)
+    return as_inputs(images * maps[:, None].to(images))
 
 
 def probabilities(scene: Scene, maps: Tensor, space: Space) -> tuple[Tensor, Tensor, Tensor]:
     """Probability of the explained class for the images and for what their maps keep; the masked inputs."""
     images = masked(scene, maps, space)
-    places = [(i, 0) for i in range(len(scene))]
     kept = scores_of(
         scene.model,
         scene.inputs,
-        places,
+        [(i, 0) for i in range(len(scene))],
         lambda i, _: images[i],
         lambda z, i: probability(z, scene.classes[i]),
         scene.batch_size,
     )
     whole = probability(scene.logits.double(), scene.classes)
     unknown = maps.flatten(1).isnan().any(1)
-    return torch.where(unknown, torch.nan, whole), torch.where(unknown, torch.nan, kept), images
+    return whole.masked_fill(unknown, torch.nan), kept.masked_fill(unknown, torch.nan), images
 
 
 # ------------------------------------------------------------------------------------------- metrics
@@ -157,7 +164,7 @@ def probabilities(scene: Scene, maps: Tensor, space: Space) -> tuple[Tensor, Ten
     question="faithfulness",
     source="Chattopadhay et al. 2018, section 4.1; gain: Zhang et al. 2023, Opti-CAM",
     needs=("model", "logits"),
-    cost="1 forward pass",
+    cost=Cost(forwards=1),
     remark="a map that is 1 everywhere has no drop",
     numbers={
         "average_increase": Facts("Average Increase", "higher"),
@@ -174,6 +181,10 @@ class AverageDrop(Metric):
         space: ``"auto"`` (default) multiplies ``"pixel"`` values in [0, 1], before mean and std, where the
             preprocessing is known, as Opti-CAM's code does; ``"input"`` multiplies what the model takes, where
             0 is usually the mean colour and not black.
+
+    Example:
+        >>> camlucida.metrics.AverageDrop().names
+        ('average_drop', 'average_increase', 'average_gain')
     """
 
     space: Space = "auto"
@@ -201,7 +212,7 @@ class AverageDrop(Metric):
     question="faithfulness",
     source="Poppi et al. 2021, section 3.2",
     needs=("model", "logits"),
-    cost="1 forward pass and 1 explanation",
+    cost=Cost(forwards=1, explanations=1),
     remark="0 for a blank map",
     numbers={"coherency": Facts("Coherency"), "map_complexity": Facts("Map complexity", "lower")},
 )
@@ -214,6 +225,10 @@ class ADCC(Metric):
 
     Attributes:
         space: what is multiplied with the map, as for ``average_drop``.
+
+    Example:
+        >>> camlucida.metrics.ADCC(space="input").names
+        ('adcc', 'coherency', 'map_complexity')
     """
 
     space: Space = "auto"

@@ -47,6 +47,11 @@ def iou(maps: Tensor, masks: Tensor, threshold: float | Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes do not fit.
+
+    Example:
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+        >>> camlucida.metrics.iou(torch.eye(4)[None], masks, 0.5).item()
+        0.4
     """
     maps, masks = _checked(maps, masks)
     cuts = torch.as_tensor(threshold, dtype=torch.float64, device=maps.device)
@@ -96,6 +101,11 @@ def box_iou(
 
     Raises:
         CamlucidaError: the shapes do not fit, or the threshold is out of range.
+
+    Example:
+        >>> boxes = [torch.tensor([[0.0, 0.0, 4.0, 2.0]])]
+        >>> camlucida.metrics.box_iou(torch.eye(4)[None], boxes).item()
+        0.5
     """
     if maps.ndim != 3 or len(boxes) != len(maps):
         raise CamlucidaError(
@@ -152,6 +162,11 @@ def saliency_score(maps: Tensor, masks: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes do not fit.
+
+    Example:
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+        >>> camlucida.metrics.saliency_score(torch.ones(1, 4, 4), masks).item()
+        0.625
     """
     maps, masks = _checked(maps, masks)
     maps = maps.double().clamp_min(0).flatten(1)
@@ -176,6 +191,11 @@ def energy_pointing(maps: Tensor, masks: Tensor) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes do not fit.
+
+    Example:
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+        >>> camlucida.metrics.energy_pointing(torch.eye(4)[None], masks).item()
+        1.0
     """
     return torch.where(masks.flatten(1).any(1), saliency_score(maps, masks), math.nan)
 
@@ -203,6 +223,11 @@ def pointing_game(
 
     Raises:
         CamlucidaError: the shapes do not fit, or the tolerance is negative.
+
+    Example:
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+        >>> camlucida.metrics.pointing_game(torch.eye(4)[None], masks).item()
+        1.0
     """
     maps, masks = _checked(maps, masks)
     there = masks.flatten(1).any(1) & ~maps.isnan().flatten(1).any(1)
@@ -232,6 +257,11 @@ def top_k_mass(maps: Tensor, masks: Tensor, k: int | None = None) -> Tensor:
 
     Raises:
         CamlucidaError: the shapes do not fit, or k is not between 1 and the number of pixels.
+
+    Example:
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+        >>> camlucida.metrics.top_k_mass(torch.eye(4)[None], masks, k=4).item()
+        1.0
     """
     maps, masks = _checked(maps, masks)
     flat, inside = maps.flatten(1), masks.flatten(1)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.explanation import Explanation
-from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
+from camlucida.metrics.curves import area
 from camlucida.metrics.localisation import (
     Component,
     Ties,
@@ -23,7 +24,7 @@ from camlucida.metrics.localisation import (
     saliency_score,
     top_k_mass,
 )
-from camlucida.metrics.regions import fill_boxes
+from camlucida.metrics.regions import Which, fill_boxes
 from camlucida.metrics.registry import Facts, register
 
 SHARE = (0.0, 1.0)
@@ -55,7 +56,13 @@ class IoU(Metric):
         truth: the ``"first"`` box, filled (default, as published), or the ``"mask"``: exact where the data has
             one, else the union of the boxes.
         points: thresholds of the curve, evenly spread over 0 to 1.
+
+    Example:
+        >>> camlucida.metrics.IoU(thresholds=(0.5,)).names
+        ('iou@0.5', 'iou_area')
     """
+
+    least: ClassVar = {"points": 2}
 
     thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
     truth: Literal["first", "mask"] = "first"
@@ -67,8 +74,6 @@ class IoU(Metric):
         object.__setattr__(self, "thresholds", tuple(float(t) for t in self.thresholds))
         if not all(0 <= t <= 1 for t in self.thresholds):
             raise CamlucidaError(f"thresholds must lie between 0 and 1, got {self.thresholds}")
-        if self.points < 2:
-            raise CamlucidaError(f"a curve has at least 2 points, got {self.points}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,8 +84,7 @@ class IoU(Metric):
         """All thresholds at once."""
         maps = explanation.maps
         if self.truth == "first":
-            masks = fill_boxes(scene.boxes, _size(maps), "first").to(maps.device)
-            counts = _has_boxes(scene, maps)
+            masks, counts = _boxes(scene, maps, "first")
         else:
             masks = scene.masks.to(maps.device)
             counts = masks.flatten(1).any(1)
@@ -88,8 +92,7 @@ class IoU(Metric):
         levels = torch.cat([at.new_tensor(self.thresholds), at])
         found = torch.where(counts[:, None], iou(maps, masks, levels), math.nan)
         curve = found[:, len(self.thresholds) :]
-        area = torch.trapezoid(curve, at, dim=1)
-        values = [*found[:, : len(self.thresholds)].unbind(1), area]
+        values = [*found[:, : len(self.thresholds)].unbind(1), area(curve, at)]
         return Measured(
             dict(zip(self.names, values, strict=True)), {"iou_area": curve}, {"iou_area": at}
         )
@@ -106,7 +109,7 @@ class IoU(Metric):
     remark="counts correctly predicted images only; the paper gives no threshold and no component rule",
 )
 @dataclass(frozen=True)
-class BoxIoU(Metric):
+class BoxIoU(OneNumber):
     """Intersection over union of a box fitted to the map and the object's box (I-CAM's protocol).
 
     Higher is better; 0 to 1; 0 for a blank map; NaN for an image without a box or not correctly predicted.
@@ -116,7 +119,13 @@ class BoxIoU(Metric):
         component: fit the box to the ``"largest"`` connected region (default) or to ``"all"``.
         gt: the ``"best"`` of the object's boxes (default), the ``"first"``, or their ``"union"``.
         correct_only: leave out images that are not correctly predicted, as published.
+
+    Example:
+        >>> camlucida.metrics.BoxIoU(threshold=0.2).names
+        ('box_iou',)
     """
+
+    number: ClassVar = "box_iou"
 
     threshold: float = 0.5
     component: Component = "largest"
@@ -131,14 +140,9 @@ class BoxIoU(Metric):
                 f"threshold is a share of the maximum, above 0 and up to 1, got {self.threshold}"
             )
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("box_iou",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """On the attribution maps, at the input's resolution."""
-        found = box_iou(
+        return box_iou(
             explanation.maps,
             scene.boxes,
             self.threshold,
@@ -146,7 +150,6 @@ class BoxIoU(Metric):
             gt=self.gt,
             correct=scene.correct if self.correct_only else None,
         )
-        return Measured.of(box_iou=found)
 
 
 @register(
@@ -160,30 +163,43 @@ class BoxIoU(Metric):
     remark="counts correctly predicted images only",
 )
 @dataclass(frozen=True)
-class SaliencyScore(Metric):
+class SaliencyScore(OneNumber):
     """Share of the map that lies in the boxes (I-CAM).
 
     Higher is better; 0 to 1; 0 for a blank map; NaN for an image without a box or not correctly predicted.
 
     Attributes:
         correct_only: leave out images that are not correctly predicted, as published.
+
+    Example:
+        >>> camlucida.metrics.SaliencyScore().names
+        ('saliency_score',)
     """
+
+    number: ClassVar = "saliency_score"
 
     correct_only: bool = True
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("saliency_score",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """With the union of all boxes, also where an exact mask is known."""
         maps = explanation.maps
-        found = saliency_score(maps, fill_boxes(scene.boxes, _size(maps)).to(maps.device))
-        counts = _has_boxes(scene, maps)
+        masks, counts = _boxes(scene, maps)
         if self.correct_only:
             counts &= scene.correct.to(maps.device)
-        return Measured.of(saliency_score=torch.where(counts, found, math.nan))
+        return torch.where(counts, saliency_score(maps, masks), math.nan)
+
+
+@dataclass(frozen=True)
+class _OnObject(OneNumber):
+    """What metrics share that look at the object's mask: exact where there is one, else the boxes."""
+
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
+        """On the attribution maps, at the input's resolution."""
+        return self.on(explanation.maps, scene.masks.to(explanation.maps.device))
+
+    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
+        """``(N,)`` from maps and boolean masks ``(N, H, W)``."""
+        raise NotImplementedError
 
 
 @register(
@@ -196,21 +212,21 @@ class SaliencyScore(Metric):
     needs=("masks",),
 )
 @dataclass(frozen=True)
-class EnergyPointing(Metric):
+class EnergyPointing(_OnObject):
     """Share of the map's energy that lies on the object.
 
     Higher is better; 0 to 1; 0 for a blank map; NaN (not counted) for an empty mask.
+
+    Example:
+        >>> camlucida.metrics.EnergyPointing().names
+        ('energy_pointing',)
     """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("energy_pointing",)
+    number: ClassVar = "energy_pointing"
 
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """With the exact mask where there is one, else the boxes."""
-        maps = explanation.maps
-        return Measured.of(energy_pointing=energy_pointing(maps, scene.masks.to(maps.device)))
+    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
+        """:func:`~camlucida.metrics.energy_pointing`."""
+        return energy_pointing(maps, masks)
 
 
 @register(
@@ -224,7 +240,7 @@ class EnergyPointing(Metric):
     remark="an empty mask does not count",
 )
 @dataclass(frozen=True)
-class PointingGame(Metric):
+class PointingGame(_OnObject):
     """Whether the map's maximum lies on the object.
 
     Higher is better; 0 or 1, between them where the maximum is shared; a blank map scores the object's share
@@ -234,27 +250,21 @@ class PointingGame(Metric):
         tolerance: distance in pixels up to which a maximum beside the object is a hit; 0 by default, 15 in
             the paper.
         ties: the ``"mean"`` over the pixels that share the maximum (default), or ``"any"``.
+
+    Example:
+        >>> camlucida.metrics.PointingGame(tolerance=15).names
+        ('pointing_game',)
     """
+
+    number: ClassVar = "pointing_game"
+    least: ClassVar = {"tolerance": 0}
 
     tolerance: float = 0.0
     ties: Ties = "mean"
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if not self.tolerance >= 0:
-            raise CamlucidaError(f"tolerance must be at least 0 pixels, got {self.tolerance}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("pointing_game",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """With the exact mask where there is one, else the boxes."""
-        maps = explanation.maps
-        masks = scene.masks.to(maps.device)
-        return Measured.of(pointing_game=pointing_game(maps, masks, self.tolerance, ties=self.ties))
+    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
+        """:func:`~camlucida.metrics.pointing_game`."""
+        return pointing_game(maps, masks, self.tolerance, ties=self.ties)
 
 
 @register(
@@ -267,7 +277,7 @@ class PointingGame(Metric):
     needs=("masks",),
 )
 @dataclass(frozen=True)
-class TopKMass(Metric):
+class TopKMass(_OnObject):
     """Share of the k most salient pixels that lie on the object.
 
     Higher is better; 0 to 1; a blank map scores the object's share of the image; NaN (not counted) for an
@@ -275,30 +285,23 @@ class TopKMass(Metric):
 
     Attributes:
         k: how many pixels; ``None`` (default) for as many as the object has.
+
+    Example:
+        >>> camlucida.metrics.TopKMass(k=100).names
+        ('top_k_mass',)
     """
+
+    number: ClassVar = "top_k_mass"
+    least: ClassVar = {"k": 1}
 
     k: int | None = None
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.k is not None and self.k < 1:
-            raise CamlucidaError(f"k must be at least 1 pixel, got {self.k}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("top_k_mass",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
-        """With the exact mask where there is one, else the boxes."""
-        maps = explanation.maps
-        return Measured.of(top_k_mass=top_k_mass(maps, scene.masks.to(maps.device), self.k))
+    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
+        """:func:`~camlucida.metrics.top_k_mass`."""
+        return top_k_mass(maps, masks, self.k)
 
 
-def _size(maps: Tensor) -> tuple[int, int]:
-    return int(maps.shape[1]), int(maps.shape[2])
-
-
-def _has_boxes(scene: Scene, maps: Tensor) -> Tensor:
-    return torch.tensor([len(own) > 0 for own in scene.boxes], device=maps.device)
+def _boxes(scene: Scene, maps: Tensor, which: Which = "union") -> tuple[Tensor, Tensor]:
+    """The filled boxes ``(N, H, W)`` of each image, and whether it has any, ``(N,)``."""
+    filled = fill_boxes(scene.boxes, (int(maps.shape[1]), int(maps.shape[2])), which)
+    return filled.to(maps.device), torch.tensor([len(b) > 0 for b in scene.boxes]).to(maps.device)

@@ -51,6 +51,10 @@ def removal_masks(
 
     Raises:
         CamlucidaError: a percentage outside 0 to 100, an unknown word, or noise without generators.
+
+    Example:
+        >>> camlucida.metrics.removal_masks(torch.eye(2)[None], [50], "rank").int().tolist()
+        [[[[1, 0], [0, 1]]]]
     """
     for name, value, words in (
         ("mask", mask, MaskRule),

@@ -43,6 +43,10 @@ def fill_boxes(boxes: Sequence[Tensor], size: tuple[int, int], which: Which = "u
 
     Returns:
         Boolean ``(N, H, W)``; empty for an image without boxes.
+
+    Example:
+        >>> camlucida.metrics.fill_boxes([torch.tensor([[0, 0, 2, 1]])], (2, 3)).int().tolist()
+        [[[1, 1, 0], [0, 0, 0]]]
     """
     masks = []
     for own in boxes:
@@ -101,6 +105,10 @@ def bounding_boxes(masks: Tensor) -> Tensor:
 
     Returns:
         ``int64`` ``(N, 4)`` as ``xmin, ymin, xmax, ymax``, ends exclusive; all 0 for an empty mask.
+
+    Example:
+        >>> camlucida.metrics.bounding_boxes(torch.eye(3)[None] > 0).tolist()
+        [[0, 0, 3, 3]]
     """
     edges = []
     for there in (masks.any(1), masks.any(2)):

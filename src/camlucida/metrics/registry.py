@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import options_of, read_values, split
+from camlucida.common.registry import Registry, Row, plain
 from camlucida.metrics.base import Direction, Metric, Need, Question
 
 M = TypeVar("M", bound=type[Metric])
@@ -28,15 +29,19 @@ class Number:
         unit: empty for a plain number or share.
         metric: registered name of the metric that it belongs to.
         question: what that metric asks of a map.
+
+    Example:
+        >>> camlucida.metrics.describe_number("iou@0.3").header
+        'IoU at 0.3 ↑'
     """
 
     name: str
     title: str
-    direction: Direction
-    range: Range
-    unit: str
-    metric: str
-    question: Question
+    direction: Direction = "none"
+    range: Range = (-math.inf, math.inf)
+    unit: str = ""
+    metric: str = ""
+    question: Question = "other"
 
     @property
     def arrow(self) -> str:
@@ -59,6 +64,10 @@ class Facts:
         direction: which way is better.
         range: smallest and largest possible value.
         unit: empty for a plain number or share.
+
+    Example:
+        >>> camlucida.metrics.Facts("Effective area", "none", (0.0, 1.0)).direction
+        'none'
     """
 
     title: str
@@ -68,49 +77,97 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class MetricEntry:
-    """A row of the registry.
+class Cost:
+    """What a metric costs per image and method with its default options, beside the explanation itself.
 
     Attributes:
-        name: what users type.
-        metric: the class, a frozen dataclass whose fields are the metric's options.
+        forwards: forward passes.
+        pixels: of an image of H x W pixels, H W / ``pixels`` forward passes more; 0 for none.
+        explanations: further explanations by the same method.
+        references: explanations by the reference method, which all methods share.
+        imputations: images whose removed pixels are filled.
+
+    Example:
+        >>> str(camlucida.metrics.Cost(forwards=18, imputations=18))
+        '18 forward passes and 18 imputations'
+    """
+
+    forwards: int = 0
+    pixels: int = 0
+    explanations: int = 0
+    references: int = 0
+    imputations: int = 0
+
+    def __str__(self) -> str:
+        said = [f"H W / {self.pixels} forward passes"] if self.pixels else []
+        for count, one, several in (
+            (self.forwards, "forward pass", "forward passes"),
+            (self.explanations, "explanation", "explanations"),
+            (self.imputations, "imputation", "imputations"),
+        ):
+            said += [f"{count} {one if count == 1 else several}"] if count else []
+        said += ["the reference's explanation"] if self.references else []
+        return " and ".join(said) or "none"
+
+
+@dataclass(frozen=True)
+class MetricRow(Row[Metric]):
+    """A row of the registry; ``make`` is the metric's class, whose fields are its options.
+
+    Attributes:
         title: for people.
         direction: which way is better.
-        range: smallest and largest possible value.
-        unit: empty for a plain number or share.
-        question: what it asks of a map.
+        range: smallest and largest possible value, ``inf`` where there is no limit.
         source: paper and equation or section.
-        needs: what the data, the model and the run must have, words of :data:`camlucida.metrics.Need`.
+        unit: empty for a plain number or share.
+        question: what it asks of a map; groups of metrics and the order of reports follow from it.
+        needs: what the data, the model and the run must have.
         cost: per image and method, beside the explanation itself.
         remark: anything a user must know.
         numbers: facts of the numbers that have a name of their own.
+        on_request: it fits special models only, and is in no group.
+
+    Raises:
+        CamlucidaError: a word of ``needs``, ``direction`` or ``question`` is unknown, or a range is empty.
+
+    Example:
+        >>> row = camlucida.metrics.metric_row("box_iou")
+        >>> row.question, row.needs
+        ('localisation', ('boxes', 'labels', 'logits'))
     """
 
-    name: str
-    metric: type[Metric]
+    what: ClassVar[str] = "metric"
+    in_python: ClassVar[str] = "pass them to build_metric as keyword arguments"
+
+    make: type[Metric]
     title: str
     direction: Direction
     range: Range
-    unit: str
-    question: Question
     source: str
-    needs: tuple[Need, ...]
-    cost: str
-    remark: str
-    numbers: Mapping[str, Facts]
+    unit: str = ""
+    question: Question = "other"
+    needs: tuple[Need, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    remark: str = ""
+    numbers: Mapping[str, Facts] = field(default_factory=dict)
+    on_request: bool = False
 
-    @property
-    def summary(self) -> str:
-        """First line of the metric's documentation."""
-        return (inspect.getdoc(self.metric) or "").partition("\n")[0]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Names and defaults of the metric's options."""
-        return {
-            f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-            for f in fields(self.metric)
-        }
+    def __post_init__(self) -> None:
+        """Check the words and ranges."""
+        directions = {self.direction, *(f.direction for f in self.numbers.values())} - {None}
+        for what, given, words in (
+            ("needs", set(self.needs), Need),
+            ("direction", directions, Direction),
+            ("question", {self.question}, Question),
+        ):
+            if unknown := given - set(get_args(words)):
+                raise CamlucidaError(
+                    f"metric {self.name!r}: {what} cannot be {', '.join(map(str, unknown))}; known words: "
+                    f"{', '.join(get_args(words))}"
+                )
+        for limits in (self.range, *(f.range for f in self.numbers.values() if f.range)):
+            if not limits[0] < limits[1]:
+                raise CamlucidaError(f"metric {self.name!r}: the range {limits} is empty")
 
     def lacking(self, available: Iterable[str]) -> tuple[Need, ...]:
         """What the metric needs and is not among ``available``; a benchmark refuses early by it."""
@@ -118,23 +175,12 @@ class MetricEntry:
         return tuple(need for need in self.needs if need not in there)
 
 
-_REGISTRY: dict[str, MetricEntry] = {}
+METRICS = Registry(MetricRow)
 
 
 def register(
-    name: str,
-    *,
-    direction: Direction,
-    range: Range,  # noqa: A002
-    unit: str = "",
-    question: Question = "other",
-    source: str,
-    needs: tuple[Need, ...] = (),
-    cost: str = "none",
-    remark: str = "",
-    title: str = "",
-    numbers: Mapping[str, Facts] | None = None,
-) -> Callable[[M], M]:
+    name: str, *, direction: Direction, range: Range, source: str, title: str = "", **facts: Any  # noqa: A002
+) -> Callable[[M], M]:  # fmt: skip
     """Class decorator that makes a metric known by name; also for metrics outside the package.
 
     A metric's numbers are called ``name`` or ``name@parameter`` (``"iou@0.3"``). One that is called
@@ -145,89 +191,75 @@ def register(
         name: the name, unique.
         direction: ``"higher"`` or ``"lower"`` is better, or ``"none"``.
         range: smallest and largest possible value, ``inf`` where there is no limit.
-        unit: empty for a plain number or share.
-        question: what it asks of a map, of ``"localisation"``, ``"faithfulness"``, ``"stability"``,
-            ``"agreement"``, ``"concentration"``, ``"dead zones"``, ``"other"``, ``"cost"``; reports are ordered by it.
         source: paper and equation or section.
-        needs: what must be there, of ``"boxes"``, ``"masks"``, ``"labels"``, ``"logits"``, ``"preprocess"``,
-            ``"model"``, ``"reference"``.
-        cost: per image and method, such as ``"10 forward passes"``.
-        remark: anything a user must know.
         title: for people; the name by default.
-        numbers: facts of numbers with a name of their own.
+        **facts: the other fields of :class:`MetricRow`.
 
     Raises:
-        CamlucidaError: the name or a number's name is taken, a word of ``needs``, ``direction`` or ``question`` is
-            unknown, or the range is empty.
+        CamlucidaError: the name or a number's name is taken, or a fact is not one of the known words.
+
+    Example:
+        >>> @camlucida.metrics.register("brightest", direction="none", range=(0, 1), source="this example")
+        ... class Brightest(camlucida.metrics.OneNumber):
+        ...     "The largest value of the map."
+        ...
+        ...     number = "brightest"
+        ...
+        ...     def value(self, scene, explanation):
+        ...         return explanation.maps.amax((1, 2)).double()
+        >>> camlucida.metrics.registry.METRICS.remove("brightest")
     """
-    if unknown := [need for need in needs if need not in get_args(Need)]:
-        known = ", ".join(get_args(Need))
-        raise CamlucidaError(f"metric {name!r} needs {', '.join(unknown)}; known words: {known}")
-    if question not in get_args(Question):
-        known = ", ".join(get_args(Question))
-        raise CamlucidaError(f"metric {name!r} asks {question!r}; known questions: {known}")
-    for facts in ({"": Facts(title, direction, range)} | dict(numbers or {})).values():
-        if facts.direction is not None and facts.direction not in get_args(Direction):
-            raise CamlucidaError(
-                f"metric {name!r}: direction must be 'higher', 'lower' or 'none', got "
-                f"{facts.direction!r}"
-            )
-        if facts.range is not None and not facts.range[0] < facts.range[1]:
-            raise CamlucidaError(f"metric {name!r}: the range {facts.range} is empty")
+    row = MetricRow(name, Metric, title or name, direction, range, source, **facts)
 
     def add(metric: M) -> M:
-        known = _REGISTRY.get(name)
-        if known is not None and known.metric.__qualname__ != metric.__qualname__:
-            raise CamlucidaError(f"metric name {name!r} is taken by {known.metric.__qualname__}")
-        for number in (name, *(numbers or {})):
-            owner = next(
-                (r.name for r in _REGISTRY.values() if number in (r.name, *r.numbers)), name
-            )
-            if owner != name:
-                raise CamlucidaError(f"number name {number!r} is taken by metric {owner!r}")
-        _REGISTRY[name] = MetricEntry(
-            name,
-            metric,
-            title or name,
-            direction,
-            range,
-            unit,
-            question,
-            source,
-            tuple(needs),
-            cost,
-            remark,
-            dict(numbers or {}),
-        )
+        for number in (name, *row.numbers):
+            for other in METRICS:
+                if plain(other.name) != plain(name) and number in (other.name, *other.numbers):
+                    raise CamlucidaError(
+                        f"number name {number!r} is taken by metric {other.name!r}"
+                    )
+        METRICS.add(replace(row, make=metric))
         return metric
 
     return add
 
 
-def metrics() -> tuple[MetricEntry, ...]:
-    """All registered metrics, in the order of registration."""
-    return tuple(_REGISTRY.values())
+def list_metrics() -> tuple[MetricRow, ...]:
+    """All registered metrics, in the order of registration.
+
+    Example:
+        >>> "road" in [row.name for row in camlucida.metrics.list_metrics()]
+        True
+    """
+    return tuple(METRICS)
 
 
-def metric_entry(name: str) -> MetricEntry:
+def metric_groups() -> dict[str, tuple[str, ...]]:
+    """The names of the metrics by the question that they ask, and those of ``"all"``.
+
+    Metrics that fit special models only are in no group.
+
+    Example:
+        >>> camlucida.metrics.metric_groups()["agreement"]
+        ('similarity', 'rank_correlation', 'ssim')
+    """
+    rows = [row for row in METRICS if not row.on_request]
+    asked = [q for q in get_args(Question) if any(row.question == q for row in rows)]
+    groups = {q: tuple(row.name for row in rows if row.question == q) for q in asked}
+    return {**groups, "all": tuple(row.name for row in rows)}
+
+
+def metric_row(name: str) -> MetricRow:
     """The registry's row of a name; case, spaces, hyphens and underscores do not matter.
 
     Raises:
         CamlucidaError: for an unknown name, with the nearest ones.
+
+    Example:
+        >>> str(camlucida.metrics.metric_row("Average Drop").cost)
+        '1 forward pass'
     """
-    plain = {_plain(known): row for known, row in _REGISTRY.items()}
-    if (row := plain.get(_plain(name))) is not None:
-        return row
-    if ":" in name:
-        raise CamlucidaError(
-            f"unknown metric {name!r}: name:key=value is how the command line writes options; in Python pass "
-            "them to build_metric as keyword arguments"
-        )
-    near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
-    names = [plain[n].name for n in near] or list(_REGISTRY)
-    raise CamlucidaError(
-        f"unknown metric {name!r}; {'nearest' if near else 'known'}: {', '.join(names)}"
-    )
+    return METRICS[name]
 
 
 def build_metric(name: str, **options: Any) -> Metric:
@@ -239,19 +271,29 @@ def build_metric(name: str, **options: Any) -> Metric:
 
     Raises:
         CamlucidaError: for an unknown name or option, with the nearest, or an invalid value.
+
+    Example:
+        >>> camlucida.metrics.build_metric("iou", thresholds=(0.5,)).names
+        ('iou@0.5', 'iou_area')
     """
-    row = metric_entry(name)
-    known = row.options
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            listed = f"options: {', '.join(known)}" if known else "it has none"
-            raise CamlucidaError(f"{row.name} has no option {option!r}{hint} ({listed})")
-    try:
-        return row.metric(**options)
-    except CamlucidaError as error:
-        raise type(error)(f"{row.name}: {error}") from error
+    return METRICS[name].build(**options)
+
+
+def read_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """The registered name and the options of a metric that is written as ``name:key=value,...``.
+
+    Raises:
+        CamlucidaError: The name or an option is unknown, or a value does not fit.
+
+    Example:
+        >>> camlucida.metrics.read_metric("iou:thresholds=0.3/0.5")
+        ('iou', {'thresholds': (0.3, 0.5)})
+    """
+    name, written = split(text)
+    row = METRICS[name]
+    options = read_values(row.name, written, options_of(row.make))
+    row.build(**options)
+    return row.name, options
 
 
 def describe_number(name: str) -> Number:
@@ -262,9 +304,13 @@ def describe_number(name: str) -> Number:
 
     Raises:
         CamlucidaError: no registered metric has such a number.
+
+    Example:
+        >>> camlucida.metrics.describe_number("cam_entropy_bits").unit
+        'bits'
     """
     stem, _, parameter = name.partition("@")
-    for row in _REGISTRY.values():
+    for row in METRICS:
         if stem != row.name and stem not in row.numbers:
             continue
         facts = row.numbers.get(stem) or Facts(row.title)
@@ -280,7 +326,7 @@ def describe_number(name: str) -> Number:
             row.name,
             row.question,
         )
-    known = [n for row in _REGISTRY.values() for n in (row.name, *row.numbers)]
+    known = [n for row in METRICS for n in (row.name, *row.numbers)]
     near = difflib.get_close_matches(stem, known, n=3, cutoff=0.5) or known
     raise CamlucidaError(f"no metric has a number {name!r}; nearest: {', '.join(near)}")
 
@@ -293,7 +339,3 @@ def range_in_words(limits: Range) -> str:
     if math.isinf(high):
         return f"at least {low:g}"
     return f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:.4g}"
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-").replace(" ", "-")

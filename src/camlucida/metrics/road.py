@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,11 @@ from camlucida.common.seeds import ImageGenerators
 from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.curves import area
 from camlucida.metrics.imputation.impute import Imputer, impute
 from camlucida.metrics.passes import pick, probability, scores_of
 from camlucida.metrics.ranking import MaskRule, Order, TieBreak, removal_masks
-from camlucida.metrics.registry import Facts, register
+from camlucida.metrics.registry import Cost, Facts, Range, register
 
 Score = Literal["prob", "accuracy", "logit_drop"]
 
@@ -31,6 +33,7 @@ FAME_PERCENTAGES = tuple(range(0, 101, 10))
 FAME_SHOWN = (10, 30, 50)
 """Those of FAME's table 2."""
 
+_ANY: Range = (-math.inf, math.inf)
 _IMPUTED = 64
 """Imputed images that are kept at a time, unless the batch itself is larger."""
 
@@ -129,14 +132,6 @@ def road(
     return {score: result[..., i] for i, score in enumerate(scores)}
 
 
-def area(heights: Tensor, at: Sequence[float]) -> Tensor:
-    """Mean height ``(N,)`` of curves ``(N, P)`` over the range of ``at``: trapezoids over its length."""
-    if heights.shape[1] == 1:
-        return heights[:, 0]
-    places = torch.tensor(at, dtype=heights.dtype, device=heights.device)
-    return torch.trapezoid(heights, places, dim=1) / (places[-1] - places[0])
-
-
 # ------------------------------------------------------------------------------------------- metrics
 
 
@@ -148,6 +143,21 @@ def _check(percentages: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
+def _removed(
+    scene: Scene, explanation: Explanation, classes: Tensor, **options: Any
+) -> dict[Score, Tensor]:
+    return road(
+        scene.model,
+        scene.pixels,
+        explanation.maps,
+        classes,
+        scene.logits,
+        scene.normalised(),
+        batch_size=scene.batch_size,
+        **options,
+    )
+
+
 @register(
     "road",
     title="ROAD",
@@ -156,7 +166,7 @@ def _check(percentages: Sequence[float]) -> tuple[float, ...]:
     question="faithfulness",
     source="Rong et al. 2022, section 4; the combined score as pytorch-grad-cam's ROADCombined",
     needs=("model", "logits", "preprocess"),
-    cost="18 forward passes and 18 imputations",
+    cost=Cost(forwards=18, imputations=18),
     remark="numbers for the accuracy are of use as a mean over images only",
     numbers={
         "road_morf": Facts("ROAD, most relevant first", "lower", (0.0, 1.0)),
@@ -164,13 +174,9 @@ def _check(percentages: Sequence[float]) -> tuple[float, ...]:
         "road_accuracy": Facts("ROAD accuracy", "higher", (-0.5, 0.5)),
         "road_accuracy_morf": Facts("ROAD accuracy, most relevant first", "lower", (0.0, 1.0)),
         "road_accuracy_lerf": Facts("ROAD accuracy, least relevant first", "higher", (0.0, 1.0)),
-        "road_drop": Facts("ROAD logit drop", "higher", (-float("inf"), float("inf"))),
-        "road_drop_morf": Facts(
-            "ROAD logit drop, most relevant first", "higher", (-float("inf"), float("inf"))
-        ),
-        "road_drop_lerf": Facts(
-            "ROAD logit drop, least relevant first", "lower", (-float("inf"), float("inf"))
-        ),
+        "road_drop": Facts("ROAD logit drop", "higher", _ANY),
+        "road_drop_morf": Facts("ROAD logit drop, most relevant first", "higher", _ANY),
+        "road_drop_lerf": Facts("ROAD logit drop, least relevant first", "lower", _ANY),
     },
 )
 @dataclass(frozen=True)
@@ -196,7 +202,13 @@ class Road(Metric):
             heights, as pytorch-grad-cam.
         noise: of the linear imputation, in units of pixels in [0, 1].
         tolerance: of the linear imputation, in the same units.
+
+    Example:
+        >>> camlucida.metrics.Road(score="prob").names
+        ('road', 'road_morf', 'road_lerf')
     """
+
+    least: ClassVar = {"noise": 0}
 
     percentages: tuple[float, ...] = PERCENTAGES
     order: Literal["both", "morf", "lerf"] = "both"
@@ -213,10 +225,8 @@ class Road(Metric):
         """Check the options."""
         super().__post_init__()
         object.__setattr__(self, "percentages", _check(self.percentages))
-        if not self.noise >= 0 or not self.tolerance > 0:
-            raise CamlucidaError(
-                f"noise must be at least 0 and tolerance above 0, got {self.noise} and {self.tolerance}"
-            )
+        if not self.tolerance > 0:
+            raise CamlucidaError(f"tolerance must be above 0, got {self.tolerance}")
 
     @property
     def _scores(self) -> tuple[Score, ...]:
@@ -240,13 +250,10 @@ class Road(Metric):
         """Impute and judge; the generators are those of the scene's seed."""
         generators = ImageGenerators.of(scene.seed, scene.inputs)
         heights = {
-            order: road(
-                scene.model,
-                scene.pixels,
-                explanation.maps,
+            order: _removed(
+                scene,
+                explanation,
                 scene.labels if self.of == "label" else scene.classes,
-                scene.logits,
-                _preprocess(scene),
                 percentages=self.percentages,
                 order=order,
                 scores=self._scores,
@@ -256,7 +263,6 @@ class Road(Metric):
                 noise=self.noise,
                 tolerance=self.tolerance,
                 generators=generators,
-                batch_size=scene.batch_size,
             )
             for order in self._orders
         }
@@ -288,12 +294,12 @@ _STEMS: dict[Score, str] = {
     "road_delete",
     title="ROAD-Delete",
     direction="higher",
-    range=(-float("inf"), float("inf")),
+    range=_ANY,
     unit="logit",
     question="faithfulness",
     source="FAME (Zhang and Günther 2026), table 2 and code",
     needs=("model", "logits", "labels", "preprocess"),
-    cost="20 forward passes",
+    cost=Cost(forwards=20),
     remark="no imputation although it is called ROAD; a map that is half zeros removes no more than half",
     numbers={"road_delete_rank": Facts("ROAD-Delete by rank")},
 )
@@ -312,6 +318,10 @@ class RoadDelete(Metric):
         score: ``"logit_drop"`` (default), ``"prob"`` or ``"accuracy"``.
         imputer: ``"zero"`` (default), ``"mean"`` or ``"linear"``.
         tie_break: for the rank, ``"index"`` (default) or ``"noise"``.
+
+    Example:
+        >>> camlucida.metrics.RoadDelete(shown=(50,)).names
+        ('road_delete', 'road_delete@50', 'road_delete_rank', 'road_delete_rank@50')
     """
 
     shown: tuple[float, ...] = FAME_SHOWN
@@ -343,13 +353,10 @@ class RoadDelete(Metric):
         curves: dict[str, Tensor] = {}
         for rule, stem in _RULES.items():
             generators = ImageGenerators.of(scene.seed, scene.inputs)
-            heights = road(
-                scene.model,
-                scene.pixels,
-                explanation.maps,
+            heights = _removed(
+                scene,
+                explanation,
                 scene.labels,
-                scene.logits,
-                _preprocess(scene),
                 percentages=every,
                 order=self.order,
                 scores=(self.score,),
@@ -357,7 +364,6 @@ class RoadDelete(Metric):
                 mask=rule,
                 tie_break=self.tie_break if rule == "rank" else "index",
                 generators=generators,
-                batch_size=scene.batch_size,
             )[self.score]
             curves[stem] = heights[:, [every.index(p) for p in self.percentages]]
             values[stem] = area(curves[stem], self.percentages)
@@ -367,9 +373,3 @@ class RoadDelete(Metric):
 
 
 _RULES: dict[MaskRule, str] = {"percentile": "road_delete", "rank": "road_delete_rank"}
-
-
-def _preprocess(scene: Scene) -> Preprocess:
-    """The preprocessing, which ``scene.pixels`` has asked for already."""
-    assert scene.preprocess is not None  # noqa: S101
-    return scene.preprocess

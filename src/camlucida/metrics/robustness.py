@@ -9,24 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.seeds import ImageGenerators
-from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.metrics.base import Measured, Metric, Scene
-from camlucida.metrics.registry import Facts, register
+from camlucida.metrics.base import Measured, Metric, OneNumber, Scene, Space
+from camlucida.metrics.registry import Cost, Facts, register
 from camlucida.targets import evaluate
 
-Space = Literal["input", "pixel"]
 Perturbation = Literal["square", "noisy_baseline"]
 Map = Literal["maps", "raw", "signed"]
 
@@ -64,6 +62,11 @@ def sensitivity_max(
 
     Raises:
         CamlucidaError: the radius is negative, or there are no samples.
+
+    Example:
+        >>> streams = camlucida.common.seeds.ImageGenerators(0, images)
+        >>> camlucida.metrics.sensitivity_max(lambda x: x.mean(1), images, images.mean(1), streams).shape
+        torch.Size([2])
     """
     if samples < 1 or bool((torch.as_tensor(radius) < 0).any()):
         raise CamlucidaError(
@@ -87,6 +90,11 @@ class Infidelities:
         predicted: mean of $(I^T \Phi)^2$.
         joint: mean of $(I^T \Phi)(f(x) - f(x - I))$.
         actual: mean of $(f(x) - f(x - I))^2$.
+
+    Example:
+        >>> found = camlucida.metrics.Infidelities(torch.ones(1), torch.ones(1), 2 * torch.ones(1))
+        >>> found.plain.item(), found.unexplained.item()
+        (1.0, 0.5)
     """
 
     predicted: Tensor
@@ -154,6 +162,12 @@ def infidelity(
 
     Raises:
         CamlucidaError: the maps do not fit the images, there are no samples, or the kind is unknown.
+
+    Example:
+        >>> streams = camlucida.common.seeds.ImageGenerators(0, images)
+        >>> score = lambda some, which: some.sum((1, 2, 3))
+        >>> camlucida.metrics.infidelity(score, images, images, streams, samples=4).plain < 1e-3
+        tensor([True, True])
     """
     if maps.shape not in {images.shape, torch.Size((len(images), *images.shape[2:]))}:
         raise CamlucidaError(
@@ -230,11 +244,11 @@ def _noisy_baselines(
     question="stability",
     source="Yeh et al. 2019, definition 3.1",
     needs=("model",),
-    cost="10 explanations",
+    cost=Cost(explanations=10),
     remark="a blank map does not count; methods that draw random numbers draw others for the noisy images",
 )
 @dataclass(frozen=True)
-class SensitivityMax(Metric):
+class SensitivityMax(OneNumber):
     """How far the map moves, at most, when the image gets a little noise; relative to the map.
 
     The noisy images are explained again by the same method, target, layers and steps. Lower is better; at
@@ -245,27 +259,21 @@ class SensitivityMax(Metric):
         samples: noisy images, 10 by default; more find larger values.
         space: the radius is in units of the model's ``"input"`` (default) or of ``"pixel"`` values in [0, 1].
         of: which map: the attribution ``"maps"`` (default), the ``"raw"`` or the ``"signed"`` ones.
+
+    Example:
+        >>> camlucida.metrics.SensitivityMax(samples=2).names
+        ('sensitivity_max',)
     """
+
+    number: ClassVar = "sensitivity_max"
+    least: ClassVar = {"samples": 1, "radius": 0}
 
     radius: float = 0.02
     samples: int = 10
-    space: Space = "input"
+    space: Literal["input", "pixel"] = "input"
     of: Map = "maps"
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.samples < 1 or not self.radius >= 0:
-            raise CamlucidaError(
-                f"samples must be at least 1 and radius at least 0, got {self.samples} and {self.radius}"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number."""
-        return ("sensitivity_max",)
-
-    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """One explanation per sample."""
 
         def explained(images: Tensor) -> Tensor:
@@ -274,9 +282,9 @@ class SensitivityMax(Metric):
 
         radius: float | Tensor = self.radius
         if self.space == "pixel":
-            std = scene.inputs.new_tensor(_preprocess(scene).std)
+            std = scene.inputs.new_tensor(scene.normalised().std)
             radius = self.radius / std[:, None, None]
-        found = sensitivity_max(
+        return sensitivity_max(
             explained,
             scene.inputs,
             getattr(explanation, self.of),
@@ -284,7 +292,6 @@ class SensitivityMax(Metric):
             radius=radius,
             samples=self.samples,
         )
-        return Measured.of(sensitivity_max=found)
 
 
 @register(
@@ -296,7 +303,7 @@ class SensitivityMax(Metric):
     question="faithfulness",
     source="Yeh et al. 2019, definition 2.1",
     needs=("model",),
-    cost="64 forward passes",
+    cost=Cost(forwards=64),
     remark="depends on the scale of the target, so that models cannot be compared by it; the relative one can",
     numbers={"infidelity_relative": Facts("Relative infidelity", range=(0.0, 1.0), unit="")},
 )
@@ -316,19 +323,19 @@ class Infidelity(Metric):
             (default) is pixels where the preprocessing is known.
         of: which map: the attribution ``"maps"`` (default), or ``"raw"`` or ``"signed"`` ones of the input's
             size.
+
+    Example:
+        >>> camlucida.metrics.Infidelity(samples=8).names
+        ('infidelity', 'infidelity_relative')
     """
+
+    least: ClassVar = {"samples": 1}
 
     perturbation: Perturbation = "square"
     samples: int = 64
     scale: bool = True
-    space: Literal["auto", "pixel", "input"] = "auto"
+    space: Space = "auto"
     of: Map = "maps"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.samples < 1:
-            raise CamlucidaError(f"samples must be at least 1, got {self.samples}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -337,16 +344,15 @@ class Infidelity(Metric):
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Forward passes of perturbed images, with the explained target."""
-        pixels = self.space == "pixel" or (self.space == "auto" and scene.preprocess is not None)
-        preprocess = _preprocess(scene) if pixels else None
-        images = scene.inputs if preprocess is None else preprocess.denormalise(scene.inputs)
+        images, as_inputs = scene.images(self.space)
         on_cpu = scene.inputs.device.type == "cpu"
         with borrowed(scene.model, scene.inputs) as module, torch.no_grad():
 
             def score(changed: Tensor, which: Tensor) -> Tensor:
-                inputs = changed if preprocess is None else preprocess.normalise(changed)
                 target = explanation.target.take(which)
-                outputs = run(module, inputs.to(scene.inputs.dtype), {}, _no_edit, target)
+                outputs = run(
+                    module, as_inputs(changed).to(scene.inputs.dtype), {}, _no_edit, target
+                )
                 return evaluate(target, outputs, len(which))
 
             found = infidelity(
@@ -382,14 +388,6 @@ def explain_again(scene: Scene, explanation: Explanation, images: Tensor) -> Exp
         batch_size=scene.batch_size,
         **options,
     )
-
-
-def _preprocess(scene: Scene) -> Preprocess:
-    if scene.preprocess is None:
-        raise CamlucidaError(
-            "space='pixel' needs to know how pixels become inputs; pass preprocess=, or use space='input'"
-        )
-    return scene.preprocess
 
 
 def _no_edit(_: str, output: Tensor) -> Tensor:

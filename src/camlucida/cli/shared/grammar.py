@@ -115,21 +115,3 @@ def parse_target(text: str, class_: str | None = None) -> Target:
             raise TargetError("cell needs a layer: cell:layer=NAME,row=0,col=0")
         return kind(**options)
     return kind(classes=class_, **options)  # type: ignore[call-arg]
-
-
-# ---- metrics ------------------------------------------------------------------------------------
-
-
-def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
-    """A metric's registered name and its options from ``name:key=value,...``.
-
-    Raises:
-        CamlucidaError: The name or an option is unknown, or a value does not fit.
-    """
-    from camlucida.metrics import build_metric, metric_entry
-
-    name, written = split(text)
-    row = metric_entry(name)
-    options = read_values(row.name, written, options_of(row.metric))
-    build_metric(row.name, **options)
-    return row.name, options

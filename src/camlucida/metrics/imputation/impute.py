@@ -64,6 +64,12 @@ def impute(
     Raises:
         CamlucidaError: shapes that do not fit, an unknown imputer, a negative noise or a tolerance that is
             not positive.
+
+    Example:
+        >>> removed = torch.zeros(2, 32, 32, dtype=torch.bool)
+        >>> removed[:, 8:16, 8:16] = True
+        >>> camlucida.metrics.impute(images, removed, "mean").shape
+        torch.Size([2, 3, 32, 32])
     """
     masks = _masks(pixels, removed)
     if imputer not in get_args(Imputer):
