@@ -147,8 +147,7 @@ def test_methods_as_json(capsys):
 
 
 def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
-    from camlucida.cli.shared.grammar import parse_method
-    from camlucida.methods import registry
+    from camlucida.methods import build, registry
 
     monkeypatch.setattr(registry.METHODS, "_known", dict(registry.METHODS._known))
 
@@ -158,7 +157,7 @@ def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
         power: float = 2.0
 
     assert "mine" in run(capsys, "methods")[1]
-    assert parse_method("mine:power=3").method == Mine(3.0)
+    assert build("mine:power=3")[0] == Mine(3.0)
 
 
 # ---- layers -------------------------------------------------------------------------------------

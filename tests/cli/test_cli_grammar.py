@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from camlucida.cli.shared.grammar import (
-    TARGET_NAMES,
-    parse_method,
-    parse_target,
-)
 from camlucida.common.errors import MethodError, TargetError
-from camlucida.methods import list_methods
-from camlucida.targets import Cell, ExpLogit, Logit, LogitMargin, LogProbability, Probability
+from camlucida.methods import build, list_methods, read_method
+from camlucida.targets import (
+    TARGETS,
+    Cell,
+    ExpLogit,
+    Logit,
+    LogitMargin,
+    LogProbability,
+    Probability,
+    build_target,
+)
 
 # ---- methods ------------------------------------------------------------------------------------
 
 
 def test_every_registered_method_can_be_named():
     for row in list_methods():
-        choice = parse_method(row.name)
-        assert choice.name == row.name
-        assert isinstance(choice.method, row.make)
+        assert read_method(row.name) == (row.name, {})
+        assert isinstance(build(row.name)[0], row.make)
 
 
 def test_every_default_can_be_written_out():
@@ -26,19 +29,19 @@ def test_every_default_can_be_written_out():
         for name, default in {**row.options, **row.target_options}.items():
             if isinstance(default, tuple):
                 continue
-            choice = parse_method(f"{row.name}:{name}={default}")
-            assert choice.options == {name: default}
+            assert read_method(f"{row.name}:{name}={default}")[1] == {name: default}
 
 
 def test_a_method_gets_its_options():
-    choice = parse_method("GradCAM++:form=true,max-entries=10")
-    assert choice.options == {"form": "true", "max_entries": 10}
-    assert choice.method.form == "true"
-    assert choice.method.max_entries == 10
+    text = "GradCAM++:form=true,max-entries=10"
+    assert read_method(text) == ("gradcam++", {"form": "true", "max_entries": 10})
+    method, _ = build(text)
+    assert method.form == "true"
+    assert method.max_entries == 10
 
 
 def test_a_name_that_implies_a_target_sends_options_there():
-    assert parse_method("diffgradcam:aggregator=max").options == {"aggregator": "max"}
+    assert read_method("diffgradcam:aggregator=max")[1] == {"aggregator": "max"}
 
 
 @pytest.mark.parametrize(
@@ -57,14 +60,14 @@ def test_a_name_that_implies_a_target_sends_options_there():
 )
 def test_a_wrong_method_is_refused_with_what_is_near(text, words):
     with pytest.raises(MethodError) as caught:
-        parse_method(text)
+        build(text)
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
 
 
 def test_a_target_that_a_method_cannot_explain_is_refused():
     with pytest.raises(MethodError, match="LogitMargin"):
-        parse_method("diffgradcam", Probability())
+        build("diffgradcam", Probability())
 
 
 # ---- targets ------------------------------------------------------------------------------------
@@ -82,20 +85,20 @@ def test_a_target_that_a_method_cannot_explain_is_refused():
     ],
 )
 def test_targets_of_a_class(text, kind):
-    target = parse_target(text, "tabby")
+    target = build_target(text, "tabby")
     assert type(target) is kind
     assert target.classes == "tabby"
-    assert parse_target(text).classes is None
+    assert build_target(text).classes is None
 
 
 def test_every_target_has_a_name():
-    for name in TARGET_NAMES:
-        parse_target(f"{name}:layer=x" if name == "cell" else name)
+    for name in TARGETS.names:
+        build_target(f"{name}:layer=x" if name == "cell" else name)
 
 
 def test_targets_get_their_options():
-    assert parse_target("margin:aggregator=lse").aggregator == "lse"
-    cell = parse_target("cell:layer=features.3,row=2,col=-1,absolute=no")
+    assert build_target("margin:aggregator=lse").aggregator == "lse"
+    cell = build_target("cell:layer=features.3,row=2,col=-1,absolute=no")
     assert isinstance(cell, Cell)
     assert (cell.layer, cell.row, cell.col, cell.absolute) == ("features.3", 2, -1, False)
 
@@ -110,12 +113,12 @@ def test_targets_get_their_options():
         ("margin:classes=3", None, ["no option 'classes'"]),
         ("cell:row=1", None, ["cell needs a layer"]),
         ("cell:layer=a,row=x", None, ["row must be a whole number"]),
-        ("cell:layer=a", "3", ["leave out --class"]),
+        ("cell:layer=a", "3", ["leave out the class"]),
         ("logit:", None, ["key=value"]),
     ],
 )
 def test_a_wrong_target_is_refused_with_what_is_near(text, class_, words):
     with pytest.raises(TargetError) as caught:
-        parse_target(text, class_)
+        build_target(text, class_)
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)

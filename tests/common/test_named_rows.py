@@ -73,8 +73,6 @@ def test_unknown_and_taken_names(shades):
         shades["rad"]
     with pytest.raises(TargetError, match="known: light-blue, red"):
         shades["zzzz"]
-    with pytest.raises(TargetError, match="as keyword arguments"):
-        shades["red:size=3"]
     with pytest.raises(TargetError, match="taken by red"):
         shades.add(Shade("red", Blue))
     shades.add(Shade("red", red))

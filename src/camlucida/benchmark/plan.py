@@ -18,7 +18,7 @@ from camlucida.common.version import __version__
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
-from camlucida.methods import row_of
+from camlucida.methods import read_method, row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number
@@ -314,10 +314,9 @@ def _with_classes(target: Target, classes: Any) -> Target:
 
 
 def _describe(method: MethodLike) -> dict[str, Any]:
-    if isinstance(method, str):
-        return {"name": method, "options": {}}
-    if isinstance(method, tuple):
-        return {"name": method[0], "options": dict(method[1])}
+    if isinstance(method, str | tuple):
+        name, options = read_method(method)
+        return {"name": name, "options": options}
     found = method.describe()
     return {"name": found["method"], "options": found["options"]}
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from camlucida.cli.shared.console import console, shown
-from camlucida.cli.shared.grammar import parse_method, parse_target
 from camlucida.cli.shared.options import out_option
 from camlucida.cli.shared.writing import write
 
@@ -28,12 +27,11 @@ def demo(
     from camlucida.data import picture
     from camlucida.data.pictures import names
     from camlucida.models import load_model
+    from camlucida.targets import Logit
 
-    target = parse_target("logit")
-    choices = [parse_method(name, target) for name in _METHODS]
     loaded = load_model("embedded")
-    targets = {"predicted": check(loaded, target, [], None)}
-    job = Job(loaded, choices, targets, [], None, 0, 3, out)
+    targets = {"predicted": check(loaded, Logit(), [], None)}
+    job = Job(loaded, _METHODS, targets, [], None, 0, 3, out)
     outcome = Outcome()
     photos = [picture(name).path for name in names()]
     run(job, photos, outcome)

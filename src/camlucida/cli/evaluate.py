@@ -132,9 +132,10 @@ def evaluate(
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
     from camlucida.benchmark.plan import SHARD, Recipe, Settings
-    from camlucida.cli.shared.grammar import parse_method, parse_target
     from camlucida.data.open import namesake
+    from camlucida.methods import read_method
     from camlucida.metrics import metric_groups
+    from camlucida.targets import build_target
 
     if estimate is not None:
         refuse_unused(
@@ -144,15 +145,14 @@ def evaluate(
         refuse_unused(context, ("price",), "with --estimate")
         if engine != "ray":
             refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
-    wanted = parse_target(target)
+    wanted = build_target(target)
     default: list[str] = [
         name for name in ("localisation", "faithfulness") if name in metric_groups()
     ]
-    choices = [parse_method(text, wanted) for text in method or ["gradcam"]]
     recipe = Recipe(
         data,
         model,
-        tuple((choice.name, choice.options) for choice in choices),
+        tuple(read_method(text, wanted) for text in method or ["gradcam"]),
         tuple(metrics_of(metric or default)),
         Settings(
             target=wanted,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.shared.console import console, print_json, shown
-from camlucida.cli.shared.grammar import parse_method, parse_target
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -70,18 +69,22 @@ def explain(
     """
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.photos import collect
+    from camlucida.methods import build
     from camlucida.models import load_model
+    from camlucida.targets import build_target
 
     classes: list[str | None] = [*class_] if class_ else [None]
-    wanted = [parse_target(target, name) for name in classes]
-    choices = [parse_method(text, wanted[0]) for text in method or ["gradcam"]]
+    wanted = [build_target(target, name) for name in classes]
+    methods = method or ["gradcam"]
+    for text in methods:
+        build(text, wanted[0])  # now, so that no model is loaded for a wrong word
     loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
     resolved = _by_class([check(loaded, one, layer or [], steps) for one in wanted], loaded)
     outcome = Outcome()
     files, unusable = collect(photos, out)
     for path, reason in unusable:
         outcome.fail(path, reason)
-    job = Job(loaded, choices, resolved, layer or [], steps, seed, batch_size, out)
+    job = Job(loaded, methods, resolved, layer or [], steps, seed, batch_size, out)
     if files:
         run(job, files, outcome)
     if as_json:

@@ -104,10 +104,9 @@ def icam_method(text: str) -> ICAM:
     Raises:
         MethodError: It is another method, or an option is wrong.
     """
-    from camlucida.cli.shared.grammar import parse_method
-    from camlucida.methods.icam import ICAM
+    from camlucida.methods import ICAM, build
 
-    method = parse_method(text).method
+    method, _ = build(text)
     if not isinstance(method, ICAM):
         raise MethodError(f"layers are weighed by I-CAM only; write icam:key=value, got {text!r}")
     return method

@@ -52,19 +52,21 @@ def make(
     """
     from dataclasses import replace
 
-    from camlucida.cli.shared.grammar import parse_method, parse_target
     from camlucida.cli.shared.photos import collect
     from camlucida.common.errors import ImageError
     from camlucida.data import read_image
     from camlucida.explanation import Comparison, Explanation
     from camlucida.explanation.explain import explain
+    from camlucida.methods import build
     from camlucida.models import load_model
     from camlucida.studies.survey import QUESTION, key_file, make_survey, save_key
+    from camlucida.targets import Logit
 
     if out.suffix.lower() not in {".html", ".htm"}:
         raise CamlucidaError(f"the page must be called .html, not '{shown(out)}'")
-    target = parse_target("logit", class_)
-    choices = [parse_method(text, target) for text in method]
+    target = Logit(class_)
+    for text in method:
+        build(text, target)  # now, so that no model is loaded for a wrong word
     files, unusable = collect(folder, out.with_suffix(".files"))
     for _, reason in unusable:
         complain(reason)
@@ -79,9 +81,9 @@ def make(
         raise CamlucidaError("there is no photo for the survey")
     loaded = load_model(model, architecture=architecture, device=device)
     with out_folder(out.parent), progress_bar() as bar:
-        task = bar.add_task("explaining", total=len(choices))
+        task = bar.add_task("explaining", total=len(method))
         found: list[Explanation] = []
-        for number, choice in enumerate(choices):
+        for number, text in enumerate(method):
 
             def report(done: float, total: float, before: int = number) -> None:
                 bar.update(task, completed=before + done / total)
@@ -89,12 +91,11 @@ def make(
             one = explain(
                 loaded,
                 pictures,
-                method=choice.name,
+                method=text,
                 target=target,
                 seed=seed,
                 batch_size=batch_size,
                 progress=report,
-                **choice.options,
             )
             found.append(replace(one, sources=tuple(good)))
         made = make_survey(Comparison(found), question=question or QUESTION, seed=seed)

@@ -31,7 +31,6 @@ from camlucida.cli.shared.writing import out_folder
 from camlucida.common.errors import CamlucidaError, ImageError
 
 if TYPE_CHECKING:
-    from camlucida.cli.shared.grammar import MethodChoice
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pair import PairExplanation
     from camlucida.faces.pair_side import WhichFace
@@ -98,8 +97,8 @@ def verify(
 
     Photos stay on this machine, and embeddings are not written.
     """
-    from camlucida.cli.shared.grammar import parse_method
     from camlucida.faces.load import load_embedder
+    from camlucida.methods import build
 
     given = photos or []
     if pairs is None and len(given) != 2:
@@ -121,8 +120,11 @@ def verify(
     which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
     if len(which) > (2 if pairs is None else 1):
         raise CamlucidaError("--face is given once for all photos, or twice for PROBE and GALLERY")
-    choices = [parse_method(text) for text in method or ["fame:iterations=75"]]
-    if layer is not None and not any(choice.method.uses_layers for choice in choices):
+    methods = method or ["fame:iterations=75"]
+    chosen = [
+        build(text)[0] for text in methods
+    ]  # now, so that no model is loaded for a wrong word
+    if layer is not None and not any(one.uses_layers for one in chosen):
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=device)
     if pairs is not None:
@@ -130,7 +132,7 @@ def verify(
 
         found = verify_pairs(
             PairsJob(
-                embedder, choices, pairs, layout, split, which[0],
+                embedder, methods, pairs, layout, split, which[0],
                 aligned, threshold, draw, both, seed, out,
             ),
             quiet=as_json,
@@ -140,7 +142,7 @@ def verify(
         return
     with out_folder(out):
         explained = _explain(
-            embedder, given, choices, landmarks, which, aligned, threshold, layer, seed
+            embedder, given, methods, landmarks, which, aligned, threshold, layer, seed
         )
         files = explained.save(out, _name(given, out))
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
@@ -171,7 +173,7 @@ def _name(photos: Sequence[Path], out: Path) -> str:
 def _explain(
     embedder: Embedder,
     photos: Sequence[Path],
-    choices: Sequence[MethodChoice],
+    methods: Sequence[str],
     landmarks: Sequence[Path] | None,
     which: Sequence[WhichFace],
     aligned: bool,
@@ -201,12 +203,12 @@ def _explain(
                 hint = " (--face twice: the probe's, then the gallery photo's)"
             raise ImageError(f"{name} '{shown(photo)}': {error}{hint}") from error
     with progress_bar() as bar:
-        task = bar.add_task("explaining", total=len(choices))
+        task = bar.add_task("explaining", total=len(methods))
         return explain_pair(
             embedder,
             sides[0],
             sides[1],
-            method=[(choice.name, dict(choice.options)) for choice in choices],
+            method=list(methods),
             threshold=threshold,
             layers=layer,
             seed=seed,

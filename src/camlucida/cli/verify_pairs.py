@@ -21,8 +21,6 @@ from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 
 if TYPE_CHECKING:
-    from camlucida.cli.shared.grammar import MethodChoice
-    from camlucida.explanation.explain import MethodLike
     from camlucida.faces.embedder import Embedder
     from camlucida.faces.pair_side import WhichFace
     from camlucida.faces.pairs_file import FacePair, Layout, PairList
@@ -48,7 +46,7 @@ class PairsJob:
     """
 
     embedder: Embedder
-    methods: Sequence[MethodChoice]
+    methods: Sequence[str]
     source: Path
     layout: str
     split: int | None
@@ -86,16 +84,13 @@ def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
     layout, options = parse_layout(job.layout)
     listed = read_pairs(job.source, layout, split=job.split, seed=job.seed, **options)  # type: ignore[arg-type]
     say_left_out(listed.skipped)
-    chosen: list[MethodLike] = [
-        (c.name, dict(c.options)) if c.options else c.name for c in job.methods
-    ]
     found: dict[str, Any] = {"list": shown(job.source), "layout": listed.layout}
     with out_folder(job.out):
         if listed.genuine and listed.impostor:
             bench = VerificationBenchmark(
                 job.embedder,
                 listed_pairs(job.embedder, listed, face=job.face, already_aligned=job.aligned),
-                chosen,
+                job.methods,
                 sides="both" if job.both else "probe",
                 threshold="eer" if job.threshold is None else job.threshold,
                 seed=job.seed,
@@ -115,7 +110,7 @@ def verify_pairs(job: PairsJob, *, quiet: bool = False) -> dict[str, Any]:
             theta: float | None = report.threshold.value
         else:
             report, tables, theta = None, [], job.threshold
-        drawn = _draw(job, listed, chosen, theta, everything=report is None)
+        drawn = _draw(job, listed, job.methods, theta, everything=report is None)
         found["drawn"] = drawn
         found["care"] = CARE
         lead = [summary(found) if report is not None else f"{len(drawn)} pairs of {found['list']}."]
@@ -170,7 +165,7 @@ def parse_layout(text: str) -> tuple[Layout, dict[str, str]]:
 def _draw(
     job: PairsJob,
     listed: PairList,
-    methods: Sequence[MethodLike],
+    methods: Sequence[str],
     threshold: float | None,
     *,
     everything: bool,
@@ -222,7 +217,7 @@ def _draw(
 
 
 def _wanted(
-    job: PairsJob, pair: FacePair, methods: Sequence[MethodLike], threshold: float | None
+    job: PairsJob, pair: FacePair, methods: Sequence[str], threshold: float | None
 ) -> dict[str, Any]:
     return {
         "probe": str(pair.probe), "gallery": str(pair.gallery), "methods": [str(m) for m in methods],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.grammar import options_of, refuse_unknown
+from camlucida.common.grammar import Option, options_of, read_values, refuse_unknown, split
 
 Made_co = TypeVar("Made_co", covariant=True)
 
@@ -18,8 +18,8 @@ Made_co = TypeVar("Made_co", covariant=True)
 class Row(Generic[Made_co]):
     """What stands behind a name; each registry has rows of its own class, with further facts.
 
-    A class of rows says in class variables what a row is (``what = "method"``), which error is raised for its
-    names and options (``error``), and what Python users write instead of ``name:key=value`` (``in_python``).
+    A class of rows says in class variables what a row is (``what = "method"``), and which error is raised for its
+    names and options (``error``).
 
     Attributes:
         name: what users type.
@@ -29,7 +29,6 @@ class Row(Generic[Made_co]):
 
     what: ClassVar[str] = "name"
     error: ClassVar[type[CamlucidaError]] = CamlucidaError
-    in_python: ClassVar[str] = "pass them as keyword arguments"
 
     name: str
     make: Callable[..., Made_co]
@@ -41,8 +40,13 @@ class Row(Generic[Made_co]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Names and defaults of the options; :func:`camlucida.common.grammar.options_of` knows their types too."""
+        """Names and defaults of the options."""
         return {name: option.default for name, option in options_of(self.make).items()}
+
+    @property
+    def settable(self) -> dict[str, Option]:
+        """All that ``name:key=value`` may set, with types."""
+        return options_of(self.make)
 
     def build(self, **options: Any) -> Made_co:
         """What the name stands for, with options.
@@ -110,15 +114,21 @@ class Registry(Generic[R]):
         """
         if (row := self._known.get(plain(name))) is not None:
             return row
-        what, error = self.rows.what, self.rows.error
-        if ":" in name:
-            raise error(
-                f"unknown {what} {name!r}: name:key=value is how the command line writes options; in Python "
-                f"{self.rows.in_python}"
-            )
         near = difflib.get_close_matches(plain(name), self._known, n=3, cutoff=0.5)
         listed = ", ".join(self._known[n].name for n in near or self._known)
-        raise error(f"unknown {what} {name!r}; {'nearest' if near else 'known'}: {listed}")
+        raise self.rows.error(
+            f"unknown {self.rows.what} {name!r}; {'nearest' if near else 'known'}: {listed}"
+        )
+
+    def read(self, text: str) -> tuple[R, dict[str, Any]]:
+        """The row and the options of a text ``name`` or ``name:key=value,key=value``.
+
+        Raises:
+            CamlucidaError: the name or an option is unknown, with the nearest ones, or a value does not fit.
+        """
+        name, written = split(text, self.rows.error)
+        row = self[name]
+        return row, read_values(row.name, written, row.settable, row.error)
 
     def row_of(self, made: object) -> R | None:
         """The first row whose class is that of an object."""

@@ -22,12 +22,13 @@ from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
 from camlucida.methods import Method, Progress, RawMap, build, method_row, row_of
-from camlucida.methods.smoothing import SMOOTHING, unwrapped
+from camlucida.methods.registry import SMOOTHING
+from camlucida.methods.smoothing import unwrapped
 from camlucida.models import LoadedModel
 from camlucida.targets import LogitMargin, Target, TargetLike, as_target
 
 MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
-"""A registered name, a method object, or a name with its options."""
+"""A registered name, also as ``fame:iterations=20``; a method object; or a name with its options."""
 
 _SATURATED = 1e-6
 _LABEL = 16  # longest value of an option that is shown in a label
@@ -77,9 +78,9 @@ def explain(
             as it was.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
             photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing.
-        method: a registered name (see ``camlucida methods``), a method object, a pair of a name and its
-            options, or a list of these. Methods of a list share their forward passes where they look at the
-            same layers.
+        method: a registered name (see ``camlucida methods``), also with options as in ``"fame:iterations=20"``;
+            a method object; a pair of a name and its options; or a list of these. Methods of a list share their
+            forward passes where they look at the same layers.
         target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
             a function from the model's output to ``(N,)``. ``None`` is the predicted class's logit.
         layers: names or modules; by default the last feature map of the model. Beside methods of a list that
@@ -202,7 +203,8 @@ def settle(
     implied: type[Target] | None = None
     if isinstance(method, str):
         built, wanted = build(method, target, **options)
-        label, implied = method, method_row(method).target
+        label = method.partition(":")[0].strip()
+        implied = method_row(label).target
     elif isinstance(method, Method):
         if options:
             raise MethodError(

@@ -13,7 +13,17 @@ from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
-from camlucida.methods import FAME, FGGB, Method, MethodRow, Progress, build, method_row, row_of
+from camlucida.methods import (
+    FAME,
+    FGGB,
+    Method,
+    MethodRow,
+    Progress,
+    build,
+    method_row,
+    read_method,
+    row_of,
+)
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.smoothing import unwrapped
 from camlucida.targets import Target
@@ -106,7 +116,7 @@ def face_method(
     if isinstance(method, Method):
         row = row_of(unwrapped(method))
         return method, row.name if row else type(unwrapped(method)).__name__
-    name, options = (method, {}) if isinstance(method, str) else (method[0], dict(method[1]))
+    name, options = read_method(method)
     row = method_row(name)
     label = row.name + (
         f" ({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""

@@ -3,7 +3,7 @@
 from camlucida.methods.ablationcam import AblationCAM
 from camlucida.methods.attention import AttentionRollout, LeGrad
 from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
-from camlucida.methods.build import build
+from camlucida.methods.build import build, read_method
 from camlucida.methods.cam import CAM
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.eigencam import EigenCAM
@@ -71,6 +71,7 @@ __all__ = [
     "full_gradient",
     "list_methods",
     "method_row",
+    "read_method",
     "register",
     "row_of",
     "smoothed",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from camlucida.common.errors import MethodError
 from camlucida.common.grammar import refuse_unknown
 from camlucida.methods.base import Method
-from camlucida.methods.registry import MethodRow, method_row
+from camlucida.methods.registry import METHODS, SMOOTHING, MethodRow
 from camlucida.targets import Target, TargetLike, as_target
 
 
@@ -18,24 +19,52 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     classes into such a target.
 
     Args:
-        name: registered name.
+        name: registered name, also with options as the command line writes them: ``fame:iterations=5``.
         target: what is explained.
         **options: the method's fields, and those of its target where the name implies one; ``aug_smooth=True``
             and ``eigen_smooth=True`` with every method.
 
     Raises:
         MethodError: for an unknown name or option, an invalid value, or a target of another kind.
-    """
-    from camlucida.methods.smoothing import SMOOTHING, smoothed
 
-    row = method_row(name)
+    Example:
+        >>> method, target = camlucida.methods.build("fame:iterations=5")
+        >>> method.iterations
+        5
+    """
+    from camlucida.methods.smoothing import smoothed
+
+    row, written = METHODS.read(name)
+    refuse_unknown(row.name, options, row.settable, MethodError)
+    options = written | options
     known, for_target = row.options, row.target_options
-    refuse_unknown(row.name, options, [*for_target, *known, *SMOOTHING], MethodError)
     if row.target is not None:
         target = _as_kind(row, target, {k: v for k, v in options.items() if k in for_target})
     method = row.build(**{k: v for k, v in options.items() if k in known})
     smoothing = {k: v for k, v in options.items() if k in SMOOTHING}
     return smoothed(method, **smoothing), as_target(target)
+
+
+def read_method(
+    method: str | tuple[str, Mapping[str, Any]], target: TargetLike = None
+) -> tuple[str, dict[str, Any]]:
+    """A method's registered name and the options that are written.
+
+    Args:
+        method: a name, ``gradcam``; a name with options, ``gradcam++:form=true``; or a pair of both.
+        target: what is to be explained.
+
+    Raises:
+        MethodError: as :func:`build`, which is tried.
+
+    Example:
+        >>> camlucida.methods.read_method("FAME:iterations=5")
+        ('fame', {'iterations': 5})
+    """
+    text, more = (method, {}) if isinstance(method, str) else method
+    build(text, target, **more)
+    row, options = METHODS.read(text)
+    return row.name, options | dict(more)
 
 
 def _as_kind(row: MethodRow, target: TargetLike, options: dict[str, Any]) -> Target:

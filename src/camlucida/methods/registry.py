@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError, MethodError
-from camlucida.common.grammar import options_of
+from camlucida.common.grammar import Option, options_of
 from camlucida.common.registry import Registry, Row
 from camlucida.methods.base import Explains, Method
 from camlucida.targets import Target
@@ -105,9 +105,6 @@ class MethodRow(Row[Method]):
 
     what: ClassVar[str] = "method"
     error: ClassVar[type[CamlucidaError]] = MethodError
-    in_python: ClassVar[str] = (
-        "pass them as keyword arguments, or a method object such as camlucida.methods.FAME(iterations=5)"
-    )
 
     make: type[Method]
     paper: str
@@ -163,11 +160,23 @@ class MethodRow(Row[Method]):
     @property
     def target_options(self) -> dict[str, Any]:
         """Names and defaults of the options that go to the target."""
-        found = {} if self.target is None else options_of(self.target, without=("classes",))
-        return {name: option.default for name, option in found.items()}
+        return {name: option.default for name, option in self._of_target.items()}
+
+    @property
+    def settable(self) -> dict[str, Option]:
+        """The method's own options, those of the target that the name stands for, and the smoothing."""
+        smoothing = {name: Option(name, bool, False) for name in SMOOTHING}
+        return {**self._of_target, **options_of(self.make), **smoothing}
+
+    @property
+    def _of_target(self) -> dict[str, Option]:
+        return {} if self.target is None else options_of(self.target, without=("classes",))
 
 
 METHODS = Registry(MethodRow)
+
+SMOOTHING = ("aug_smooth", "eigen_smooth")
+"""Options that every method takes."""
 
 
 def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -> Callable[[M], M]:

@@ -19,9 +19,6 @@ from camlucida.methods.progress import share
 from camlucida.methods.registry import row_of
 from camlucida.targets import Cell, Cells, Segmentation, Target
 
-SMOOTHING = ("aug_smooth", "eigen_smooth")
-"""Options that every method takes."""
-
 
 def smoothed(method: Method, *, aug_smooth: bool = False, eigen_smooth: bool = False) -> Method:
     """A method with the smoothing asked for; itself where none is.

@@ -20,8 +20,10 @@ from camlucida.targets.custom import Custom, TargetLike, as_target, evaluate
 from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
+from camlucida.targets.registry import TARGETS, TargetRow, build_target, list_targets, register
 
 __all__ = [
+    "TARGETS",
     "Aggregator",
     "Cell",
     "Cells",
@@ -42,6 +44,10 @@ __all__ = [
     "Segmentation",
     "Target",
     "TargetLike",
+    "TargetRow",
     "as_target",
+    "build_target",
     "evaluate",
+    "list_targets",
+    "register",
 ]

@@ -25,7 +25,7 @@ from camlucida.engine.maps import normalise, resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.methods import Progress, method_row
+from camlucida.methods import Progress, method_row, read_method
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
 from camlucida.targets import LogitMargin, Target
 
@@ -137,7 +137,7 @@ def choose(
         if isinstance(one, Tested):
             found.append(one)
             continue
-        name, options = (one, {}) if isinstance(one, str) else one
+        name, options = read_method(one)
         base = all_methods(quick=quick, names=[name])[0]
         written = ",".join(f"{k}={v}" for k, v in options.items())
         label = f"{base.name}:{written}" if written else base.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -31,9 +31,6 @@ from camlucida.cli.shared.options import (
 )
 from camlucida.cli.shared.writing import out_folder
 from camlucida.common.errors import CamlucidaError
-
-if TYPE_CHECKING:
-    from camlucida.explanation.explain import MethodLike
 
 
 def fame_table1(
@@ -96,10 +93,10 @@ def fame_table1(
 
     [bold]camlucida reproduce fame-table1 --data CFP --backbone iresnet101:adaface.ckpt --split 1[/]
     """
-    from camlucida.cli.shared.grammar import parse_method
     from camlucida.cli.verify_pairs import parse_layout
     from camlucida.faces.load import load_embedder
     from camlucida.faces.photos import how_to_get
+    from camlucida.methods import build
     from camlucida.studies.published.fame_table1 import MANY, run
 
     if standin == (data is not None):
@@ -116,10 +113,8 @@ def fame_table1(
             "--iterations is for the five methods of the table; with --method write fame:iterations=N"
         )
     kind, options = parse_layout(layout)
-    chosen: list[MethodLike] | None = None
-    if method:
-        parsed = [parse_method(text) for text in method]
-        chosen = [(c.name, dict(c.options)) if c.options else c.name for c in parsed]
+    for text in method or ():
+        build(text)  # now, so that no model is loaded for a wrong word
     embedder = load_embedder(backbone, preset=preset, device=device)
     with out_folder(out), progress_bar() as bar:
         task = bar.add_task("explaining pairs", total=None)
@@ -131,7 +126,7 @@ def fame_table1(
             layout=kind,
             split=split,
             **options,  # type: ignore[arg-type]
-            methods=chosen,
+            methods=method,
             iterations=iterations,
             people=people,
             per_person=per_person,

@@ -16,7 +16,6 @@ from camlucida.common.errors import ImageError, ModelError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from camlucida.cli.shared.grammar import MethodChoice
     from camlucida.explanation import Comparison, Explanation
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
@@ -28,7 +27,7 @@ class Job:
 
     Attributes:
         model: The model, which knows its preprocessing.
-        methods: At least one.
+        methods: At least one, as on the command line.
         targets: What is explained, classes resolved, by the class's name; one alone has any name.
         layers: Names; empty for the model's default.
         steps: A preset's name, or ``None`` for each method's own.
@@ -38,7 +37,7 @@ class Job:
     """
 
     model: LoadedModel
-    methods: Sequence[MethodChoice]
+    methods: Sequence[str]
     targets: Mapping[str, Target]
     layers: Sequence[str]
     steps: str | None
@@ -72,7 +71,7 @@ class Job:
             found = explain(
                 self.model,
                 list(pictures),
-                method=[(choice.name, choice.options) for choice in self.methods],
+                method=list(self.methods),
                 target=target,
                 layers=list(self.layers) or None,
                 steps=self.steps,
