@@ -364,7 +364,7 @@ def test_one_bad_photo_of_a_folder(tiny, capsys):
         (["--target", "logits"], ["unknown target 'logits'"]),
         (["--target", "cell:layer=nope,row=0,col=0"], ["no layer 'nope'"]),
         (["--target", "cell:layer=features.2,row=99,col=0"], ["row 99"]),
-        (["--target", "cell:layer=features.2", "--class", "red"], ["leave out --class"]),
+        (["--target", "cell:layer=features.2", "--class", "red"], ["leave out the class"]),
         (["--class", "red", "--class", "grene"], ["'grene'", "green"]),
         (["--target", "probability", "--method", "diffgradcam"], ["LogitMargin"]),
         (["--method", "saliency", "--layer", "features.2"], ["leave out layers"]),
