@@ -21,7 +21,15 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import rectify, resize
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
-from camlucida.methods import Method, OptiCAM, Progress, build, list_methods, method_row, read_method
+from camlucida.methods import (
+    Method,
+    OptiCAM,
+    Progress,
+    build,
+    list_methods,
+    method_row,
+    read_method,
+)
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
 
 PAPER = (
@@ -60,7 +68,8 @@ def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[
     found: list[Tested] = []
     for one in order if names is None else names:
         name, written = read_method(one)
-        options = {**(method_row(name).quick if quick else {}), **written}
+        row = method_row(name)
+        options = {**(row.quick if quick else {}), **written}
         label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
         if label in {tested.label for tested in found}:
             raise CamlucidaError(f"the method {label!r} is given twice")
