@@ -521,11 +521,11 @@ def test_a_lost_training_record_is_measured_again(tmp_path):
     from camlucida.common.store import Store
 
     plan = Plan(train=64, validation=10, test=10, epochs=1)
-    nets = StandIns(plan, Store(tmp_path, {"a": 1}), tmp_path / "parts")
+    nets = StandIns(plan, Store(tmp_path, {"a": 1}))
     first = nets.get("masked").record
     (kept,) = (tmp_path / "parts").glob("masked-training*.json")
     kept.unlink()
-    again = StandIns(plan, Store(tmp_path, {"a": 1}), tmp_path / "parts").get("masked").record
+    again = StandIns(plan, Store(tmp_path, {"a": 1})).get("masked").record
     assert again["accuracy"] == first["accuracy"]
     assert again["parameters"] == first["parameters"]
     assert not list((tmp_path / "parts").glob("*.ckpt"))

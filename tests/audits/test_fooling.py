@@ -17,7 +17,6 @@ from camlucida.audits.fooling.audit import audit_sham, audit_sham_stand_ins
 from camlucida.audits.fooling.measure import (
     Subject,
     Variant,
-    accuracy,
     all_variants,
     compare_with,
     core_variants,
@@ -31,6 +30,7 @@ from camlucida.audits.fooling.verdicts import condition_row, said_of_gap, tail_t
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
+from camlucida.training.classifier import accuracy
 from reference import sham as slow
 
 pytest.importorskip("lightning_fabric")

@@ -13,6 +13,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.data.digits import Digits
 from camlucida.models import load_model
 from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM, map_layer
+from camlucida.training.classifier import Shuffled
 from camlucida.training.salience import experiment as module
 from camlucida.training.salience.data import DigitSet
 from camlucida.training.salience.experiment import train_arm, train_salience
@@ -77,12 +78,13 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches(sets):
     one, two, other = (build_start("small", 10, size=SIZE, seed=s).module for s in (3, 3, 4))
     assert same(one.state_dict(), two.state_dict())
     assert not same(one.state_dict(), other.state_dict())
-    plain = module._Epochs(TINY, sets, 5, None)
-    guided = module._Epochs(TINY, sets, 5, (4, 4))
-    assert plain.steps == 3, "the single image that is left over is not learned from"
+    places = Shuffled(len(sets.train), TINY.batch_size, 5)
+    assert places.steps == 3, "the single image that is left over is not learned from"
     seen = []
     for epoch in range(2):
-        for a, b in zip(plain.batches(epoch), guided.batches(epoch), strict=True):
+        plain = sets.train.batches(places(epoch))
+        guided = sets.train.batches(places(epoch), (4, 4))
+        for a, b in zip(plain, guided, strict=True):
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])
             assert b[2].shape == (20, 4, 4)

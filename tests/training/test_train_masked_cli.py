@@ -64,19 +64,19 @@ def test_a_folder_by_class_is_learned_and_audited(data, tmp_path, capsys):
 
 
 def test_ctrl_c_and_the_same_command_again(data, tmp_path, capsys, monkeypatch):
-    from camlucida.training.masked import _Run
+    from camlucida.training.masked import _Loaders
 
     options = (data, *TINY, "--epochs", 3)
     _, whole, _ = run(capsys, *options, "--out", tmp_path / "whole", "--json")
-    epoch = _Run._epoch
+    training = _Loaders.training
 
-    def interrupted(self, wrapped, model, optimizer, loader, number):
-        if number == 1:
+    def interrupted(self, epoch):
+        if epoch == 1:
             raise KeyboardInterrupt
-        return epoch(self, wrapped, model, optimizer, loader, number)
+        return training(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_epoch", interrupted)
+        patch.setattr(_Loaders, "training", interrupted)
         code, out, err = run(capsys, *options, "--out", tmp_path / "parts", "--json")
     assert (code, out) == (130, "")
     assert err.strip() == "camlucida: stopped"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
+from camlucida.common.progress import Say
 from camlucida.data.images import read_image
 from camlucida.data.pictures import picture
 from camlucida.data.samples import Box, DataSet, Sample
@@ -205,11 +206,14 @@ class Digits(DataSet):
             masks.append(mask)
         return (photo, *masks)
 
-    def tensors(self, indices: Sequence[int] | range | None = None) -> DigitImages:
+    def tensors(
+        self, indices: Sequence[int] | range | None = None, say: Say | None = None
+    ) -> DigitImages:
         """Many images at once.
 
         Args:
             indices: which; all of them unless told.
+            say: told now and then how many are drawn.
         """
         chosen = range(self._count) if indices is None else indices
         images = torch.empty(len(chosen), 3, self.size, self.size, dtype=torch.uint8)
@@ -223,6 +227,9 @@ class Digits(DataSet):
             for number, mask in enumerate(digits):
                 masks[number, row] = torch.from_numpy(mask)
                 labels[number, row] = self._label(index, number)
+            done = row + 1
+            if say is not None and (done % 500 == 0 or done == len(chosen)):
+                say(f"{self.split} images", done, len(chosen))
         if not self.second:
             return DigitImages(images, labels[0], masks[0])
         return DigitImages(images, labels[0], masks[0], labels[1], masks[1])

@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
+from camlucida.common.progress import Say
 from camlucida.common.version import __version__
-from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
+from camlucida.data.digits import CLASS_NAMES, Digits
 from camlucida.models.cache import cache_folder, sha256
 from camlucida.models.small import (
     RECORD,
@@ -29,10 +28,8 @@ from camlucida.models.small import (
     count_parameters,
     read_record,
 )
-from camlucida.training.loop import FitOptions, Fitted, fit
-
-Progress = Callable[[str, int, int], object]
-"""``progress(what, done, total)``."""
+from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
+from camlucida.training.loop import Fitted
 
 _BATCH = 64
 
@@ -64,7 +61,7 @@ def train_digits(
     images: int = 10_000,
     config: SmallConfig | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> Trained:
     """Train a :class:`SmallCNN` on digits on photos; a minute or two on two cores.
 
@@ -93,38 +90,26 @@ def train_digits(
     folder = cache_folder() if out is None else Path(out)
     start = time.perf_counter()
     training = Digits("train", count=images, size=size, seed=seed)
-    drawn = _drawn(training, progress)
-    steps = images // _BATCH
-    options = FitOptions(
-        epochs=epochs,
-        optimizer="adam",
-        learning_rate=0.003,
-        weight_decay=0.01,
-        schedule="cosine",
-        warmup=min(50, steps),
-        accelerator="cpu",
-        seed=seed,
-    )
+    drawn = training.tensors(say=progress)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(seed * 4099 + epoch))
-        for number in range(steps):
-            chosen = order[number * _BATCH : (number + 1) * _BATCH]
-            yield _fast(as_input(drawn.images[chosen])), drawn.labels[chosen]
-
-    def counted(done: int, total: int, _: Mapping[str, float]) -> None:
+    def told(done: int, total: int, _: Mapping[str, float]) -> None:
         if progress is not None:
             progress("training", done, total)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = SmallCNN(config).to(memory_format=torch.channels_last)
-        fitted = fit(
-            module, batches, _loss, options=options, steps_per_epoch=steps, progress=counted
-        )
-    module = module.to(memory_format=torch.contiguous_format)
+        module = SmallCNN(config)
+    fitted = train_classifier(
+        module,
+        Shuffled(images, _BATCH, seed, whole=True),
+        (drawn.images, drawn.labels),
+        replace(SMALL_FIT, epochs=epochs, learning_rate=0.003, seed=seed),
+        prepare=as_input,
+        progress=told,
+    )
     testing = Digits("test", size=size, seed=seed)
-    accuracy = _accuracy(module, _drawn(testing, progress))
+    shown = testing.tensors(say=progress)
+    right = accuracy(module, as_input(shown.images), shown.labels)
     seconds = time.perf_counter() - start
     record = {
         "camlucida": __version__,
@@ -136,13 +121,13 @@ def train_digits(
         "parameters": count_parameters(module),
         "training": training.describe(),
         "test": testing.describe(),
-        "accuracy": accuracy,
+        "accuracy": right,
         "seconds": seconds,
         "options": fitted.to_dict()["options"],
         "curves": fitted.curves,
     }
     weights, record = save_digits(module, record, folder)
-    return Trained(module, accuracy, fitted, record, weights)
+    return Trained(module, right, fitted, record, weights)
 
 
 def save_digits(
@@ -179,37 +164,3 @@ def save_digits(
     ):
         (folder / left).unlink(missing_ok=True)
     return folder / name, whole
-
-
-def _drawn(data: Digits, progress: Progress | None) -> DigitImages:
-    parts = []
-    for start in range(0, len(data), 500):
-        parts.append(data.tensors(range(start, min(start + 500, len(data)))))
-        if progress is not None:
-            progress(f"{data.split} images", min(start + 500, len(data)), len(data))
-    return DigitImages(
-        *(torch.cat([getattr(p, n) for p in parts]) for n in ("images", "labels", "masks"))
-    )
-
-
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    images, labels = batch
-    logits = model(images)
-    return F.cross_entropy(logits, labels), {
-        "accuracy": (logits.argmax(1) == labels).float().mean()
-    }
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, drawn: DigitImages) -> float:
-    right = 0
-    for images, labels in zip(
-        torch.split(drawn.images, 250), torch.split(drawn.labels, 250), strict=True
-    ):
-        right += int((model(as_input(images)).argmax(1) == labels).sum())
-    return right / len(drawn.labels)
-
-
-def _fast(images: Tensor) -> Tensor:
-    """In the memory order in which convolutions on the CPU are quick."""
-    return images.contiguous(memory_format=torch.channels_last)

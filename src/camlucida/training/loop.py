@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.jsonable import plain
 from camlucida.common.optional import first_line, require
 from camlucida.common.store import check_plan, write_torch
 
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]
 """``loss(model, batch)``: the scalar to go down, or it and numbers to log, such as the accuracy."""
-Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], object]
+Score: TypeAlias = Callable[[nn.Module], float | Mapping[str, float]]
+"""``score(model)``: how good it is, higher is better; or several numbers to log, of which the first is the score."""
+Told: TypeAlias = Callable[[int, int, Mapping[str, float]], object]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class FitOptions:
         seed: of everything random inside the network, such as dropout: each epoch starts from it anew, so that
             a resumed training is the same as an uninterrupted one.
         ties: which of two epochs with the same score is kept, the ``"first"`` or the ``"later"``.
+        enough: a score with which the training ends early; ``None`` for all epochs.
     """
 
     epochs: int = 10
@@ -60,6 +64,7 @@ class FitOptions:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     seed: int = 0
     ties: Literal["first", "later"] = "first"
+    enough: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -111,11 +116,15 @@ def fit(
     batches: Callable[[int], Iterable[Any]],
     loss: Loss,
     *,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Score | None = None,
     options: FitOptions | None = None,
     steps_per_epoch: int | None = None,
     checkpoint: Path | None = None,
-    progress: Progress | None = None,
+    plan: Mapping[str, Any] | None = None,
+    fabric: Any = None,
+    after_step: Callable[[nn.Module], object] | None = None,
+    after_epoch: Callable[[Fitted], object] | None = None,
+    progress: Told | None = None,
 ) -> Fitted:
     """Train a model in place.
 
@@ -125,34 +134,55 @@ def fit(
         batches: gives the batches of an epoch; the same ones whenever it is asked for the same epoch.
             Tensors in tuples, lists and dictionaries are moved to the device.
         loss: see :data:`Loss`.
-        validate: a score of the model in eval mode, without gradients; higher is better, NaN never the best.
+        validate: see :data:`Score`; of the model in eval mode, without gradients. NaN is never the best.
         options: how.
         steps_per_epoch: needed by a cosine; else only tells the progress what is to come in the first epoch.
         checkpoint: written after every epoch, atomically; a run that finds it goes on there. Its options must
-            be the same.
-        progress: called after each batch with done steps, all steps (0 while not known) and the latest numbers.
+            be the same, up to the number of epochs where the learning rate does not depend on it.
+        plan: what else must be the same for a run to go on, ready for JSON; it overrules the options.
+        fabric: a launched ``lightning_fabric.Fabric``, for several devices or machines; its batches are those of one
+            process. By default one on one device is made from the options.
+        after_step: called with the model after each step.
+        after_epoch: called on the first process after each epoch, before the checkpoint is written.
+        progress: called on the first process after each batch with done steps, all steps (0 while not known) and the
+            latest numbers.
 
     Returns:
         Curves, and which epoch was the best.
 
     Raises:
         CamlucidaError: the loss is not finite, the checkpoint belongs to another plan or is damaged, there is no
-            such device, or this is one of several processes (``torchrun``), which would all train the same.
+            such device, or this is one of several processes (``torchrun``) without a Fabric of theirs, which would
+            all train the same.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> options = camlucida.training.FitOptions(epochs=1, accelerator="cpu")
+        >>> batches = lambda epoch: [(images, torch.tensor([0, 1]))]
+        >>> found = camlucida.training.fit(model, batches, lambda m, b: cross_entropy(m(b[0]), b[1]), options=options)
+        >>> found.steps
+        1
     """
     options = options or FitOptions()
     if options.schedule == "cosine" and not steps_per_epoch:
         raise CamlucidaError("a cosine schedule needs steps_per_epoch")
-    fabric = _fabric(options)
+    fabric = fabric or _fabric(options)
     drawn = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=drawn):
-        wrapped, optimizer = fabric.setup(model, _optimizer(model, options))
-        run = _Run(wrapped, model, optimizer, fabric, options, steps_per_epoch or 0)
+        run = _Run(model, fabric, options, plan or {}, steps_per_epoch or 0)
+        run.after_step = after_step
+        run.progress = progress if fabric.is_global_zero else None
         if checkpoint is not None:
             run.resume(checkpoint)
-        for epoch in range(len(run.fitted.curves), options.epochs):
-            run.epoch(epoch, batches(epoch), loss, validate, progress)
-            if checkpoint is not None:
-                run.save(checkpoint)
+        while not run.done:
+            epoch = len(run.fitted.curves)
+            run.epoch(epoch, batches(epoch), loss, validate)
+            if fabric.is_global_zero:
+                if after_epoch is not None:
+                    after_epoch(run.fitted)
+                if checkpoint is not None:
+                    run.save(checkpoint)
+            fabric.barrier()
     model.load_state_dict(run.best)
     model.eval()
     return run.fitted
@@ -189,29 +219,34 @@ def _fabric(options: FitOptions) -> Any:
 class _Run:
     """The state of a training that a checkpoint holds."""
 
+    after_step: Callable[[nn.Module], object] | None = None
+    progress: Told | None = None
+
     def __init__(
         self,
-        wrapped: nn.Module,
         model: nn.Module,
-        optimizer: Any,
         fabric: Any,
         options: FitOptions,
+        plan: Mapping[str, Any],
         steps: int,
     ) -> None:
-        self.wrapped, self.model, self.optimizer = wrapped, model, optimizer
-        self.fabric, self.options, self.steps = fabric, options, steps
+        self.wrapped, self.optimizer = fabric.setup(model, _optimizer(model, options))
+        self.model, self.fabric, self.options, self.steps = model, fabric, options, steps
         self.fitted = Fitted(options=options)
         self.best = _copied(model)
+        # What must be the same when a run is resumed; where it runs may change.
+        self.plan = plain({**asdict(options), "accelerator": None, **plan})
 
-    def epoch(
-        self,
-        epoch: int,
-        batches: Iterable[Any],
-        loss: Loss,
-        validate: Callable[[nn.Module], float] | None,
-        progress: Progress | None,
-    ) -> None:
-        torch.manual_seed(self.options.seed * 1_000_003 + epoch)
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to train."""
+        enough = self.options.enough is not None and self.fitted.best_score >= self.options.enough
+        return enough or len(self.fitted.curves) >= self.options.epochs
+
+    def epoch(self, epoch: int, batches: Iterable[Any], loss: Loss, validate: Score | None) -> None:
+        # Dropout has its own draws in each process, and the same after a resume.
+        seed = self.options.seed * 1_000_003 + epoch + 1009 * self.fabric.global_rank
+        torch.manual_seed(seed % 2**63)
         self.wrapped.train()
         start, step, rate = time.perf_counter(), 0, 0.0
         sums: dict[str, float] = {}
@@ -220,15 +255,15 @@ class _Run:
             logged = self._learn(batch, loss, epoch)
             for name, value in logged.items():
                 sums[name] = sums.get(name, 0.0) + value
-            if progress is not None:
+            if self.progress is not None:
                 done = self.fitted.steps + step
-                progress(done, self.steps * self.options.epochs, {"epoch": epoch, **logged})
+                self.progress(done, self.steps * self.options.epochs, {"epoch": epoch, **logged})
         if step == 0:
             raise CamlucidaError(f"epoch {epoch} has no batches to learn from")
         self.steps = self.steps or step
         self.fitted.steps += step
         row = {"epoch": float(epoch), "learning_rate": rate}
-        row |= {name: value / step for name, value in sums.items()}
+        row |= {name: self._mean(value, step) for name, value in sums.items()}
         self._judge(epoch, row, validate)
         row["seconds"] = time.perf_counter() - start
         self.fitted.curves.append(row)
@@ -240,22 +275,33 @@ class _Run:
         number = float(value.detach())
         if not math.isfinite(number):
             raise CamlucidaError(
-                f"the loss became {number} in epoch {epoch}; try a smaller learning rate"
+                f"the loss became {number} in epoch {epoch}; try a smaller learning rate, or precision='32-true'"
             )
         self.fabric.backward(value)
         if self.options.clip is not None:
             self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.options.clip)
         self.optimizer.step()
+        if self.after_step is not None:
+            self.after_step(self.model)
         return {"loss": number, **{name: float(v) for name, v in logged.items()}}
 
-    def _judge(
-        self, epoch: int, row: dict[str, float], validate: Callable[[nn.Module], float] | None
-    ) -> None:
+    def _mean(self, total: float, count: float) -> float:
+        """The mean over all processes."""
+        if self.fabric.world_size == 1:
+            return total / count
+        both = torch.tensor([total, count], device=self.fabric.device)
+        both = self.fabric.all_reduce(both, reduce_op="sum")
+        return float(both[0] / both[1])
+
+    def _judge(self, epoch: int, row: dict[str, float], validate: Score | None) -> None:
         """Keep the weights if they are the best so far."""
         if validate is not None:
-            self.wrapped.eval()
-            with torch.no_grad():
-                row["score"] = float(validate(self.wrapped))
+            self.model.eval()
+            # Not the wrapped model, whose processes wait for each other: one may have nothing to validate.
+            with torch.no_grad(), self.fabric.autocast():
+                found = validate(self.model)
+            numbers = dict(found) if isinstance(found, Mapping) else {"score": found}
+            row |= {"score": float(next(iter(numbers.values()))), **numbers}
         score = row.get("score", math.nan)
         best = self.fitted.best_score
         tied = score == best and self.options.ties == "later"
@@ -283,7 +329,7 @@ class _Run:
     def save(self, path: Path) -> None:
         fitted = self.fitted
         content = {
-            "plan": _plan(self.options),
+            "plan": self.plan,
             "model": self.model.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
@@ -298,17 +344,24 @@ class _Run:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one."""
-        if not path.exists():
+        found = self._mean(float(path.is_file()), 1)
+        if 0 < found < 1:
+            raise CamlucidaError(
+                f"only some processes find the checkpoint {str(path)!r}; put it on a disk that all machines share"
+            )
+        if not found:
             return
         again = "delete it to start anew"
         try:
             content = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            plan = content["plan"]
+            plan = dict(content["plan"])
         except Exception as error:
             raise CamlucidaError(
                 f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
             ) from error
-        check_plan(path, plan, _plan(self.options))
+        if self.options.schedule != "cosine":  # a longer training goes on from a shorter one
+            plan["epochs"] = self.plan["epochs"]
+        check_plan(path, plan, self.plan)
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -323,13 +376,6 @@ class _Run:
         fitted.curves, fitted.steps = content["curves"], content["steps"]
         fitted.best_epoch, fitted.best_score = content["best_epoch"], content["best_score"]
         fitted.resumed_from = len(fitted.curves)
-
-
-def _plan(options: FitOptions) -> dict[str, Any]:
-    """What must be the same when a run is resumed; where it runs may change."""
-    plan = asdict(options)
-    del plan["accelerator"]
-    return plan
 
 
 def _optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:

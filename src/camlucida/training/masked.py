@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,17 @@ from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import digest, to_json
 from camlucida.common.optional import first_line, require
 from camlucida.common.progress import Say
-from camlucida.common.store import check_plan, write_torch
+from camlucida.common.store import write_torch
 from camlucida.data.train_val import Part, named, photos_of
 from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
+from camlucida.training.loop import FitOptions, Fitted, fit
 from camlucida.training.masked_photos import Order, Photos, Recipe
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
 """Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
+
+PUBLISHED = {"masked": {"top1": 0.665, "top5": 0.870}, "unmasked": {"top1": 0.715, "top5": 0.904}}
+"""Accuracies on ImageNet."""
 
 
 def is_first_process() -> bool:
@@ -103,7 +105,6 @@ def train_masked_vgg(
             f"{first_line(error)}"
         ) from error
     fabric.launch()
-    run = _Run(fabric, recipe, classes, Path(out), say or (lambda *_: None))
     plan = {
         **asdict(replace(recipe, workers=0)),
         "masked": masked,
@@ -113,198 +114,111 @@ def train_masked_vgg(
         "photos": len(photos["train"].paths),
         "photo_list": digest(named(part) for part in photos.values()),
     }
-    drawn = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=drawn):
+    folder = Path(out)
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         model = MaskedVGG(
             len(classes), masked=masked, seen_rows=seen_rows, size=recipe.size, width=width
         )
-        return run.train(model, photos, plan)
+    loaders = _Loaders(fabric, recipe, photos, {name: i for i, name in enumerate(classes)})
 
+    def record(fitted: Fitted) -> dict[str, Any]:
+        return {
+            "plan": plan,
+            "class_names": classes,
+            "devices": fabric.world_size,
+            "curve": fitted.curves,
+            "best": max(fitted.curves, key=lambda row: row["top1"], default=None),
+            "steps": fitted.steps,
+            "resumed_from": fitted.resumed_from,
+            "published": PUBLISHED,
+        }
 
-class _Run:
-    def __init__(
-        self, fabric: Any, recipe: Recipe, classes: list[str], out: Path, say: Say
-    ) -> None:
-        self.fabric, self.recipe, self.out, self.say = fabric, recipe, out, say
-        self.classes = classes
-        self.index = {name: i for i, name in enumerate(classes)}
-        self.curve: list[dict[str, float]] = []
-        self.steps = 0
+    def keep(fitted: Fitted) -> None:
+        if fitted.best_epoch == len(fitted.curves) - 1:
+            write_torch(folder / WEIGHTS, model.state_dict())
+        write_bytes(folder / RECORD, to_json(record(fitted)).encode())
 
-    def train(
-        self,
-        model: MaskedVGG,
-        photos: dict[str, Part],
-        plan: dict[str, Any],
-    ) -> dict[str, Any]:
-        recipe, fabric = self.recipe, self.fabric
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            recipe.learning_rate,
+    def told(done: int, _: int, numbers: Mapping[str, float]) -> None:
+        epoch = int(numbers["epoch"])
+        if say is not None:
+            say(
+                f"epoch {epoch + 1} of {recipe.epochs}", done - epoch * loaders.steps, loaders.steps
+            )
+
+    fitted = fit(
+        model,
+        loaders.training,
+        lambda net, batch: F.cross_entropy(net(batch[0]), batch[1]),
+        validate=loaders.accuracies,
+        options=FitOptions(
+            epochs=recipe.epochs,
+            learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-        )
-        wrapped, fitted = fabric.setup(model, optimizer)
-        self._resume(model, optimizer, plan)
-        resumed = len(self.curve)
-        training = Photos(photos["train"], self.index, recipe, crop=True)
-        validation = Photos(photos["val"], self.index, recipe, crop=False)
-        for epoch in range(resumed, recipe.epochs):
-            start = time.perf_counter()
-            rate = recipe.learning_rate * recipe.gamma ** (epoch // recipe.step_size)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = self._epoch(wrapped, model, fitted, self._loader(training, epoch), epoch)
-            top1, top5 = self._validate(model, self._loader(validation, None))
-            self.curve.append(
-                {
-                    "epoch": float(epoch),
-                    "learning_rate": rate,
-                    "loss": loss,
-                    "top1": top1,
-                    "top5": top5,
-                    "seconds": time.perf_counter() - start,
-                }
-            )
-            self._save(model, optimizer, plan, resumed)
-        return self._record(plan, resumed)
+            step_size=recipe.step_size,
+            gamma=recipe.gamma,
+            seed=recipe.seed,
+            ties="later",
+        ),
+        steps_per_epoch=loaders.steps,
+        checkpoint=folder / CHECKPOINT,
+        plan=plan,
+        fabric=fabric,
+        after_step=lambda _: remask(model),
+        after_epoch=keep,
+        progress=told,
+    )
+    return record(fitted)
 
-    def _epoch(
-        self, wrapped: nn.Module, model: MaskedVGG, optimizer: Any, loader: Any, epoch: int
-    ) -> float:
-        wrapped.train()
-        # Dropout: its own draws in each process, the same after a resume.
-        own = (self.recipe.seed * 1000 + epoch) * 1000 + self.fabric.global_rank
-        torch.manual_seed(own % 2**63)
-        total, count = 0.0, 0
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(wrapped(images), labels)
-            self.fabric.backward(loss)
-            optimizer.step()
-            remask(model)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise CamlucidaError(
-                    f"the loss became {value} in epoch {epoch}; try a smaller learning rate, or "
-                    "precision='32-true'"
-                )
-            total, count = total + value, count + 1
-            self.steps += 1
-            if self.fabric.is_global_zero:
-                self.say(f"epoch {epoch + 1} of {self.recipe.epochs}", count, len(loader))
-        return self._mean(total, count)
+
+class _Loaders:
+    """This process's share of the photos."""
+
+    def __init__(
+        self, fabric: Any, recipe: Recipe, photos: dict[str, Part], index: dict[str, int]
+    ) -> None:
+        self.fabric, self.recipe = fabric, recipe
+        self.train = Photos(photos["train"], index, recipe, crop=True)
+        self.val = Photos(photos["val"], index, recipe, crop=False)
+        self.batch = max(1, recipe.batch_size // fabric.world_size)
+        steps = len(self.train) // (self.batch * fabric.world_size)
+        if steps == 0:
+            raise CamlucidaError(
+                f"{len(self.train)} training images are less than one batch of {recipe.batch_size}; set a smaller "
+                "batch_size"
+            )
+        self.steps = min(steps, recipe.steps or steps)
+
+    def training(self, epoch: int) -> Any:
+        """The batches of an epoch."""
+        self.train.epoch = epoch
+        seed = (self.recipe.seed * 1000 + epoch) % 2**63
+        return self._loader(self.train, seed, self.steps * self.batch)
 
     @torch.no_grad()
-    def _validate(self, model: nn.Module, loader: Any) -> tuple[float, float]:
-        # Not the wrapped model, whose processes wait for each other: one may have nothing to validate.
-        model.eval()
+    def accuracies(self, model: nn.Module) -> dict[str, float]:
+        """Top-1 and top-5 accuracy on the validation photos of all processes."""
         right = torch.zeros(3, dtype=torch.float64)
-        for images, labels in loader:
-            with self.fabric.autocast():
-                logits = model(images)
+        for images, labels in self._loader(self.val, None, None):
+            logits = model(images)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             right += torch.tensor(
                 [float(best[:, 0].sum()), float(best.any(1).sum()), float(len(labels))],
                 dtype=torch.float64,
             )
         total = self.fabric.all_reduce(right.to(self.fabric.device, torch.float32), reduce_op="sum")
-        return float(total[0] / total[2]), float(total[1] / total[2])
+        return {"top1": float(total[0] / total[2]), "top5": float(total[1] / total[2])}
 
-    def _mean(self, total: float, count: int) -> float:
-        both = torch.tensor([total, float(count)], device=self.fabric.device)
-        both = self.fabric.all_reduce(both, reduce_op="sum")
-        return float(both[0] / both[1])
-
-    def _loader(self, photos: Photos, epoch: int | None) -> Any:
-        photos.epoch = epoch or 0
-        recipe, world = self.recipe, self.fabric.world_size
-        batch = max(1, recipe.batch_size // world)
-        steps = None
-        if epoch is not None:
-            steps = len(photos) // (batch * world)
-            if steps == 0:
-                raise CamlucidaError(
-                    f"{len(photos)} training images are less than one batch of {recipe.batch_size}; set a smaller "
-                    "batch_size"
-                )
-            steps = min(steps, recipe.steps or steps)
+    def _loader(self, photos: Photos, seed: int | None, count: int | None) -> Any:
         order = Order(
-            len(photos), self.fabric.global_rank, world,
-            seed=None if epoch is None else (recipe.seed * 1000 + epoch) % 2**63,
-            count=None if steps is None else steps * batch,
-        )  # fmt: skip
+            len(photos), self.fabric.global_rank, self.fabric.world_size, seed=seed, count=count
+        )
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-            photos, batch_size=batch, sampler=order, num_workers=recipe.workers,
+            photos, batch_size=self.batch, sampler=order, num_workers=self.recipe.workers,
             pin_memory=self.fabric.device.type == "cuda",
         )  # fmt: skip
         return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-
-    # ---- files ----------------------------------------------------------------------------------
-
-    def _save(
-        self, model: MaskedVGG, optimizer: torch.optim.Optimizer, plan: dict[str, Any], resumed: int
-    ) -> None:
-        if self.fabric.is_global_zero:
-            state = model.state_dict()
-            if self.curve[-1]["top1"] >= max(row["top1"] for row in self.curve):
-                write_torch(self.out / WEIGHTS, state)
-            content = {
-                "plan": to_json(plan),
-                "model": state,
-                "optimizer": optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
-                "curve": self.curve,
-                "steps": self.steps,
-            }
-            write_torch(self.out / CHECKPOINT, content)
-            write_bytes(self.out / RECORD, to_json(self._record(plan, resumed)).encode())
-        self.fabric.barrier()
-
-    def _resume(
-        self, model: MaskedVGG, optimizer: torch.optim.Optimizer, plan: dict[str, Any]
-    ) -> None:
-        path = self.out / CHECKPOINT
-        # The mean over the processes: 1 where each one finds it, 0 where none does.
-        found = self._mean(float(path.is_file()), 1)
-        if 0 < found < 1:
-            raise CamlucidaError(
-                f"only some processes find the checkpoint {str(path)!r}; put it on a disk that all machines share"
-            )
-        if not found:
-            return
-        again = "delete it to start anew"
-        try:
-            content = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            kept = json.loads(content["plan"])
-        except Exception as error:
-            raise CamlucidaError(
-                f"the checkpoint {str(path)!r} is damaged ({first_line(error)}); {again}"
-            ) from error
-        # A longer training goes on from a shorter one; the rest must be the same.
-        check_plan(path, kept, {**json.loads(to_json(plan)), "epochs": kept.get("epochs")})
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        if scaling := content["precision"]:  # of half-precision gradients
-            self.fabric.strategy.precision.load_state_dict(scaling)
-        self.curve, self.steps = content["curve"], content["steps"]
-
-    def _record(self, plan: dict[str, Any], resumed: int) -> dict[str, Any]:
-        best = max(self.curve, key=lambda row: row["top1"], default=None)
-        return {
-            "plan": plan,
-            "class_names": self.classes,
-            "devices": self.fabric.world_size,
-            "curve": self.curve,
-            "best": best,
-            "steps": self.steps,
-            "resumed_from": resumed,
-            "published": {
-                "masked": {"top1": 0.665, "top5": 0.870},
-                "unmasked": {"top1": 0.715, "top5": 0.904},
-            },
-        }
 
 
 def _precision(recipe: Recipe, accelerator: str) -> str:

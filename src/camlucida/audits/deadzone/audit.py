@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -220,7 +219,7 @@ def audit_dead_zone_stand_ins(
     most = count or (20 if quick else 100)
     plan = plan or (Plan(seed=seed) if quick else Plan(20_000, 500, 1000, 12, seed=seed))
     store = Store(folder, {"plan": asdict(plan), "images": most, "quick": quick, "seed": seed})
-    trainer = StandIns(plan, store, None if folder is None else Path(folder) / "parts", report)
+    trainer = StandIns(plan, store, report)
     nets = [trainer.get(kind) for kind in NETS]
     inputs, labels, others = audit_images(trainer.dead_from, most, seed + 2)
     chosen = all_methods(quick=quick, names=methods)

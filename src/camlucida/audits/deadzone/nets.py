@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
@@ -17,8 +15,20 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.data.digits import Digits
-from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.training.loop import FitOptions, fit
+from camlucida.models.small import (
+    SmallCNN,
+    SmallConfig,
+    as_input,
+    count_parameters,
+    small_preprocess,
+)
+from camlucida.training.classifier import (
+    SMALL_FIT,
+    Shuffled,
+    accuracy,
+    keep_trained,
+    train_classifier,
+)
 
 Kind: TypeAlias = Literal["masked", "unmasked", "residual"]
 
@@ -166,18 +176,13 @@ class StandIns:
 
     Args:
         plan: how.
-        store: where finished nets are kept.
-        folder: where a training that was stopped goes on; ``None`` starts anew.
+        store: where finished nets are kept, and a training that was stopped goes on.
         say: told about the progress.
     """
 
-    def __init__(
-        self, plan: Plan, store: Store, folder: Path | None = None, say: Say | None = None
-    ) -> None:
-        self.plan, self.store, self.folder = plan, store, folder
+    def __init__(self, plan: Plan, store: Store, say: Say | None = None) -> None:
+        self.plan, self.store = plan, store
         self.say = say or (lambda *_: None)
-        self._images: tuple[Tensor, Tensor] | None = None
-        self._records: dict[Kind, dict[str, Any]] = {}
         # The wall is where the masked net's is, also for its twin.
         self.zone = dead_zone(build_net("masked", plan.seed), (SIZE, SIZE), draws=2, seed=plan.seed)
         if self.zone.rows is None or self.zone.rows[1] != SIZE - 1:
@@ -188,124 +193,68 @@ class StandIns:
         """A trained stand-in, from the store or trained now."""
         model = build_net(kind, self.plan.seed)
         zone = dead_zone(model, (SIZE, SIZE), draws=2, seed=self.plan.seed)
-        weights = self.store.tensors(f"{kind}-weights", lambda: self._train(kind, model))
-        model.load_state_dict(weights)
-        model.eval()
-        if (checkpoint := self._checkpoint(kind)) is not None:
-            checkpoint.unlink(missing_ok=True)
-        record = self.store.value(f"{kind}-training", lambda: self._record(kind, model))
-        return StandIn(kind, model, zone, record)
-
-    def _checkpoint(self, kind: Kind) -> Path | None:
-        return None if self.folder is None else self.folder / f"{kind}-{self.store.key}.ckpt"
-
-    def _record(self, kind: Kind, model: nn.Module) -> dict[str, Any]:
-        """What was noted down in the training; where that is lost, what can be measured again."""
+        record = keep_trained(self.store, kind, model, partial(self._train, kind, model))
+        if "accuracy" not in record:  # the record is lost; what can be measured again is
+            record = {"seconds": None, "curve": [], "accuracy": self._accuracies(model)}
         known = {
             "net": NETS[kind],
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "seconds": None,
-            "curve": [],
+            "parameters": count_parameters(model),
             "plan": asdict(self.plan),
         }
-        if kind in self._records:
-            return known | self._records[kind]
-        return known | {"accuracy": self._accuracies(model)}
+        return StandIn(kind, model, zone, {**known, **record})
 
-    def _train(self, kind: Kind, model: nn.Module) -> dict[str, Tensor]:
+    def _train(self, kind: Kind, model: nn.Module, checkpoint: Path | None) -> dict[str, Any]:
         plan = self.plan
-        images, labels = self._training()
         chosen = stacked(self.dead_from, plan.validation, seed=plan.seed + 1).tensors()
-        steps = -(-plan.train // plan.batch)
-        title = f"training the {kind} net"
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            generator = torch.Generator().manual_seed((plan.seed * 1000 + epoch) % 2**63)
-            order = torch.randperm(plan.train, generator=generator)
-            for some in torch.split(order, plan.batch):
-                yield as_input(images[some]), labels[some]
-
-        def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-            return F.cross_entropy(net(batch[0]), batch[1])
-
-        start = time.perf_counter()
-        fitted = fit(
+        inputs = as_input(chosen.images)
+        batches = Shuffled(plan.train, plan.batch, plan.seed)
+        options = replace(
+            SMALL_FIT, epochs=plan.epochs, learning_rate=plan.learning_rate, seed=plan.seed
+        )
+        fitted = train_classifier(
             model,
             batches,
-            loss,
-            validate=lambda net: _accuracy(net, chosen.images, chosen.labels),
-            options=FitOptions(
-                epochs=plan.epochs,
-                optimizer="adam",
-                learning_rate=plan.learning_rate,
-                weight_decay=0.01,
-                schedule="cosine",
-                warmup=steps,
-                accelerator="cpu",
-                seed=plan.seed,
-            ),
-            steps_per_epoch=steps,
-            checkpoint=self._checkpoint(kind),
-            progress=lambda done, total, _: self.say(title, done, total),
+            self._training,
+            replace(options, warmup=batches.steps),
+            prepare=as_input,
+            validate=lambda net: accuracy(net, inputs, chosen.labels),
+            checkpoint=checkpoint,
+            progress=lambda done, total, _: self.say(f"training the {kind} net", done, total),
         )
-        seconds = time.perf_counter() - start
-        self._records[kind] = {
-            "seconds": seconds,
+        return {
             "resumed_from": fitted.resumed_from,
             "curve": [{k: r[k] for k in ("epoch", "loss", "score")} for r in fitted.curves],
             "best_epoch": fitted.best_epoch,
             "accuracy": self._accuracies(model),
         }
-        # Before the weights: who finds those finds the curve too.
-        self.store.value(f"{kind}-training", lambda: self._record(kind, model))
-        return dict(model.state_dict())
 
     def _accuracies(self, model: nn.Module) -> dict[str, float]:
         plan = self.plan
+        digits = partial(Digits, "test", count=plan.test, size=SIZE, seed=plan.seed)
         both = stacked(self.dead_from, plan.test, seed=plan.seed).tensors()
-        seen = Digits(
-            "test", count=plan.test, size=SIZE, seed=plan.seed, object_rows=(0, self.dead_from)
-        ).tensors()
-        anywhere = Digits("test", count=plan.test, size=SIZE, seed=plan.seed).tensors()
+        anywhere, seen = digits().tensors(), digits(object_rows=(0, self.dead_from)).tensors()
         assert both.second_labels is not None  # noqa: S101
-        return {
-            "digit anywhere": _accuracy(model, anywhere.images, anywhere.labels),
-            "digit in the seen part": _accuracy(model, seen.images, seen.labels),
-            "two digits, names the seen one": _accuracy(model, both.images, both.labels),
-            "two digits, names the other one": _accuracy(model, both.images, both.second_labels),
+        measured = {
+            "digit anywhere": (anywhere.images, anywhere.labels),
+            "digit in the seen part": (seen.images, seen.labels),
+            "two digits, names the seen one": (both.images, both.labels),
+            "two digits, names the other one": (both.images, both.second_labels),
         }
+        return {k: accuracy(model, as_input(x), y) for k, (x, y) in measured.items()}
 
+    @cached_property
     def _training(self) -> tuple[Tensor, Tensor]:
-        if self._images is None:
-            half = self.plan.train // 2
-            seed = self.plan.seed
-            self.say("drawing digits", 0, 2)
-            first = Digits("train", count=half, size=SIZE, seed=seed).tensors()
-            self.say("drawing digits", 1, 2)
-            rest = Digits(
-                "train",
-                count=self.plan.train - half,
-                size=SIZE,
-                seed=seed + 1,
-                object_rows=(0, self.dead_from),
-            ).tensors()
-            self.say("drawing digits", 2, 2)
-            self._images = (
-                torch.cat([first.images, rest.images]),
-                torch.cat([first.labels, rest.labels]),
-            )
-        return self._images
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    was = model.training
-    model.eval()
-    right = 0
-    for x, y in zip(torch.split(images, 100), torch.split(labels, 100), strict=True):
-        right += int((model(as_input(x)).argmax(1) == y).sum())
-    model.train(was)
-    return right / len(labels)
+        """Images and labels: half of the digits anywhere, half in the seen part."""
+        half, seed = self.plan.train // 2, self.plan.seed
+        first = Digits("train", count=half, size=SIZE, seed=seed).tensors(say=self.say)
+        rest = Digits(
+            "train",
+            count=self.plan.train - half,
+            size=SIZE,
+            seed=seed + 1,
+            object_rows=(0, self.dead_from),
+        ).tensors(say=self.say)
+        return torch.cat([first.images, rest.images]), torch.cat([first.labels, rest.labels])
 
 
 def audit_images(dead_from: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

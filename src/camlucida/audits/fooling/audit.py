@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,10 +115,8 @@ def audit_sham_stand_ins(
         folder,
         {"audit": "sham", "plan": asdict(plan), "images": most, "quick": quick, "seed": seed},
     )
-    parts = None if folder is None else Path(folder) / "parts"
-    net = stand_in(plan, store, parts, tell)
-    study = Study(stand_in_case(net, most, seed), store, parts, tell)
-    conditions, rows = _conditions(study, main, plan, quick=quick, parts=parts)
+    study = Study(stand_in_case(net := stand_in(plan, store, tell), most, seed), store, tell)
+    conditions, rows = _conditions(study, main, plan, quick=quick)
     extra: dict[str, Any] = {"plan": asdict(plan), "net": net.record, "conditions": conditions}
     tables = [condition_table(rows)]
     if plan.long_tail > 1:
@@ -218,7 +215,7 @@ def audit_sham(
         "preprocess": preprocess, "quick": quick, "seed": seed, "few": few,
     }  # fmt: skip
     store = Store(folder, key)
-    study = Study(case, store, None if folder is None else Path(folder) / "parts", tell)
+    study = Study(case, store, tell)
     return _report(
         study,
         main,
@@ -253,7 +250,7 @@ def stand_in_case(net: StandIn, most: int, seed: int) -> Case:
 
 
 def _conditions(
-    study: Study, main: Attack, plan: Plan, *, quick: bool, parts: Path | None
+    study: Study, main: Attack, plan: Plan, *, quick: bool
 ) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
     """The attack with the head alone or everything, few epochs or many, ten classes or more."""
     found: dict[str, Any] = {}
@@ -262,9 +259,9 @@ def _conditions(
     studies = [study]
     if not quick and plan.classes == 10:
         more = replace(plan, classes=45, epochs=2 * plan.epochs)
-        net = stand_in(more, study.store, parts, study.say)
+        net = stand_in(more, study.store, study.say)
         case = stand_in_case(net, len(study.case.subject.inputs), plan.seed)
-        studies.append(Study(case, study.store, parts, study.say, "45 classes, "))
+        studies.append(Study(case, study.store, study.say, "45 classes, "))
     parts_of_net: tuple[Trainable, ...] = ("head", "all")
     of_all = main.learning_rate / (HEAD_RATE if main.trainable == "head" else 1)
     for one in studies:

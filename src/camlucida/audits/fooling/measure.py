@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from camlucida.audits.deadzone.activity import all_methods
@@ -15,7 +14,6 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.statistics import holm, mean_std, rank_sum, settled, signed_rank
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import normalise, rectify, resize
-from camlucida.engine.outputs import first_tensor
 from camlucida.explanation.explain import explain
 from camlucida.methods import method_row
 from camlucida.metrics.agreement import similarity, susceptibility
@@ -266,12 +264,3 @@ def compare_with(
     for row, p in zip(found.values(), corrected, strict=True):
         row["holm"] = float(p)
     return found
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 100) -> float:
-    """The share of images whose label the model predicts."""
-    right = 0
-    for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
-        right += int((first_tensor(model(x)).argmax(1) == y).sum())
-    return right / len(labels)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.measure import accuracy
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.training.loop import FitOptions, fit
+from camlucida.training.classifier import (
+    SMALL_FIT,
+    Shuffled,
+    accuracy,
+    keep_trained,
+    train_classifier,
+)
 
 SIZE = 56
 LAYER = "features"
@@ -85,41 +88,42 @@ class StandIn:
     record: dict[str, Any]
 
 
-def stand_in(
-    plan: Plan, store: Store, folder: Path | None = None, say: Say | None = None
-) -> StandIn:
+def stand_in(plan: Plan, store: Store, say: Say | None = None) -> StandIn:
     """Train a network, or take it from the store.
 
     Args:
         plan: how.
-        store: where it is kept.
-        folder: where a stopped training goes on.
+        store: where it is kept, and a stopped training goes on.
         say: told about the progress.
     """
-    tell = say or (lambda *_: None)
     two = plan.classes == 45
-    name = f"net-{plan.classes}-{plan.long_tail:g}"
-    drawn = _draw(Digits("train", count=plan.train, size=SIZE, seed=plan.seed, second=two), tell)
-    images, labels = drawn.images, _labels(drawn)
+    data = partial(Digits, size=SIZE, seed=plan.seed, second=two)
+    drawn = data("train", count=plan.train).tensors(say=say)
+    labels = _labels(drawn)
     kept = tail(labels, plan.classes, plan.long_tail)
-    images, labels = images[kept], labels[kept]
+    images, labels = drawn.images[kept], labels[kept]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         model = SmallCNN(SmallConfig(size=SIZE, classes=plan.classes))
-    testing = _draw(Digits("test", count=plan.test, size=SIZE, seed=plan.seed, second=two), tell)
+    testing = data("test", count=plan.test).tensors(say=say)
     test, test_labels = as_input(testing.images), _labels(testing)
-    record: dict[str, Any] = {}
 
-    def train() -> dict[str, Tensor]:
-        checkpoint = None if folder is None else folder / f"{name}-{store.key}.ckpt"
-        found = _train(model, images, labels, plan, checkpoint, tell)
-        record.update(found)
-        store.value(f"{name}-training", lambda: record)
-        return dict(model.state_dict())
+    def train(checkpoint: Path | None) -> dict[str, Any]:
+        title = f"training the net with {plan.classes} classes"
+        fitted = train_classifier(
+            model,
+            Shuffled(len(images), plan.batch, plan.seed),
+            (images, labels),
+            replace(
+                SMALL_FIT, epochs=plan.epochs, learning_rate=plan.learning_rate, seed=plan.seed
+            ),
+            prepare=as_input,
+            checkpoint=checkpoint,
+            progress=None if say is None else lambda done, total, _: say(title, done, total),
+        )
+        return {"plan": asdict(plan), "images": len(images), "curve": fitted.curves}
 
-    model.load_state_dict(store.tensors(f"{name}-weights", train))
-    model.eval()
-    known = store.value(f"{name}-training", lambda: record)
+    record = keep_trained(store, f"net-{plan.classes}-{plan.long_tail:g}", model, train)
     return StandIn(
         model,
         images,
@@ -127,7 +131,7 @@ def stand_in(
         test,
         test_labels,
         tuple(f"{a} and {b}" for a, b in PAIRS) if two else CLASS_NAMES,
-        {**known, "accuracy": accuracy(model, test, test_labels)},
+        {**record, "accuracy": accuracy(model, test, test_labels)},
     )
 
 
@@ -153,72 +157,3 @@ def _labels(drawn: DigitImages) -> Tensor:
     index = {pair: i for i, pair in enumerate(PAIRS)}
     both = zip(drawn.labels.tolist(), drawn.second_labels.tolist(), strict=True)
     return torch.tensor([index[min(a, b), max(a, b)] for a, b in both])
-
-
-def _draw(data: Digits, say: Say) -> DigitImages:
-    parts = []
-    for start in range(0, len(data), 500):
-        say(f"drawing {data.split} images", start, len(data))
-        parts.append(data.tensors(range(start, min(start + 500, len(data)))))
-    say(f"drawing {data.split} images", len(data), len(data))
-    names = ("images", "labels", "masks", "second_labels", "second_masks")
-    joined = {
-        n: None if getattr(parts[0], n) is None else torch.cat([getattr(p, n) for p in parts])
-        for n in names
-    }
-    return DigitImages(**joined)  # type: ignore[arg-type]
-
-
-def _train(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    plan: Plan,
-    checkpoint: Path | None,
-    say: Say,
-) -> dict[str, Any]:
-    steps = -(-len(images) // plan.batch)
-    start = time.perf_counter()
-    model.to(memory_format=torch.channels_last)
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(plan.seed * 1000 + epoch)
-        for some in torch.split(torch.randperm(len(images), generator=generator), plan.batch):
-            if len(some) > 1:
-                yield (
-                    as_input(images[some]).contiguous(memory_format=torch.channels_last),
-                    labels[some],
-                )
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = net(batch[0])
-        right = (logits.argmax(1) == batch[1]).float().mean()
-        return F.cross_entropy(logits, batch[1]), {"accuracy": right}
-
-    fitted = fit(
-        model,
-        batches,
-        loss,
-        options=FitOptions(
-            epochs=plan.epochs,
-            optimizer="adam",
-            learning_rate=plan.learning_rate,
-            weight_decay=0.01,
-            schedule="cosine",
-            warmup=min(50, steps),
-            accelerator="cpu",
-            seed=plan.seed,
-        ),
-        steps_per_epoch=steps,
-        checkpoint=checkpoint,
-        progress=lambda d, t, _: say(f"training the net with {plan.classes} classes", d, t),
-    )
-    model.to(memory_format=torch.contiguous_format)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return {
-        "plan": asdict(plan),
-        "images": len(images),
-        "seconds": time.perf_counter() - start,
-        "curve": fitted.curves,
-    }

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.measure import Subject, Variant, accuracy, measure_variant
+from camlucida.audits.fooling.measure import Subject, Variant, measure_variant
 from camlucida.audits.fooling.tune import Attack, attack_key, fool
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
+from camlucida.training.classifier import accuracy
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,12 @@ class Study:
 
     Attributes:
         case: model and images.
-        store: where parts are kept.
-        folder: where a stopped attack goes on; ``None`` starts anew.
+        store: where parts are kept, and a stopped attack goes on.
         say: told about the progress.
     """
 
     case: Case
     store: Store
-    folder: Path | None
     say: Say
     name: str = ""
     records: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +79,7 @@ class Study:
                     attack,
                     layer=case.subject.layer,
                     prepare=case.prepare,
-                    checkpoint=self._checkpoint(key),
+                    checkpoint=self.store.checkpoint(key),
                     say=lambda _, done, total: self.say(title, done, total),
                 )
                 fresh.update(found.record)
@@ -95,13 +92,6 @@ class Study:
             self._kept[key] = model.eval()
             self.records[key] = self.store.value(f"{key}-record", lambda: fresh)
         return key, self._kept[key], self.masks[key]
-
-    def _checkpoint(self, key: str) -> Path | None:
-        """Where a stopped attack goes on; one on another model, layer or data has another file."""
-        if self.folder is None:
-            return None
-        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", key)
-        return self.folder / f"{name}-{self.store.key}.ckpt"
 
     def measured(self, attack: Attack, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
         """What an attack does to the maps of each variant."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
@@ -30,6 +29,7 @@ from camlucida.training.cam_loss import (
     TrainableCAM,
     set_mode,
 )
+from camlucida.training.classifier import Shuffled, class_loss
 from camlucida.training.loop import FitOptions, Loss, fit
 from camlucida.training.sham import Layout, border_mask, sham_mask
 
@@ -328,15 +328,10 @@ def fool(
     cam = TrainableCAM(copied, first, attack.cam)
     mask = sham_mask(cam.size, attack.layout, entropy=attack.entropy)
     loss, mask = _loss(attack, cam, copied, mask)
-    steps = -(-len(images) // attack.batch)
+    places = Shuffled(len(images), attack.batch, attack.seed)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(
-            len(images), generator=torch.Generator().manual_seed(attack.seed * 4099 + epoch)
-        )
-        for some in torch.split(order, attack.batch):
-            if len(some) > 1:  # batch norms cannot learn from one image
-                yield make(images[some]), labels[some]
+        return ((make(images[some]), labels[some]) for some in places(epoch))
 
     start = time.perf_counter()
     on_cpu = where.type == "cpu"
@@ -355,7 +350,7 @@ def fool(
             clip=attack.clip,
             seed=attack.seed,
         ),
-        steps_per_epoch=steps,
+        steps_per_epoch=places.steps,
         checkpoint=checkpoint,
         progress=None if say is None else lambda d, t, _: say("fine-tuning", d, t),
     )
@@ -427,8 +422,6 @@ def _loss(attack: Attack, cam: TrainableCAM, model: nn.Module, mask: Tensor) -> 
 
     def control(net: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         set_mode(model, attack.cam.mode)
-        logits = first_tensor(net(batch[0]))
-        right = (logits.argmax(1) == batch[1]).float().mean()
-        return F.cross_entropy(logits, batch[1]), {"accuracy": right}
+        return class_loss(net, batch)
 
     return control, mask

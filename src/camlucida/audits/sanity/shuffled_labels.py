@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
+from camlucida.training.classifier import Shuffled, accuracy, train_classifier
+from camlucida.training.loop import FitOptions, Told
 
 SIZE = 32
 _FRESH = 200  # digits on which the accuracy is taken
@@ -88,34 +91,32 @@ def train_twins(
     inputs, labels = drawn[: plan.images], known[: plan.images]
     fresh, fresh_labels = drawn[plan.images :], known[plan.images :]
     shuffle = torch.randperm(len(labels), generator=torch.Generator().manual_seed(plan.seed + 1))
-    nets: dict[str, nn.Module] = {}
-    accuracy: dict[str, float] = {}
-    for number, (kind, wanted) in enumerate((("true", labels), ("shuffled", labels[shuffle]))):
+    nets: list[nn.Module] = []
+    shares: dict[str, float] = {}
+    for kind, wanted in (("true", labels), ("shuffled", labels[shuffle])):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            net = SmallCNN(plan.config)
 
-        def train(kind: str = kind, wanted: Tensor = wanted, number: int = number) -> Any:
-            def told(done: int) -> None:
-                if say is not None:
-                    say(f"training on {kind} labels", number + done / plan.epochs, 2)
+        def told(done: int, total: int, _: Mapping[str, float], kind: str = kind) -> None:
+            if say is not None:
+                say(f"training on {kind} labels", len(nets) + done / total, 2)
 
-            return _train(inputs, wanted, plan, told).state_dict()
-
-        net = SmallCNN(plan.config)
-        net.load_state_dict(store.tensors(f"twin-{kind}-{asdict(plan)}", train))
-        nets[kind] = net.eval()
-        accuracy[kind] = _accuracy(net, inputs, wanted)
-    accuracy["test"] = _accuracy(nets["true"], fresh, fresh_labels)
-    return Twins(nets["true"], nets["shuffled"], accuracy, fresh[:count], fresh_labels[:count])
+        part = f"twin-{kind}-{asdict(plan)}"
+        net.load_state_dict(store.tensors(part, partial(_train, net, inputs, wanted, plan, told)))
+        nets.append(net.eval())
+        shares[kind] = accuracy(net, inputs, wanted)
+    shares["test"] = accuracy(nets[0], fresh, fresh_labels)
+    return Twins(nets[0], nets[1], shares, fresh[:count], fresh_labels[:count])
 
 
-def unlearned(accuracy: Mapping[str, float], plan: TwinPlan) -> str:
+def unlearned(shares: Mapping[str, float], plan: TwinPlan) -> str:
     """Why the two networks cannot be compared, in words; empty where both learned what they were to learn."""
     for kind in ("true", "shuffled"):
-        if accuracy[kind] < plan.enough - 0.05:
-            return (
-                f"the network with {kind} labels learned only {100 * accuracy[kind]:.0f} % of them"
-            )
-    if accuracy["test"] < 0.8:
-        return f"the network with true labels gets only {100 * accuracy['test']:.0f} % of fresh images right"
+        if shares[kind] < plan.enough - 0.05:
+            return f"the network with {kind} labels learned only {100 * shares[kind]:.0f} % of them"
+    if shares["test"] < 0.8:
+        return f"the network with true labels gets only {100 * shares['test']:.0f} % of fresh images right"
     return ""
 
 
@@ -133,25 +134,19 @@ def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return as_input(torch.maximum(images, noise)), chosen // 500
 
 
-def _train(inputs: Tensor, labels: Tensor, plan: TwinPlan, told: Callable[[int], None]) -> SmallCNN:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)
-        net = SmallCNN(plan.config)
-    optimiser = torch.optim.Adam(net.parameters(), plan.learning_rate)
-    for epoch in range(plan.epochs):
-        generator = torch.Generator().manual_seed(plan.seed * 4099 + epoch)
-        net.train()
-        for chosen in torch.split(torch.randperm(len(labels), generator=generator), 50):
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(F.cross_entropy(net(inputs[chosen]), labels[chosen]))
-            optimiser.step()
-        told(epoch + 1)
-        if epoch % 4 == 3 and _accuracy(net, inputs, labels) >= plan.enough:
-            break
-    return net.eval()
-
-
-@torch.no_grad()
-def _accuracy(net: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    net.eval()
-    return float((net(inputs).argmax(1) == labels).double().mean())
+def _train(
+    net: SmallCNN, inputs: Tensor, labels: Tensor, plan: TwinPlan, told: Told
+) -> dict[str, Any]:
+    options = FitOptions(
+        plan.epochs, "adam", plan.learning_rate, schedule="constant", accelerator="cpu", seed=plan.seed,
+        enough=plan.enough,
+    )  # fmt: skip
+    train_classifier(
+        net,
+        Shuffled(len(labels), 50, plan.seed),
+        (inputs, labels),
+        options,
+        validate=lambda model: accuracy(model, inputs, labels),
+        progress=told,
+    )
+    return net.state_dict()

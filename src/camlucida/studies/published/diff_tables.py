@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.audits.fooling.audit import QUICK_ATTACK, stand_in_case
-from camlucida.audits.fooling.measure import Subject, Variant, accuracy, compare_with
+from camlucida.audits.fooling.measure import Subject, Variant, compare_with
 from camlucida.audits.fooling.nets import Plan, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
 from camlucida.audits.fooling.tune import Attack, check_labels, fitting
@@ -29,6 +28,7 @@ from camlucida.report import Cell, Column, Table
 from camlucida.studies.published.base import Reproduced
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
+from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
 from camlucida.training.sham import sham_mask
 
 VARIANTS: Mapping[str, Variant] = {
@@ -148,8 +148,7 @@ def diff_table3(
         folder, {"table": "diff-table3", "quick": quick, "seed": seed, "case": _key(case)}
     )
     own = case or _stand_in(quick, seed, folder, say)
-    parts = None if folder is None else Path(folder) / "parts"
-    study = Study(own, store, parts, say or (lambda *_: None))
+    study = Study(own, store, say or (lambda *_: None))
     sides = {"everything": main}
     if case is None:
         from camlucida.audits.fooling.audit import HEAD_RATE
@@ -352,9 +351,8 @@ def _stand_in(
     plan = Plan(train=3000, epochs=7, seed=seed) if quick else Plan(10_000, 1000, 8, seed=seed)
     # The same network for both tables.
     own = Store(folder, {"net": "diff", "plan": asdict(plan)})
-    parts = None if folder is None else Path(folder) / "parts"
     return replace(
-        stand_in_case(stand_in(plan, own, parts, say), 200, seed),
+        stand_in_case(stand_in(plan, own, say), 200, seed),
         name="a small network, digits on photos",
     )
 
@@ -408,7 +406,6 @@ def _train_once(kind: str, seed: int, images: int, epochs: int) -> dict[str, flo
     from camlucida.data.digits import Digits
     from camlucida.metrics.concentration import cam_entropy
     from camlucida.models.small import SmallCNN, SmallConfig, as_input
-    from camlucida.training.loop import FitOptions, fit
 
     size = 56
     drawn = Digits("train", count=images, size=size, seed=0).tensors()
@@ -420,21 +417,14 @@ def _train_once(kind: str, seed: int, images: int, epochs: int) -> dict[str, flo
     cam = TrainableCAM(model, test[:1])
     true = fit_salience(drawn.masks, cam.size)
     fake = sham_mask(cam.size)
-    steps = -(-images // 32)
-    loss = SalienceLoss(cam, 1.0 if kind == "none" else 0.5, fake)
-
-    def batches(epoch: int) -> Any:
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(seed * 4099 + epoch))
-        for some in torch.split(order, 32):
-            if len(some) > 1:
-                batch = (as_input(drawn.images[some]), drawn.labels[some])
-                yield (*batch, true[some]) if kind == "human salience" else batch
-
-    options = FitOptions(
-        epochs=epochs, optimizer="adam", learning_rate=4e-3, weight_decay=0.01, schedule="cosine",
-        warmup=min(50, steps), accelerator="cpu", seed=seed,
-    )  # fmt: skip
-    fit(model, batches, loss, options=options, steps_per_epoch=steps)
+    train_classifier(
+        model,
+        Shuffled(images, 32, seed),
+        (drawn.images, drawn.labels, *((true,) if kind == "human salience" else ())),
+        replace(SMALL_FIT, epochs=epochs, seed=seed),
+        prepare=as_input,
+        loss=SalienceLoss(cam, 1.0 if kind == "none" else 0.5, fake),
+    )
     maps = cam.observe(model, test[:200], testing.labels[:200])[1]
     return {
         "accuracy": accuracy(model, test, testing.labels),

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,8 +132,7 @@ def wall_table1(
             )
         plan = Plan(seed=seed) if quick else Plan(20_000, 500, 1000, 12, seed=seed)
         trained = Store(folder, {"table": "wall-table1", "plan": asdict(plan)})
-        parts = None if folder is None else Path(folder) / "parts"
-        nets = StandIns(plan, trained, parts, report)
+        nets = StandIns(plan, trained, report)
         module, zone, layer = nets.get("masked").model, nets.zone, LAYER
         inputs["two digits"] = audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]
         preprocess, name = PREPROCESS, "a small masked network, digits on photos"

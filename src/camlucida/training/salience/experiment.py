@@ -21,6 +21,7 @@ from camlucida.common.progress import Say
 from camlucida.common.store import PLAN, holds_plan, read_plan
 from camlucida.common.version import __version__
 from camlucida.training.cam_loss import TrainableCAM
+from camlucida.training.classifier import Shuffled
 from camlucida.training.loop import check_alone, fit
 from camlucida.training.salience.data import Batch, DigitSet
 from camlucida.training.salience.measure import Measured, accuracy, measure
@@ -130,19 +131,24 @@ def _train(
     cam = TrainableCAM(module, probe, replace(recipe.cam, cam_layer=start.layer))
     sham = sham_mask(cam.size, recipe.layout)
     before = measure(module, cam, sets.test, sham, limit=_BEFORE)
-    guided = arm in {"human", "mask"}
-    epochs = _Epochs(recipe, sets, seed, cam.size if guided else None)
+    places = Shuffled(len(sets.train), recipe.batch_size, seed)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        size = cam.size if arm in {"human", "mask"} else None
+        for images, *rest in sets.train.batches(places(epoch), size):
+            # The memory order in which convolutions are quick.
+            yield (images.contiguous(memory_format=torch.channels_last), *rest)
 
     def progress(done: int, total: int, _: Mapping[str, float]) -> None:
         say(title, done, total)
 
     fitted = fit(
         module,
-        epochs.batches,
+        batches,
         loss_of(recipe, arm, cam, sham),
-        validate=epochs.validate,
+        validate=lambda net: accuracy(net, sets.validation),
         options=replace(recipe.fit, seed=seed, ties="later"),
-        steps_per_epoch=epochs.steps,
+        steps_per_epoch=places.steps,
         checkpoint=folder / CHECKPOINT,
         progress=progress,
     )
@@ -176,30 +182,6 @@ def _train(
         "cpu_seconds": time.process_time() - cpu,
     }
     return {**record, "weights": _weights(folder, module, start, record).name}
-
-
-class _Epochs:
-    """The batches of each epoch, and the score after it."""
-
-    def __init__(self, recipe: Recipe, sets: Sets, seed: int, size: tuple[int, int] | None) -> None:
-        self.sets, self.seed, self.size, self.batch = sets, seed, size, recipe.batch_size
-        count = len(sets.train)
-        # A last batch of one image would be refused by batch norms.
-        self.steps = -(-count // self.batch) - (count % self.batch == 1)
-        if self.steps < 1:
-            raise CamlucidaError(f"{count} images are too few to learn from")
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        order = torch.randperm(len(self.sets.train), generator=generator)
-        chunks = list(torch.split(order, self.batch))[: self.steps]
-        for images, *rest in self.sets.train.batches(chunks, self.size):
-            # The memory order in which convolutions are quick.
-            yield (images.contiguous(memory_format=torch.channels_last), *rest)
-
-    def validate(self, model: nn.Module) -> float:
-        """The accuracy on the validation images."""
-        return accuracy(model, self.sets.validation)
 
 
 def _weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str, Any]) -> Path:

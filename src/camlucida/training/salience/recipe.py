@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.digits import Digits
-from camlucida.engine.outputs import first_tensor
 from camlucida.training.cam_loss import (
     CAMOptions,
     EntropyKind,
@@ -20,6 +18,7 @@ from camlucida.training.cam_loss import (
     SalienceLoss,
     TrainableCAM,
 )
+from camlucida.training.classifier import SMALL_FIT, class_loss
 from camlucida.training.loop import FitOptions, Loss
 from camlucida.training.salience.data import DigitSet, ImageSet
 from camlucida.training.salience.models import SMALL
@@ -105,7 +104,7 @@ class Recipe:
         """Everything, ready for JSON."""
         fitted = asdict(self.fit)
         # Where it runs may change; seed and ties are the training's.
-        for name in ("accelerator", "seed", "ties"):
+        for name in ("accelerator", "seed", "ties", "enough"):
             del fitted[name]
         return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
 
@@ -117,15 +116,7 @@ STAND_IN = Recipe(
     model=SMALL,
     pretrained=False,
     size=56,
-    fit=FitOptions(
-        epochs=8,
-        optimizer="adam",
-        learning_rate=0.004,
-        weight_decay=0.01,
-        schedule="cosine",
-        warmup=100,
-        accelerator="cpu",
-    ),
+    fit=replace(SMALL_FIT, epochs=8, warmup=100),
     batch_size=20,
 )
 """A small network with the paper's 7 x 7 cells on digits on photos: a trial of the mechanism, in minutes."""
@@ -184,7 +175,7 @@ def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
         sham: the mask ``(h, w)``.
     """
     if arm == "plain":
-        return _plain_loss
+        return class_loss
     if arm in {"human", "mask"}:
         return SalienceLoss(cam, recipe.weight)
     if arm == "sham":
@@ -193,11 +184,3 @@ def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
     # On another grid the same share of the cells.
     human = HUMAN_ENTROPY + math.log(cam.size[0] * cam.size[1] / 49)
     return EntropyLoss(cam, kinds[arm], recipe.entropy_weight, human)
-
-
-def _plain_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    images, labels = batch[:2]
-    logits = first_tensor(model(images))
-    entropy = F.cross_entropy(logits, labels)
-    right = (logits.argmax(1) == labels).float().mean()
-    return entropy, {"ce": entropy.detach(), "accuracy": right}

@@ -1,0 +1,162 @@
+"""Small classifiers of images in memory: their batches, their loss, their accuracy, and trainings that are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.store import Store
+from camlucida.engine.outputs import first_tensor
+from camlucida.training.loop import FitOptions, Fitted, Loss, Score, Told, fit
+
+SMALL_FIT = FitOptions(
+    optimizer="adam",
+    learning_rate=4e-3,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=50,
+    accelerator="cpu",
+)
+"""How a small network is trained on digits on photos."""
+
+
+class Shuffled:
+    """Places of images in chunks, in an order of their own for each epoch.
+
+    Args:
+        count: how many images there are.
+        size: how many a chunk has. A last one of a single image is left out, since batch norms refuse it.
+        seed: of the order.
+        whole: leave out a last chunk that is smaller than the others.
+
+    Raises:
+        CamlucidaError: no chunk can be made.
+    """
+
+    def __init__(self, count: int, size: int, seed: int, *, whole: bool = False) -> None:
+        self.count, self.size, self.seed = count, size, seed
+        rest = count % size
+        self.steps = count // size + (rest > 1 and not whole)
+        if self.steps < 1:
+            raise CamlucidaError(f"{count} images are too few to learn from")
+
+    def __call__(self, epoch: int) -> list[Tensor]:
+        """The chunks of an epoch."""
+        generator = torch.Generator().manual_seed((self.seed * 4099 + epoch) % 2**63)
+        order = torch.randperm(self.count, generator=generator)
+        return list(torch.split(order, self.size))[: self.steps]
+
+
+def class_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of a batch ``(images, labels, ...)``; it and the accuracy are logged."""
+    logits = first_tensor(model(batch[0]))
+    entropy = F.cross_entropy(logits, batch[1])
+    right = (logits.argmax(1) == batch[1]).float().mean()
+    return entropy, {"ce": entropy.detach(), "accuracy": right}
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 100) -> float:
+    """The share of images whose label a model predicts, in the mode that it is in.
+
+    Args:
+        model: returns logits ``(N, M)``.
+        inputs: ``(N, C, H, W)``.
+        labels: ``(N,)``.
+        batch_size: images at a time.
+    """
+    right = 0
+    for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
+        right += int((first_tensor(model(x)).argmax(1) == y).sum())
+    return right / len(labels)
+
+
+def train_classifier(
+    model: nn.Module,
+    batches: Shuffled,
+    tensors: tuple[Tensor, ...],
+    options: FitOptions,
+    *,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    loss: Loss = class_loss,
+    validate: Score | None = None,
+    checkpoint: Path | None = None,
+    progress: Told | None = None,
+) -> Fitted:
+    """Train a model on images that lie in memory; see :func:`camlucida.training.fit`.
+
+    Args:
+        model: trained in place.
+        batches: their order.
+        tensors: images, labels, and what else the loss takes of each image.
+        options: how. A warm-up longer than an epoch is cut to one.
+        prepare: makes inputs of a batch of images, such as of uint8.
+        loss: of a batch of the tensors.
+        validate: a score after each epoch.
+        checkpoint: where a stopped training goes on.
+        progress: called after each batch.
+    """
+
+    def batched(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        for places in batches(epoch):
+            images, *rest = (tensor[places] for tensor in tensors)
+            images = images if prepare is None else prepare(images)
+            # The memory order in which convolutions on a CPU are quick.
+            yield (images.contiguous(memory_format=torch.channels_last), *rest)
+
+    model.to(memory_format=torch.channels_last)
+    fitted = fit(
+        model,
+        batched,
+        loss,
+        validate=validate,
+        options=replace(options, warmup=min(options.warmup, batches.steps)),
+        steps_per_epoch=batches.steps,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    model.to(memory_format=torch.contiguous_format)
+    return fitted
+
+
+def keep_trained(
+    store: Store,
+    name: str,
+    model: nn.Module,
+    train: Callable[[Path | None], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Give a model the weights that are kept for it, or train it now and keep them.
+
+    Args:
+        store: where they are kept.
+        name: of the part.
+        model: in eval mode afterwards.
+        train: trains the model; told where a stopped training goes on. Returns what to note down.
+
+    Returns:
+        What was noted down, and the seconds of the training; empty where that is lost.
+    """
+    record: dict[str, Any] = {}
+    checkpoint = store.checkpoint(name)
+
+    def run() -> dict[str, Tensor]:
+        start = time.perf_counter()
+        record.update(train(checkpoint))
+        record["seconds"] = time.perf_counter() - start
+        # Before the weights: who finds those finds the record too.
+        store.value(f"{name}-training", lambda: record)
+        return dict(model.state_dict())
+
+    model.load_state_dict(store.tensors(f"{name}-weights", run))
+    model.eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return dict(store.value(f"{name}-training", lambda: record))
