@@ -36,7 +36,7 @@ from camlucida.methods.icam import (
     svim,
 )
 from camlucida.methods.icam.passes import rivals
-from camlucida.studies.icam.ablation import ablation
+from camlucida.studies.icam import ablation
 from camlucida.targets import Custom
 from reference import icam as slow
 

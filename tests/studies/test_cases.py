@@ -15,9 +15,13 @@ from camlucida import explain
 from camlucida.common.errors import CamlucidaError, ImageError, MethodError
 from camlucida.data.preprocess import Preprocess
 from camlucida.methods.icam import ICAM
+from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel
-from camlucida.studies.icam.cases import DIALLED, box_mask, four_cases, measure, saliency_score
-from camlucida.studies.icam.cases.patchiness import VARIANTS
+from camlucida.studies.icam import cases
+from camlucida.studies.icam.four_cases import measure
+from camlucida.studies.icam.four_cases.measure import box_mask
+from camlucida.studies.icam.four_cases.patchiness import VARIANTS
+from camlucida.studies.icam.four_cases.study import DIALLED
 
 FAST = ICAM(n_perturb=1)
 
@@ -61,9 +65,9 @@ def test_boxes_map_through_the_crop():
 
 
 def test_saliency_score():
-    mask = torch.tensor([[True, False]])
-    assert saliency_score(torch.tensor([[0.2, 0.6]]), mask) == pytest.approx(0.25)
-    assert saliency_score(torch.zeros(1, 2), mask) == 0
+    mask = torch.tensor([[[True, False]]])
+    assert saliency_score(torch.tensor([[[0.2, 0.6]]]), mask) == pytest.approx(0.25)
+    assert saliency_score(torch.zeros(1, 1, 2), mask) == 0
 
 
 # ---- the study ----------------------------------------------------------------------------------
@@ -74,9 +78,7 @@ def test_every_photo_is_in_the_right_case(model, folder, tmp_path):
     (tmp_path / "boxes.csv").write_text(
         "file,xmin,ymin,xmax,ymax\n00.png,0,0,16,12\n11.png,0,0,1,1\n12.png,2,0,8,12\n"
     )
-    study = four_cases(
-        model, folder, boxes=tmp_path / "boxes.csv", method=FAST, dial=2, batch_size=4
-    )
+    study = cases(model, folder, boxes=tmp_path / "boxes.csv", method=FAST, dial=2, batch_size=4)
     assert len(study.photos) == 9
     explanation = explain(model, [p.file for p in study.photos], method=FAST)
     for photo, predictions in zip(study.photos, explanation.predictions, strict=True):
@@ -100,7 +102,7 @@ def test_every_photo_is_in_the_right_case(model, folder, tmp_path):
 
 
 def test_the_page_is_self_contained_and_escaped(model, folder):
-    page = four_cases(model, folder, method=FAST, dial=0).html(most=1)
+    page = cases(model, folder, method=FAST, dial=0).html(most=1)
     assert page.count("<section") == 5
     assert "&lt;blue&gt;" in page
     assert "<blue>" not in page
@@ -110,20 +112,20 @@ def test_the_page_is_self_contained_and_escaped(model, folder):
 
 
 def test_a_seed_gives_the_same_study(model, folder):
-    one, two = (four_cases(model, folder, method=FAST, dial=1).to_dict() for _ in range(2))
+    one, two = (cases(model, folder, method=FAST, dial=1).to_dict() for _ in range(2))
     assert one == two
 
 
 def test_errors(model, folder):
     with pytest.raises(MethodError, match="threshold"):
-        four_cases(model, folder, threshold=1.5)
+        cases(model, folder, threshold=1.5)
     regression = nn.Sequential(*list(model.module)[:-1], nn.Linear(5, 1)).eval()
     with pytest.raises(CamlucidaError):
-        four_cases(LoadedModel(regression, "r", model.preprocess, None), folder, method=FAST)
+        cases(LoadedModel(regression, "r", model.preprocess, None), folder, method=FAST)
     for file in folder.glob("*/*.png"):
         file.write_bytes(b"no")
     with pytest.raises(ImageError, match="can be read"):
-        four_cases(model, folder, method=FAST)
+        cases(model, folder, method=FAST)
 
 
 class Whiteout(nn.Module):
@@ -139,7 +141,7 @@ def test_a_photo_that_the_model_fails_on_is_left_out(model, folder):
     broken = LoadedModel(
         nn.Sequential(Whiteout(), *model.module).eval(), "w", model.preprocess, model.class_names
     )
-    study = four_cases(broken, folder, method=FAST, dial=1)
+    study = cases(broken, folder, method=FAST, dial=1)
     assert len(study.photos) == 9
     assert [(p.name, "NaN" in reason) for p, reason in study.skipped] == [("white.png", True)]
     assert all(0 < p.confidence <= 1 for p in study.photos)
@@ -151,7 +153,7 @@ def test_pictures_have_the_shape_of_the_input(model, tmp_path):
     Image.new("RGB", (40, 20), "grey").save(tmp_path / "photos" / "0" / "a.png")
     (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\na.png,20,0,30,20\n")
     wide = LoadedModel(model.module, "wide", Preprocess(size=(12, 24), resize=(12, 24)), None)
-    study = four_cases(wide, tmp_path / "photos", boxes=tmp_path / "boxes.csv", method=FAST, dial=0)
+    study = cases(wide, tmp_path / "photos", boxes=tmp_path / "boxes.csv", method=FAST, dial=0)
     seen = np.asarray(Image.open(io.BytesIO(study.photos[0].seen)).convert("L"))
     assert seen.shape == (112, 224)
     edges = np.flatnonzero(seen[56] > 230)  # the white frame, half and three quarters along
@@ -162,7 +164,7 @@ def test_pictures_have_the_shape_of_the_input(model, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
 def test_a_file_name_that_is_no_text_can_be_written(model, folder):
     (folder / "0" / "00.png").rename(folder / "0" / os.fsdecode(b"\xff.png"))
-    study = four_cases(model, folder, method=FAST, dial=0)
+    study = cases(model, folder, method=FAST, dial=0)
     assert "\N{REPLACEMENT CHARACTER}.png" in study.html().encode().decode()
 
 
@@ -192,7 +194,7 @@ def test_a_stopped_study_goes_on(model, folder, tmp_path, explained):
     (folder / "0" / "broken.png").write_bytes(b"no")
     (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\n00.png,0,0,9,9\n")
     options = {"boxes": tmp_path / "boxes.csv", "method": FAST, "dial": 3, "batch_size": 2}
-    whole = four_cases(model, folder, **options)
+    whole = cases(model, folder, **options)
     assert explained() == 9
 
     def stop(done, _total):
@@ -200,10 +202,10 @@ def test_a_stopped_study_goes_on(model, folder, tmp_path, explained):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        four_cases(model, folder, cache=tmp_path / "kept", progress=stop, **options)
+        cases(model, folder, cache=tmp_path / "kept", progress=stop, **options)
     assert explained() == 5  # and the broken one
     seen = []
-    resumed = four_cases(
+    resumed = cases(
         model, folder, cache=tmp_path / "kept", progress=lambda *a: seen.append(a), **options
     )
     assert explained() == 4
@@ -211,15 +213,15 @@ def test_a_stopped_study_goes_on(model, folder, tmp_path, explained):
     assert resumed == whole  # with the pictures
     assert resumed.to_dict() == whole.to_dict()
     assert [p.name for p, _ in resumed.skipped] == ["broken.png"]
-    assert four_cases(model, folder, cache=tmp_path / "kept", **options) == whole
+    assert cases(model, folder, cache=tmp_path / "kept", **options) == whole
     assert explained() == 0
 
 
 def test_what_is_kept_is_used_for_the_same_thing_only(model, folder, tmp_path, explained):
     options = {"method": FAST, "dial": 0, "batch_size": 9, "cache": tmp_path / "kept"}
-    first = four_cases(model, folder, **options)
+    first = cases(model, folder, **options)
     assert explained() == 9
-    sure = four_cases(model, folder, threshold=0.999, **options)
+    sure = cases(model, folder, threshold=0.999, **options)
     assert explained() == 0
     assert [p.file for p in sure.photos] == [p.file for p in first.photos]
     assert all(p.case.startswith("unsure") for p in sure.photos)
@@ -231,28 +233,28 @@ def test_what_is_kept_is_used_for_the_same_thing_only(model, folder, tmp_path, e
         {"method": ICAM(n_perturb=2)},
         {"layers": ["1"]},
     ):
-        four_cases(model, folder, **{**options, **changed})
+        cases(model, folder, **{**options, **changed})
         assert explained() == 9, changed
     for other in (named, grey):
-        four_cases(other, folder, **options)
+        cases(other, folder, **options)
         assert explained() == 9, other.name
     (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\n00.png,0,0,9,9\n")
-    four_cases(model, folder, boxes=tmp_path / "boxes.csv", **options)
+    cases(model, folder, boxes=tmp_path / "boxes.csv", **options)
     assert explained() == 9
     os.utime(folder / "0" / "00.png", ns=(1, 1))
-    four_cases(model, folder, **options)
+    cases(model, folder, **options)
     assert explained() == 9
     with torch.no_grad():
         model.module[0].weight.mul_(1.01)
-    four_cases(model, folder, **options)
+    cases(model, folder, **options)
     assert explained() == 9
     for file in (tmp_path / "kept" / "parts").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    four_cases(model, folder, **options)
+    cases(model, folder, **options)
     assert explained() == 9
 
 
 def test_a_cache_that_cannot_be_written(model, folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CamlucidaError, match="cannot write"):
-        four_cases(model, folder, method=FAST, dial=0, cache=tmp_path / "file")
+        cases(model, folder, method=FAST, dial=0, cache=tmp_path / "file")

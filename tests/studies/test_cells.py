@@ -8,13 +8,9 @@ from torch import nn
 
 from camlucida import CamlucidaError, LayerError
 from camlucida.methods import FAME
-from camlucida.studies.fame.cells import (
-    analyse_cells,
-    depth_curve,
-    depth_figure,
-    nominal_cell,
-    spread,
-)
+from camlucida.studies.fame import cells, depth_curve, depth_figure
+from camlucida.studies.fame.cell_facts import nominal_cell
+from camlucida.studies.fame.depth import spread
 
 FAST = FAME(iterations=5, sigma=0)
 
@@ -38,7 +34,7 @@ def model():
 
 
 def test_local_cells_have_all_their_mass_on_the_patch(model):
-    found = analyse_cells(model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST)
+    found = cells(model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST)
     assert found.size == (4, 5)
     assert [(c.row, c.col) for c in found.cells] == [(r, c) for r in range(4) for c in range(5)]
     for cell in found.cells:
@@ -50,7 +46,7 @@ def test_local_cells_have_all_their_mass_on_the_patch(model):
 
 
 def test_wide_cells_do_not(model):
-    found = analyse_cells(model, torch.randn(3, 16, 16, dtype=torch.float64), "wide", method=FAST)
+    found = cells(model, torch.randn(3, 16, 16, dtype=torch.float64), "wide", method=FAST)
     assert found.mean("inside") < 0.5
     assert found.mean("rms_radius") > 2
     assert found.cells[0].support == (0, 0, 16, 16)
@@ -58,8 +54,8 @@ def test_wide_cells_do_not(model):
 
 def test_batches_do_not_matter(model):
     x = torch.randn(3, 16, 16, dtype=torch.float64)
-    whole = analyse_cells(model, x, "wide", method=FAST)
-    parts = analyse_cells(model, x, "wide", method=FAST, batch_size=3)
+    whole = cells(model, x, "wide", method=FAST)
+    parts = cells(model, x, "wide", method=FAST, batch_size=3)
     torch.testing.assert_close(whole.maps, parts.maps, rtol=0, atol=1e-12)
 
 
@@ -68,7 +64,7 @@ def test_dead_cells_have_an_empty_map_and_no_numbers(model):
         model.local.weight.zero_()
         model.local.bias.zero_()
     net = nn.Sequential(model.local, nn.ReLU())
-    found = analyse_cells(net, torch.randn(3, 8, 8, dtype=torch.float64), "1", method=FAST)
+    found = cells(net, torch.randn(3, 8, 8, dtype=torch.float64), "1", method=FAST)
     assert all(cell.dead and math.isnan(cell.inside) for cell in found.cells)
     assert found.maps.abs().max() == 0
     assert found.summary()["dead_cells"] == 4
@@ -84,7 +80,7 @@ def test_nominal_cells_tile_the_image():
 
 
 def test_figure_frames_every_cell(model):
-    found = analyse_cells(model, torch.rand(3, 16, 16, dtype=torch.float64), "local", method=FAST)
+    found = cells(model, torch.rand(3, 16, 16, dtype=torch.float64), "local", method=FAST)
     figure = found.figure()
     assert len(figure.axes) == 16
     assert all(len(axis.patches) == 1 for axis in figure.axes)
@@ -109,21 +105,21 @@ def test_depth_curve_takes_the_last_layer_of_each_resolution_in_order():
 
 def test_spread_covers_the_map():
     assert spread(2, 2, 9) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    cells = spread(14, 28, 16)
-    assert len(cells) == 16
-    assert min(r for r, _ in cells) <= 2
-    assert max(c for _, c in cells) >= 24
+    chosen = spread(14, 28, 16)
+    assert len(chosen) == 16
+    assert min(r for r, _ in chosen) <= 2
+    assert max(c for _, c in chosen) >= 24
 
 
 def test_unknown_layer(model):
     with pytest.raises(LayerError, match="nearest"):
-        analyse_cells(model, torch.zeros(3, 8, 8, dtype=torch.float64), "locall")
+        cells(model, torch.zeros(3, 8, 8, dtype=torch.float64), "locall")
 
 
 def test_some_cells_also_counted_from_the_end(model):
     x = torch.randn(3, 16, 20, dtype=torch.float64)
-    whole = analyse_cells(model, x, "local", method=FAST)
-    some = analyse_cells(model, x, "local", method=FAST, cells=[(-1, -1), (0, 2)])
+    whole = cells(model, x, "local", method=FAST)
+    some = cells(model, x, "local", method=FAST, cells=[(-1, -1), (0, 2)])
     assert some.cells == (whole.cells[-1], whole.cells[2])
     assert some.cells[0].inside == pytest.approx(1)
 
@@ -139,9 +135,7 @@ def test_some_cells_also_counted_from_the_end(model):
 )
 def test_cells_that_cannot_be_analysed(model, options, words):
     with pytest.raises(CamlucidaError, match=words):
-        analyse_cells(
-            model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST, **options
-        )
+        cells(model, torch.randn(3, 16, 20, dtype=torch.float64), "local", method=FAST, **options)
 
 
 def test_the_depth_curve_needs_a_cell(model):
@@ -151,6 +145,6 @@ def test_the_depth_curve_needs_a_cell(model):
 
 def test_an_image_of_nan_has_dead_cells_and_empty_maps(model):
     x = torch.full((3, 8, 8), torch.nan, dtype=torch.float64)
-    found = analyse_cells(model, x, "local", method=FAST)
+    found = cells(model, x, "local", method=FAST)
     assert all(cell.dead for cell in found.cells)
     assert not found.maps.any()

@@ -6,7 +6,8 @@ from torch import nn
 
 import camlucida
 from camlucida.methods import FAME
-from camlucida.studies.fame.iterations import kernel_of, smoothing
+from camlucida.studies.fame import iterations
+from camlucida.studies.fame.smoothing import kernel_of
 
 
 def test_each_map_equals_its_own_run():
@@ -15,7 +16,7 @@ def test_each_map_equals_its_own_run():
         nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ).double()
     x = torch.randn(3, 40, 40, dtype=torch.float64)
-    found = smoothing(model, x, iterations=(3, 8), sigmas=(0, 2, 7.7), target=1)
+    found = iterations(model, x, iterations=(3, 8), sigmas=(0, 2, 7.7), target=1)
     assert set(found.maps) == {(n, s) for n in (3, 8) for s in (0, 2, 7.7)}
     for (count, sigma), attribution in found.maps.items():
         method = FAME(iterations=count, sigma=sigma, kernel=kernel_of(sigma))
@@ -30,4 +31,4 @@ def test_kernel_of_the_papers_sigma():
 
 def test_bad_counts():
     with pytest.raises(camlucida.MethodError, match="iteration counts"):
-        smoothing(nn.Identity(), torch.zeros(3, 8, 8), iterations=())
+        iterations(nn.Identity(), torch.zeros(3, 8, 8), iterations=())

@@ -12,13 +12,8 @@ from camlucida import explain
 from camlucida.common.errors import CamlucidaError, ImageError, MethodError
 from camlucida.data.preprocess import Preprocess
 from camlucida.methods.icam import ICAM
-from camlucida.studies.icam.layer_importance import (
-    compare_classes,
-    kruskal_wallis,
-    layer_importance,
-    pseudo_f,
-)
-from camlucida.studies.icam.layer_report import LayerReport
+from camlucida.studies.icam import LayerReport, layer_importance
+from camlucida.studies.icam.importance import compare_classes, kruskal_wallis, pseudo_f
 
 
 @pytest.fixture

@@ -17,13 +17,9 @@ from camlucida.engine.maps import normalise
 from camlucida.engine.tap import tap
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
-from camlucida.studies.icam.neighbours import (
-    FeatureStore,
-    describe,
-    nearest_examples,
-    weighted_features,
-)
-from camlucida.studies.icam.neighbours.store import feature_key
+from camlucida.studies.icam import examples
+from camlucida.studies.icam.neighbours.features import describe, weighted_features
+from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
 
 FAST = ICAM(n_perturb=1)
 
@@ -81,7 +77,7 @@ def test_flat_maps_and_dead_layers_give_no_nan():
 
 def test_an_image_is_its_own_nearest_neighbour(model, train):
     copy = Image.open(train / "green" / "5.png")
-    found = nearest_examples(model, copy, train, true="green", k=2, method=FAST)
+    found = examples(model, copy, train, true="green", k=2, method=FAST)
     side = found.sides[-1]
     assert "true" in side.role
     assert side.class_name == "green"
@@ -93,22 +89,22 @@ def test_an_image_is_its_own_nearest_neighbour(model, train):
 
 
 def test_a_photo_of_the_folder_is_no_neighbour_of_its_own(model, train):
-    found = nearest_examples(model, train / "green" / "5.png", train, true=1, k=9, method=FAST)
+    found = examples(model, train / "green" / "5.png", train, true=1, k=9, method=FAST)
     side = next(s for s in found.sides if "true" in s.role)
     assert sorted(n.photo.path.name for n in side.neighbours) == ["4.png", "6.png", "7.png"]
 
 
 def test_predicted_and_true_class_side_by_side(model, train):
-    predicted = nearest_examples(model, picture(30), train, k=1, method=FAST).sides[0].class_index
+    predicted = examples(model, picture(30), train, k=1, method=FAST).sides[0].class_index
     other = (predicted + 1) % 3
-    found = nearest_examples(model, picture(30), train, true=other, k=2, method=FAST)
+    found = examples(model, picture(30), train, true=other, k=2, method=FAST)
     assert [s.role for s in found.sides] == ["predicted", "true"]
     assert [s.class_index for s in found.sides] == [predicted, other]
     for side in found.sides:
         assert side.explanation.target.classes.tolist() == [side.class_index]
         for n in side.neighbours:
             assert n.explanation.target.classes.tolist() == [n.photo.label]
-    same = nearest_examples(model, picture(30), train, true=predicted, k=1, method=FAST)
+    same = examples(model, picture(30), train, true=predicted, k=1, method=FAST)
     assert [s.role for s in same.sides] == ["predicted and true"]
     figure = found.figure()
     assert len([a for a in figure.axes if a.images]) == 4 * 3
@@ -119,32 +115,30 @@ def test_predicted_and_true_class_side_by_side(model, train):
 
 def test_the_cache_saves_the_work_and_notices_changes(model, train, tmp_path):
     options = {"true": "green", "k": 2, "method": FAST, "cache": tmp_path / "out", "batch_size": 3}
-    first = nearest_examples(model, picture(30), train, **options)
-    again = nearest_examples(model, picture(31), train, **options)
+    first = examples(model, picture(30), train, **options)
+    again = examples(model, picture(31), train, **options)
     assert first.computed >= 4
     assert again.computed in {0, 4}  # another predicted class may be new
-    third = nearest_examples(model, picture(30), train, **options)
+    third = examples(model, picture(30), train, **options)
     assert third.computed == 0
     assert third.to_dict()["sides"] == first.to_dict()["sides"]
     file = train / "green" / "5.png"
     picture(99).save(file)
     os.utime(file, ns=(1, 1))
-    assert nearest_examples(model, picture(30), train, **options).computed == 1
-    changed = nearest_examples(
-        model, picture(30), train, **{**options, "method": ICAM(n_perturb=2)}
-    )
+    assert examples(model, picture(30), train, **options).computed == 1
+    changed = examples(model, picture(30), train, **{**options, "method": ICAM(n_perturb=2)})
     assert changed.computed >= 4
     with torch.no_grad():
         model.module[0].weight.mul_(1.01)
-    assert nearest_examples(model, picture(30), train, **options).computed >= 4
+    assert examples(model, picture(30), train, **options).computed >= 4
 
 
 def test_a_damaged_cache_is_made_again(model, train, tmp_path):
     options = {"true": "green", "k": 1, "method": FAST, "cache": tmp_path / "out"}
-    nearest_examples(model, picture(30), train, **options)
+    examples(model, picture(30), train, **options)
     (file,) = (tmp_path / "out").glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
-    assert nearest_examples(model, picture(30), train, **options).computed >= 4
+    assert examples(model, picture(30), train, **options).computed >= 4
 
 
 def test_ctrl_c_keeps_what_is_done(model, train, tmp_path):
@@ -155,38 +149,38 @@ def test_ctrl_c_keeps_what_is_done(model, train, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        nearest_examples(model, picture(30), train, batch_size=2, progress=stop, **options)
+        examples(model, picture(30), train, batch_size=2, progress=stop, **options)
     (file,) = (tmp_path / "out").glob("*.npz")
     with np.load(file) as stored:
         assert len(stored["names"]) == 2
     assert list((tmp_path / "out").iterdir()) == [file]
-    resumed = nearest_examples(model, picture(30), train, **options)
+    resumed = examples(model, picture(30), train, **options)
     assert resumed.computed in {2, 6}
 
 
 def test_errors(model, train, tmp_path):
     (train / "green" / "broken.png").write_bytes(b"no")
-    found = nearest_examples(model, picture(30), train, true="green", k=1, method=FAST)
+    found = examples(model, picture(30), train, true="green", k=1, method=FAST)
     assert any(p.name == "broken.png" for p, _ in found.skipped)
     with pytest.raises(TargetError, match="pink"):
-        nearest_examples(model, picture(30), train, true="pink", method=FAST)
+        examples(model, picture(30), train, true="pink", method=FAST)
     with pytest.raises(CamlucidaError, match="k and batch_size"):
-        nearest_examples(model, picture(30), train, k=0, method=FAST)
+        examples(model, picture(30), train, k=0, method=FAST)
     for file in train.glob("red/*"):
         file.unlink()
-    found = nearest_examples(model, picture(30), train, true="ruby", k=1, method=FAST)
+    found = examples(model, picture(30), train, true="ruby", k=1, method=FAST)
     assert [s.role for s in found.sides] == ["predicted"]
     assert any("no photo of the class 'red, ruby'" in reason for _, reason in found.skipped)
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(CamlucidaError, match="cannot write"):
-        nearest_examples(model, picture(30), train, true=1, method=FAST, cache=blocked / "x")
+        examples(model, picture(30), train, true=1, method=FAST, cache=blocked / "x")
     only = train / "red" / "0.png"
     picture(0).save(only)
     for file in [*train.glob("green/*"), *train.glob("blue/*")]:
         file.unlink()
     with pytest.raises(ImageError, match="photo of the class"):
-        nearest_examples(model, only, train, method=FAST)
+        examples(model, only, train, method=FAST)
 
 
 def test_no_folder_keeps_nothing(tmp_path):
@@ -210,40 +204,40 @@ def test_nothing_is_near_to_nan(model, train):
     broken = LoadedModel(
         nn.Sequential(Whiteout(), *model.module).eval(), "w", model.preprocess, model.class_names
     )
-    found = nearest_examples(broken, picture(5), train, true="green", k=9, method=FAST)
+    found = examples(broken, picture(5), train, true="green", k=9, method=FAST)
     side = next(s for s in found.sides if "true" in s.role)
     assert side.neighbours[0].photo.path.name == "5.png"
     assert sorted(n.photo.path.name for n in side.neighbours) == [f"{i}.png" for i in range(4, 8)]
     assert [(p.name, "NaN" in reason) for p, reason in found.skipped] == [("white.png", True)]
     with pytest.raises(MethodError, match="NaN"):
-        nearest_examples(broken, white, train, method=FAST)
+        examples(broken, white, train, method=FAST)
 
 
 def test_a_model_without_classes_is_told_so(model, train):
     regression = nn.Sequential(*list(model.module)[:-1], nn.Linear(5, 1)).eval()
     one = LoadedModel(regression, "r", model.preprocess, ("red",))
     with pytest.raises(CamlucidaError):
-        nearest_examples(one, picture(30), train, method=FAST)
+        examples(one, picture(30), train, method=FAST)
 
 
 @pytest.mark.parametrize("where", [0.3, 0.5, 0.7])
 def test_a_cache_that_is_damaged_inside_is_made_again(model, train, tmp_path, where):
     options = {"true": "green", "k": 1, "method": FAST, "cache": tmp_path / "out"}
-    nearest_examples(model, picture(30), train, **options)
+    examples(model, picture(30), train, **options)
     (file,) = (tmp_path / "out").glob("*.npz")
     content = bytearray(file.read_bytes())
     at = int(len(content) * where)
     content[at : at + 40] = bytes(255 for _ in range(40))
     file.write_bytes(content)
-    assert nearest_examples(model, picture(30), train, **options).sides
+    assert examples(model, picture(30), train, **options).sides
 
 
 def test_a_photo_that_is_gone_is_left_out(model, train, tmp_path):
     options = {"true": "green", "k": 9, "method": FAST, "cache": tmp_path / "out"}
-    nearest_examples(model, picture(30), train, **options)
+    examples(model, picture(30), train, **options)
     (train / "green" / "5.png").unlink()
     (train / "green" / "5.png").symlink_to(tmp_path / "nowhere.png")
-    found = nearest_examples(model, picture(30), train, **options)
+    found = examples(model, picture(30), train, **options)
     side = next(s for s in found.sides if "true" in s.role)
     assert sorted(n.photo.path.name for n in side.neighbours) == ["4.png", "6.png", "7.png"]
     assert [p.name for p, _ in found.skipped] == ["5.png"]
@@ -266,7 +260,7 @@ def test_a_bare_module_s_preparation_is_part_of_the_key(model, monkeypatch):
 def test_odd_file_names_can_be_drawn_and_printed(model, train, tmp_path, name):
     for i in range(4, 8):
         (train / "green" / f"{i}.png").rename(train / "green" / os.fsdecode(b"%d" % i + name))
-    found = nearest_examples(model, picture(30), train, true="green", k=2, method=FAST)
+    found = examples(model, picture(30), train, true="green", k=2, method=FAST)
     found.figure().savefig(tmp_path / "figure.png")
     console = Console(file=io.StringIO(), width=400)
     console.print(found)

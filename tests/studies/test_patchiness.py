@@ -9,7 +9,7 @@ from torch import nn
 from camlucida import explain
 from camlucida.common.errors import MethodError
 from camlucida.methods.icam import ICAM
-from camlucida.studies.icam.cases.patchiness import (
+from camlucida.studies.icam.four_cases.patchiness import (
     VARIANTS,
     grey_levels,
     islands,

@@ -56,7 +56,7 @@ def cases(
     """
     from camlucida.common.jsonable import to_json
     from camlucida.models import load_model
-    from camlucida.studies.icam.cases import four_cases
+    from camlucida.studies.icam import cases as four_cases
 
     wanted = icam_method(method)
     loaded = load_model(model, architecture=architecture, device=device)

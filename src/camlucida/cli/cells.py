@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.shared.console import console, print_json, progress_bar, shown
+from camlucida.cli.shared.console import console, print_json, print_table, progress_bar, shown
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -24,7 +24,7 @@ from camlucida.cli.shared.writing import out_folder, write
 from camlucida.common.jsonable import to_json
 
 if TYPE_CHECKING:
-    from camlucida.studies.fame.cells import CellAnalysis
+    from camlucida.studies.fame import CellAnalysis
 
 
 def cells(
@@ -54,10 +54,10 @@ def cells(
     in white, the maps (.npz) and the numbers (.json): how much of a cell's attribution lies on its patch, how
     far away and how wide the rest is, and the receptive field.
     """
-    from camlucida.engine.layers import default_layer
     from camlucida.methods import FAME
     from camlucida.models import load_model
-    from camlucida.studies.fame.cells import analyse_cells, depth_curve, depth_figure
+    from camlucida.studies.fame import cells as analyse_cells
+    from camlucida.studies.fame import cells_table, depth_curve, depth_figure
 
     if depth:
         refuse_unused(context, ("batch_size",), "without --depth")
@@ -84,11 +84,6 @@ def cells(
             )
             figure = depth_figure(found)
         else:
-            if layer is None:
-                from camlucida.explanation.subject import prepare
-
-                module, inputs, _, _ = prepare(loaded, source)
-                layer = default_layer(module, inputs)
             found = [
                 analyse_cells(
                     loaded, source, layer, method=fame, batch_size=batch_size, progress=progress
@@ -112,7 +107,7 @@ def cells(
     if as_json:
         print_json(document)
         return
-    _table([a.summary() for a in found])
+    print_table(console(), cells_table(found))
     for file in files:
         console().print(shown(file), markup=False, soft_wrap=True)
 
@@ -122,33 +117,3 @@ def _save_maps(path: Path, analyses: list[CellAnalysis]) -> None:
 
     arrays: dict[str, Any] = {a.layer: a.maps.numpy() for a in analyses}
     np.savez_compressed(path, **arrays)
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    columns = (
-        "layer",
-        "cells",
-        "sees",
-        "on its patch",
-        "by chance",
-        "offset px",
-        "spread px",
-        "dead",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"layer", "sees"} else "right")
-    for row in rows:
-        table.add_row(
-            row["layer"],
-            "x".join(map(str, row["size"])),
-            row["receptive_field"] or "?",
-            f"{row['inside']:.1%}",
-            f"{row['chance']:.1%}",
-            f"{row['offset']:.1f}",
-            f"{row['rms_radius']:.1f}",
-            str(row["dead_cells"]),
-        )
-    console().print(table)

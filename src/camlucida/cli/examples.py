@@ -55,7 +55,7 @@ def examples(
     """
     from camlucida.common.jsonable import to_json
     from camlucida.models import load_model
-    from camlucida.studies.icam.neighbours import nearest_examples
+    from camlucida.studies.icam import examples as nearest_examples
 
     wanted = icam_method(method)
     loaded = load_model(model, architecture=architecture, device=device)

@@ -53,7 +53,7 @@ def layers_report(
     from camlucida.common.jsonable import to_json
     from camlucida.explanation.explain import explain
     from camlucida.models import load_model
-    from camlucida.studies.icam.layer_report import LayerReport
+    from camlucida.studies.icam import LayerReport
 
     wanted = icam_method(method)
     if runs > 1:

@@ -46,6 +46,7 @@ class Document:
         lead: the answer, in sentences of plain text.
         sections: what follows, each in the table of contents.
         facts: short pairs below the title, such as ``("images", "5,000")``.
+        parts: tables and fragments before the first section, as of a section.
         language: of the text.
         sortable: let readers sort tables by a column; without it the page holds no script but its own.
         style: CSS of its own, after that of all pages.
@@ -61,6 +62,7 @@ class Document:
     lead: Sequence[str]
     sections: Sequence[Section]
     facts: Sequence[tuple[str, str]] = ()
+    parts: Sequence[str | Table] = ()
     language: str = "en"
     sortable: bool = True
     style: str = ""
@@ -72,14 +74,13 @@ class Document:
         Raises:
             ModelError: jinja2 is not installed.
         """
-        drawn = [
-            "\n".join(
-                part.html(sortable=self.sortable) if isinstance(part, Table) else part
-                for part in section.parts
-            )
-            for section in self.sections
-        ]
-        return page("report_base.html", document=self, drawn=drawn, colours=COLOURS)
+        opening, *sections = (
+            "\n".join(p.html(sortable=self.sortable) if isinstance(p, Table) else p for p in parts)
+            for parts in (self.parts, *(section.parts for section in self.sections))
+        )
+        return page(
+            "report_base.html", document=self, opening=opening, drawn=sections, colours=COLOURS
+        )
 
 
 def save(

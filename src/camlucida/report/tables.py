@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -137,6 +137,31 @@ class Table:
                     f"{len(cells)} cells"
                 )
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        caption: str,
+        records: Iterable[Mapping[str, Any]],
+        columns: Mapping[str, Column],
+        **options: Any,
+    ) -> Table:
+        """A table out of records, one a row.
+
+        Args:
+            name: as of the table.
+            caption: as of the table.
+            records: values by key; the value of the first key is the heading of the row.
+            columns: what stands over the values, by key. The first is the stub of the table.
+            **options: further fields of the table, such as ``legend``.
+        """
+        (first, stub), *others = columns.items()
+        rows = tuple(
+            (str(record[first]), tuple(Cell(record[key]) for key, _ in others))
+            for record in records
+        )
+        return cls(name, caption, tuple(c for _, c in others), rows, stub.title, **options)
+
     def marked(self) -> Table:
         """The same with the best number of every judging column marked, all of them where several are equal."""
         marks: list[list[Mark]] = [["" for _ in self.columns] for _ in self.rows]
@@ -168,6 +193,14 @@ class Table:
             else column.places
             for c, column in enumerate(self.columns)
         )
+
+    @cached_property
+    def _words(self) -> list[bool]:
+        """Of each column, whether it holds words."""
+        return [
+            any(isinstance(cells[c].value, str) for _, cells in self.rows)
+            for c in range(len(self.columns))
+        ]
 
     def places(self, row: int) -> tuple[int, ...]:
         """Decimal places of the cells of a row."""
@@ -220,15 +253,11 @@ class Table:
             for r, (heading, cells) in enumerate(self.rows)
             for places in [self.places(r)]
         ]
-        words = [
-            any(isinstance(cells[c].value, str) for _, cells in self.rows)
-            for c in range(len(self.columns))
-        ]
         return page(
             "report_table.html",
             table=self,
             rows=rows,
-            words=words,
+            words=self._words,
             legend=legend,
             sortable=sortable and len(self.rows) > 1,
             arrows=ARROWS,
@@ -310,10 +339,10 @@ class Table:
             caption_justify="left",
         )
         drawn.add_column(escape(self.stub), overflow="fold")
-        for column in self.columns:
+        for column, words in zip(self.columns, self._words, strict=True):
             drawn.add_column(
                 escape(f"{column.heading} {ARROWS[column.direction]}".rstrip()),
-                justify="right",
+                justify="left" if words else "right",
                 overflow="fold",
             )
         for r, (heading, cells) in enumerate(self.rows):

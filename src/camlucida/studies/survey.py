@@ -12,6 +12,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from camlucida.common.jsonable import to_json
 from camlucida.common.statistics import permuted_p
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation, overlays
-from camlucida.report.template import data_uri, jpeg, page
+from camlucida.report import Column, Document, Section, Table
+from camlucida.report.template import data_uri, jpeg
 
 Array = npt.NDArray[np.float64]
 
@@ -32,6 +35,12 @@ TIE = "tie"
 LETTERS = "ABCDEFGHIJ"
 
 _SIDE = 300
+_TASK = (
+    "Below are {count} pictures. The first of each row is the picture as an image model saw it, with the class that it "
+    "is explained for. The others are maps over it: light and yellow where the class is said to come from, dark where "
+    "not. Choose the map that you find best, or “no clear best”. You can go back and change your mind. At the end, "
+    "download your answers and send the file to whoever asked you; nothing is sent by itself."
+)
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,44 @@ def make_survey(
         for name in (label, type(e.method).__name__):
             if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", shown, re.IGNORECASE):
                 raise CamlucidaError(f"the question or a class gives the method {name!r} away")
-    html = page(
-        "survey.html", survey=key["survey"], asked=question, items=items, tie=TIE, count=len(items)
+    return Survey(_page(str(key["survey"]), question, items), key)
+
+
+def _page(survey: str, question: str, items: Sequence[Mapping[str, Any]]) -> str:
+    count = len(items)
+    questions = "".join(_question(number, count, item) for number, item in enumerate(items, 1))
+    form = (
+        f'<form id="survey" autocomplete="off" data-survey="{survey}" data-count="{count}">{questions}</form>'
+        '<div class="bar"><button type="button" id="download">Download answers</button>'
+        '<button type="button" id="fresh" class="quiet">Start afresh</button>'
+        f'<span id="state" role="status" aria-live="polite">0 of {count} answered</span></div>'
+        "<noscript><p>This page needs JavaScript to collect your answers.</p></noscript>"
     )
-    return Survey(html, key)
+    own = files("camlucida.studies")
+    return Document(
+        question,
+        [_TASK.format(count=count)],
+        [Section("pictures", "The pictures", [form])],
+        sortable=False,
+        style=(own / "survey.css").read_text("utf-8"),
+        script=(own / "survey.js").read_text("utf-8"),
+    ).html()
+
+
+def _question(number: int, count: int, item: Mapping[str, Any]) -> str:
+    said = f": {escape(item['said'])}" if item["said"] else ""
+    choice = f'<input type="radio" name="{item["name"]}" value="{{}}">'
+    maps = "".join(
+        f'<label><img src="{m["picture"]}" alt="Map {m["letter"]} of picture {number}">'
+        f"{choice.format(m['letter'])} map {m['letter']}</label>"
+        for m in item["maps"]
+    )
+    return (
+        f"<fieldset><legend>Picture {number} of {count}{said}</legend>"
+        f'<div class="maps"><figure><img src="{item["photo"]}" alt="Picture {number}{said}">'
+        f"<figcaption>the picture</figcaption></figure>{maps}</div>"
+        f'<label class="tie">{choice.format(TIE)} no clear best</label></fieldset>'
+    )
 
 
 def _orders(images: int, methods: int, seed: int) -> list[list[int]]:
@@ -200,24 +243,21 @@ class Tally:
 
     def __rich__(self) -> Any:
         """A table for the terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        independent = "-" if self.p_independent is None else f"{self.p_independent:.3g}"
-        table = Table(
-            title=Text(self.asked),
-            caption=(
-                f"{self.raters} raters, {self.questions} images, {self.answers} answers, {self.ties} ties; "
-                f"equal preference: p = {self.p:.3g} (relabelled image by image), "
-                f"{independent} (answers independent)"
-            ),
-        )
-        for name in ("method", "wins per rater", "spread", "share", "clear wins"):
-            table.add_column(name, justify="left" if name == "method" else "right")
-        for m in sorted(self.methods, key=lambda m: -m.wins):
-            spread = "-" if m.spread is None else f"{m.spread:.2f}"
-            table.add_row(Text(m.method), f"{m.wins:.2f}", spread, f"{m.share:.1%}", str(m.clear))
-        return table
+        independent = "–" if self.p_independent is None else f"{self.p_independent:.3g}"
+        return Table.of(
+            "tally",
+            self.asked,
+            [vars(m) for m in sorted(self.methods, key=lambda m: -m.wins)],
+            {
+                "method": Column("method"),
+                "wins": Column("wins per rater", places=2),
+                "spread": Column("spread", places=2),
+                "share": Column("share", places=3),
+                "clear": Column("clear wins"),
+            },
+            legend=f"{self.raters} raters, {self.questions} images, {self.answers} answers, {self.ties} ties. Equal "
+            f"preference: p = {self.p:.3g} (relabelled image by image), {independent} (answers independent).",
+        ).rich()
 
 
 def tally(

@@ -13,6 +13,7 @@ from camlucida.benchmark.report.findings import LEVEL, Estimate, Finding, Report
 from camlucida.benchmark.report.gallery import CONFIDENT, KINDS, Gallery
 from camlucida.benchmark.report.results import QUESTIONS
 from camlucida.benchmark.report.wording import questions
+from camlucida.explanation.diagnostics import CASES
 from camlucida.report import charts
 from camlucida.report.page import (
     Section,
@@ -24,7 +25,6 @@ from camlucida.report.page import (
     subheading,
 )
 from camlucida.report.tables import SYMBOLS, Cell, Column, Table
-from camlucida.studies.icam.cases import CASES
 
 BROKEN = 50
 """Images that could not be used and are listed on the page."""

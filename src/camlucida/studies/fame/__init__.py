@@ -1,1 +1,21 @@
-"""FAME's own figures: cells of a feature map, iterations."""
+"""FAME's own figures: where the cells of a feature map look, and what iterations and blur do to a map.
+
+Class activation maps are enlarged as if a cell stood for the patch at its place. FAME run on single cells
+(Zhang and Günther, FAME, figure 2) shows where a cell really looks.
+"""
+
+from camlucida.studies.fame.cell_facts import CellFacts
+from camlucida.studies.fame.cell_maps import CellAnalysis, cells, cells_table
+from camlucida.studies.fame.depth import depth_curve, depth_figure
+from camlucida.studies.fame.smoothing import Smoothing, iterations
+
+__all__ = [
+    "CellAnalysis",
+    "CellFacts",
+    "Smoothing",
+    "cells",
+    "cells_table",
+    "depth_curve",
+    "depth_figure",
+    "iterations",
+]

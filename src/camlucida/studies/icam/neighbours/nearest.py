@@ -22,6 +22,7 @@ from camlucida.explanation import Explanation, overlays
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of, resolve_class
+from camlucida.report import Cell, Column, Table
 from camlucida.studies.icam.neighbours.features import Feature, describe, distance
 from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
 
@@ -45,7 +46,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Side:
+class ClassExamples:
     """The photo beside the nearest training images of one class.
 
     Attributes:
@@ -75,10 +76,19 @@ class Examples:
             no training photo is missing.
         skipped: what of the training folder could not be used, with the reason.
         computed: training images whose features were not in the cache.
+
+    Example:
+        >>> import pathlib, shutil
+        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
+        >>> copied = shutil.copy(photo, "photos/3")
+        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
+        >>> found = camlucida.studies.icam.examples(ready, photo, "photos", true=3)
+        >>> found.figure().savefig("examples.png")
     """
 
     photo: str | None
-    sides: tuple[Side, ...]
+    sides: tuple[ClassExamples, ...]
     skipped: tuple[Skipped, ...] = ()
     computed: int = 0
 
@@ -112,26 +122,43 @@ class Examples:
 
     def figure(self) -> Figure:
         """Two rows per class: the photo and its neighbours, and their maps below."""
-        return examples_figure(self)
+        width = 1 + max(len(side.neighbours) for side in self.sides)
+        size = self.sides[0].explanation.seen().picture.size
+        blank = Image.new("RGB", size, "white")
+        rows: list[list[Image.Image]] = []
+        labels: list[str] = []
+        captions: dict[int, str] = {}
+        for side in self.sides:
+            drawn = [side.explanation, *(n.explanation for n in side.neighbours)]
+            words = [name_of(self.photo or "photo")] + [
+                f"{name_of(n.photo.file)}\ndistance {n.distance:.3f}" for n in side.neighbours
+            ]
+            captions |= {len(rows) * width + i: text for i, text in enumerate(words)}
+            empty = [blank] * (width - len(drawn))
+            rows.append([_seen(e) for e in drawn] + empty)
+            rows.append([_seen(e, mapped=True) for e in drawn] + empty)
+            labels += [f"{side.role} class:\n{side.class_name.partition(',')[0]}", "I-CAM"]
+        figure = overlays.grid(rows, rows=labels, cell=1.9)
+        for position, text in captions.items():
+            figure.axes[position].set_title(text, fontsize=6.5, parse_math=False)
+        return figure
 
     def __rich__(self) -> Any:
         """A table for the terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, header_style="bold")
-        table.add_column("class")
-        table.add_column("nearest training images")
-        table.add_column("distance", justify="right")
-        for side in self.sides:
-            title = f"{side.class_name.partition(',')[0]} ({side.role})"
-            for n in side.neighbours:
-                table.add_row(Text(title), Text(printable(n.photo.file)), f"{n.distance:.4f}")
-                title = ""
-        return table
+        rows = [
+            (
+                f"{side.class_name.partition(',')[0]} ({side.role})",
+                (Cell(printable(n.photo.file)), Cell(n.distance)),
+            )
+            for side in self.sides
+            for n in side.neighbours
+        ]
+        columns = (Column("nearest training images"), Column("distance", places=4))
+        table = Table("examples", "Nearest training images", columns, tuple(rows), "class")
+        return table.rich()
 
 
-def nearest_examples(
+def examples(
     model: nn.Module | LoadedModel,
     photo: str | os.PathLike[str] | Image.Image,
     train: str | os.PathLike[str],
@@ -167,6 +194,16 @@ def nearest_examples(
         TargetError: a class is unknown.
         MethodError: the model has no classes, or returns NaN for the photo.
         CamlucidaError: k is less than 1, or the cache cannot be written.
+
+    Example:
+        >>> import pathlib, shutil
+        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
+        >>> copied = shutil.copy(photo, "photos/3")
+        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
+        >>> found = camlucida.studies.icam.examples(ready, photo, "photos", true=3)
+        >>> [neighbour.photo.key for neighbour in found.sides[-1].neighbours]
+        ['3/photo.jpg']
     """
     if k < 1 or batch_size < 1:
         raise CamlucidaError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
@@ -222,7 +259,7 @@ def nearest_examples(
         nearest = [candidates[i] for i in order]
         theirs = describer.explain(nearest, batch_size)
         found_sides.append(
-            Side(
+            ClassExamples(
                 role,
                 index,
                 _class_name(index, names),
@@ -271,36 +308,6 @@ class _Describer:
 
 def _class_name(index: int, names: Sequence[str] | None) -> str:
     return names[index] if names and 0 <= index < len(names) else f"class {index}"
-
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from camlucida.explanation import Explanation
-
-
-def examples_figure(examples: Examples) -> Figure:
-    """Two rows per class: the photo and its neighbours, and their maps below."""
-    width = 1 + max(len(side.neighbours) for side in examples.sides)
-    size = examples.sides[0].explanation.seen().picture.size
-    blank = Image.new("RGB", size, "white")
-    rows: list[list[Image.Image]] = []
-    labels: list[str] = []
-    captions: dict[int, str] = {}
-    for side in examples.sides:
-        drawn = [side.explanation, *(n.explanation for n in side.neighbours)]
-        words = [name_of(examples.photo or "photo")] + [
-            f"{name_of(n.photo.file)}\ndistance {n.distance:.3f}" for n in side.neighbours
-        ]
-        captions |= {len(rows) * width + i: text for i, text in enumerate(words)}
-        empty = [blank] * (width - len(drawn))
-        rows.append([_seen(e) for e in drawn] + empty)
-        rows.append([_seen(e, mapped=True) for e in drawn] + empty)
-        labels += [f"{side.role} class:\n{side.class_name.partition(',')[0]}", "I-CAM"]
-    figure = overlays.grid(rows, rows=labels, cell=1.9)
-    for position, text in captions.items():
-        figure.axes[position].set_title(text, fontsize=6.5, parse_math=False)
-    return figure
 
 
 def _seen(explanation: Explanation, *, mapped: bool = False) -> Image.Image:

@@ -14,15 +14,14 @@ from torch import nn
 
 from camlucida.common.files import write
 from camlucida.common.jsonable import digest
-from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data.folders import read_photos
 from camlucida.data.samples import Sample, Skipped
 from camlucida.explanation import Explanation
-from camlucida.explanation.subject import Subject
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
+from camlucida.studies.icam.facts import icam_facts
 from camlucida.studies.icam.neighbours.features import Feature
 
 Describer: TypeAlias = Callable[[Sequence[tuple[Sample, Image.Image]]], tuple[Explanation, Feature]]
@@ -34,19 +33,9 @@ _NOT_FINITE = "{!r}: the model returns NaN or infinite values for it"
 
 def feature_key(
     model: nn.Module | LoadedModel, method: ICAM, layers: tuple[str, ...], seed: int
-) -> str:  # fmt: skip
+) -> str:
     """What a feature depends on besides the photo: weights, preparation, method, layers, seed."""
-    subject = Subject.of(model, None, None)
-    module, preprocess = subject.module, subject.preprocess
-    facts = {
-        "camlucida": __version__,
-        "model": type(module).__name__,
-        "preprocess": preprocess.to_dict() if preprocess else None,
-        "method": method.describe(),
-        "layers": list(layers),
-        "seed": seed,
-    }
-    return fingerprint(module, facts)
+    return digest([__version__, icam_facts(model, method, layers, seed)])
 
 
 class FeatureStore:

@@ -16,6 +16,7 @@ from camlucida.explanation.subject import Images
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
+from camlucida.report import Column, Table
 from camlucida.targets import TargetLike
 
 PARTS = ("bias", "alpha", "filter", "weights", "copies", "noise")
@@ -54,6 +55,12 @@ class Ablation:
         images: number of images.
         noise_floor: mean correlation and mean squared difference of the reference with itself at another
             seed: differences of this size mean nothing.
+
+    Example:
+        >>> fast = camlucida.methods.ICAM(n_perturb=1)
+        >>> found = camlucida.studies.icam.ablation(model, images, method=fast, parts=["bias"])
+        >>> sorted(found.to_dict())
+        ['another_seed', 'images', 'rows']
     """
 
     rows: tuple[AblationRow, ...]
@@ -70,30 +77,25 @@ class Ablation:
 
     def __rich__(self) -> Any:
         """A table for the terminal."""
-        from rich.table import Table
-
-        table = Table(
-            title=f"I-CAM, part by part ({self.images} images)",
-            caption=f"The reference at another seed: correlation {self.noise_floor[0]:.4f}, "
-            f"MSE {self.noise_floor[1]:.2g}.",
-        )
-        for name in ("part", "setting", "correlation", "MSE", "passes", "remark"):
-            table.add_column(
-                name,
-                justify="right" if name in {"correlation", "MSE"} else "left",
-                no_wrap=name != "remark",
-            )
-        for row in self.rows:
-            remark = row.proof or (f"{row.empty} empty maps" if row.empty else "")
-            table.add_row(
-                row.part,
-                row.setting,
-                f"{row.correlation:.4f}",
-                f"{row.mse:.2g}",
-                str(row.passes),
-                remark,
-            )
-        return table
+        correlation, mse = self.noise_floor
+        rows = [
+            {**vars(row), "remark": row.proof or (f"{row.empty} empty maps" if row.empty else "")}
+            for row in self.rows
+        ]
+        return Table.of(
+            "ablation",
+            f"I-CAM, part by part ({self.images} images)",
+            rows,
+            {
+                "part": Column("part"),
+                "setting": Column("setting"),
+                "correlation": Column("correlation", places=4),
+                "mse": Column("MSE", digits=2),
+                "passes": Column("passes"),
+                "remark": Column("remark"),
+            },
+            legend=f"The reference at another seed: correlation {correlation:.4f}, MSE {mse:.2g}.",
+        ).rich()
 
 
 def ablation(
@@ -126,6 +128,12 @@ def ablation(
 
     Raises:
         MethodError: for an unknown part.
+
+    Example:
+        >>> fast = camlucida.methods.ICAM(n_perturb=1)
+        >>> found = camlucida.studies.icam.ablation(model, images, method=fast, parts=["alpha"])
+        >>> found.rows[1].setting
+        'alpha_form=none'
     """
     reference = method or ICAM()
     if unknown := [part for part in parts if part not in PARTS]:
@@ -144,7 +152,7 @@ def ablation(
         return found.maps.detach().double().cpu()
 
     base = maps(reference)
-    correlation, mse, _ = compare(maps(reference, seed + 1), base)
+    floor = compare(maps(reference, seed + 1), base)[:2]
     rows = [AblationRow("reference", "", 1.0, 0.0, reference.passes, "the reference itself")]
     for part, change, proof in settings:
         changed = replace(reference, **change)
@@ -154,12 +162,9 @@ def ablation(
         if proof:
             rows.append(AblationRow(part, words, 1.0, 0.0, changed.passes, proof))
         else:
-            rows.append(
-                AblationRow(
-                    part, words, *(r := compare(maps(changed), base))[:2], changed.passes, "", r[2]
-                )
-            )
-    return Ablation(tuple(rows), len(base), (correlation, mse))
+            near, apart, empty = compare(maps(changed), base)
+            rows.append(AblationRow(part, words, near, apart, changed.passes, "", empty))
+    return Ablation(tuple(rows), len(base), floor)
 
 
 def compare(maps: Tensor, reference: Tensor) -> tuple[float, float, int]:

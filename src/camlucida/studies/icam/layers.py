@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation, overlays
+from camlucida.explanation.explain import explain
+from camlucida.explanation.subject import Photo
+from camlucida.methods.icam import ICAM
+from camlucida.models import LoadedModel
+from camlucida.report import Column, Table
+from camlucida.targets import TargetLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +57,11 @@ class LayerReport:
         rows: one per layer.
         explanation: the explanation of the image.
         title: what was explained.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method="icam")
+        >>> report = camlucida.studies.icam.LayerReport.of(found, index=1)
+        >>> report.figure().savefig("layers.png")
     """
 
     rows: tuple[LayerRow, ...]
@@ -109,15 +120,7 @@ class LayerReport:
         """One dictionary per layer, without its map."""
         rank = {row.layer: place for place, row in enumerate(self.ranked, start=1)}
         return [
-            {
-                "layer": row.layer,
-                "score": row.score,
-                "weight": row.weight,
-                "kept": row.kept,
-                "rank": rank[row.layer],
-                "score_spread": row.score_spread,
-                "weight_spread": row.weight_spread,
-            }
+            {name: v for name, v in vars(row).items() if name != "map"} | {"rank": rank[row.layer]}
             for row in self.rows
         ]
 
@@ -132,23 +135,19 @@ class LayerReport:
 
     def __rich__(self) -> Any:
         """A table for the terminal."""
-        from rich.table import Table
-
-        table = Table(title=f"layers behind: {self.title}")
-        for name in ("layer", "score", "weight", "kept", "rank"):
-            table.add_column(name, justify="left" if name == "layer" else "right")
-        for row in self.table():
-            style = None if row["kept"] else "dim"
-            kept = "yes" if row["kept"] == 1 else "no" if row["kept"] == 0 else f"{row['kept']:.0%}"
-            table.add_row(
-                row["layer"],
-                f"{row['score']:.4g}",
-                f"{row['weight']:.4f}",
-                kept,
-                str(row["rank"]),
-                style=style,
-            )
-        return table
+        kept = {1.0: "yes", 0.0: "no"}
+        return Table.of(
+            "layers",
+            f"Layers behind: {self.title}",
+            [{**r, "kept": kept.get(r["kept"], f"{r['kept']:.0%}")} for r in self.table()],
+            {
+                "layer": Column("layer"),
+                "score": Column("score", digits=4),
+                "weight": Column("weight", places=4),
+                "kept": Column("kept"),
+                "rank": Column("rank"),
+            },
+        ).rich()
 
     # ---- drawing ---------------------------------------------------------------------------------
 
@@ -219,20 +218,19 @@ class LayerReport:
     def _bars(
         self, axis: Axes, words: str, values: Sequence[float], spreads: Sequence[float]
     ) -> None:
-        bars = axis.barh(
+        drawn = axis.barh(
             range(len(values)),
             values,
             xerr=spreads if any(spreads) else None,
             color=[_frame(row) for row in self.rows],
             error_kw={"elinewidth": 0.8},
         )
-        for bar, row in zip(bars, self.rows, strict=True):
+        for bar, row in zip(drawn, self.rows, strict=True):
             if not row.kept:
                 bar.set_hatch("///")
         axis.set_xlabel(words, fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
-        for edge in ("top", "right"):
-            axis.spines[edge].set_visible(False)
+        axis.spines[["top", "right"]].set_visible(False)
 
     def _repr_png_(self) -> bytes:
         return overlays.png(self.figure(), dpi=90)
@@ -247,3 +245,28 @@ def _words(row: LayerRow) -> str:
         return f"filtered (score {row.score:.3g})"
     spread = f" ± {row.weight_spread:.4f}" if row.weight_spread else ""
     return f"{row.weight:.4f}{spread}"
+
+
+def layer_report(
+    model: nn.Module | LoadedModel,
+    photo: Photo | Tensor,
+    target: TargetLike = None,
+    *,
+    method: ICAM | None = None,
+    **options: Any,
+) -> LayerReport:
+    """Which layers a prediction comes from, by Integrative CAM.
+
+    Args:
+        model: as for :func:`camlucida.explain`.
+        photo: one photo, or a tensor ``(C, H, W)``.
+        target: what is explained; the predicted class by default.
+        method: I-CAM with its options; more than one run gives spreads.
+        **options: further options of :func:`camlucida.explain`, such as ``layers`` and ``seed``.
+
+    Example:
+        >>> report = camlucida.studies.icam.layer_report(model, images[0])
+        >>> [row.layer for row in report]
+        ['1', '4']
+    """
+    return LayerReport.of(explain(model, photo, method=method or ICAM(), target=target, **options))

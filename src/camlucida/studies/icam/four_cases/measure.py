@@ -11,29 +11,30 @@ from typing import Any
 
 import PIL
 import torch
-from torch import nn
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import correlation, mean, number
 from camlucida.data.folders import read_photos
-from camlucida.data.samples import Sample, Skipped
-from camlucida.engine.layers import Layers, resolve_all
-from camlucida.explanation import Explanation
+from camlucida.data.samples import Box, Sample, Skipped
+from camlucida.engine.layers import Layers
+from camlucida.explanation import Explanation, overlays
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Subject, prepare
 from camlucida.methods.icam import ICAM
+from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel
 from camlucida.report.template import jpeg
-from camlucida.studies.icam.cases.patchiness import (
+from camlucida.studies.icam.facts import icam_facts
+from camlucida.studies.icam.four_cases.patchiness import (
     VARIANTS,
     Numerics,
     islands,
     numerics,
     patchiness,
 )
-from camlucida.studies.icam.cases.photo import box_mask, drawn, saliency_score
-from camlucida.studies.icam.cases.study import DIALLED, Case, Dial
+from camlucida.studies.icam.four_cases.study import DIALLED, CasePhoto, Dial
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,14 @@ class Examination:
 
     def facts(self) -> dict[str, Any]:
         """What the results depend on besides the photos, ready for JSON."""
-        subject = Subject.of(self.model, None, None)
-        parameter = next(subject.module.parameters(), None)
+        parameter = next(Subject.of(self.model, None, None).module.parameters(), None)
         return {
             "study": "cases",
             "torch": str(torch.__version__),
             "pillow": PIL.__version__,
-            "model": type(subject.module).__name__,
-            "weights": fingerprint(subject.module),
             "device": "cpu" if parameter is None else parameter.device.type,
-            "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
             "class_names": None if self.class_names is None else list(self.class_names),
-            "method": self.method.describe(),
-            "layers": None
-            if self.layers is None
-            else list(resolve_all(subject.module, self.layers)),
-            "seed": self.seed,
+            **icam_facts(self.model, self.method, self.layers, self.seed),
         }
 
     def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
@@ -133,7 +126,9 @@ class Examination:
             "true_class": names[photo.label or 0] if names else f"class {photo.label}",
             "predicted_class": predicted.name,
             "confidence": predicted.probability,
-            "saliency": saliency_score(attribution, mask) if bool(mask.any()) else None,
+            "saliency": number(saliency_score(explanation.maps, mask[None])[0])
+            if bool(mask.any())
+            else None,
             "islands": islands(attribution),
             "messages": explanation.diagnostics[0].messages,
             "seen": base64.b64encode(jpeg(seen)).decode("ascii"),
@@ -161,14 +156,16 @@ def _maps_measured(computed: Numerics) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def case_of(measured: Mapping[str, Any], photo: Path, threshold: float) -> Case:
+def case_of(measured: Mapping[str, Any], photo: Path, threshold: float) -> CasePhoto:
     """The case that a photo is, from what was measured of it."""
     sure = "confident" if measured["confidence"] >= threshold else "unsure"
     own = {name: v for name, v in measured.items() if name not in {"place", "dialled", "right"}}
     own["messages"] = tuple(own["messages"])
     for picture in ("seen", "mapped"):
         own[picture] = base64.b64decode(own[picture])
-    return Case(file=str(photo), case=f"{sure}-{'right' if measured['right'] else 'wrong'}", **own)
+    return CasePhoto(
+        file=str(photo), case=f"{sure}-{'right' if measured['right'] else 'wrong'}", **own
+    )
 
 
 def dial_means(turned: Sequence[Sequence[dict[str, Any]]]) -> Dial:
@@ -189,3 +186,45 @@ def dial_means(turned: Sequence[Sequence[dict[str, Any]]]) -> Dial:
         },
         pole_share=[mean([one[i]["pole_share"] for one in turned]) for i in range(len(DIALLED))],
     )
+
+
+def box_mask(
+    boxes: Sequence[Box], view: tuple[float, float, float, float], size: tuple[int, int]
+) -> Tensor:
+    """The union of boxes as the model sees it.
+
+    Args:
+        boxes: ``(xmin, ymin, xmax, ymax)`` in pixels of the photo.
+        view: the part of the photo that the model sees, ``(left, top, right, bottom)``, see
+            :meth:`camlucida.Preprocess.crop_box`.
+        size: (H, W) of the input.
+
+    Returns:
+        bool ``(H, W)``: the pixels whose centre lies in a box.
+    """
+    left, top, right, bottom = view
+    x = left + (torch.arange(size[1], dtype=torch.float64) + 0.5) * (right - left) / size[1]
+    y = top + (torch.arange(size[0], dtype=torch.float64) + 0.5) * (bottom - top) / size[0]
+    mask = torch.zeros(size, dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes:
+        mask |= ((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))[None]
+    return mask
+
+
+def drawn(explanation: Explanation, boxes: Sequence[Box]) -> tuple[Image.Image, Image.Image]:
+    """What the model saw of one photo, with the boxes in black and white, and the same under its map."""
+    seen = explanation.seen()
+    picture, (width, height) = seen.picture, seen.picture.size
+    mapped = overlays.overlay(seen, explanation.maps[0])
+    left, top, right, bottom = explanation.views[0].box
+    for drawing in (ImageDraw.Draw(picture), ImageDraw.Draw(mapped)):
+        for x0, y0, x1, y1 in boxes:
+            corners = (
+                (x0 - left) / (right - left) * width,
+                (y0 - top) / (bottom - top) * height,
+                (x1 - left) / (right - left) * width,
+                (y1 - top) / (bottom - top) * height,
+            )
+            drawing.rectangle(corners, outline="black", width=4)
+            drawing.rectangle(corners, outline="white", width=2)
+    return picture, mapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -15,7 +15,10 @@ from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import Progress
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
-from camlucida.studies.fame.cells.analysis import CellAnalysis, analyse_cells
+from camlucida.studies.fame.cell_maps import CellAnalysis, cells
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def depth_curve(
@@ -45,6 +48,12 @@ def depth_curve(
 
     Raises:
         CamlucidaError: a layer has no feature map, or ``most`` is below 1.
+
+    Example:
+        >>> fast = camlucida.methods.FAME(iterations=2)
+        >>> found = camlucida.studies.fame.depth_curve(model, images[0], method=fast, most=1)
+        >>> [a.size for a in found]
+        [(32, 32), (16, 16)]
     """
     if most < 1:
         raise CamlucidaError(f"most must be at least 1 cell per layer, got {most}")
@@ -57,7 +66,7 @@ def depth_curve(
             raise LayerError(f"layer {name!r} has no feature map that can be analysed")
         _, h, w = infos[name].shape or (0, 0, 0)
         analyses.append(
-            analyse_cells(
+            cells(
                 model, image, name, method=method, cells=spread(h, w, most), preprocess=preprocess
             )
         )
@@ -86,3 +95,38 @@ def _per_resolution(infos: dict[str, Any]) -> list[str]:
         last[info.shape[1:]] = name
     # Containers are named before what they hold: order by the layers chosen, not by what came first.
     return [name for name in infos if name in last.values()]
+
+
+def depth_figure(analyses: Sequence[CellAnalysis]) -> Figure:
+    """Share of a cell's attribution on its patch, and its spread, against depth.
+
+    Example:
+        >>> fast = camlucida.methods.FAME(iterations=2)
+        >>> found = camlucida.studies.fame.depth_curve(model, images[0], ["1", "4"], method=fast, most=1)
+        >>> camlucida.studies.fame.depth_figure(found).savefig("depth.png")
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = range(len(analyses))
+    labels = [f"{a.layer}\n{a.size[0]}x{a.size[1]}" for a in analyses]
+    left.plot(places, [a.mean("inside") for a in analyses], "o-", color="black", label="measured")
+    left.plot(places, [a.chance for a in analyses], "s--", color="0.5", label="chance")
+    left.set_ylabel("share of attribution on the patch")
+    left.set_ylim(0, 1)
+    left.legend(fontsize=7)
+    right.plot(
+        places, [a.mean("rms_radius") for a in analyses], "o-", color="black", label="spread"
+    )
+    right.plot(places, [a.mean("offset") for a in analyses], "^:", color="0.35", label="offset")
+    half = [
+        math.hypot(a.maps.shape[1] / a.size[0], a.maps.shape[2] / a.size[1]) / math.sqrt(12)
+        for a in analyses
+    ]
+    right.plot(places, half, "s--", color="0.5", label="spread of an even patch")
+    right.set_ylabel("pixels")
+    right.legend(fontsize=7)
+    for axis in (left, right):
+        axis.set_xticks(list(places), labels, rotation=60, ha="right", fontsize=6)
+    return figure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, ends exclusive."""
 
 
@@ -31,12 +31,17 @@ class CellFacts:
         rms_radius: root mean square distance in pixels of the movement from its centroid.
         passes: forward-backward passes taken.
         dead: the cell is zero, nothing moves it or the movement is not finite; all numbers are then NaN.
+
+    Example:
+        >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(0, 1)])
+        >>> found.cells[0].nominal
+        (0, 2, 2, 4)
     """
 
     row: int
     col: int
-    nominal: Box
-    support: Box | None
+    nominal: PixelBox
+    support: PixelBox | None
     activation: float
     inside: float
     inside_blurred: float
@@ -48,7 +53,7 @@ class CellFacts:
     dead: bool
 
 
-def nominal_cell(row: int, col: int, cells: tuple[int, int], size: tuple[int, int]) -> Box:
+def nominal_cell(row: int, col: int, cells: tuple[int, int], size: tuple[int, int]) -> PixelBox:
     """The patch under a cell: rows ``[round(r H / h), round((r + 1) H / h))``, columns alike.
 
     Args:
@@ -119,7 +124,7 @@ def cell_facts(
     )
 
 
-def _box(slope: Tensor) -> Box | None:
+def _box(slope: Tensor) -> PixelBox | None:
     touched = slope.abs().sum(0).nonzero()
     if len(touched) == 0:
         return None

@@ -17,11 +17,11 @@ from camlucida.engine.layers import Layers
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
-from camlucida.studies.icam.cases.measure import Examination, case_of, dial_means
-from camlucida.studies.icam.cases.study import Case, CaseStudy
+from camlucida.studies.icam.four_cases.measure import Examination, case_of, dial_means
+from camlucida.studies.icam.four_cases.study import CasePhoto, CaseStudy
 
 
-def four_cases(
+def cases(
     model: nn.Module | LoadedModel,
     folder: str | os.PathLike[str],
     *,
@@ -57,6 +57,16 @@ def four_cases(
         ImageError: no photo can be read.
         MethodError: the model has no classes, or the threshold or batch size is out of range.
         CamlucidaError: the boxes or the folder do not fit, or the cache cannot be written.
+
+    Example:
+        >>> import pathlib, shutil
+        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
+        >>> copied = shutil.copy(photo, "photos/3")
+        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
+        >>> study = camlucida.studies.icam.cases(ready, "photos", dial=0)
+        >>> [found["photos"] for found in study.table()]  # confident or unsure, right or wrong
+        [..., ..., ..., ...]
     """
     if not 0 < threshold < 1 or batch_size < 1 or dial < 0:
         raise MethodError(
@@ -73,7 +83,7 @@ def four_cases(
     examine = Examination(model, names, method, layers, seed)
     facts = {} if cache is None else {**examine.facts(), "root": str(root.resolve())}
     skipped = list(every.skipped)
-    found: list[Case] = []
+    found: list[CasePhoto] = []
     turned: list[list[dict[str, Any]]] = []
     for start in range(0, total, batch_size):
         photos = every[start : start + batch_size]

@@ -20,6 +20,7 @@ from camlucida.explanation.subject import Photo
 from camlucida.methods.base import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
+from camlucida.report import Cell, Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +59,13 @@ class LayerImportance:
         kept: share of the runs in which each image kept each layer, ``(N, L)``.
         overall: the test over all layers together; ``None`` where classes cannot be compared.
         tests: one test per layer; empty where classes cannot be compared.
+
+    Example:
+        >>> pairs = [(photo, "cat"), (photo, "dog")]
+        >>> photos = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> found = camlucida.studies.icam.layer_importance(model, pairs, preprocess=photos)
+        >>> found.mean.shape
+        (2, 2)
     """
 
     layers: tuple[str, ...]
@@ -117,23 +125,20 @@ class LayerImportance:
 
     def __rich__(self) -> Any:
         """A table for the terminal: layers down, classes across."""
-        from rich.table import Table
-
-        caption = "shares of the layer score, mean ± standard deviation over images"
+        legend = "Shares of the layer score, mean ± standard deviation over images."
         if self.overall is not None:
-            caption += f"; all layers together: pseudo-F {self.overall.statistic:.2f}, p = {self.overall.p:.3g}"
-        table = Table(title="layer importance", caption=caption)
-        table.add_column("layer")
-        for name in self.classes:
-            table.add_column(name, justify="right")
-        if self.tests:
-            table.add_column("p (Holm)", justify="right")
+            legend += f" All layers together: pseudo-F {self.overall.statistic:.2f}, p = {self.overall.p:.3g}."
         mean, spread = self.mean, self.spread
+        rows = []
         for i, layer in enumerate(self.layers):
             cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:, i], spread[:, i], strict=True)]
-            tested = [f"{self.tests[i].adjusted:.3g}"] if self.tests else []
-            table.add_row(layer, *cells, *tested)
-        return table
+            tested = [Cell(self.tests[i].adjusted)] if self.tests else []
+            rows.append((layer, (*map(Cell, cells), *tested)))
+        columns = [Column(name) for name in self.classes]
+        columns += [Column("p (Holm)", digits=3)] if self.tests else []
+        return Table(
+            "layer-importance", "Layer importance", tuple(columns), tuple(rows), "layer", legend
+        ).rich()
 
     def figure(self) -> Figure:
         """Mean share of each layer per class as lines with their spread, on a matplotlib figure."""
@@ -145,14 +150,8 @@ class LayerImportance:
         places = np.arange(len(self.layers))
         for c, name in enumerate(self.classes):
             (line,) = axis.plot(places, mean[c], marker="o", markersize=3, label=name)
-            axis.fill_between(
-                places,
-                mean[c] - spread[c],
-                mean[c] + spread[c],
-                alpha=0.15,
-                linewidth=0,
-                color=line.get_color(),
-            )
+            edges, colour = (mean[c] - spread[c], mean[c] + spread[c]), line.get_color()
+            axis.fill_between(places, *edges, alpha=0.15, linewidth=0, color=colour)
         axis.axhline(1 / len(self.layers), color="black", linewidth=0.8, linestyle=":")
         axis.set_xticks(places, self.layers, rotation=60, ha="right", fontsize=7)
         axis.set_ylabel("share of the layer score", fontsize=8)
@@ -195,6 +194,13 @@ def layer_importance(
     Raises:
         ImageError: for a folder without subfolders of photos, or no items.
         MethodError: for fewer than 1 permutation.
+
+    Example:
+        >>> pairs = [(photo, "cat"), (photo, "dog")]
+        >>> photos = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> found = camlucida.studies.icam.layer_importance(model, pairs, preprocess=photos)
+        >>> found.layers, found.classes
+        (('1', '4'), ('cat', 'dog'))
     """
     if permutations < 1:
         raise MethodError(f"permutations must be >= 1, got {permutations}")
@@ -314,11 +320,11 @@ def compare_classes(
         The test over all layers together, and one per layer; nothing where there is one group, or no
         group with two rows.
     """
+    from scipy.stats import rankdata
+
     groups = len(np.unique(labels))
     if groups < 2 or len(shares) <= groups:
         return None, ()
-    from scipy.stats import rankdata
-
     ranked = rankdata(shares, axis=0)
 
     def statistics(labels: npt.NDArray[np.intp]) -> Array:

@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from camlucida.common.printable import name_of
 from camlucida.common.statistics import mean, permutation_p, spearman
 from camlucida.data.samples import Skipped
-from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import CASES
-from camlucida.report.template import data_uri, page
-from camlucida.studies.icam.cases.patchiness import VARIANTS
+from camlucida.report import Table
+from camlucida.studies.icam.four_cases.page import cases_table, patchiness_tables, study_page
+from camlucida.studies.icam.four_cases.patchiness import HIGH, VARIANTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-HIGH = 0.98
-"""Above this confidence the I-CAM authors see patchy maps."""
 
 DIALLED = (0.1, 0.4, 0.6, 0.9, 0.98, 0.99, 0.999, 0.9999)
 """Confidences that images are dialled to."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One photo.
+class CasePhoto:
+    """One photo, and what was measured of its map.
 
     Attributes:
         file: the photo.
@@ -38,7 +34,7 @@ class Case:
         confidence: its probability.
         saliency: share of the map inside the boxes (I-CAM eq. 32); ``None`` without boxes that the model sees.
         patchiness: Geary's C of the map in each of
-            :data:`camlucida.studies.icam.cases.patchiness.VARIANTS`; ``None`` for a constant map.
+            :data:`camlucida.studies.icam.four_cases.patchiness.VARIANTS`; ``None`` for a constant map.
         levels: different values in the layer maps, as a share of their cells, likewise.
         islands: regions of the map above half its maximum.
         pole_share: entries of positive gradient beyond a pole of alpha; ``None`` for a map that is not finite.
@@ -103,9 +99,18 @@ class CaseStudy:
         model: its name.
         method: I-CAM's options.
         seed: of the perturbed copies and the permutation tests.
+
+    Example:
+        >>> import pathlib, shutil
+        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
+        >>> copied = shutil.copy(photo, "photos/3")
+        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
+        >>> study = camlucida.studies.icam.cases(ready, "photos", dial=0)
+        >>> page = study.html()
     """
 
-    photos: tuple[Case, ...]
+    photos: tuple[CasePhoto, ...]
     threshold: float
     dial: Dial | None
     skipped: tuple[Skipped, ...]
@@ -113,7 +118,7 @@ class CaseStudy:
     method: dict[str, Any]
     seed: int
 
-    def of(self, case: str) -> tuple[Case, ...]:
+    def of(self, case: str) -> tuple[CasePhoto, ...]:
         """The photos of a case: the most confident first, of unsure ones the least."""
         found = [photo for photo in self.photos if photo.case == case]
         sign = -1 if case.startswith("confident") else 1
@@ -178,9 +183,48 @@ class CaseStudy:
             "skipped": [{"file": str(path), "reason": reason} for path, reason in self.skipped],
         }
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The cases, patchiness over the photos, and what dialling the confidence does."""
+        return (cases_table(self), *patchiness_tables(self))
+
     def figure(self) -> Figure:
         """Patchiness against confidence: over the photos, and with confidence dialled."""
-        return study_figure(self)
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for variant in VARIANTS:
+            pen = {
+                "color": "black",
+                "fillstyle": "none",
+                "marker": _MARKERS[variant],
+                "label": variant,
+            }
+            points = [
+                (_stretched(p.confidence), v)
+                for p in self.photos
+                if (v := p.patchiness[variant]) is not None
+            ]
+            left.plot(
+                [c for c, _ in points], [v for _, v in points], linestyle="", markersize=5, **pen
+            )
+            if self.dial is not None:
+                line = [math.nan if v is None else v for v in self.dial.patchiness[variant]]
+                places = [_stretched(c) for c in self.dial.confidences]
+                right.plot(places, line, _LINES[variant], markersize=4, linewidth=0.9, **pen)
+        left.set_title("each photo", fontsize=9)
+        dialled = "not run" if self.dial is None else f"mean of {self.dial.images} photos"
+        right.set_title(f"confidence dialled: {dialled}", fontsize=9)
+        for axis in (left, right):
+            axis.set_xticks([_stretched(t) for t in _TICKS], [f"{t:g}" for t in _TICKS], fontsize=7)
+            axis.axvline(_stretched(HIGH), color="grey", linewidth=0.8, linestyle=":")
+            axis.set_xlabel("confidence (by odds)", fontsize=8)
+            axis.tick_params(axis="y", labelsize=7)
+            axis.spines[["top", "right"]].set_visible(False)
+        left.set_ylabel("patchiness (Geary's C)\nsmooth at 0, no order at 1", fontsize=8)
+        left.legend(fontsize=7, frameon=False)
+        return figure
 
     def html(self, most: int = 24) -> str:
         """The page: a section per case, and what was measured about patchiness; nothing is fetched.
@@ -191,122 +235,16 @@ class CaseStudy:
         return study_page(self, most)
 
     def __rich__(self) -> Any:
-        """A table for the terminal."""
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold")
-        for name in ("case", "photos", "confidence", "saliency", "patchiness"):
-            table.add_column(name, justify="left" if name == "case" else "right")
-        for row in self.table():
-            table.add_row(
-                CASES[row["case"]],
-                str(row["photos"]),
-                *(
-                    "-" if row[k] is None else f"{row[k]:.3f}"
-                    for k in ("confidence", "saliency", "patchiness")
-                ),
-            )
-        return table
-
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+        """The cases, as a table for the terminal."""
+        return cases_table(self).rich()
 
 
 _MARKERS = {"exact": "o", "float32 bias": "x", "no alpha": "^", "no alpha, float32 bias": "+"}
-
-
 _LINES = {"exact": "-", "float32 bias": "--", "no alpha": ":", "no alpha, float32 bias": "-."}
-
-
-def study_page(study: CaseStudy, most: int) -> str:
-    """The page, see :meth:`camlucida.studies.icam.cases.CaseStudy.html`."""
-    sections = [
-        {
-            "id": case,
-            "title": title,
-            "count": len(found := study.of(case)),
-            "photos": [
-                {
-                    **photo.to_dict(),
-                    "name": name_of(photo.file),
-                    "seen": data_uri(photo.seen, "image/jpeg"),
-                    "mapped": data_uri(photo.mapped, "image/jpeg"),
-                }
-                for photo in found[:most]
-            ],
-        }
-        for case, title in CASES.items()
-    ]
-    return page(
-        "cases.html",
-        study=study,
-        sections=sections,
-        table=study.table(),
-        titles=CASES,
-        patchy=study.patchy(),
-        variants=VARIANTS,
-        high=HIGH,
-        plot=data_uri(overlays.png(study.figure()), "image/png"),
-    )
-
-
-def study_figure(study: CaseStudy) -> Figure:
-    """Patchiness against confidence: over the photos, and with confidence dialled."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for variant in VARIANTS:
-        points = [(p.confidence, p.patchiness[variant]) for p in study.photos]
-        left.plot(
-            [_stretched(c) for c, v in points if v is not None],
-            [v for _, v in points if v is not None],
-            _MARKERS[variant],
-            color="black",
-            fillstyle="none",
-            markersize=5,
-            label=variant,
-        )
-        if study.dial is not None:
-            line = [math.nan if v is None else v for v in study.dial.patchiness[variant]]
-            right.plot(
-                [_stretched(c) for c in study.dial.confidences],
-                line,
-                _LINES[variant],
-                marker=_MARKERS[variant],
-                color="black",
-                fillstyle="none",
-                markersize=4,
-                linewidth=0.9,
-                label=variant,
-            )
-    for axis, title in ((left, "each photo"), (right, _dial_title(study.dial))):
-        _confidence_axis(axis)
-        axis.set_title(title, fontsize=9)
-    left.set_ylabel("patchiness (Geary's C)\nsmooth at 0, no order at 1", fontsize=8)
-    left.legend(fontsize=7, frameon=False)
-    return figure
+_TICKS = (0.01, 0.1, 0.5, 0.9, 0.98, 0.999, 0.9999)
 
 
 def _stretched(confidence: float) -> float:
     """Confidences by their odds, so that those near 1 are told apart."""
     kept = min(max(confidence, 1e-5), 1 - 1e-5)
     return math.log10(kept / (1 - kept))
-
-
-def _confidence_axis(axis: Axes) -> None:
-    ticks = (0.01, 0.1, 0.5, 0.9, 0.98, 0.999, 0.9999)
-    axis.set_xticks([_stretched(t) for t in ticks], [f"{t:g}" for t in ticks], fontsize=7)
-    axis.axvline(_stretched(HIGH), color="grey", linewidth=0.8, linestyle=":")
-    axis.set_xlabel("confidence (by odds)", fontsize=8)
-    axis.tick_params(axis="y", labelsize=7)
-    for edge in ("top", "right"):
-        axis.spines[edge].set_visible(False)
-
-
-def _dial_title(dial: Dial | None) -> str:
-    if dial is None:
-        return "confidence dialled: not run"
-    return f"confidence dialled, mean of {dial.images} photos"

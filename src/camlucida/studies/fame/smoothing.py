@@ -26,6 +26,10 @@ class Smoothing:
     Attributes:
         maps: attribution maps ``(H, W)`` in [0, 1] by (iterations, sigma).
         view: the picture.
+
+    Example:
+        >>> found = camlucida.studies.fame.iterations(model, images[0], iterations=(2,), sigmas=(0,))
+        >>> found.figure().savefig("smoothing.png")
     """
 
     maps: dict[tuple[int, float], Tensor]
@@ -40,7 +44,7 @@ class Smoothing:
         return grid(pictures, columns=columns, rows=[f"{n} iterations" for n in counts])
 
 
-def smoothing(
+def iterations(
     model: nn.Module | LoadedModel,
     image: Photo | Tensor,
     *,
@@ -65,11 +69,15 @@ def smoothing(
 
     Raises:
         MethodError: for an empty list, or a count below 1.
+
+    Example:
+        >>> found = camlucida.studies.fame.iterations(model, images[0], iterations=(1, 2), sigmas=(0, 2))
+        >>> sorted(found.maps)
+        [(1, 0.0), (1, 2.0), (2, 0.0), (2, 2.0)]
     """
     if not iterations or not sigmas or min(iterations) < 1 or min(sigmas) < 0:
         raise MethodError(
-            f"smoothing needs iteration counts >= 1 and sigmas >= 0, got {list(iterations)} and "
-            f"{list(sigmas)}"
+            f"iteration counts must be >= 1 and sigmas >= 0, got {list(iterations)} and {list(sigmas)}"
         )
     fame = replace(
         method or FAME(), iterations=max(iterations), snapshots=tuple(sorted(set(iterations)))

@@ -16,7 +16,7 @@ from camlucida.common.errors import CamlucidaError, LayerError, TargetError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Layer, resolve
+from camlucida.engine.layers import Layer, default_layer, resolve
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
 from camlucida.engine.tap import tap
 from camlucida.explanation.overlays import View, overlay
@@ -24,8 +24,10 @@ from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import Progress
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
-from camlucida.studies.fame.cells.facts import Box, CellFacts, cell_facts
-from camlucida.targets import Cell, Cells
+from camlucida.report import Cell, Column, Table
+from camlucida.studies.fame.cell_facts import CellFacts, cell_facts
+from camlucida.targets import Cell as CellTarget
+from camlucida.targets import Cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +48,11 @@ class CellAnalysis:
         field: the layer's theoretical receptive field, where it is known.
         view: the picture, as the model saw it.
         method: FAME with its options.
+
+    Example:
+        >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(7, 7)])
+        >>> 0 <= found.mean("inside") <= 1
+        True
     """
 
     layer: str
@@ -65,7 +72,8 @@ class CellAnalysis:
     def chance(self) -> float:
         """Mean share of the image that a nominal patch covers: what ``inside`` would be without aim."""
         height, width = self.maps.shape[1:]
-        areas = [_area(cell.nominal) for cell in self.cells]
+        boxes = [cell.nominal for cell in self.cells]
+        areas = [(bottom - top) * (right - left) for top, left, bottom, right in boxes]
         return float(np.mean(areas)) / (height * width)
 
     def summary(self) -> dict[str, Any]:
@@ -94,13 +102,46 @@ class CellAnalysis:
         Args:
             cell: width of a tile in inches.
         """
-        return cells_figure(self, cell)
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.patches import Rectangle
+
+        all_rows = sorted({facts.row for facts in self.cells})
+        all_columns = sorted({facts.col for facts in self.cells})
+        rows, columns = len(all_rows), len(all_columns)
+        tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+        figure = Figure(figsize=(cell * columns, cell * rows + 0.4), layout=tight)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for facts, attribution in zip(self.cells, self.maps, strict=True):
+            axis = axes[all_rows.index(facts.row), all_columns.index(facts.col)]
+            axis.imshow(np.asarray(overlay(self.view, attribution)))
+            top, left, bottom, right = facts.nominal
+            scale = self.view.scaled().picture.width / attribution.shape[1]
+            axis.add_patch(
+                Rectangle(
+                    (left * scale - 0.5, top * scale - 0.5),
+                    (right - left) * scale,
+                    (bottom - top) * scale,
+                    fill=False,
+                    edgecolor="white",
+                    linewidth=1,
+                )
+            )
+        inside, chance = self.mean("inside"), self.chance
+        figure.suptitle(
+            f"{self.layer}: {inside:.0%} of a cell's attribution lies on the patch under it "
+            f"(chance {chance:.0%})",
+            fontsize=9,
+        )
+        return figure
 
 
-def analyse_cells(
+def cells(
     model: nn.Module | LoadedModel,
     image: Photo | Tensor,
-    layer: Layer,
+    layer: Layer | None = None,
     *,
     method: FAME | None = None,
     cells: Sequence[tuple[int, int]] | None = None,
@@ -115,7 +156,7 @@ def analyse_cells(
     Args:
         model: any torch vision model.
         image: one photo, or a tensor ``(C, H, W)`` that is ready.
-        layer: name or module.
+        layer: name or module; by default the last feature map.
         method: FAME with its options; 75 iterations by default.
         cells: (row, column) of some cells, negative ones counted from the end; all by default.
         batch_size: copies at a time.
@@ -128,6 +169,13 @@ def analyse_cells(
     Raises:
         CamlucidaError: for an unknown layer, a cell outside its map or none at all, an image that cannot be
             read, a batch size below 1.
+
+    Example:
+        >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(0, 0), (7, 7)])
+        >>> found.size, len(found.cells)
+        ((16, 16), 2)
+
+    Source: Zhang and Günther, "FAME" (arXiv 2605.12017), figure 2.
     """
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 copy, got {batch_size}")
@@ -135,7 +183,7 @@ def analyse_cells(
     module, inputs, view, used = prepare(model, image, preprocess)
     if len(inputs) != 1:
         raise LayerError(f"cells are analysed for one image at a time, got {len(inputs)}")
-    name, _ = resolve(module, layer)
+    name, _ = resolve(module, default_layer(module, inputs) if layer is None else layer)
     with borrowed(module, inputs):
         seen = tap(module, inputs, name, Cells(name), gradients=False).activations[name]
         h, w = (int(seen.shape[2]), int(seen.shape[3]))
@@ -146,7 +194,7 @@ def analyse_cells(
         for start in range(0, len(chosen), batch_size):
             some = chosen[start : start + batch_size]
             copies = inputs.expand(len(some), -1, -1, -1).contiguous()
-            target = Cell(name, [r for r, _ in some], [c for _, c in some])
+            target = CellTarget(name, [r for r, _ in some], [c for _, c in some])
             raw = fame.run(
                 module,
                 copies,
@@ -154,7 +202,7 @@ def analyse_cells(
                 (),
                 generator=ImageGenerators.of(0, copies),
                 preprocess=used,
-                progress=_Part(progress, start, len(some), len(chosen)),
+                progress=_part(progress, start, len(some), len(chosen)),
             )
             slope = tap(module, copies, "input", target).gradients["input"]
             finite = raw.fused.isfinite().flatten(1).all(1)[:, None, None]
@@ -194,89 +242,45 @@ def _chosen(
     return [(r % h, c % w) for r, c in cells]
 
 
-class _Part:
+def _part(progress: Progress | None, start: int, count: int, total: int) -> Progress | None:
     """A batch's share of the progress over all cells."""
-
-    def __init__(self, progress: Progress | None, start: int, count: int, total: int) -> None:
-        self.progress = progress
-        self.start, self.count, self.total = start, count, total
-
-    def __call__(self, done: float, total: float) -> None:
-        if self.progress is not None:
-            self.progress(self.start + self.count * done / total, self.total)
+    if progress is None:
+        return None
+    return lambda done, of: progress(start + count * done / of, total)
 
 
-def _area(box: Box) -> int:
-    top, left, bottom, right = box
-    return (bottom - top) * (right - left)
+def cells_table(analyses: Sequence[CellAnalysis]) -> Table:
+    """Means over the cells of each layer: how much of a cell's attribution lies on its patch, and how wide it is.
 
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-def cells_figure(analysis: CellAnalysis, cell: float = 1.1) -> Figure:
-    """The maps tiled as the cells lie, see :meth:`CellAnalysis.figure`."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.patches import Rectangle
-
-    all_rows = sorted({facts.row for facts in analysis.cells})
-    all_columns = sorted({facts.col for facts in analysis.cells})
-    rows, columns = len(all_rows), len(all_columns)
-    tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    figure = Figure(figsize=(cell * columns, cell * rows + 0.4), layout=tight)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for facts, attribution in zip(analysis.cells, analysis.maps, strict=True):
-        axis = axes[all_rows.index(facts.row), all_columns.index(facts.col)]
-        axis.imshow(np.asarray(overlay(analysis.view, attribution)))
-        top, left, bottom, right = facts.nominal
-        scale = analysis.view.scaled().picture.width / attribution.shape[1]
-        axis.add_patch(
-            Rectangle(
-                (left * scale - 0.5, top * scale - 0.5),
-                (right - left) * scale,
-                (bottom - top) * scale,
-                fill=False,
-                edgecolor="white",
-                linewidth=1,
-            )
+    Example:
+        >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(0, 0)])
+        >>> camlucida.studies.fame.cells_table([found]).columns[0].title
+        'cells'
+    """
+    rows = tuple(
+        (
+            a.layer,
+            (
+                Cell("x".join(map(str, a.size))),
+                Cell(str(a.field) if a.field else "?"),
+                Cell(100 * a.mean("inside")),
+                Cell(100 * a.chance),
+                Cell(a.mean("offset")),
+                Cell(a.mean("rms_radius")),
+                Cell(sum(cell.dead for cell in a.cells)),
+            ),
         )
-    inside, chance = analysis.mean("inside"), analysis.chance
-    figure.suptitle(
-        f"{analysis.layer}: {inside:.0%} of a cell's attribution lies on the patch under it "
-        f"(chance {chance:.0%})",
-        fontsize=9,
-    )
-    return figure
-
-
-def depth_figure(analyses: Sequence[CellAnalysis]) -> Figure:
-    """Share of a cell's attribution on its patch, and its spread, against depth."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    places = range(len(analyses))
-    labels = [f"{a.layer}\n{a.size[0]}x{a.size[1]}" for a in analyses]
-    left.plot(places, [a.mean("inside") for a in analyses], "o-", color="black", label="measured")
-    left.plot(places, [a.chance for a in analyses], "s--", color="0.5", label="chance")
-    left.set_ylabel("share of attribution on the patch")
-    left.set_ylim(0, 1)
-    left.legend(fontsize=7)
-    right.plot(
-        places, [a.mean("rms_radius") for a in analyses], "o-", color="black", label="spread"
-    )
-    right.plot(places, [a.mean("offset") for a in analyses], "^:", color="0.35", label="offset")
-    half = [
-        math.hypot(a.maps.shape[1] / a.size[0], a.maps.shape[2] / a.size[1]) / math.sqrt(12)
         for a in analyses
-    ]
-    right.plot(places, half, "s--", color="0.5", label="spread of an even patch")
-    right.set_ylabel("pixels")
-    right.legend(fontsize=7)
-    for axis in (left, right):
-        axis.set_xticks(list(places), labels, rotation=60, ha="right", fontsize=6)
-    return figure
+    )
+    columns = (
+        Column("cells"),
+        Column("sees"),
+        Column("on its patch", unit="%", places=1),
+        Column("by chance", unit="%", places=1),
+        Column("offset", unit="px", places=1),
+        Column("spread", unit="px", places=1),
+        Column("dead"),
+    )
+    return Table(
+        "cells", "Where cells look: means over the cells of a layer", columns, rows, "layer"
+    )

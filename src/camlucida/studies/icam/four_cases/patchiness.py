@@ -27,6 +27,9 @@ from camlucida.targets import Logit
 VARIANTS = ("exact", "float32 bias", "no alpha", "no alpha, float32 bias")
 """``exact`` is I-CAM as camlucida computes it."""
 
+HIGH = 0.98
+"""Above this confidence the I-CAM authors see patchy maps."""
+
 CELLS = 28
 
 

@@ -1,0 +1,144 @@
+"""The tables and the page of the four cases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from camlucida.common.printable import name_of
+from camlucida.explanation import overlays
+from camlucida.explanation.diagnostics import CASES
+from camlucida.report import Column, Document, Section, Table
+from camlucida.report.page import Strip, Tile, bullets, paragraph, picture, strips
+from camlucida.report.tables import number
+from camlucida.studies.icam.four_cases.patchiness import HIGH, VARIANTS
+
+if TYPE_CHECKING:
+    from camlucida.studies.icam.four_cases.study import CasePhoto, CaseStudy, Dial
+
+_PATCHINESS = (
+    f"The authors of I-CAM see patchy maps above a confidence of {HIGH}. Patchiness is Geary's C of the map averaged "
+    "to 28 × 28 cells: 0 is smooth, 1 is without order. Each map is computed in four ways with the same layer weights: "
+    "“exact”, with the bias kept apart in double precision; with the “float32 bias” added to every cell, as the "
+    "equations are printed; and both without alpha, which has the poles. What remains without alpha is the model's own."
+)
+
+
+def cases_table(study: CaseStudy) -> Table:
+    """Means of each case."""
+    return Table.of(
+        "cases",
+        "Means of each case",
+        [{**row, "case": CASES[row["case"]]} for row in study.table()],
+        {
+            "case": Column("case"),
+            "photos": Column("photos", places=0),
+            "confidence": Column("confidence", places=3),
+            "saliency": Column("saliency", places=3),
+            "with_boxes": Column("with boxes", places=0),
+            "patchiness": Column("patchiness", places=3),
+            "islands": Column("islands", places=1),
+        },
+        legend="Saliency is the share of the map inside the boxes.",
+    )
+
+
+def patchiness_tables(study: CaseStudy) -> list[Table]:
+    """Patchiness against confidence: over the photos, and with the confidence dialled."""
+    over_photos = Table.of(
+        "patchiness",
+        "Patchiness and confidence, over the photos",
+        study.patchy(),
+        {
+            "variant": Column("computed"),
+            "spearman": Column("rank correlation", places=2, note="of patchiness with confidence"),
+            "above": Column(f"above {HIGH}", places=3),
+            "above_photos": Column("photos", places=0),
+            "below": Column(f"up to {HIGH}", places=3),
+            "p": Column("p", places=3, note="of a permutation test of their difference"),
+            "same": Column(
+                "like exact", places=4, note="correlation of the map with the exact one"
+            ),
+            "levels": Column(
+                "values per cell", places=2, note="different values, of the layer maps"
+            ),
+            "constant_maps": Column("constant maps", places=0),
+        },
+    )
+    return [over_photos, *(_dialled(study.dial) if study.dial is not None else ())]
+
+
+def _dialled(dial: Dial) -> list[Table]:
+    found = []
+    for what, title in (
+        ("patchiness", "Patchiness"),
+        ("same", "Correlation with the exact map"),
+        ("levels", "Different values per cell of the layer maps"),
+    ):
+        rows = [{"computed": v, **dict(enumerate(getattr(dial, what)[v]))} for v in VARIANTS]
+        if what == "patchiness":
+            rows += [
+                {"computed": f"{v}: constant maps", **dict(enumerate(dial.constant[v]))}
+                for v in VARIANTS
+                if sum(dial.constant[v])
+            ]
+            rows.append({"computed": "entries beyond a pole", **dict(enumerate(dial.pole_share))})
+        columns = {i: Column(f"{c:g}", digits=3) for i, c in enumerate(dial.confidences)}
+        caption = (
+            f"{title}, mean of {dial.images} photos, with the confidence dialled by a constant added to the explained "
+            "logit"
+        )
+        found.append(
+            Table.of(f"dialled-{what}", caption, rows, {"computed": Column("computed"), **columns})  # type: ignore[dict-item]
+        )
+    return found
+
+
+def study_page(study: CaseStudy, most: int) -> str:
+    """The page, see :meth:`camlucida.studies.icam.four_cases.study.CaseStudy.html`."""
+    sections = []
+    for case, title in CASES.items():
+        found = study.of(case)
+        parts: list[str | Table] = [strips([_strip(photo) for photo in found[:most]])]
+        if not found:
+            parts = [paragraph("None.")]
+        elif len(found) > most:
+            parts.insert(0, paragraph(f"The {most} clearest are shown.", note=True))
+        sections.append(Section(case, f"{title.capitalize()} ({len(found)})", parts))
+    alt = "Patchiness against confidence; the numbers are in the tables below."
+    left_out = bullets([reason for _, reason in study.skipped])
+    sections.append(
+        Section(
+            "patchiness",
+            "Patchiness and confidence",
+            [
+                paragraph(_PATCHINESS),
+                picture(overlays.png(study.figure()), alt),
+                *patchiness_tables(study),
+                *([paragraph("Left out:", note=True), left_out] if study.skipped else []),
+            ],
+        )
+    )
+    lead = (
+        f"{len(study.photos)} photos; a prediction is confident from a probability of {study.threshold} on. Each photo "
+        "is beside its I-CAM map for the predicted class: dark is 0, light is 1. White frames are the given boxes."
+    )
+    title = f"Where {study.model} looked, in four cases"
+    return Document(title, [lead], sections, parts=[cases_table(study)], sortable=False).html()
+
+
+def _strip(photo: CasePhoto) -> Strip:
+    name = name_of(photo.file)
+    said, true = (c.partition(",")[0] for c in (photo.predicted_class, photo.true_class))
+    told = [
+        f"{name}: said {said} ({100 * photo.confidence:.1f} %), is {true}",
+        *([] if photo.saliency is None else [f"saliency {number(photo.saliency)}"]),
+        f"patchiness {number(photo.patchiness['exact'])}",
+        *photo.messages,
+    ]
+    return Strip(
+        f"{'; '.join(told)}.",
+        (
+            Tile("the photo", "", f"{name} as the model sees it", photo.seen),
+            Tile("its map", "", f"I-CAM map of {name} for {photo.predicted_class}", photo.mapped),
+        ),
+    )
