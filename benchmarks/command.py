@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from benchmarks.timing import Contender, Row, Task, measure
+from benchmarks.timing import Contender, Row, Workload, measure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from camlucida.engine.layers import default_layer
 
-Family = Callable[[Task], Iterable[Contender]]
+Family = Callable[[Workload], Iterable[Contender]]
 
 PACKAGES = ("camlucida", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum")
 
@@ -144,13 +144,13 @@ def random_images(number: int, size: int, device: str, seed: int) -> Tensor:
     return (smooth + 0.2 * noise).to(device)
 
 
-def random_task(model: nn.Module, batch: int, size: int, layer: str | None, seed: int) -> Task:
+def random_task(model: nn.Module, batch: int, size: int, layer: str | None, seed: int) -> Workload:
     """Random images, and the classes that the model predicts for them."""
     device = str(next(model.parameters()).device)
     inputs = random_images(batch, size, device, seed)
     with torch.no_grad():
         classes = tuple(model(inputs).argmax(1).tolist())
-    return Task(model, layer or default_layer(model, inputs), inputs, classes)
+    return Workload(model, layer or default_layer(model, inputs), inputs, classes)
 
 
 # --------------------------------------------------------------------------------------------- results

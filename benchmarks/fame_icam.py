@@ -10,18 +10,16 @@ from collections.abc import Iterator
 
 import torch
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task
+from benchmarks.timing import Contender, Workload
 from torch import Tensor
 
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import FAME, ICAM, Method
-from camlucida.targets import Logit
+from camlucida.methods import FAME, ICAM, Method, Task
 
 ITERATIONS = 20
 COPIES = 8
 
 
-def contenders(task: Task) -> Iterator[Contender]:
+def contenders(task: Workload) -> Iterator[Contender]:
     """Each method after the bare passes that it should not cost much more than."""
     yield Contender(
         f"forward + backward to the pixels, x {ITERATIONS}",
@@ -44,7 +42,7 @@ def contenders(task: Task) -> Iterator[Contender]:
     yield Contender(f"icam (n = {COPIES})", "camlucida", lambda: _run(task, ICAM(n_perturb=COPIES)))
 
 
-def _passes(task: Task, count: int) -> Tensor:
+def _passes(task: Workload, count: int) -> Tensor:
     """What a careful user would write: no gradient of a parameter is computed."""
     gradient = torch.zeros_like(task.inputs)
     required = [p for p in task.model.parameters() if p.requires_grad]
@@ -62,15 +60,10 @@ def _passes(task: Task, count: int) -> Tensor:
     return gradient.sum(1)
 
 
-def _run(task: Task, method: Method) -> Tensor:
+def _run(task: Workload, method: Method) -> Tensor:
     layers = method.default_layers(task.model, task.inputs)
-    return method.run(
-        task.model,
-        task.inputs,
-        Logit(list(task.classes)),
-        layers,
-        generator=ImageGenerators.of(0, task.inputs),
-    ).fused
+    asked = Task.of(task.model, task.inputs, list(task.classes), layers)
+    return method.run(asked).fused
 
 
 if __name__ == "__main__":

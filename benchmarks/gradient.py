@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task, built, peers
+from benchmarks.timing import Contender, Workload, built, peers
 from torch import Tensor
 
 import camlucida
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import Method, RawMap, build
+from camlucida.methods import Method, RawMap, Task, build
 
 STEPS = 4
 """Steps of the methods that repeat the backward pass; their cost is proportional to it."""
@@ -59,7 +58,7 @@ TORCH_CAM = {
 }
 
 
-def contenders(task: Task) -> Iterator[Contender]:
+def contenders(task: Workload) -> Iterator[Contender]:
     """All rows, ours first."""
     yield from _ours(task)
     yield from peers(
@@ -70,11 +69,10 @@ def contenders(task: Task) -> Iterator[Contender]:
     )
 
 
-def _ours(task: Task) -> Iterator[Contender]:
+def _ours(task: Workload) -> Iterator[Contender]:
     def run(method: Method, target: Any) -> RawMap:
         # As explain does: the generators are part of the price.
-        generators = ImageGenerators.of(0, task.inputs)
-        return method.run(task.model, task.inputs, target, task.layer, generator=generators)
+        return method.run(Task.of(task.model, task.inputs, target, task.layer))
 
     def rectified(method: Method, raw: RawMap) -> Tensor:
         return method.steps.layer(raw.fused)
@@ -99,7 +97,7 @@ def _ours(task: Task) -> Iterator[Contender]:
             )
 
 
-def _pytorch_grad_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _pytorch_grad_cam(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
     wanted = [targets.ClassifierOutputTarget(index) for index in task.classes]
     for name, ours in PYTORCH_GRAD_CAM.items():
@@ -113,7 +111,7 @@ def _pytorch_grad_cam(package: Any, library: str, task: Task) -> Iterator[Conten
         )
 
 
-def _torch_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _torch_cam(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     classes = list(task.classes)
     for name, ours in TORCH_CAM.items():
         yield Contender(
@@ -125,7 +123,7 @@ def _torch_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
         )
 
 
-def _captum(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _captum(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     classes = torch.tensor(task.classes, device=task.inputs.device)
 
     def attribute(method: Any, **options: Any) -> Tensor:

@@ -12,11 +12,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task, peers
+from benchmarks.timing import Contender, Workload, peers
 from torch import Tensor
 
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import Method, RawMap, build
+from camlucida.methods import Method, RawMap, Task, build
 
 OURS: dict[str, dict[str, Any]] = {
     "scorecam": {},
@@ -28,7 +27,7 @@ OURS: dict[str, dict[str, Any]] = {
 PEERS = {"ScoreCAM": "scorecam", "AblationCAM": "ablationcam"}
 
 
-def contenders(task: Task) -> Iterator[Contender]:
+def contenders(task: Workload) -> Iterator[Contender]:
     """All rows, ours first."""
     yield from _ours(task)
     yield from peers(
@@ -38,10 +37,9 @@ def contenders(task: Task) -> Iterator[Contender]:
     )
 
 
-def _ours(task: Task) -> Iterator[Contender]:
+def _ours(task: Workload) -> Iterator[Contender]:
     def run(method: Method, target: Any) -> RawMap:
-        generators = ImageGenerators.of(0, task.inputs)
-        return method.run(task.model, task.inputs, target, task.layer, generator=generators)
+        return method.run(Task.of(task.model, task.inputs, target, task.layer))
 
     def rectified(method: Method, raw: RawMap) -> Tensor:
         return method.steps.layer(raw.fused)
@@ -57,7 +55,7 @@ def _ours(task: Task) -> Iterator[Contender]:
         )
 
 
-def _pytorch_grad_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _pytorch_grad_cam(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     _without_bars()
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
     wanted = [targets.ClassifierOutputTarget(index) for index in task.classes]
@@ -78,7 +76,7 @@ def _without_bars() -> None:
         module.tqdm.tqdm = partial(module.tqdm.tqdm, disable=True)
 
 
-def _torch_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _torch_cam(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     classes = list(task.classes)
     yield Contender(
         "ScoreCAM",

@@ -12,11 +12,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks.command import main
-from benchmarks.timing import Contender, Task, peers
+from benchmarks.timing import Contender, Workload, peers
 from torch import Tensor
 
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import Method, RawMap, build
+from camlucida.methods import Method, RawMap, Task, build
 from camlucida.methods.attention import AttentionMethod
 
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,7 +44,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
 """Of pytorch-grad-cam: the row of ours that it is held against, and the options of the call."""
 
 
-def contenders(task: Task) -> Iterator[Contender]:
+def contenders(task: Workload) -> Iterator[Contender]:
     """All rows, ours first."""
     attends = (
         "vit" in type(task.model).__name__.lower() or "vision" in type(task.model).__name__.lower()
@@ -61,19 +60,18 @@ def contenders(task: Task) -> Iterator[Contender]:
     yield from peers(task, torch_cam, *([] if attends else [pytorch_grad_cam]))
 
 
-def _run(task: Task, method: Method, target: Any) -> RawMap:
-    generators = ImageGenerators.of(0, task.inputs)
+def _run(task: Workload, method: Method, target: Any) -> RawMap:
     layers = (task.layer,) if method.uses_layers else ("input",)
     if isinstance(method, AttentionMethod):
         layers = method.default_layers(task.model, task.inputs)
-    return method.run(task.model, task.inputs, target, layers, generator=generators)
+    return method.run(Task.of(task.model, task.inputs, target, layers))
 
 
 def _rectified(method: Method, raw: RawMap) -> Tensor:
     return method.steps.layer(raw.fused)
 
 
-def _pytorch_grad_cam(package: Any, library: str, task: Task) -> Iterator[Contender]:
+def _pytorch_grad_cam(package: Any, library: str, task: Workload) -> Iterator[Contender]:
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
     wanted = [targets.ClassifierOutputTarget(index) for index in task.classes]
     for row, (ours, options) in PEERS.items():
@@ -89,7 +87,7 @@ def _pytorch_grad_cam(package: Any, library: str, task: Task) -> Iterator[Conten
         )
 
 
-def _torch_cam(package: Any, library: str, task: Task, *, attends: bool) -> Iterator[Contender]:
+def _torch_cam(package: Any, library: str, task: Workload, *, attends: bool) -> Iterator[Contender]:
     classes = list(task.classes)
     names = {"LeGrad": "attention legrad"} if attends else {"FinerCAM": "finercam"}
     for name, ours in names.items():

@@ -33,7 +33,7 @@ PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
-class Task:
+class Workload:
     """What all contenders are given.
 
     Attributes:
@@ -87,10 +87,10 @@ class Contender:
             yield lambda: self.run(built)
 
 
-Peer = tuple[str, str, Callable[[Any, str, Task], Iterator[Contender]]]
+Peer = tuple[str, str, Callable[[Any, str, Workload], Iterator[Contender]]]
 
 
-def peers(task: Task, *libraries: Peer) -> Iterator[Contender]:
+def peers(task: Workload, *libraries: Peer) -> Iterator[Contender]:
     """The rows of other libraries, and a row that says so for each that is not installed.
 
     Args:
@@ -149,7 +149,7 @@ class Row:
 
 
 def measure(
-    task: Task,
+    task: Workload,
     contenders: Iterable[Contender],
     *,
     rounds: int,
@@ -200,7 +200,7 @@ def measure(
     return rows
 
 
-def _warm_up(row: Row, task: Task, runs: int, maps: dict[str, Tensor]) -> None:
+def _warm_up(row: Row, task: Workload, runs: int, maps: dict[str, Tensor]) -> None:
     contender = row.contender
     row.error = contender.missing
     if row.error:
@@ -228,7 +228,7 @@ class _Taken(NamedTuple):
     work: float
 
 
-def _clock(call: Callable[[], Any], task: Task) -> _Taken:
+def _clock(call: Callable[[], Any], task: Workload) -> _Taken:
     """What a call takes alone: without the garbage collector and without what others left behind."""
     _clear(task)
     collecting = gc.isenabled()
@@ -247,12 +247,12 @@ def _clock(call: Callable[[], Any], task: Task) -> _Taken:
     return taken
 
 
-def _clear(task: Task) -> None:
+def _clear(task: Workload) -> None:
     task.model.zero_grad(set_to_none=True)
     gc.collect()
 
 
-def _synchronise(task: Task) -> None:
+def _synchronise(task: Workload) -> None:
     if task.inputs.is_cuda:
         torch.cuda.synchronize(task.inputs.device)
 
@@ -260,7 +260,7 @@ def _synchronise(task: Task) -> None:
 # ---------------------------------------------------------------------------------------------- memory
 
 
-def _measure_memory(row: Row, call: Callable[[], Any], task: Task) -> Any:
+def _measure_memory(row: Row, call: Callable[[], Any], task: Workload) -> Any:
     """Run once and note the memory held on the way."""
     _clear(task)
     device = task.inputs.device

@@ -19,9 +19,8 @@ from camlucida import (
     explain,
     tap,
 )
-from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.maps import normalise
-from camlucida.methods import EigenCAM, FullGrad, GradCAMpp, full_gradient
+from camlucida.methods import EigenCAM, FullGrad, GradCAMpp, Task, full_gradient
 from reference import cams, networks
 from reference import steps as slow
 from reference.state import differences, snapshot
@@ -156,8 +155,7 @@ def test_fault_5_every_method_agrees_with_the_same_network_without_in_place(meth
 def test_fault_7_fullgrad_can_be_scaled_per_image():
     m = networks.build(size=SIZE, head="deep", signed=False)
     per_channel, per_image = (
-        FullGrad(s).run(m, X, Logit(), "input", generator=ImageGenerators.of(0, X)).fused
-        for s in ("channel", "sample")
+        FullGrad(s).run(Task.of(m, X, Logit())).fused for s in ("channel", "sample")
     )
     assert not torch.allclose(normalise(per_channel), normalise(per_image))
 

@@ -464,10 +464,10 @@ Unseeded.calls = 0
 class Meddler(GradCAM):
     """Writes to the model."""
 
-    def run(self, model, inputs, target, layers, **context):
-        model.fc.bias.data += 1
-        model.train()
-        return super().run(model, inputs, target, layers, **context)
+    def run(self, task):
+        task.model.fc.bias.data += 1
+        task.model.train()
+        return super().run(task)
 
 
 @dataclass(frozen=True)

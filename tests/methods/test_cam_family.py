@@ -19,7 +19,6 @@ from camlucida import (
     Probability,
     Segmentation,
 )
-from camlucida.common.seeds import ImageGenerators
 from camlucida.methods import (
     CAM,
     EigenCAM,
@@ -28,6 +27,7 @@ from camlucida.methods import (
     GradCAMpp,
     HiResCAM,
     LayerCAM,
+    Task,
     XGradCAM,
 )
 from reference import cams as slow
@@ -83,7 +83,7 @@ def close(fast, reference, tolerance=TOLERANCE):
 
 
 def run(method, model, x, target, layers="features"):
-    return method.run(model, x, target, layers, generator=ImageGenerators.of(0, x))
+    return method.run(Task.of(model, x, target, layers))
 
 
 @pytest.mark.parametrize(("method", "reference"), METHODS)

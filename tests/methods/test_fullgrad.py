@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from camlucida import Logit, LogitMargin, MethodError, Probability
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import FullGrad, full_gradient
+from camlucida.methods import FullGrad, Task, full_gradient
 from reference import input_methods as slow
 from reference import networks
 
@@ -73,7 +72,7 @@ def test_completeness_and_terms(kind, seed):
 def test_map(kind, scale):
     model = chain(kind, 3)
     x = networks.images(2, 3, (8, 6), 4)
-    raw = FullGrad(scale).run(model, x, Logit(1), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad(scale).run(Task.of(model, x, Logit(1)))
     for n in range(2):
         _, input_term, spatial, _ = slow.fullgrad_terms(list(model), lambda z: z[1], x[n])
         expected = slow.fullgrad(input_term, spatial, scale)
@@ -83,10 +82,7 @@ def test_map(kind, scale):
 
 def test_scales_differ():
     model, x = chain("bn", 3), networks.images(1, 3, (8, 6), 4)
-    maps = [
-        FullGrad(s).run(model, x, Logit(1), "input", generator=ImageGenerators.of(0, x)).fused
-        for s in ("channel", "sample")
-    ]
+    maps = [FullGrad(s).run(Task.of(model, x, Logit(1))).fused for s in ("channel", "sample")]
     assert not torch.allclose(*maps)
     with pytest.raises(MethodError, match="channel"):
         FullGrad("layer")
@@ -152,7 +148,7 @@ def test_smooth_networks_print_their_residual():
     ).double()
     networks.randomise(model.eval(), 1)
     x = networks.images(2, 3, (8, 6))
-    raw = FullGrad().run(model, x, Logit(0), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad().run(Task.of(model, x, Logit(0)))
     full = full_gradient(model, x, Logit(0))
     assert full.residual.abs().min() > 1e-3
     assert set(raw.notes) == {0, 1}
@@ -189,18 +185,18 @@ def test_linear_biases_are_dropped_from_the_map():
     full = full_gradient(model, x, Logit(0))
     assert full.residual.abs() < 1e-10
     assert [tuple(t.shape) for t in full.spatial_terms] == [(1, 4, 8, 6)]
-    raw = FullGrad().run(model, x, Logit(0), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad().run(Task.of(model, x, Logit(0)))
     expected = slow.fullgrad(full.input_term[0].numpy(), [full.spatial_terms[0][0].numpy()])
     np.testing.assert_allclose(raw.fused[0].numpy(), expected, atol=1e-9)
 
 
 def test_zero_gradient_leaves_an_empty_map():
     model, x = chain("relu", 1), networks.images(1, 3, (8, 6))
-    raw = FullGrad().run(model, x, Logit(0), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad().run(Task.of(model, x, Logit(0)))
     assert raw.fused.any()
     with torch.no_grad():
         model[-1].weight.zero_()
-    raw = FullGrad().run(model, x, Logit(0), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad().run(Task.of(model, x, Logit(0)))
     assert not raw.fused.any()
 
 
@@ -272,8 +268,8 @@ def test_a_swin_is_explained():
         num_classes=4,
     ).eval()
     x = torch.randn(2, 3, 56, 56)
-    raw = FullGrad().run(model, x, Logit(1), "input", generator=ImageGenerators.of(0, x))
+    raw = FullGrad().run(Task.of(model, x, Logit(1)))
     for n in range(2):
         one = x[n : n + 1]
-        alone = FullGrad().run(model, one, Logit(1), "input", generator=ImageGenerators.of(0, one))
+        alone = FullGrad().run(Task.of(model, one, Logit(1)))
         torch.testing.assert_close(raw.fused[n], alone.fused[0], rtol=1e-3, atol=1e-4)

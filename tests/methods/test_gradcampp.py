@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlucida import ExpLogit, Grid, Logit, LogitMargin, LogProbability, MethodError, Probability
-from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import GradCAMpp, build
+from camlucida.methods import GradCAMpp, Task, build
 from reference import cams as slow
 from reference import networks
 
@@ -16,7 +15,7 @@ seeds = st.integers(0, 10_000)
 
 
 def run(method, model, x, target, layers="features", **options):
-    return method.run(model, x, target, layers, generator=ImageGenerators.of(0, x), **options)
+    return method.run(Task.of(model, x, target, layers, **options))
 
 
 def positive_gap(seed, size=(3, 4), bias=True):

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camlucida import ExpLogit, Logit, LogitMargin, LogProbability, Probability
-from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.maps import normalise, rectify
 from camlucida.methods import (
     CAM,
@@ -15,6 +14,7 @@ from camlucida.methods import (
     GradCAMpp,
     HiResCAM,
     LayerCAM,
+    Task,
     XGradCAM,
     build,
 )
@@ -27,7 +27,7 @@ sizes = st.tuples(st.integers(1, 5), st.integers(1, 5))
 
 
 def run(method, model, x, target):
-    return method.run(model, x, target, "features", generator=ImageGenerators.of(0, x)).fused
+    return method.run(Task.of(model, x, target, "features")).fused
 
 
 def same(a, b, tolerance=1e-12):
@@ -85,9 +85,7 @@ def test_positive_rescaling_of_the_target_changes_nothing(method, seed, factor):
     x = networks.images(2, 3, (5, 6), seed)
     one = normalise(rectify(run(method, model, x, Logit(1))))
     scaled = normalise(
-        rectify(method.run(
-            model, x, _Scaled(1, factor), "features", generator=ImageGenerators.of(0, x)
-        ).fused)
+        rectify(method.run(Task.of(model, x, _Scaled(1, factor), "features")).fused)
     )  # fmt: skip
     same(scaled, one, 1e-9)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from camlucida import Logit, LogitMargin, MethodError, Probability
 from camlucida.common.seeds import ImageGenerators
-from camlucida.methods import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from camlucida.methods import InputXGradient, IntegratedGradients, Saliency, SmoothGrad, Task
 from reference import input_methods as slow
 from reference import networks
 
@@ -19,7 +19,7 @@ TARGETS = [Logit(1), Probability(0), LogitMargin(2, aggregator="lse")]
 
 
 def run(method, model, x, target, seed=0, **options):
-    return method.run(model, x, target, "input", generator=ImageGenerators.of(seed, x), **options)
+    return method.run(Task.of(model, x, target, seed=seed, **options))
 
 
 def score_of(model, target):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,8 +39,8 @@ class Tap:
     Attributes:
         outputs: the model's output, ``(N, M)`` for a classifier, detached unless differentiable; the
             layer's feature map when the target stops the forward pass at a layer.
-        target: the target with the class of each image fixed; ``None`` if none was given.
-        values: the target's value per image, ``(N,)``; ``None`` without a target.
+        target: the target with the class of each image fixed.
+        values: the target's value per image, ``(N,)``.
         activations: feature map ``(N, K, h, w)`` of each layer, the module's own output before any
             in-place operation behind it; single precision at least.
         gradients: ``dY/dA`` of each layer, shaped like its activation; zeros where the target does not
@@ -48,8 +49,8 @@ class Tap:
     """
 
     outputs: Tensor
-    target: Target | None
-    values: Tensor | None
+    target: Target
+    values: Tensor
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor] = field(default_factory=dict)
     connected: dict[str, bool] = field(default_factory=dict)
@@ -70,6 +71,7 @@ def tap(
     gradients: bool = True,
     differentiable: bool = False,
     grid: GridRule | Mapping[str, GridRule] | None = None,
+    own_pass: bool = False,
 ) -> Tap:
     """Activations ``A`` at the layers and, with gradients, ``dY/dA`` of the target ``Y``.
 
@@ -90,6 +92,8 @@ def tap(
             updated as in any training step.
         grid: how outputs are read as feature maps, for all layers or by name; found from the shapes by
             default.
+        own_pass: run the model also where a pass of these inputs is shared, see :func:`sharing`; for callers that
+            watch what the model does.
 
     Raises:
         LayerError: for an unknown layer, one that did not run, ran twice, or has no spatial output.
@@ -103,7 +107,7 @@ def tap(
         with torch.enable_grad():
             return _tap(unwrap(model), inputs, chosen, wanted, gradients, True, grid)
     shared = _SHARED.get()
-    if shared is not None and shared.inputs is inputs:
+    if shared is not None and shared.inputs is inputs and not own_pass:
         return shared.tap(model, chosen, wanted, gradients, grid)
     with borrowed(model, inputs) as module, torch.set_grad_enabled(gradients):
         return _tap(module, _plain(inputs), chosen, wanted, gradients, False, grid)
@@ -317,8 +321,8 @@ class _Stop(BaseException):
 def run(
     model: nn.Module,
     inputs: Tensor,
-    layers: Mapping[str, nn.Module | None],
-    edit: Callable[[str, Tensor], Tensor],
+    layers: Mapping[str, nn.Module | None] = MappingProxyType({}),
+    edit: Callable[[str, Tensor], Tensor] = lambda _, output: output,
     target: Target | None = None,
 ) -> Tensor:
     """One forward pass in which ``edit(name, output)`` replaces the output of each layer.
@@ -326,7 +330,7 @@ def run(
     Args:
         model: the module to run as it is; see :func:`camlucida.engine.borrow.borrowed`.
         inputs: ``(N, C, H, W)``.
-        layers: names and modules, ``None`` for the input.
+        layers: names and modules, ``None`` for the input; none by default.
         edit: called once per layer.
         target: its layer, if it has one, ends the pass.
 

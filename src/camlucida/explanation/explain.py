@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError, MethodError, TargetError
 from camlucida.common.provenance import Provenance
-from camlucida.common.seeds import ImageGenerators, Seed
+from camlucida.common.seeds import Seed
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.layers import GridRule, Layers, resolve_all
 from camlucida.engine.maps import Steps, preset
@@ -21,7 +21,7 @@ from camlucida.engine.tap import sharing
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
-from camlucida.methods import Method, Progress, RawMap, build, method_row, row_of
+from camlucida.methods import Method, Progress, RawMap, Task, build, method_row, row_of
 from camlucida.methods.registry import SMOOTHING
 from camlucida.methods.smoothing import unwrapped
 from camlucida.models import LoadedModel
@@ -255,14 +255,16 @@ def _explain(
     else:
         raise MethodError(f"{label} explains the input through the whole model; leave out layers")
     raw = method.run(
-        module,
-        inputs,
-        target,
-        names,
-        generator=ImageGenerators.of(seed, inputs),
-        grid=grid,
-        preprocess=subject.preprocess,
-        progress=progress,
+        Task.of(
+            module,
+            inputs,
+            target,
+            names,
+            seed=seed,
+            progress=progress,
+            grid=grid,
+            preprocess=subject.preprocess,
+        )
     )
     used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))

@@ -2,7 +2,7 @@
 
 from camlucida.methods.ablationcam import AblationCAM
 from camlucida.methods.attention import AttentionRollout, LeGrad
-from camlucida.methods.base import Context, GradientCAM, Method, Progress, RawMap
+from camlucida.methods.base import GradientCAM, Method, RawMap
 from camlucida.methods.build import build, read_method
 from camlucida.methods.cam import CAM
 from camlucida.methods.corrrise import CorrRISE
@@ -28,6 +28,7 @@ from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
 from camlucida.methods.smoothing import AugSmooth, EigenSmooth, smoothed
+from camlucida.methods.task import Progress, Task
 
 __all__ = [
     "CAM",
@@ -40,7 +41,6 @@ __all__ = [
     "AblationCAM",
     "AttentionRollout",
     "AugSmooth",
-    "Context",
     "CorrRISE",
     "EigenCAM",
     "EigenGradCAM",
@@ -66,6 +66,7 @@ __all__ = [
     "ScoreCAM",
     "ShapleyCAM",
     "SmoothGrad",
+    "Task",
     "XGradCAM",
     "build",
     "full_gradient",

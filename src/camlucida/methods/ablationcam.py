@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Literal, Unpack
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.chunks import Chunks, Footprint, check_budget
-from camlucida.engine.layers import Layers
 from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.replay.replay import Replay, replay
-from camlucida.methods.base import Context, Method, Progress, RawMap, assemble
+from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target, evaluate
+from camlucida.methods.task import Bar, Task
+from camlucida.targets import evaluate
 
 Denominator = Literal["score", "abs"]
 
@@ -69,19 +70,13 @@ class AblationCAM(Method):
         super().__post_init__()
         check_budget(self.chunk, self.memory)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass, then what lies behind the layer for every channel of every image."""
-        with borrowed(model, inputs) as module, ExitStack() as stack:
+        with borrowed(task.model, task.inputs) as module, ExitStack() as stack:
+            inputs = task.inputs
             with LinearInputs(module) as seen, Footprint(module, len(inputs)) as footprint:
                 again = stack.enter_context(
-                    replay(module, inputs, layers, target, grid=context.get("grid"))
+                    replay(module, inputs, task.layers, task.target, grid=task.grid)
                 )
             tapped = again.tapped
             # A ReLU behind the layer shows in the head only where some activation is negative.
@@ -96,28 +91,25 @@ class AblationCAM(Method):
                 for name, activation in tapped.activations.items()
             }
             chunks = Chunks(self.chunk, self.memory, footprint.per_image, inputs.device)
-            total = sum(ablation.passes for ablation in ablations.values())
-            weights: dict[int, Tensor] = {}
-            details: dict[str, Tensor] = {}
-            notes: dict[int, list[str]] = {}
-            done = 0
+            bar = Bar(task, sum(ablation.passes for ablation in ablations.values()))
+            weights: dict[str, Tensor] = {}
+            details: dict[str, dict[str, Tensor]] = {}
+            notes: dict[int, list[str]] = defaultdict(list)
             for name, ablation in ablations.items():
-                losses = ablation.losses(chunks, _from(context.get("progress"), done, total))
-                done += ablation.passes
-                found = self.weigh(losses, ablation.values)
-                weights[id(ablation.activation)] = found.to(ablation.activation)
-                key = f"[{name}]" if len(ablations) > 1 else ""
-                details |= {f"weights{key}": found.float(), f"passes{key}": ablation.counts}
-                self._note(notes, f" of layer {name!r}" if key else "", losses, ablation)
-            raw = assemble(
+                losses = ablation.losses(chunks, bar.done)
+                bar.next()
+                weights[name] = self.weigh(losses, ablation.values)
+                details[name] = {"weights": weights[name].float(), "passes": ablation.counts}
+                of = f" of layer {name!r}" if len(ablations) > 1 else ""
+                self._note(notes, of, losses, ablation)
+            return assemble(
                 self,
-                inputs,
+                task,
                 tapped,
-                lambda activation, _: torch.einsum(
-                    "nk,nkhw->nhw", weights[id(activation)], activation
-                ),
+                lambda name, activation, _: weigh(weights[name], activation),
+                details=keyed(details),
+                notes=notes,
             )
-        return replace(raw, details=details, notes=notes)
 
     def weigh(self, losses: Tensor, values: Tensor) -> Tensor:
         """The weights ``(N, K)`` from what each ablation costs, ``(N, K)``, and the target ``(N,)``."""
@@ -130,7 +122,7 @@ class AblationCAM(Method):
     ) -> None:
         still = (losses == 0).all(1).tolist()
         for i, value in enumerate(ablation.values.tolist()):
-            own = notes.setdefault(i, [])
+            own = notes[i]
             if still[i]:
                 own.append(f"no channel{layer} changes the target when it is ablated")
             if abs(value) < _TINY:
@@ -153,7 +145,6 @@ class _Ablation:
         self.value = value
         self.head = head
         self.activation = again.tapped.activations[name]
-        assert again.tapped.target is not None  # noqa: S101
         self.target = again.tapped.target
         outputs = again.tapped.outputs
         if head is not None and outputs.device.type != "mps":
@@ -207,13 +198,3 @@ class _Ablation:
             return self._read(outputs, images)
 
         return work
-
-
-def _from(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
-    """A layer's progress as part of that of all layers."""
-
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(before + done, total)
-
-    return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from camlucida.engine.layers import Grid, Layers, resolve_all
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.methods.attention_blocks import AttentionBlock, AttentionMode, attention_blocks
-from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target, evaluate
+from camlucida.methods.task import Task
+from camlucida.targets import evaluate
 
 Heads = Literal["mean", "max", "min"]
 Query = Literal["auto", "class", "mean"]
@@ -107,17 +108,10 @@ class AttentionRollout(AttentionMethod):
         """Scaled; a share is never negative."""
         return Steps(rectify=False)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],  # noqa: ARG002
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass, and the backward pass of what follows the last block."""
-        blocks = attention_blocks(model, inputs)
-        chosen = self.chosen(model, layers, blocks)
+        blocks = attention_blocks(task.model, task.inputs)
+        chosen = self.chosen(task.model, task.layers, blocks)
         calls = {blocks[i].call: i for i in chosen}
         attention: dict[int, Tensor] = {}
         last: list[Tensor] = []
@@ -131,13 +125,13 @@ class AttentionRollout(AttentionMethod):
             last.append(tokens.detach().clone().requires_grad_())
             return last[0].clone()
 
-        with borrowed(model, inputs) as module:
-            x = inputs.detach().clone()
+        with borrowed(task.model, task.inputs) as module:
+            x = task.inputs.detach().clone()
             watched = resolve_all(module, blocks[-1].name) if blocks[-1].returns_tokens else {}
             with AttentionMode(len(x), keep):
-                outputs = run(module, x, watched, leaf, target)
+                outputs = run(module, x, watched, leaf, task.target)
             with torch.autocast(x.device.type, enabled=False):
-                pinned = target.pin(outputs.detach())
+                pinned = task.target.pin(outputs.detach())
                 values = evaluate(pinned, outputs, len(x))
             gradient = None
             if last and values.requires_grad:
@@ -229,18 +223,11 @@ class LeGrad(AttentionMethod):
         """Rectified before the heads are averaged."""
         return Steps(rectify=False)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],  # noqa: ARG002
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass in which no gradient crosses from block to block, and one backward pass."""
-        blocks = attention_blocks(model, inputs)
-        chosen = self.chosen(model, layers, blocks)
-        if target.layer is not None:
+        blocks = attention_blocks(task.model, task.inputs)
+        chosen = self.chosen(task.model, task.layers, blocks)
+        if task.target.layer is not None:
             raise MethodError(
                 "legrad puts the tokens of every block through the model's head, so a target inside the model "
                 "has no place; use gradcam"
@@ -268,8 +255,8 @@ class LeGrad(AttentionMethod):
                 return torch.cat([tokens[i] for i in scored])
             return output.detach()
 
-        with borrowed(model, inputs) as module:
-            x = inputs.detach().clone()
+        with borrowed(task.model, task.inputs) as module:
+            x = task.inputs.detach().clone()
             try:
                 with AttentionMode(len(x), differentiate):
                     stacked = run(module, x, resolve_all(module, list(number)), separate)
@@ -288,7 +275,7 @@ class LeGrad(AttentionMethod):
             outputs = dict(zip(scored, torch.split(stacked, len(x)), strict=True))
             final = outputs[len(blocks) - 1]
             with torch.autocast(x.device.type, enabled=False):
-                pinned = target.pin(final.detach())
+                pinned = task.target.pin(final.detach())
                 scores = {i: evaluate(pinned, one, len(x)) for i, one in outputs.items()}
                 total = torch.stack([scores[i].sum() for i in chosen]).sum()
                 leaves = [attention[i] for i in chosen]

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import (
-    Any,
-    ClassVar,
-    Literal,
-    Protocol,
-    Required,
-    TypedDict,
-    Unpack,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.common.seeds import ImageGenerators
-from camlucida.data.preprocess import Preprocess
-from camlucida.engine.layers import INPUT, GridRule, Layers, default_layer
+from camlucida.engine.layers import INPUT, default_layer
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import Tap, tap
+from camlucida.engine.tap import Tap
+from camlucida.methods.task import Task
 from camlucida.targets import Target
 
 Explains = Literal["layer", "layers", "input"]
 """What a method's map shows: a layer that users choose, several of the method's own choice, or the input."""
-
-
-class Context(TypedDict, total=False):
-    """What a method may need beside the model, the images, the target and the layers.
-
-    Attributes:
-        generator: one random stream per image.
-        progress: called as the work proceeds.
-        grid: how layer outputs are read as feature maps.
-        preprocess: how photos become inputs, for methods that work on pixels.
-    """
-
-    generator: Required[ImageGenerators]
-    progress: Progress | None
-    grid: GridRule | Mapping[str, GridRule] | None
-    preprocess: Preprocess | None
-
-
-class Progress(Protocol):
-    """Called with the work done and the whole work, in the method's own units."""
-
-    def __call__(self, done: float, total: float) -> None:
-        """Report progress."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +50,13 @@ class RawMap:
     notes: dict[int, list[str]] = field(default_factory=dict)
     details: dict[str, Tensor] = field(default_factory=dict)
     by_steps: bool = False
+
+    @classmethod
+    def of_input(
+        cls, signed: Tensor, outputs: Tensor, target: Target, values: Tensor, **more: Any
+    ) -> RawMap:
+        """The raw map of a method that explains the input: one map ``(N, H, W)``, no layers."""
+        return cls({INPUT: signed}, signed, outputs.detach(), target, values.detach(), **more)
 
 
 @dataclass(frozen=True)
@@ -123,23 +96,8 @@ class Method:
         """The layers that are explained when none are named: the model's last feature map."""
         return (default_layer(model, inputs),) if self.uses_layers else (INPUT,)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
-        """Compute the signed maps of a batch.
-
-        Args:
-            model: the model; returned as it was.
-            inputs: ``(N, C, H, W)`` on the model's device.
-            target: what is explained.
-            layers: the layers; ignored by methods that explain the input.
-            **context: at least ``generator``, see :class:`Context`.
-        """
+    def run(self, task: Task) -> RawMap:
+        """Compute the signed maps of a batch."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
@@ -148,56 +106,61 @@ class Method:
         return {"method": type(self).__name__, "options": options}
 
 
-Combine = Callable[[Tensor, Tensor], Tensor]
+Combine = Callable[[str, Tensor, Tensor], Tensor]
+"""From a layer's name, its activation and its gradient ``(N, K, h, w)`` to the signed map ``(N, h, w)``."""
 
 
 @dataclass(frozen=True)
 class GradientCAM(Method):
-    """Base of the methods that combine a layer's activation with its gradient; they write ``combine``."""
+    """Base of the methods that combine a layer's activation with its gradient; they write ``combine``.
+
+    Example:
+        >>> from camlucida.methods import GradientCAM
+        >>> class Product(GradientCAM):
+        ...     def combine(self, activation, gradient):
+        ...         return (activation * gradient).sum(dim=1)
+        >>> camlucida.explain(model, images, method=Product()).maps.shape
+        torch.Size([2, 32, 32])
+    """
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The signed map ``(N, h, w)`` from activation and gradient ``(N, K, h, w)``."""
         raise NotImplementedError
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap for all layers, then ``combine`` for each."""
-        tapped = tap(model, inputs, layers, target, grid=context.get("grid"))
-        return assemble(self, inputs, tapped, self.combine)
+        return assemble(self, task, task.tap(), lambda _, a, g: self.combine(a, g))
 
 
-def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> RawMap:
+def assemble(
+    method: Method,
+    task: Task,
+    tapped: Tap,
+    combine: Combine,
+    *,
+    notes: Mapping[int, list[str]] | None = None,
+    details: Mapping[str, Tensor] | None = None,
+) -> RawMap:
     """The raw map of a method whose layers are combined one by one.
 
     Args:
         method: its steps say how several layers are fused.
-        inputs: ``(N, C, H, W)``.
+        task: what it was asked.
         tapped: activations, and gradients unless the method uses none.
-        combine: signed map ``(N, h, w)`` from activation and gradient.
+        combine: the signed map of one layer.
+        notes: remarks on single images.
+        details: what else the method has to tell.
     """
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-    with (
-        torch.inference_mode(mode=False),
-        torch.no_grad(),
-        torch.autocast(inputs.device.type, enabled=False),
-    ):
+    with calm(task.inputs):
         signed = {
-            name: combine(activation, tapped.gradients.get(name, activation))
+            name: combine(name, activation, tapped.gradients.get(name, activation))
             for name, activation in tapped.activations.items()
         }
-        fused = method.steps.fuse(signed, size)
+        fused = method.steps.fuse(signed, task.size)
         dead = {
             name: (~activation.flatten(2).any(-1)).sum(-1)
             for name, activation in tapped.activations.items()
         }
-    assert tapped.target is not None  # noqa: S101
-    assert tapped.values is not None  # noqa: S101
     return RawMap(
         layers=signed,
         fused=fused,
@@ -207,5 +170,33 @@ def assemble(method: Method, inputs: Tensor, tapped: Tap, combine: Combine) -> R
         dead_channels=dead,
         channels={name: a.shape[1] for name, a in tapped.activations.items()},
         connected=tapped.connected,
+        notes=dict(notes or {}),
+        details=dict(details or {}),
         by_steps=True,
     )
+
+
+@contextmanager
+def calm(inputs: Tensor) -> Iterator[None]:
+    """Without gradients, inference mode and autocast, whatever holds outside: for sums on finished tensors."""
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch.autocast(inputs.device.type, enabled=False),
+    ):
+        yield
+
+
+def weigh(weights: Tensor, activation: Tensor) -> Tensor:
+    """The sum over channels, ``(N, K)`` and ``(N, K, h, w)`` to ``(N, h, w)``."""
+    return torch.einsum("nk,nkhw->nhw", weights.to(activation), activation)
+
+
+def keyed(by_layer: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Details of each layer as those of the map: with several layers their keys carry the layer's name in brackets."""
+    several = len(by_layer) > 1
+    return {
+        f"{key}[{layer}]" if several else key: value
+        for layer, details in by_layer.items()
+        for key, value in details.items()
+    }

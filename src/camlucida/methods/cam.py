@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Layers
 from camlucida.engine.linear_head import LinearInputs, find_head
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, RawMap, assemble
+from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target
+from camlucida.methods.task import Task
 
 
 @register(
@@ -49,21 +46,10 @@ class CAM(Method):
         """Rectified on request only."""
         return Steps(rectify=self.relu)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass, which also finds the linear head."""
-        images = (
-            inputs.detach()
-        )  # a tensor of its own: in a pass shared with others no head would be seen
-        with borrowed(model, inputs) as module, LinearInputs(module) as seen:
-            tapped = tap(module, images, layers, target, gradients=False, grid=context.get("grid"))
-        assert tapped.target is not None  # noqa: S101
+        with borrowed(task.model, task.inputs) as module, LinearInputs(module) as seen:
+            tapped = replace(task, model=module).tap(gradients=False, own_pass=True)
         with torch.inference_mode(mode=False), torch.enable_grad():
             logits = tapped.outputs.detach().clone().requires_grad_()
             (slope,) = torch.autograd.grad(tapped.target(logits).sum(), logits)
@@ -76,13 +62,10 @@ class CAM(Method):
                     "linear layer; this one does not. Use gradcam, which needs neither"
                 )
             weights[name] = (slope.to(head.weight) @ head.weight).to(activation)
-        by_map = {id(activation): weights[name] for name, activation in tapped.activations.items()}
-        raw = assemble(
+        return assemble(
             self,
-            inputs,
+            task,
             tapped,
-            lambda activation, _: torch.einsum("nk,nkhw->nhw", by_map[id(activation)], activation),
+            lambda name, activation, _: weigh(weights[name], activation),
+            details=keyed({name: {"weights": w} for name, w in weights.items()}),
         )
-        several = len(weights) > 1
-        details = {f"weights[{n}]" if several else "weights": w for n, w in weights.items()}
-        return replace(raw, details=details)

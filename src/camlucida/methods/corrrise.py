@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.common.statistics import Ties, ranks
-from camlucida.engine.borrow import borrowed, check_inputs
-from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import run
-from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target, evaluate
+from camlucida.methods.task import Task
 
 PATCH, SIZE = 30, 112
 """Side of a hidden patch in pixels, for faces of 112 pixels."""
@@ -149,51 +147,31 @@ class CorrRISE(Method):
         patch = max(1, round(PATCH * size[0] / SIZE)) if self.patch == "scaled" else self.patch
         return patch_masks(self.masks, size, patches=self.patches, patch=patch, seed=self.mask_seed)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """Forward passes only."""
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-        progress = context.get("progress")
-        with borrowed(model, inputs) as module, torch.no_grad():
-            check_inputs(module, inputs)
-            outputs = run(module, inputs, {}, lambda _, output: output, target)
-            pinned = target.pin(outputs)
-            values = evaluate(pinned, outputs, len(inputs))
-            masked = Masked(module, inputs, pinned, self.mask_space, context.get("preprocess"))
-            masks = self.draw(size).to(inputs.device)
-            dtype = torch.promote_types(inputs.dtype, torch.float32)
-            scores = torch.empty(len(inputs), len(masks), dtype=torch.float64, device=inputs.device)
-            chunk = self.chunk or (16 if inputs.device.type == "cpu" else 64)
-            for i in range(len(inputs)):
+        with borrowed(task.model, task.inputs) as module, torch.no_grad():
+            task = replace(task, model=module)
+            outputs, target, values = task.ask()
+            masked = Masked(task, target, self.mask_space)
+            device, images = task.inputs.device, len(task.inputs)
+            masks = self.draw(task.size).to(device)
+            scores = torch.empty(images, len(masks), dtype=torch.float64, device=device)
+            chunk = self.chunk or (16 if device.type == "cpu" else 64)
+            for i in range(images):
                 for start in range(0, len(masks), chunk):
-                    part = masks[start : start + chunk].to(dtype)
+                    part = masks[start : start + chunk].to(masked.images.dtype)
                     index = torch.full((len(part),), i)
                     scores[i, start : start + chunk] = masked.values(part, index).double()
-                    if progress is not None:
-                        done = i * len(masks) + start + len(part)
-                        progress(done, len(inputs) * len(masks))
+                    task.report(i * len(masks) + start + len(part), images * len(masks))
             compared = ranks(scores, self.ties) if self.rank_based else scores
-            maps = mask_correlation(masks, compared).to(dtype)
+            maps = mask_correlation(masks, compared).to(masked.images.dtype)
             constant = (scores == scores[:, :1]).all(dim=1)
             maps[constant] = 0  # ranked in their order, equal scores would differ
         notes: dict[int, list[str]] = {}
         for i in constant.nonzero()[:, 0].tolist():
             notes[i] = ["every mask scored the same, so nothing correlates and the map is empty"]
         if masked.note:
-            for i in range(len(inputs)):
+            for i in range(images):
                 notes.setdefault(i, []).append(masked.note)
-        return RawMap(
-            layers={INPUT: maps},
-            fused=maps,
-            outputs=outputs,
-            target=pinned,
-            values=values,
-            notes=notes,
-            details={"scores": scores},
-        )
+        details = {"scores": scores}
+        return RawMap.of_input(maps, outputs, target, values, notes=notes, details=details)

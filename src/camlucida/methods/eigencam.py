@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from camlucida.engine.layers import Layers
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, RawMap, assemble
+from camlucida.methods.base import Method, RawMap, assemble
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target
+from camlucida.methods.task import Task
 
 Sign = Literal["auto", "none"]
 
@@ -43,17 +41,10 @@ class EigenCAM(Method):
     center: bool = True
     sign: Sign = "auto"
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass."""
-        tapped = tap(model, inputs, layers, target, gradients=False, grid=context.get("grid"))
-        return assemble(self, inputs, tapped, lambda activation, _: self.project(activation))
+        tapped = task.tap(gradients=False)
+        return assemble(self, task, tapped, lambda _, activation, __: self.project(activation))
 
     def project(self, activation: Tensor) -> Tensor:
         """``(N, K, h, w)`` to the signed map ``(N, h, w)``; zeros for a constant activation."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
-from camlucida.engine.borrow import borrowed, check_inputs
-from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Normalise, Steps, normalise, smooth
 from camlucida.engine.tap import run
-from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target, evaluate
+from camlucida.methods.task import Progress, Task
+from camlucida.targets import evaluate
 
 Loss = Literal["target", "raise", "absolute"]
 ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_max", "l2"]
@@ -298,33 +298,15 @@ class FAME(Method):
             kernel = max(1, round((self.kernel - 1) * size[0] / 224 / 2) * 2 + 1)
         return float(sigma), min(kernel, 2 * min(size) - 1)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """Descend, then blur how far the pixels moved."""
-        preprocess = context.get("preprocess")
-        if self.input_space == "pixel" and preprocess is None:
-            raise MethodError(
-                "fame input_space='pixel' needs to know how pixels become inputs; pass preprocess= to "
-                "explain, or use input_space='input'"
-            )
-        images = inputs
-        if self.input_space == "pixel":
-            assert preprocess is not None  # noqa: S101
-            images = preprocess.denormalise(inputs)
-        with borrowed(model, inputs) as module, torch.no_grad():
-            check_inputs(module, inputs)
-            outputs = run(module, inputs, {}, _no_edit, target)
-            pinned = target.pin(outputs)
-            values = evaluate(pinned, outputs, len(inputs))
-            loss = self._loss(module, pinned, inputs.dtype, preprocess)
+        pixels = task.pixels(self.input_space, "input_space")
+        images = task.inputs if pixels is None else pixels.denormalise(task.inputs)
+        with borrowed(task.model, task.inputs) as module, torch.no_grad():
+            task = replace(task, model=module)
+            outputs, target, values = task.ask()
             descent = descend(
-                loss,
+                self._loss(replace(task, target=target), pixels),
                 images,
                 iterations=self.limit,
                 step_size=self.step_size,
@@ -333,29 +315,17 @@ class FAME(Method):
                 clamp=(0.0, 1.0) if self.clamp else None,
                 keep=self.snapshots,
                 settled=_Settled(self, images) if self.iterations == "auto" else None,
-                progress=context.get("progress"),
+                progress=task.progress,
             )
             moved = movement(descent.images, descent.start, self.channel_reduction)
-            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-            details = {
-                "passes": descent.passes,
-                "loss": descent.losses,
-                "movement": moved,
-            }
+            details = {"passes": descent.passes, "loss": descent.losses, "movement": moved}
             for count, image in zip(self.snapshots, descent.kept, strict=True):
                 at = movement(image, descent.start, self.channel_reduction)
                 details[f"movement@{count}"] = at
-                details[f"map@{count}"] = self.steps.finish(self.smoothed(at), size)
+                details[f"map@{count}"] = self.steps.finish(self.smoothed(at), task.size)
             blurred = self.smoothed(moved)
-        return RawMap(
-            layers={INPUT: blurred},
-            fused=blurred,
-            outputs=outputs,
-            target=pinned,
-            values=values,
-            notes=self._notes(descent, size),
-            details=details,
-        )
+        notes = self._notes(descent, task.size)
+        return RawMap.of_input(blurred, outputs, target, values, notes=notes, details=details)
 
     def smoothed(self, moved: Tensor) -> Tensor:
         """Movement ``(N, H, W)`` after the blur, not yet scaled."""
@@ -364,24 +334,17 @@ class FAME(Method):
         sigma, kernel = self.blur((int(moved.shape[-2]), int(moved.shape[-1])))
         return smooth(moved, sigma, kernel) if sigma else moved
 
-    def _loss(
-        self,
-        module: nn.Module,
-        target: Target,
-        dtype: torch.dtype,
-        preprocess: Preprocess | None,
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _loss(self, task: Task, pixels: Preprocess | None) -> Callable[[Tensor, Tensor], Tensor]:
         def loss(images: Tensor, index: Tensor) -> Tensor:
-            if self.input_space == "pixel":
-                assert preprocess is not None  # noqa: S101
-                images = preprocess.normalise(images)
+            if pixels is not None:
+                images = pixels.normalise(images)
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             device = images.device.type
             bf16 = torch.autocast(device, torch.bfloat16, enabled=True)
             with bf16 if self.precision == "bf16" else torch.autocast(device, enabled=False):
-                outputs = run(module, images.to(dtype), {}, _no_edit, target)
-            values = evaluate(target.take(index), outputs, len(images))
+                outputs = run(task.model, images.to(task.inputs.dtype), target=task.target)
+            values = evaluate(task.target.take(index), outputs, len(images))
             if self.loss == "raise":
                 return 1 - values
             return values.abs() if self.loss == "absolute" else values
@@ -436,7 +399,3 @@ class _Settled:
             still = correlation(maps, self.before[index]) > 1 - method.tolerance
         self.before[index] = maps
         return still
-
-
-def _no_edit(_: str, output: Tensor) -> Tensor:
-    return output

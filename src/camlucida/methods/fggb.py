@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError, TargetError
 from camlucida.engine.borrow import borrowed, check_inputs
-from camlucida.engine.layers import INPUT, Layers
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
-from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.registry import Cost, register
+from camlucida.methods.task import Task
 from camlucida.targets import CosineSimilarity, DotProduct, NegativeDistance, Target, evaluate
 
 _UNIT = 1e-12
@@ -119,46 +118,25 @@ class FGGB(Method):
         """What makes similar, blurred and scaled."""
         return Steps(sigma=self.sigma, kernel=self.kernel)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass, then the dimensions in chunks."""
-        preprocess = context.get("preprocess")
-        if self.input_space == "pixel" and preprocess is None:
-            raise MethodError(
-                "fggb input_space='pixel' needs to know how pixels become inputs; pass preprocess= to "
-                "explain, or use input_space='input'"
-            )
-        pixels = preprocess if self.input_space != "input" else None
-        with borrowed(model, inputs) as module, torch.enable_grad():
+        pixels = task.pixels(self.input_space, "input_space")
+        inputs = task.inputs
+        with borrowed(task.model, inputs) as module, torch.enable_grad():
             check_inputs(module, inputs)
             images = inputs.clone() if inputs.is_inference() else inputs.detach()
             leaf = (images if pixels is None else pixels.denormalise(images)).requires_grad_()
             given = leaf.clone() if pixels is None else pixels.normalise(leaf)
-            outputs = run(module, given.to(inputs.dtype), {}, lambda _, output: output, target)
-            pinned = target.pin(outputs.detach())
+            outputs = run(module, given.to(inputs.dtype), target=task.target)
+            pinned = task.target.pin(outputs.detach())
             with torch.autocast(outputs.device.type, enabled=False):
                 embedding, weights = shares(pinned, outputs)
                 values = evaluate(pinned, outputs.detach(), len(inputs))
                 weights = weights - self.theta / weights.shape[1]
-                signed = self._sum(leaf, embedding, weights, context.get("progress"))
-        return RawMap(
-            layers={INPUT: signed},
-            fused=signed,
-            outputs=outputs.detach(),
-            target=pinned,
-            values=values,
-            details={"weights": weights},
-        )
+                signed = self._sum(task, leaf, embedding, weights)
+        return RawMap.of_input(signed, outputs, pinned, values, details={"weights": weights})
 
-    def _sum(
-        self, leaf: Tensor, embedding: Tensor, weights: Tensor, progress: Progress | None
-    ) -> Tensor:
+    def _sum(self, task: Task, leaf: Tensor, embedding: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of the scaled gradients, ``(N, H, W)``."""
         images, dimensions = embedding.shape
         chunk = self.chunk or (1 if leaf.device.type == "cpu" else 64)
@@ -182,8 +160,7 @@ class FGGB(Method):
             total += torch.einsum(
                 "nk,knhw->nhw", weights[:, start:stop].to(dtype), size / (norm + self.eps)
             )
-            if progress is not None:
-                progress(stop, dimensions)
+            task.report(stop, dimensions)
         return total
 
 

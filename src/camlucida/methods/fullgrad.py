@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed, check_inputs
-from camlucida.engine.layers import Layers
 from camlucida.engine.maps import Steps, normalise, resize
 from camlucida.engine.outputs import first_tensor
-from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
+from camlucida.methods.task import Task
 from camlucida.targets import Target, evaluate
 
 Scale = Literal["channel", "sample"]
@@ -53,18 +53,11 @@ class FullGrad(Method):
         """Terms are absolute values already."""
         return Steps(rectify=False)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],  # noqa: ARG002
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward and one backward pass through the whole model."""
-        full = full_gradient(model, inputs, target)
+        full = full_gradient(task.model, task.inputs, task.target)
         with torch.no_grad():
-            fused = torch.zeros_like(inputs[:, 0], dtype=full.input_term.dtype)
+            fused = torch.zeros_like(task.inputs[:, 0], dtype=full.input_term.dtype)
             for term in [full.input_term, *full.spatial_terms]:
                 fused += self._psi(term.abs(), tuple(fused.shape[-2:]))
         notes = {}

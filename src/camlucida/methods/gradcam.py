@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from camlucida.engine.maps import rectify
-from camlucida.methods.base import GradientCAM
+from camlucida.methods.base import GradientCAM, weigh
 from camlucida.methods.registry import register
 from camlucida.targets import LogitMargin
 
@@ -42,8 +42,7 @@ class GradCAM(GradientCAM):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``(N, K, h, w)`` twice to the signed map ``(N, h, w)``."""
-        weight = gradient.mean(dim=(2, 3))
-        return torch.einsum("nk,nkhw->nhw", weight, activation)
+        return weigh(gradient.mean(dim=(2, 3)), activation)
 
 
 @register(
@@ -74,7 +73,7 @@ class XGradCAM(GradientCAM):
         mass = (activation.abs() if self.norm == "l1" else activation).sum(dim=(2, 3))
         some = mass != 0
         weight = (activation * gradient).sum(dim=(2, 3)) / torch.where(some, mass, 1)
-        return torch.einsum("nk,nkhw->nhw", torch.where(some, weight, 0), activation)
+        return weigh(torch.where(some, weight, 0), activation)
 
 
 @register(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Grid, Layers
+from camlucida.engine.layers import Grid
 from camlucida.engine.maps import rectify
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, GradientCAM, Progress, RawMap, assemble
+from camlucida.methods.base import GradientCAM, RawMap, assemble, weigh
 from camlucida.methods.registry import register
-from camlucida.targets import LogitMargin, Target
+from camlucida.methods.task import Task
+from camlucida.targets import LogitMargin
 
 Form = Literal["exp", "true", "tf_original"]
 
@@ -78,47 +78,35 @@ class GradCAMpp(GradientCAM):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``(N, K, h, w)`` twice to the signed map ``(N, h, w)``."""
-        return self._weigh(activation, gradient, self.alpha(activation, gradient))
+        return _combined(activation, gradient, self.alpha(activation, gradient))
 
-    @staticmethod
-    def _weigh(activation: Tensor, gradient: Tensor, alpha: Tensor) -> Tensor:
-        weight = (alpha * rectify(gradient)).sum(dim=(2, 3))
-        return torch.einsum("nk,nkhw->nhw", weight, activation)
-
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap for all layers; the true form then differentiates each entry twice more."""
         if self.form != "true":
-            return super().run(model, inputs, target, layers, **context)
-        with borrowed(model, inputs) as module:
-            grid, progress = context.get("grid"), context.get("progress")
-            rules = grid.values() if isinstance(grid, Mapping) else [grid or Grid()]
+            return super().run(task)
+        with borrowed(task.model, task.inputs) as module:
+            task = replace(task, model=module)
+            rules = task.grid.values() if isinstance(task.grid, Mapping) else [task.grid or Grid()]
             if not all(isinstance(rule, Grid) for rule in rules):
                 raise MethodError(
                     "gradcam++ form='true' differentiates single entries of the map and needs a Grid, not a "
                     "function from the layer's output"
                 )
-            tapped = tap(module, inputs, layers, target, differentiable=True, grid=grid)
+            tapped = task.tap(differentiable=True)
             alphas = {
-                id(activation): self._true_alpha(activation, tapped.gradients[name], progress)
+                name: self._true_alpha(activation, tapped.gradients[name], task)
                 for name, activation in tapped.activations.items()
             }
-        raw = assemble(
-            self, inputs, tapped, lambda a, g: self._weigh(a.detach(), g.detach(), alphas[id(a)])
-        )
         linear = torch.stack([~a.flatten(1).any(1) for a in alphas.values()]).all(0)
-        notes = {int(i): [_LINEAR] for i in linear.nonzero()[:, 0]}
-        return replace(raw, notes=notes)
+        return assemble(
+            self,
+            task,
+            tapped,
+            lambda name, a, g: _combined(a.detach(), g.detach(), alphas[name]),
+            notes={int(i): [_LINEAR] for i in linear.nonzero()[:, 0]},
+        )
 
-    def _true_alpha(
-        self, activation: Tensor, gradient: Tensor, progress: Progress | None
-    ) -> Tensor:
+    def _true_alpha(self, activation: Tensor, gradient: Tensor, task: Task) -> Tensor:
         entries = activation[0].numel()
         if entries > self.max_entries:
             raise MethodError(
@@ -131,11 +119,14 @@ class GradCAMpp(GradientCAM):
         first = gradient.flatten(1)
         for entry in range(entries):
             second[:, entry] = _diagonal(first[:, entry], activation, entry, third)
-            if progress is not None:
-                progress(entry + 1, entries)
+            task.report(entry + 1, entries)
         second, third = second.view_as(activation), third.view_as(activation)
         mass = activation.detach().sum(dim=(2, 3), keepdim=True)
         return _divide(second, 2 * second + mass * third)
+
+
+def _combined(activation: Tensor, gradient: Tensor, alpha: Tensor) -> Tensor:
+    return weigh((alpha * rectify(gradient)).sum(dim=(2, 3)), activation)
 
 
 def _diagonal(first: Tensor, activation: Tensor, entry: int, third: Tensor) -> Tensor:

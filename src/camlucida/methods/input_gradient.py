@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
-from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import INPUT, Layers
+from camlucida.engine.layers import INPUT
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target
+from camlucida.methods.task import Task
 
 Reduction = Literal["abs_max", "abs_sum", "sum"]
+Gradient = Callable[..., Tensor]
+"""The target's gradient ``(N, C, H, W)`` at any inputs of that shape; without them at the task's own."""
 
 _REDUCTIONS: dict[Reduction, Callable[[Tensor], Tensor]] = {
     "abs_max": lambda a: a.abs().amax(dim=1),
@@ -39,6 +39,7 @@ class InputGradient(Method):
     """
 
     explains = "input"
+    elsewhere: ClassVar[bool] = False
 
     reduction: Reduction = "abs_sum"
 
@@ -47,61 +48,32 @@ class InputGradient(Method):
         """Signed reductions are rectified, absolute ones need no rectifying."""
         return Steps(rectify=self.reduction == "sum")
 
-    @property
-    def at_input(self) -> bool:
-        """Whether the gradient at the input itself is asked for, so that the first pass may give it."""
-        return True
-
-    def attribute(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        inputs: Tensor,
-        generator: ImageGenerators,
-        progress: Progress | None,
-    ) -> Tensor:
+    def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """The attribution ``(N, C, H, W)``.
 
         Args:
-            gradient: the target's gradient ``(N, C, H, W)`` at any inputs of that shape.
-            inputs: ``(N, C, H, W)``.
-            generator: one random stream per image.
-            progress: called as the work proceeds.
+            task: what the method is asked.
+            gradient: the target's gradient ``(N, C, H, W)`` at inputs of that shape; without them at the task's.
         """
         raise NotImplementedError
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap at the input for each gradient that ``attribute`` asks for."""
-        with borrowed(model, inputs) as module:
+        with borrowed(task.model, task.inputs) as module:
+            task = replace(task, model=module, layers=INPUT)
             # The class is the image's own, also where the gradient is taken elsewhere.
-            first = tap(module, inputs, INPUT, target, gradients=self.at_input)
-            pinned = first.target
-            assert pinned is not None  # noqa: S101
-            assert first.values is not None  # noqa: S101
+            first = task.tap(gradients=not self.elsewhere)
+            pinned = replace(task, target=first.target)
 
-            def gradient(at: Tensor) -> Tensor:
-                if at is inputs and self.at_input:
+            def gradient(at: Tensor | None = None) -> Tensor:
+                if at is None:
                     return first.gradients[INPUT]
-                return tap(module, at, INPUT, pinned).gradients[INPUT]
+                return replace(pinned, inputs=at).tap().gradients[INPUT]
 
             with torch.no_grad():
-                attribution = self.attribute(
-                    gradient, inputs, context["generator"], context.get("progress")
-                )
-                signed = _REDUCTIONS[self.reduction](attribution)
-        return RawMap(
-            layers={INPUT: signed},
-            fused=signed,
-            outputs=first.outputs,
-            target=pinned,
-            values=first.values,
-            connected=first.connected,
+                signed = _REDUCTIONS[self.reduction](self.attribute(task, gradient))
+        return RawMap.of_input(
+            signed, first.outputs, first.target, first.values, connected=first.connected
         )
 
 
@@ -123,15 +95,9 @@ class Saliency(InputGradient):
 
     reduction: Reduction = "abs_max"
 
-    def attribute(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        inputs: Tensor,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None,  # noqa: ARG002
-    ) -> Tensor:
+    def attribute(self, task: Task, gradient: Gradient) -> Tensor:  # noqa: ARG002
         """The gradient."""
-        return gradient(inputs)
+        return gradient()
 
 
 @register(
@@ -151,15 +117,9 @@ class InputXGradient(InputGradient):
         reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
     """
 
-    def attribute(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        inputs: Tensor,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None,  # noqa: ARG002
-    ) -> Tensor:
+    def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """Input times gradient."""
-        return inputs * gradient(inputs)
+        return task.inputs * gradient()
 
 
 @register(
@@ -184,6 +144,8 @@ class IntegratedGradients(InputGradient):
         reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
     """
 
+    elsewhere = True
+
     n_steps: int = 50
     baseline: float = 0.0
 
@@ -193,26 +155,14 @@ class IntegratedGradients(InputGradient):
         if self.n_steps < 1:
             raise MethodError(f"n_steps must be at least 1, got {self.n_steps}")
 
-    @property
-    def at_input(self) -> bool:
-        """Gradients are taken elsewhere."""
-        return False
-
-    def attribute(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        inputs: Tensor,
-        generator: ImageGenerators,  # noqa: ARG002
-        progress: Progress | None,
-    ) -> Tensor:
+    def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """The path integral."""
         nodes, weights = np.polynomial.legendre.leggauss(self.n_steps)
-        way = inputs - self.baseline
-        total = torch.zeros_like(inputs)
+        way = task.inputs - self.baseline
+        total = torch.zeros_like(way)
         for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
             total += weight / 2 * gradient(self.baseline + (node + 1) / 2 * way)
-            if progress is not None:
-                progress(i + 1, self.n_steps)
+            task.report(i + 1, self.n_steps)
         return way * total
 
 
@@ -237,6 +187,8 @@ class SmoothGrad(InputGradient):
         reduction: ``"abs_max"`` (default), ``"abs_sum"`` or ``"sum"`` over channels.
     """
 
+    elsewhere = True
+
     n_samples: int = 25
     noise: float = 0.15
     squared: bool = False
@@ -250,25 +202,14 @@ class SmoothGrad(InputGradient):
         if self.noise < 0:
             raise MethodError(f"noise must be at least 0, got {self.noise}")
 
-    @property
-    def at_input(self) -> bool:
-        """Gradients are taken elsewhere."""
-        return False
-
-    def attribute(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        inputs: Tensor,
-        generator: ImageGenerators,
-        progress: Progress | None,
-    ) -> Tensor:
+    def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """The mean gradient."""
+        inputs = task.inputs
         extent = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
         total = torch.zeros_like(inputs)
         for i in range(self.n_samples):
-            drawn = generator.randn(inputs.shape[1:], inputs)
+            drawn = task.generator.randn(inputs.shape[1:], inputs)
             sample = gradient(inputs + self.noise * extent * drawn)
             total += sample.square() if self.squared else sample
-            if progress is not None:
-                progress(i + 1, self.n_samples)
+            task.report(i + 1, self.n_samples)
         return total / self.n_samples

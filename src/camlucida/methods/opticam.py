@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Layers
 from camlucida.engine.maps import Steps, normalise, rectify, resize
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.base import Method, RawMap, assemble, keyed
 from camlucida.methods.masking import Masked, MaskSpace
-from camlucida.methods.progress import share
 from camlucida.methods.registry import Cost, register
+from camlucida.methods.task import Task
 from camlucida.targets import Target
 
 Loss = Literal["plain", "norm"]
@@ -88,68 +87,44 @@ class OptiCAM(Method):
         """None: the mask is the map."""
         return Steps(rectify=False, layer_normalise="none", normalise="none")
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap, then ``iterations`` forward and backward passes for each layer."""
-        with borrowed(model, inputs) as module:
-            tapped = tap(module, inputs, layers, target, gradients=False, grid=context.get("grid"))
-            pinned, values = tapped.target, tapped.values
-            assert pinned is not None  # noqa: S101
-            assert values is not None  # noqa: S101
-            masked = Masked(module, inputs, pinned, self.mask_space, context.get("preprocess"))
-            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        with borrowed(task.model, task.inputs) as module:
+            task = replace(task, model=module)
+            tapped = task.tap(gradients=False)
+            masked = Masked(task, tapped.target, self.mask_space)
             maps: dict[str, Tensor] = {}
-            details: dict[str, Tensor] = {}
-            notes: dict[int, list[str]] = {}
+            details: dict[str, dict[str, Tensor]] = {}
+            notes: dict[int, list[str]] = defaultdict(list)
             several = len(tapped.activations) > 1
+            every = torch.arange(len(task.inputs))
             for done, (name, activation) in enumerate(tapped.activations.items()):
                 features = rectify(activation.detach())
                 found = self.optimise(
                     masked.values,
                     features,
-                    values.detach(),
-                    size,
-                    share(context.get("progress"), done, len(tapped.activations)),
+                    tapped.values.detach(),
+                    task.part(done, len(tapped.activations)),
                 )
                 with torch.no_grad():
                     maps[name] = found.mask
-                    outputs = masked.outputs(found.mask, torch.arange(len(inputs)))
-                    key = f"[{name}]" if several else ""
-                    details |= {
-                        f"loss{key}": found.losses,
-                        f"objective{key}": torch.stack(
-                            [found.first, masked.read(outputs, torch.arange(len(inputs)))], dim=1
-                        ),
-                        f"steps{key}": found.steps,
-                        f"weights{key}": found.weights,
+                    outputs = masked.outputs(found.mask, every)
+                    reached = masked.read(outputs, every)
+                    details[name] = {
+                        "loss": found.losses,
+                        "objective": torch.stack([found.first, reached], dim=1),
+                        "steps": found.steps,
+                        "weights": found.weights,
                     }
-                    drop = _average_drop(pinned, tapped.outputs, outputs)
+                    drop = _average_drop(tapped.target, tapped.outputs, outputs)
                     if drop is not None:
-                        details[f"average_drop{key}"] = drop[0]
+                        details[name]["average_drop"] = drop[0]
                     _note(notes, name if several else "", found, drop)
-            if masked.note:
-                for i in range(len(inputs)):
-                    notes.setdefault(i, []).append(masked.note)
-            fused = self.steps.fuse(maps, size)
-        return RawMap(
-            layers=maps,
-            fused=fused,
-            outputs=tapped.outputs.detach(),
-            target=pinned,
-            values=values.detach(),
-            dead_channels={
-                name: (a == 0).flatten(2).all(-1).sum(-1) for name, a in tapped.activations.items()
-            },
-            channels={name: a.shape[1] for name, a in tapped.activations.items()},
-            notes=notes,
-            details=details,
-            by_steps=True,
+        if masked.note:
+            for i in every.tolist():
+                notes[i].append(masked.note)
+        return assemble(
+            self, task, tapped, lambda name, *_: maps[name], notes=notes, details=keyed(details)
         )
 
     def mask(self, u: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -166,8 +141,7 @@ class OptiCAM(Method):
         score: Callable[[Tensor, Tensor], Tensor],
         features: Tensor,
         whole: Tensor,
-        size: tuple[int, int],
-        progress: Progress | None = None,
+        task: Task,
     ) -> Optimum:
         """Adam on the weights of each image by itself.
 
@@ -175,9 +149,9 @@ class OptiCAM(Method):
             score: from masks ``(n, H, W)`` and positions ``(n,)`` in the batch to ``Y(x * m)``, ``(n,)``.
             features: rectified activations ``(N, K, h, w)``.
             whole: ``Y(x)``, ``(N,)``.
-            size: (H, W) of the mask.
-            progress: called after each step.
+            task: told after each step; the mask has the size of its inputs.
         """
+        size = task.size
         n, k = features.shape[:2]
         u = features.new_full((n, k), 0.5)
         mean, square, best_u = torch.zeros_like(u), torch.zeros_like(u), u.clone()
@@ -218,8 +192,7 @@ class OptiCAM(Method):
             root = (square[active] / (1 - _BETAS[1] ** (step + 1))).sqrt() + _EPS
             u[active] -= self.learning_rate * mean[active] / (1 - _BETAS[0] ** (step + 1)) / root
             steps[active] += 1
-            if progress is not None:
-                progress(step + 1, self.iterations)
+            task.report(step + 1, self.iterations)
             if len(active) == 0:
                 break
         with torch.no_grad():
@@ -277,7 +250,7 @@ def _average_drop(target: Target, whole: Tensor, masked: Tensor) -> _Drop | None
 def _note(notes: dict[int, list[str]], layer: str, found: Optimum, drop: _Drop | None) -> None:
     of = f" of layer {layer!r}" if layer else ""
     for i in range(len(found.mask)):
-        own = notes.setdefault(i, [])
+        own = notes[i]
         if drop is not None:
             percent, p, o = (float(t[i]) for t in drop)
             own.append(

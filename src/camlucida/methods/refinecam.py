@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.engine.layers import Layers, default_layer, list_layers
+from camlucida.engine.layers import default_layer, list_layers
 from camlucida.engine.layers.blocks import candidate_layers
 from camlucida.engine.maps import Steps
-from camlucida.methods.base import Context, Method, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.build import build
 from camlucida.methods.gradcam import GradCAM
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Target
+from camlucida.methods.task import Task
 from camlucida.targets.finer import FinerMargin
 
 Form = Literal["mean", "elementwise"]
@@ -92,27 +92,19 @@ class RefineCAM(Method):
         chosen = list(last.values())[-_RESOLUTIONS:]
         return tuple(name for name in blocks if name in chosen) or (default_layer(model, inputs),)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One run of the base method for all layers."""
         # A base such as diffgradcam stands for a kind of target.
-        inner, target = build(self.base, target)
-        raw = inner.run(model, inputs, target, layers, **context)
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        inner, target = build(self.base, task.target)
+        raw = inner.run(replace(task, target=target))
         notes = {i: list(own) for i, own in raw.notes.items()}
         with torch.no_grad():
-            finished = [inner.steps.finish(m, size) for m in raw.layers.values()]
+            finished = [inner.steps.finish(m, task.size) for m in raw.layers.values()]
             fused = torch.stack(finished).prod(0)
             empty = ~fused.flatten(1).any(1)
         if len(raw.layers) == 1:
             why = f"one layer only, so this is {self.base}'s map; pass several with layers="
-            for i in range(len(inputs)):
+            for i in range(len(task.inputs)):
                 notes.setdefault(i, []).append(why)
         else:
             for i in empty.nonzero()[:, 0].tolist():

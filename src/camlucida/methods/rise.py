@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators
-from camlucida.engine.borrow import borrowed, check_inputs
+from camlucida.engine.borrow import borrowed
 from camlucida.engine.chunks import Chunks
 from camlucida.engine.faster_forward import folded
-from camlucida.engine.layers import INPUT, Layers
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import run
-from camlucida.methods.base import Context, Method, Progress, RawMap
+from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import Cost, register
+from camlucida.methods.task import Task
 from camlucida.targets import Logit, Probability, Target, evaluate
 
 Score = Literal["probability", "target"]
@@ -102,27 +101,18 @@ class RISE(Method):
         """Scaled: every value counts, a mean of masks has no sign."""
         return Steps(rectify=False)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,  # noqa: ARG002
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """Forward passes only, block by block for all images."""
-        with borrowed(model, inputs) as module, torch.no_grad():
-            check_inputs(module, inputs)
-            outputs = run(module, inputs, {}, lambda _, output: output, target)
-            pinned = self._scored(target.pin(outputs), outputs)
-            values = evaluate(pinned, outputs, len(inputs))
-            faster = folded(module, inputs, outputs) if target.layer is None else None
-            masked = Masked(
-                module, inputs, pinned, self.mask_space, context.get("preprocess"), faster
-            )
-            sums = _Sums(inputs, self)
+        with borrowed(task.model, task.inputs) as module, torch.no_grad():
+            task = replace(task, model=module)
+            outputs, target, _ = task.ask()
+            target = self._scored(target, outputs)
+            values = evaluate(target, outputs, len(task.inputs))
+            faster = folded(module, task.inputs, outputs) if target.layer is None else None
+            masked = Masked(task, target, self.mask_space, faster)
+            sums = _Sums(task.inputs, self)
             try:
-                self._fill(sums, masked, inputs, context["generator"], context.get("progress"))
+                self._fill(sums, masked, task)
             except KeyboardInterrupt:
                 if self.on_interrupt == "raise" or 0 in sums.counts:
                     raise
@@ -135,25 +125,12 @@ class RISE(Method):
                 notes.setdefault(i, []).append("every mask scored the same: no place matters more")
             if masked.note:
                 notes.setdefault(i, []).append(masked.note)
-        return RawMap(
-            layers={INPUT: maps},
-            fused=maps,
-            outputs=outputs,
-            target=pinned,
-            values=values,
-            notes=notes,
-            details={"masks": torch.tensor(sums.counts)},
-        )
+        details = {"masks": torch.tensor(sums.counts)}
+        return RawMap.of_input(maps, outputs, target, values, notes=notes, details=details)
 
-    def _fill(
-        self,
-        sums: _Sums,
-        masked: Masked,
-        inputs: Tensor,
-        generator: ImageGenerators,
-        progress: Progress | None,
-    ) -> None:
+    def _fill(self, sums: _Sums, masked: Masked, task: Task) -> None:
         """Add masks until there are enough of them."""
+        inputs = task.inputs
         started = time.monotonic()
         limit = math.inf if self.budget_seconds is None else self.budget_seconds * len(inputs)
         size = self.chunk or (16 if inputs.device.type == "cpu" else 64)
@@ -161,7 +138,7 @@ class RISE(Method):
         active = list(range(len(inputs)))
         for start in range(0, self.masks, _BLOCK):
             count = min(_BLOCK, self.masks - start)
-            drawn = self.draw(generator, inputs)
+            drawn = self.draw(task.generator, inputs)
             for done, i in enumerate(active):
                 masks, index = self.make(drawn[i, :count], inputs), torch.full((count,), i)
 
@@ -169,13 +146,11 @@ class RISE(Method):
                     return masked.values(masks[a:b], index[a:b])
 
                 sums.add(i, masks, chunks.run(score, count))
-                if progress is not None:
-                    progress(start + count * (done + 1) / len(active), self.masks)
+                task.report(start + count * (done + 1) / len(active), self.masks)
             active = [i for i in active if not sums.settled(i)]
             if not active or time.monotonic() - started > limit:
                 break
-        if progress is not None:
-            progress(self.masks, self.masks)
+        task.report(self.masks, self.masks)
 
     def draw(self, generator: ImageGenerators, inputs: Tensor) -> Tensor:
         """The random numbers behind the next 100 masks of each image, ``(N, 100, s * s + 2)``."""

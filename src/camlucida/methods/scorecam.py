@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.chunks import Chunks, Footprint, check_budget
-from camlucida.engine.layers import Layers
 from camlucida.engine.maps import resize
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, RawMap, assemble
+from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.masking import MaskSpace
-from camlucida.methods.progress import Bar, share
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.scoring import Channels, Noise, Views, Weighting, noise_seeds
-from camlucida.targets import Target
+from camlucida.methods.task import Bar, Task
 
 Precision = Literal["full", "bf16"]
 Place = Literal["map", "input"]
@@ -107,79 +104,50 @@ class ScoreCAM(Method):
         """
         return images * masks
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One forward pass, then one for every channel of every image."""
-        seeds = noise_seeds(context["generator"], inputs)
+        seeds = noise_seeds(task)
         if not (self.check and self.approximate):
-            return self._run(model, inputs, target, layers, seeds, context)
-        bar = context.get("progress")
-        context["progress"] = share(bar, 0, 2)
-        raw = self._run(model, inputs, target, layers, seeds, context)
-        context["progress"] = share(bar, 1, 2)
+            return self._run(task, seeds)
+        raw = self._run(task.part(0, 2), seeds)
         whole = replace(self, top_k=None, precision="full", compiled=False, check=False)
-        exact = whole._run(model, inputs, target, layers, seeds, context)  # noqa: SLF001
-        return self._compared(raw, exact, (int(inputs.shape[-2]), int(inputs.shape[-1])))
+        exact = whole._run(task.part(1, 2), seeds)  # noqa: SLF001
+        return self._compared(raw, exact, task.size)
 
-    def _run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        seeds: list[int],
-        context: Context,
-    ) -> RawMap:
-        with borrowed(model, inputs) as module, torch.no_grad():
-            with Footprint(module, len(inputs)) as footprint:
-                # Another tensor object: a pass shared with other methods would not be measured.
-                tapped = tap(
-                    module,
-                    inputs.detach(),
-                    layers,
-                    target,
-                    gradients=False,
-                    grid=context.get("grid"),
-                )
+    def _run(self, task: Task, seeds: list[int]) -> RawMap:
+        with borrowed(task.model, task.inputs) as module, torch.no_grad():
+            task = replace(task, model=module)
+            with Footprint(module, len(task.inputs)) as footprint:
+                tapped = task.tap(gradients=False, own_pass=True)
             views = Views(
-                module,
-                inputs,
+                task,
                 tapped,
-                context.get("preprocess"),
                 weighting=self.weighting,
                 mask_space=self.mask_space,
                 half=self.precision == "bf16",
                 through_compiler=self.compiled,
             )
             per_copy = footprint.per_image + views.per_image
-            chunks = Chunks(self.chunk, self.memory, per_copy, inputs.device)
-            views.chunks = chunks
+            chunks = views.chunks = Chunks(self.chunk, self.memory, per_copy, task.inputs.device)
             plans = {
                 name: Channels(activation, seeds, self.top_k, self.repeats)
                 for name, activation in tapped.activations.items()
             }
-            bar = Bar(context.get("progress"), sum(plan.passes for plan in plans.values()))
-            weights: dict[int, Tensor] = {}
-            details: dict[str, Tensor] = {}
-            for name, plan in plans.items():
-                found = self.weigh(plan.scores(views, self.masked, chunks, bar))
-                weights[id(plan.activation)] = found.to(plan.activation)
-                key = f"[{name}]" if len(plans) > 1 else ""
-                details |= {f"weights{key}": found, f"passes{key}": plan.counts}
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+            bar = Bar(task, sum(plan.passes for plan in plans.values()))
+            weights = {
+                name: self.weigh(plan.scores(views, self.masked, chunks, bar))
+                for name, plan in plans.items()
+            }
 
-        def combine(activation: Tensor, _: Tensor) -> Tensor:
-            maps = torch.einsum("nk,nkhw->nhw", weights[id(activation)], activation)
-            return resize(maps, size) if self.weighting == "prob" else maps
+        def combine(name: str, activation: Tensor, _: Tensor) -> Tensor:
+            maps = weigh(weights[name], activation)
+            return resize(maps, task.size) if self.weighting == "prob" else maps
 
-        raw = assemble(self, inputs, tapped, combine)
-        return replace(raw, notes=self._notes(plans, views), details=details)
+        details = {
+            name: {"weights": weights[name], "passes": plan.counts} for name, plan in plans.items()
+        }
+        notes = self._notes(plans, views)
+        return assemble(self, task, tapped, combine, notes=notes, details=keyed(details))
 
     def weigh(self, scores: Tensor) -> Tensor:
         """The weights ``(N, K)`` from the mean targets ``(N, K)``, ``-inf`` for channels left out."""
@@ -194,7 +162,7 @@ class ScoreCAM(Method):
 
     def _notes(self, plans: dict[str, Channels], views: Views) -> dict[int, list[str]]:
         notes: dict[int, list[str]] = {}
-        for i in range(len(views.inputs)):
+        for i in range(len(views.images)):
             own = notes.setdefault(i, [])
             for plan in plans.values():
                 if plan.left_out[i]:

@@ -9,24 +9,20 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.common.errors import MethodError
-from camlucida.common.seeds import ImageGenerators
-from camlucida.data.preprocess import Preprocess
 from camlucida.engine.chunks import Chunks
-from camlucida.engine.faster_forward import Forward, compiled, folded
+from camlucida.engine.faster_forward import compiled, folded
 from camlucida.engine.maps import normalise, resize
-from camlucida.engine.outputs import first_tensor
-from camlucida.engine.tap import Tap, run
-from camlucida.methods.masking import MaskSpace
-from camlucida.methods.progress import Bar
-from camlucida.targets import Logit, Probability, Target, evaluate
+from camlucida.engine.tap import Tap
+from camlucida.methods.masking import Masked, MaskSpace
+from camlucida.methods.task import Bar, Task
+from camlucida.targets import Logit, Probability, Target
 
 Weighting = Literal["softmax_logit", "prob"]
 
 Noise: TypeAlias = Callable[[int], Tensor]
 """From a number of channels to standard normal numbers ``(n, channels, H, W)``."""
 
-Masked: TypeAlias = Callable[[Tensor, Tensor, int, Noise], Tensor]
+Change: TypeAlias = Callable[[Tensor, Tensor, int, Noise], Tensor]
 """From images ``(n, C, H, W)``, masks ``(n, 1, H, W)``, the repeat and noise to what the model is shown."""
 
 
@@ -68,7 +64,7 @@ class Channels:
         self.counts = repeats * (chosen & varied).sum(1)
         self.passes = repeats * len(self.pairs) + int(self.constant.any())
 
-    def scores(self, views: Views, masked: Masked, chunks: Chunks, bar: Bar) -> Tensor:
+    def scores(self, views: Views, masked: Change, chunks: Chunks, bar: Bar) -> Tensor:
         """Mean target of each channel's masked images, ``(N, K)``; ``-inf`` for channels left out."""
         scores = self.activation.new_full(self.activation.shape[:2], -torch.inf)
         if self.constant.any():
@@ -84,9 +80,9 @@ class Channels:
 
             def score(start: int, stop: int, repeat: int = repeat) -> Tensor:
                 rows, ks = images[start:stop], channels[start:stop]
-                masks = normalise(resize(self.activation[rows, ks], views.size))
+                masks = normalise(resize(self.activation[rows, ks], views.task.size))
                 noise = self._noise(rows, ks, repeat, masks)
-                return views.values(rows, lambda x: masked(x, masks[:, None], repeat, noise))
+                return views.changed(rows, lambda x: masked(x, masks[:, None], repeat, noise))
 
             sums += chunks.run(score, len(self.pairs), bar.done).to(sums)
             bar.next()
@@ -107,20 +103,18 @@ class Channels:
         return draw
 
 
-def noise_seeds(generator: ImageGenerators, inputs: Tensor) -> list[int]:
+def noise_seeds(task: Task) -> list[int]:
     """A seed for each image, drawn from its generator."""
-    drawn = generator.rand((2,), torch.empty(0, dtype=torch.float64))
-    return [int(a * 2**24) * 2**24 + int(b * 2**24) for a, b in drawn.tolist()][: len(inputs)]
+    drawn = task.generator.rand((2,), torch.empty(0, dtype=torch.float64))
+    return [int(a * 2**24) * 2**24 + int(b * 2**24) for a, b in drawn.tolist()][: len(task.inputs)]
 
 
-class Views:
-    """The images, as they are masked and shown to the model.
+class Views(Masked):
+    """The images, as Score-CAM masks them and shows them to the model.
 
     Args:
-        model: borrowed.
-        inputs: ``(N, C, H, W)``.
+        task: whose model is borrowed.
         tapped: of these images.
-        preprocess: how pixels become inputs, where it is known.
         weighting: what a score is, see :class:`camlucida.methods.scorecam.ScoreCAM`.
         mask_space: what is multiplied with the masks.
         half: run under bfloat16 autocast.
@@ -128,91 +122,62 @@ class Views:
 
     Attributes:
         per_image: bytes that a masked image takes before the model sees it.
-        note: what a reader has to know of the space; empty where there is nothing.
         chunks: how many images go through at a time, for a compiled model.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        inputs: Tensor,
+        task: Task,
         tapped: Tap,
-        preprocess: Preprocess | None,
         *,
         weighting: Weighting,
         mask_space: MaskSpace,
         half: bool,
         through_compiler: bool,
     ) -> None:
-        if mask_space == "pixel" and preprocess is None:
-            raise MethodError(
-                "mask_space='pixel' needs to know how pixels become inputs; pass preprocess= to explain, or "
-                "use mask_space='input'"
-            )
-        self.model = model
-        self.inputs = inputs
-        self.size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-        self.pixels = None if mask_space == "input" else preprocess
-        self.note = ""
-        if mask_space == "auto" and preprocess is None:
-            self.note = (
-                "masks were multiplied with the model's input, since its preprocessing is not known; where "
-                "that includes a mean, 0 is not black"
-            )
-        images = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
-        self.images = self.pixels.denormalise(images) if self.pixels is not None else images
+        target, self.logistic = _scored(weighting, tapped.target, tapped.outputs)
+        super().__init__(task, target, mask_space)
         self.per_image = 3 * self.images[0].numel() * self.images.element_size()
-        assert tapped.target is not None  # noqa: S101
-        self.target, self.logistic = _scored(weighting, tapped.target, tapped.outputs)
         self.half = half
-        self.channels_last = _likes_channels_last(model, inputs, self.half)
+        self.channels_last = _likes_channels_last(task.model, task.inputs, self.half)
         self.chunks: Chunks | None = None
         self.compiled = through_compiler
-        self.forward: Forward | None = None
-        if self.target.layer is None:
+        if target.layer is None:
             make = compiled if through_compiler else folded
-            self.forward = make(model, inputs, tapped.outputs)
+            self.forward = make(task.model, task.inputs, tapped.outputs)
 
     def nothing(self) -> Tensor:
         """The target of each image when its mask is 0: one pass for all, ``(N,)``."""
-        outputs = self._outputs(torch.zeros_like(self.images[:1]))
+        outputs = self.shown(torch.zeros_like(self.images[:1]))
         every = torch.arange(len(self.images), device=self.images.device)
-        return self._read(outputs.expand(len(every), *outputs.shape[1:]), every)
+        return self.read(outputs.expand(len(every), *outputs.shape[1:]), every)
 
-    def values(self, index: Tensor, mask: Callable[[Tensor], Tensor]) -> Tensor:
-        """The target ``(n,)`` of the images ``index`` after ``mask``."""
-        return self._read(self._outputs(mask(self.images[index])), index)
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        """The score ``(n,)`` of outputs that belong to the images ``index``."""
+        values = super().read(outputs, index)
+        return values.sigmoid() if self.logistic else values
 
-    def _read(self, outputs: Tensor, index: Tensor) -> Tensor:
-        with torch.autocast(outputs.device.type, enabled=False):
-            values = evaluate(self.target.take(index), outputs, len(index))
-            return values.sigmoid() if self.logistic else values
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        if self.pixels is not None:
-            images = self.pixels.normalise(images)
-        images = images.to(self.inputs.dtype)
-        device = images.device.type
+    def run(self, inputs: Tensor) -> Tensor:
+        """The model's output, in the layout and precision asked for."""
+        device = inputs.device.type
         with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
             if self.channels_last:
                 try:
-                    return self._run(images.contiguous(memory_format=torch.channels_last))
+                    return self._padded(inputs.contiguous(memory_format=torch.channels_last))
                 except RuntimeError as error:
                     # A model that reshapes its maps with view() wants them as usual.
                     if "view" not in str(error):
                         raise
                     self.channels_last = False
-            return self._run(images.contiguous())
+            return self._padded(inputs.contiguous())
 
-    def _run(self, images: Tensor) -> Tensor:
-        if self.forward is None:
-            return run(self.model, images, {}, lambda _, output: output, self.target)
-        number = len(images)
+    def _padded(self, inputs: Tensor) -> Tensor:
+        number = len(inputs)
         if self.compiled and self.chunks is not None and number < self.chunks.size:
             # For every other size the model would be compiled anew.
-            rest = images[-1:].expand(self.chunks.size - number, *images.shape[1:])
-            images = torch.cat([images, rest])
-        return first_tensor(self.forward(images))[:number]
+            rest = inputs[-1:].expand(self.chunks.size - number, *inputs.shape[1:])
+            inputs = torch.cat([inputs, rest])
+        return super().run(inputs)[:number]
 
 
 def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Target, bool]:

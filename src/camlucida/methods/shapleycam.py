@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Grid, Layers
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, Method, RawMap, assemble
+from camlucida.engine.layers import Grid
+from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.refinecam import Form
 from camlucida.methods.registry import Cost, register
-from camlucida.targets import Logit, Target
+from camlucida.methods.task import Task
+from camlucida.targets import Logit
 from camlucida.targets.finer import ResidualSoftmax
 
 
@@ -62,48 +61,36 @@ class ShapleyCAM(Method):
         r"""The signed map ``(N, h, w)`` of $A$ and $g - \tfrac12 H A$, both ``(N, K, h, w)``."""
         if self.form == "elementwise":
             return (slope * activation).sum(dim=1)
-        return torch.einsum("nk,nkhw->nhw", slope.mean(dim=(2, 3)), activation)
+        return weigh(slope.mean(dim=(2, 3)), activation)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap whose gradients are differentiated once more."""
-        grid = context.get("grid")
-        rules = grid.values() if isinstance(grid, Mapping) else [grid]
+        rules = task.grid.values() if isinstance(task.grid, Mapping) else [task.grid]
         if any(rule is not None and not isinstance(rule, Grid) for rule in rules):
             raise MethodError(
                 "shapleycam differentiates the gradient of the feature map itself; give grid= as a "
                 "camlucida.Grid, not as a function"
             )
+        if self.rest and type(task.target) is Logit:
+            task = replace(task, target=ResidualSoftmax(task.target.classes))
         # Fused attention has no second derivative.
-        with borrowed(model, inputs) as module, sdpa_kernel(SDPBackend.MATH):
-            if self.rest and type(target) is Logit:
-                target = ResidualSoftmax(target.classes)
-            tapped = tap(module, inputs, layers, target, differentiable=True, grid=grid)
-            linear = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+        with borrowed(task.model, task.inputs) as module, sdpa_kernel(SDPBackend.MATH):
+            tapped = replace(task, model=module).tap(differentiable=True)
+            linear = torch.ones(len(task.inputs), dtype=torch.bool, device=task.inputs.device)
             slopes = {}
             for name, activation in tapped.activations.items():
                 curved = _hessian_times(activation, tapped.gradients[name])
                 slopes[name] = (tapped.gradients[name] - curved / 2).detach()
                 linear &= ~curved.flatten(1).any(1)
-        plain = replace(
+        means = {name: {"weights": slope.mean((2, 3))} for name, slope in slopes.items()}
+        return assemble(
+            self,
+            task,
             tapped,
-            activations={name: a.detach() for name, a in tapped.activations.items()},
-            gradients=slopes,
-            values=None if tapped.values is None else tapped.values.detach(),
+            lambda name, activation, _: self.combine(activation.detach(), slopes[name]),
+            notes={int(i): [self._why_linear()] for i in linear.nonzero()[:, 0]},
+            details=keyed(means) if self.form == "mean" else {},
         )
-        raw = assemble(self, inputs, plain, self.combine)
-        notes = {int(i): [self._why_linear()] for i in linear.nonzero()[:, 0]}
-        weights = {}
-        if self.form == "mean":
-            key = "weights" if len(slopes) == 1 else "weights[{}]"
-            weights = {key.format(name): slope.mean((2, 3)) for name, slope in slopes.items()}
-        return replace(raw, notes=notes, details=weights)
 
     def _why_linear(self) -> str:
         like = "gradcam" if self.form == "mean" else "hirescam"

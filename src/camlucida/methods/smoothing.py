@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.engine.layers import Layers
 from camlucida.engine.maps import Steps
-from camlucida.engine.tap import tap
-from camlucida.methods.base import Context, GradientCAM, Method, RawMap, assemble
+from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
 from camlucida.methods.eigengradcam import Sign, principal
-from camlucida.methods.progress import share
 from camlucida.methods.registry import row_of
-from camlucida.targets import Cell, Cells, Segmentation, Target
+from camlucida.methods.task import Task
+from camlucida.targets import Cell, Cells, Segmentation
 
 
 def smoothed(method: Method, *, aug_smooth: bool = False, eigen_smooth: bool = False) -> Method:
@@ -113,46 +111,31 @@ class AugSmooth(Wrapper):
         inner = self.method.steps
         return replace(inner, rectify=False, sigma=0.0, early_normalise=False)
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One run of the method for each copy; the first is the image as it is."""
-        if self.flip and isinstance(target, Cell | Cells | Segmentation):
+        if self.flip and isinstance(task.target, Cell | Cells | Segmentation):
             raise MethodError(
-                f"a {type(target).__name__} target names a place, which a mirrored image has elsewhere; use "
+                f"a {type(task.target).__name__} target names a place, which a mirrored image has elsewhere; use "
                 "AugSmooth(method, flip=False)"
             )
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         copies = [
             (flip, factor) for flip in (False, True)[: 1 + self.flip] for factor in self.factors
         ]
-        progress = context.get("progress")
         # The class, the values and the diagnostics are those of the image as it is.
-        if copies[0] != (False, 1.0):
-            original = self.method.run(model, inputs, target, layers, **context)
-            target = original.target
-        else:
-            original = None
+        original = None if copies[0] == (False, 1.0) else self.method.run(task)
         fused: list[Tensor] = []
         signed: dict[str, list[Tensor]] = {}
         for done, (flip, factor) in enumerate(copies):
-            context["progress"] = share(progress, done, len(copies))
-            images = inputs.detach() * factor if factor != 1 else inputs
-            raw = self.method.run(
-                model, images.flip(-1) if flip else images, target, layers, **context
-            )
+            images = task.inputs.detach() * factor if factor != 1 else task.inputs
+            target = task.target if original is None else original.target
+            copy = replace(task, inputs=images.flip(-1) if flip else images, target=target)
+            raw = self.method.run(copy.part(done, len(copies)))
             original = original or raw
-            target = original.target
             with torch.inference_mode(mode=False), torch.no_grad():
                 undone = [_mirror(m, flip) for m in raw.layers.values()]
                 for name, one in zip(raw.layers, undone, strict=True):
                     signed.setdefault(name, []).append(one)
-                fused.append(_mirror(self.method.steps.finish(raw.fused, size), flip))
+                fused.append(_mirror(self.method.steps.finish(raw.fused, task.size), flip))
         assert original is not None  # noqa: S101
         with torch.inference_mode(mode=False), torch.no_grad():
             return replace(
@@ -193,50 +176,34 @@ class EigenSmooth(Wrapper):
         """``eigen_smooth``."""
         return "eigen_smooth"
 
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """One tap for methods that combine; else the method itself, and one pass for the activations."""
         if isinstance(self.method, GradientCAM):
-            tapped = tap(model, inputs, layers, target, grid=context.get("grid"))
+            combine = self.method.combine
+            tapped = task.tap()
             if type(self.method).run is not GradientCAM.run:
-                raw = self.method.run(model, inputs, target, layers, **context)
-                self._check(
-                    raw.layers, assemble(self.method, inputs, tapped, self.method.combine).layers
-                )
-            return assemble(self.method, inputs, tapped, self._combine)
-        raw = self.method.run(model, inputs, target, layers, **context)
+                plain = assemble(self.method, task, tapped, lambda _, a, g: combine(a, g))
+                self._check(self.method.run(task).layers, plain.layers)
+            return assemble(self.method, task, tapped, lambda _, a, g: self._combine(combine, a, g))
+        raw = self.method.run(task)
         weights = self._weights(raw)
-        seen = tap(
-            model, inputs, layers, raw.target, gradients=False, grid=context.get("grid")
-        ).activations
-        with (
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            torch.autocast(inputs.device.type, enabled=False),
-        ):
+        seen = replace(task, target=raw.target).tap(gradients=False).activations
+        with calm(task.inputs):
             maps = {
                 name: principal(
                     activation * weights[name].to(activation)[:, :, None, None], self.sign
                 )
                 for name, activation in seen.items()
             }
-            size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-            return replace(raw, layers=maps, fused=self.steps.fuse(maps, size))
+            return replace(raw, layers=maps, fused=self.steps.fuse(maps, task.size))
 
-    def _combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        assert isinstance(self.method, GradientCAM)  # noqa: S101
+    def _combine(
+        self, combine: Callable[[Tensor, Tensor], Tensor], activation: Tensor, gradient: Tensor
+    ) -> Tensor:
         n, k = activation.shape[:2]
-        whole = self.method.combine(activation, gradient)
+        whole = combine(activation, gradient)
         # Channel by channel: each as an image of its own.
-        parts = self.method.combine(
-            activation.flatten(0, 1)[:, None], gradient.flatten(0, 1)[:, None]
-        )
+        parts = combine(activation.flatten(0, 1)[:, None], gradient.flatten(0, 1)[:, None])
         products = parts.view(n, k, *whole.shape[1:])
         self._check({"": whole}, {"": products.sum(1)})
         return principal(products, self.sign)

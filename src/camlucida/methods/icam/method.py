@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camlucida.common.errors import MethodError
-from camlucida.common.statistics import SSIM
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers import Layers, resolve_all
+from camlucida.engine.layers import resolve_all
 from camlucida.engine.layers.blocks import candidate_layers
-from camlucida.engine.maps import Normalise, Steps, normalise
-from camlucida.methods.base import Context, Method, RawMap
-from camlucida.methods.icam.alpha import Smooth
-from camlucida.methods.icam.layer_map import Bias, BiasForm, LayerMap, fuse
+from camlucida.engine.maps import normalise
+from camlucida.methods.base import RawMap, calm
+from camlucida.methods.icam.layer_map import LayerMap, fuse
 from camlucida.methods.icam.notes import remarks
+from camlucida.methods.icam.options import ICAMOptions
 from camlucida.methods.icam.passes import Copies, Seen, look, score_copies, sliceable
-from camlucida.methods.icam.perturb import MaskConvention, perturbation_weights, svim
-from camlucida.methods.icam.scores import CompareAt, layer_scores, layer_weights, select_layers
+from camlucida.methods.icam.perturb import perturbation_weights, svim
+from camlucida.methods.icam.scores import layer_scores, layer_weights, select_layers
 from camlucida.methods.registry import Cost, register
+from camlucida.methods.task import Task
 from camlucida.targets import Target
-
-AlphaForm = Literal["literal", "softmax_full", "none"]
-PerturbSpace = Literal["input", "pixel"]
-Score = Literal["logit", "prob"]
-LayerWeighting = Literal["score", "uniform"]
-
-_SMOOTH = ("softmax", "sigmoid", "exp", "identity")
 
 
 @register(
@@ -46,7 +38,7 @@ _SMOOTH = ("softmax", "sigmoid", "exp", "identity")
     without_offset={"bias": "none"},
 )
 @dataclass(frozen=True)
-class ICAM(Method):
+class ICAM(ICAMOptions):
     r"""Integrative CAM: the maps of all layers, each weighted by how much the layer matters.
 
     Noisy, masked copies of the image give every layer a score (eq. 3-10); the best layers that together
@@ -70,155 +62,40 @@ class ICAM(Method):
     ``probability`` Y; and with several runs ``layer_score_std``, ``layer_weight_std`` and
     ``map_std``, the spread of the map in [0, 1].
 
-    Attributes:
-        n_perturb: number n of perturbed copies.
-        alpha: their noise level, and the share of masked pixels.
-        mask_convention: ``"keep"``, a pixel stays with probability ``1 - alpha``; ``"remove"``, with ``alpha``.
-        perturb_space: perturb the model's ``"input"`` or its ``"pixel"`` values in [0, 1].
-        ssim: ``"global"`` statistics, or the usual ``"windowed"`` ones.
-        svim_sigma: width of the bell over SSIM.
-        mds_clamp: count copies whose output differs too much as 0 (else their weight is NaN).
-        include_original: count the image itself among its copies.
-        score: what eq. 3 differentiates, the explained class's ``"logit"`` or ``"prob"``.
-        compare_at: resolution at which eq. 3 compares, the ``"input"``'s or the ``"layer"``'s.
-        normalise_terms: scale both terms of eq. 3 to a maximum of 1.
-        coverage: the share T of the score that the kept layers hold.
-        layer_weighting: ``"score"``, or ``"uniform"`` for a plain average of the kept layers.
-        function: f, one of ``"softmax"``, ``"sigmoid"``, ``"exp"``, ``"identity"``, or any smooth function of
-            a tensor.
-        alpha_form: ``"literal"``, f depends on S alone; ``"softmax_full"``, all logits move (one
-            more pass per class); ``"none"``, no alpha at all, the weights of LayerCAM.
-        softmax_mass: with ``"softmax_full"``, the probability that the counted classes hold.
-        bias: ``"channel"``, ``"spatial"`` or ``"none"``.
-        bias_form: ``"product_of_sums"`` or ``"sum_of_products"``, for the channel bias.
-        drop_common_factor: leave out f', which is common to all layers and underflows in a saturated softmax.
-        relu: rectify each layer's map.
-        layer_normalise: scaling of each layer's map before the fusion; without it layers with
-            many channels or large activations dominate whatever their weight.
-        runs: independent draws of the copies whose maps are averaged; the authors took 10.
-        chunk: most images and copies that pass the model at a time.
     """
-
-    explains = "layers"
-
-    n_perturb: int = 8
-    alpha: float = 0.4
-    mask_convention: MaskConvention = "keep"
-    perturb_space: PerturbSpace = "input"
-    ssim: SSIM = "global"
-    svim_sigma: float = 1 / 6
-    mds_clamp: bool = True
-    include_original: bool = False
-    score: Score = "logit"
-    compare_at: CompareAt = "input"
-    normalise_terms: bool = False
-    coverage: float = 0.95
-    layer_weighting: LayerWeighting = "score"
-    function: Smooth = "softmax"
-    alpha_form: AlphaForm = "literal"
-    softmax_mass: float = 1 - 1e-6
-    bias: Bias = "channel"
-    bias_form: BiasForm = "product_of_sums"
-    drop_common_factor: bool = False
-    relu: bool = False
-    layer_normalise: Normalise = "none"
-    runs: int = 1
-    chunk: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if not callable(self.function) and self.function not in _SMOOTH:
-            raise MethodError(
-                f"function must be one of {', '.join(_SMOOTH)} or a function of a tensor, got "
-                f"{self.function!r}"
-            )
-        for name in ("n_perturb", "runs", "chunk"):
-            if (value := getattr(self, name)) < 1 or value != int(value):
-                raise MethodError(f"{name} must be a whole number >= 1, got {value}")
-        if not 0 <= self.alpha <= 1:
-            raise MethodError(f"alpha must lie in [0, 1], got {self.alpha}")
-        for name in ("coverage", "softmax_mass"):
-            if not 0 < (value := getattr(self, name)) <= 1:
-                raise MethodError(f"{name} must lie in (0, 1], got {value}")
-        if not self.svim_sigma > 0:
-            raise MethodError(f"svim_sigma must be > 0, got {self.svim_sigma}")
-
-    @property
-    def steps(self) -> Steps:
-        """Neither rectified nor smoothed: the fused map is scaled by its extremes (eq. 21)."""
-        return Steps(rectify=False, layer_normalise=self.layer_normalise)
-
-    @property
-    def passes(self) -> int:
-        """Forward and full backward passes per image, where the literal alpha is used."""
-        return 1 + (self.score == "prob") + self.n_perturb * self.runs
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
         """All blocks of the model, rectified: see :func:`camlucida.engine.layers.blocks.candidate_layers`."""
         return candidate_layers(model, inputs, rectified=True)
 
-    def describe(self) -> dict[str, Any]:
-        """Name and options, ready for JSON."""
-        described = super().describe()
-        if callable(self.function):
-            described["options"]["function"] = getattr(
-                self.function, "__qualname__", repr(self.function)
-            )
-        return described
-
-    def run(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        target: Target,
-        layers: Layers,
-        **context: Unpack[Context],
-    ) -> RawMap:
+    def run(self, task: Task) -> RawMap:
         """Steps (a) to (e), with one pass per image and per copy for all layers together."""
-        progress, grid = context.get("progress"), context.get("grid")
-        preprocess = context.get("preprocess")
-        if self.perturb_space == "pixel" and preprocess is None:
-            raise MethodError(
-                "perturb_space='pixel' needs the model's preprocessing to get at the pixels; pass "
-                "preprocess=, or use perturb_space='input'"
-            )
-        done, total = 0, len(inputs) * (1 + self.n_perturb * self.runs)
+        task.pixels(self.perturb_space, "perturb_space")
+        done, total = 0, len(task.inputs) * (1 + self.n_perturb * self.runs)
 
         def report(images: int) -> None:
             nonlocal done
             done += images
-            if progress is not None:
-                progress(done, total)
+            task.report(done, total)
 
-        with borrowed(model, inputs) as module:
-            names = tuple(resolve_all(module, layers))
-            target = sliceable(target)
+        with borrowed(task.model, task.inputs) as module:
+            names = tuple(resolve_all(module, task.layers))
+            whole = replace(task, model=module, target=sliceable(task.target), layers=names)
             parts = []
-            for index in torch.split(torch.arange(len(inputs), device=inputs.device), self.chunk):
-                one = target if len(index) == len(inputs) else target.take(index)
-                parts.append(look(self, module, inputs[index], names, one, grid))
+            every = torch.arange(len(task.inputs), device=task.inputs.device)
+            for index in torch.split(every, self.chunk):
+                part = whole
+                if len(index) < len(every):
+                    target = whole.target.take(index)
+                    part = replace(whole, inputs=task.inputs[index], target=target)
+                parts.append(look(self, part, names))
                 report(len(index))
             seen = parts[0] if len(parts) == 1 else _join(parts)
-            copies = score_copies(
-                self,
-                module,
-                inputs,
-                names,
-                seen,
-                context["generator"],
-                preprocess,
-                grid,
-                report,
-            )
-        with (
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            torch.autocast(inputs.device.type, enabled=False),
-        ):
-            return self._assemble(inputs, seen, copies)
+            copies = score_copies(self, whole, names, seen, report)
+        with calm(task.inputs):
+            return self._assemble(task.size, seen, copies)
 
-    def _assemble(self, inputs: Tensor, seen: Seen, copies: Copies) -> RawMap:
+    def _assemble(self, size: tuple[int, int], seen: Seen, copies: Copies) -> RawMap:
         counted = perturbation_weights(copies["svim"], copies["mds"])
         scores = layer_scores(counted, copies["distance"])
         if self.include_original:
@@ -230,7 +107,6 @@ class ICAM(Method):
         weights = layer_weights(
             kept.to(scores) if self.layer_weighting == "uniform" else scores, kept
         )
-        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         runs = fuse(seen.maps, weights, size, relu=self.relu, layer_normalise=self.layer_normalise)
         kind = seen.at_input.dtype
         details = {

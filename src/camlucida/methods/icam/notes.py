@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from camlucida.methods.icam.method import ICAM
-    from camlucida.methods.icam.passes import Copies, Seen
+from camlucida.methods.icam.options import ICAMOptions
+from camlucida.methods.icam.passes import Copies, Seen
 
 _OVERTURNED = (
     0.2  # share from which on maps were seen to correlate negatively with those without alpha
@@ -18,7 +15,12 @@ _PATCHY = 0.01  # share of entries beyond a pole that is worth a word
 
 
 def remarks(
-    options: ICAM, seen: Seen, copies: Copies, scores: Tensor, weights: Tensor, kind: torch.dtype
+    options: ICAMOptions,
+    seen: Seen,
+    copies: Copies,
+    scores: Tensor,
+    weights: Tensor,
+    kind: torch.dtype,
 ) -> dict[int, list[str]]:
     """What a reader of each image's map has to know, ``{position: remarks}``.
 
@@ -44,7 +46,7 @@ def remarks(
     return found
 
 
-def _about_copies(options: ICAM, copies: Copies, i: int) -> list[str]:
+def _about_copies(options: ICAMOptions, copies: Copies, i: int) -> list[str]:
     said = []
     raw = copies["svim"][i] * copies["mds"][i]
     if (raw < 0).any():
@@ -72,7 +74,7 @@ def _about_layers(seen: Seen, scores: Tensor, i: int) -> list[str]:
     return [f"the target does not depend on the map of {', '.join(blind)}, which scores 0"]
 
 
-def _about_alpha(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str]:
+def _about_alpha(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> list[str]:
     if options.alpha_form == "none":
         return []
     y = float(seen.margin[i].sigmoid())
@@ -92,7 +94,7 @@ def _about_alpha(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str
     return [said]
 
 
-def _about_size(options: ICAM, seen: Seen, kind: torch.dtype, i: int) -> list[str]:
+def _about_size(options: ICAMOptions, seen: Seen, kind: torch.dtype, i: int) -> list[str]:
     before = torch.stack([m.values[i].abs().max() for m in seen.maps.values()]).max()
     after = before.to(kind)
     lost = bool(before > 0 and after == 0) or bool(seen.first[i] == 0)
@@ -109,7 +111,7 @@ def _about_size(options: ICAM, seen: Seen, kind: torch.dtype, i: int) -> list[st
     return []
 
 
-def _about_bias(options: ICAM, seen: Seen, weights: Tensor, i: int) -> list[str]:
+def _about_bias(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> list[str]:
     if options.bias == "none":
         return []
     said = []

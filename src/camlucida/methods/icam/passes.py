@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.common.errors import MethodError
+from camlucida.common.seeds import ImageGenerators
 from camlucida.common.statistics import ssim
-from camlucida.engine.layers import INPUT, GridRule
-from camlucida.engine.tap import Tap, tap
+from camlucida.engine.layers import INPUT
+from camlucida.engine.tap import Tap
 from camlucida.methods.icam.alpha import Derivatives, SoftmaxMoments, alpha, derivatives
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
+from camlucida.methods.icam.options import ICAMOptions
 from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, svim
 from camlucida.methods.icam.scores import distance, input_term, layer_term
+from camlucida.methods.task import Task
 from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, evaluate
 
-if TYPE_CHECKING:
-    from camlucida.common.seeds import ImageGenerators
-    from camlucida.data.preprocess import Preprocess
-    from camlucida.methods.icam.method import ICAM
-
-Grids = GridRule | Mapping[str, GridRule] | None
 Report = Callable[[int], None]
 
 
@@ -152,34 +149,24 @@ def sliceable(target: Target) -> Target:
 # -------------------------------------------------------------------------------------------- images
 
 
-def look(
-    options: ICAM,
-    model: nn.Module,
-    inputs: Tensor,
-    names: tuple[str, ...],
-    target: Target,
-    grid: Grids,
-) -> Seen:
+def look(options: ICAMOptions, task: Task, names: tuple[str, ...]) -> Seen:
     """One pass of some unperturbed images: their layer maps, and the input term of eq. 3.
 
     Args:
         options: the method.
-        model: borrowed.
-        inputs: ``(N, C, H, W)``, no more than fit at once.
+        task: the model is borrowed, and no more images than fit at once.
         names: the layers.
-        target: what is explained.
-        grid: how layers are read.
     """
+    inputs = task.inputs
     watched = names if INPUT in names else (*names, INPUT)
-    tapped = tap(model, inputs, watched, score_target(target), grid=grid)
+    watching = replace(task, layers=watched, target=score_target(task.target))
+    tapped = watching.tap()
     scored, outputs = tapped.target, tapped.outputs
-    assert scored is not None  # noqa: S101
-    assert tapped.values is not None  # noqa: S101
     felt = tapped
     if options.score == "prob":
-        felt = tap(model, inputs, watched, _probability(scored, outputs), grid=grid)
+        felt = replace(watching, target=_probability(scored, outputs)).tap()
     with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-        fixed = target.pin(outputs)
+        fixed = task.target.pin(outputs)
         score, margin = wide(tapped.values), _margin(scored, outputs, tapped.values)
         f = derivatives(options.function, score, margin)
         first = torch.ones_like(f.first) if options.drop_common_factor else f.first
@@ -189,7 +176,7 @@ def look(
         logits = _comparable(scored, outputs, tapped.values)
     moments = {}
     if options.alpha_form == "softmax_full":
-        moments = _moments(options, model, inputs, tapped, names, grid)
+        moments = _moments(options, task, tapped, names)
         first = torch.ones_like(margin) if options.drop_common_factor else margin.sigmoid()
     maps, shares = {}, []
     with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -227,7 +214,7 @@ def look(
 
 
 def _alpha(
-    options: ICAM,
+    options: ICAMOptions,
     activation: Tensor,
     gradient: Tensor,
     f: Derivatives,
@@ -254,16 +241,10 @@ def _beyond_pole(slope: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _moments(
-    options: ICAM,
-    model: nn.Module,
-    inputs: Tensor,
-    tapped: Tap,
-    names: tuple[str, ...],
-    grid: Grids,
+    options: ICAMOptions, task: Task, tapped: Tap, names: tuple[str, ...]
 ) -> dict[str, SoftmaxMoments]:
     """One pass per image and class, over the classes that hold nearly all of the probability."""
     scored = tapped.target
-    assert scored is not None  # noqa: S101
     logits = _class_logits(scored, tapped.outputs)
     if type(scored) is not Logit or logits is None:
         raise MethodError(
@@ -277,7 +258,7 @@ def _moments(
     moments = {name: SoftmaxMoments.like(wide(tapped.gradients[name])) for name in names}
     for part in torch.split(rows, options.chunk):
         images, classes = part.unbind(1)
-        felt = tap(model, inputs[images], names, Logit(classes), grid=grid)
+        felt = replace(task, inputs=task.inputs[images], target=Logit(classes)).tap()
         for name in names:
             delta = wide(felt.gradients[name]) - wide(tapped.gradients[name])[images]
             moments[name].add(images, probabilities[images, classes], delta)
@@ -306,7 +287,7 @@ def rivals(probabilities: Tensor, own: Tensor, mass: float) -> Tensor:
     return torch.stack([images, order[images, positions]], 1)
 
 
-def _distances(options: ICAM, at_input: Tensor, felt: Tap, names: tuple[str, ...]) -> Tensor:
+def _distances(options: ICAMOptions, at_input: Tensor, felt: Tap, names: tuple[str, ...]) -> Tensor:
     return wide(
         torch.stack(
             [
@@ -327,32 +308,20 @@ def _distances(options: ICAM, at_input: Tensor, felt: Tap, names: tuple[str, ...
 
 
 def score_copies(
-    options: ICAM,
-    model: nn.Module,
-    inputs: Tensor,
-    names: tuple[str, ...],
-    seen: Seen,
-    generator: ImageGenerators,
-    preprocess: Preprocess | None,
-    grid: Grids,
-    report: Report,
+    options: ICAMOptions, task: Task, names: tuple[str, ...], seen: Seen, report: Report
 ) -> Copies:
     """One pass of all perturbed copies of all images, for all layers, ``chunk`` copies at a time."""
     target = _probability(seen.scored, seen.outputs) if options.score == "prob" else seen.scored
+    inputs, pixels = task.inputs, task.pixels(options.perturb_space, "perturb_space")
     images, extent = inputs, dynamic_range(wide(inputs))
-    if options.perturb_space == "pixel":
-        assert preprocess is not None  # noqa: S101
-        images, extent = preprocess.denormalise(inputs), torch.ones_like(extent)
+    if pixels is not None:
+        images, extent = pixels.denormalise(inputs), torch.ones_like(extent)
     shape = (len(inputs), options.runs, options.n_perturb)
     similarity, agreement = extent.new_zeros(shape), extent.new_zeros(shape)
     distances = extent.new_zeros(*shape, len(names))
-    for run, number, index, copies in _draw(options, images, generator):
-        received = copies
-        if options.perturb_space == "pixel":
-            assert preprocess is not None  # noqa: S101
-            received = preprocess.normalise(copies)
-        felt = tap(model, received, names, target.take(index), grid=grid)
-        assert felt.values is not None  # noqa: S101
+    for run, number, index, copies in _draw(options, images, task.generator):
+        received = copies if pixels is None else pixels.normalise(copies)
+        felt = replace(task, inputs=received, target=target.take(index)).tap()
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             where = (index, run, number)
             x, y = wide(images[index]), wide(copies)
@@ -373,7 +342,7 @@ def score_copies(
 
 
 def _draw(
-    options: ICAM, images: Tensor, generator: ImageGenerators
+    options: ICAMOptions, images: Tensor, generator: ImageGenerators
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Run, number and image of each copy, and the copies, in chunks.
 

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError, LayerError, TargetError
-from camlucida.common.seeds import ImageGenerators
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import Layer, default_layer, resolve
@@ -21,7 +20,7 @@ from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fi
 from camlucida.engine.tap import tap
 from camlucida.explanation.overlays import View, overlay
 from camlucida.explanation.subject import Photo, prepare
-from camlucida.methods import Progress
+from camlucida.methods import Progress, Task
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
 from camlucida.report import Cell, Column, Table
@@ -195,15 +194,8 @@ def cells(
             some = chosen[start : start + batch_size]
             copies = inputs.expand(len(some), -1, -1, -1).contiguous()
             target = CellTarget(name, [r for r, _ in some], [c for _, c in some])
-            raw = fame.run(
-                module,
-                copies,
-                target,
-                (),
-                generator=ImageGenerators.of(0, copies),
-                preprocess=used,
-                progress=_part(progress, start, len(some), len(chosen)),
-            )
+            part = _part(progress, start, len(some), len(chosen))
+            raw = fame.run(Task.of(module, copies, target, preprocess=used, progress=part))
             slope = tap(module, copies, "input", target).gradients["input"]
             finite = raw.fused.isfinite().flatten(1).all(1)[:, None, None]
             blurred = fame.steps.finish(torch.where(finite, raw.fused, 0), size)

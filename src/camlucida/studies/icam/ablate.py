@@ -13,7 +13,7 @@ from camlucida.common.statistics import correlation
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Images
-from camlucida.methods.base import Progress
+from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.report import Column, Table

@@ -17,7 +17,7 @@ from camlucida.data.folders import class_photos
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Photo
-from camlucida.methods.base import Progress
+from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.report import Cell, Column, Table

@@ -117,7 +117,6 @@ def numerics(
     if any(c is not None and not 0 < c < 1 for c in confidences):
         raise MethodError(f"confidences must lie in (0, 1), got {list(confidences)}")
     seen = tap(model, inputs, list(explanation.layers), explanation.target)
-    assert seen.values is not None  # noqa: S101
     with torch.no_grad():
         logits = seen.outputs.double()
         classes = torch.as_tensor(explanation.target.classes, device=logits.device)[:, None]

@@ -14,7 +14,7 @@ from camlucida.common.store import Store
 from camlucida.data.folders import open_folder
 from camlucida.data.samples import Sample
 from camlucida.engine.layers import Layers
-from camlucida.methods.base import Progress
+from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
 from camlucida.studies.icam.four_cases.measure import Examination, case_of, dial_means

@@ -19,7 +19,7 @@ from camlucida.data.images import read_image
 from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, overlays
-from camlucida.methods.base import Progress
+from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of, resolve_class
 from camlucida.report import Cell, Column, Table

@@ -18,7 +18,7 @@ from camlucida.common.version import __version__
 from camlucida.data.folders import read_photos
 from camlucida.data.samples import Sample, Skipped
 from camlucida.explanation import Explanation
-from camlucida.methods.base import Progress
+from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.studies.icam.facts import icam_facts
