@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 
 from camlucida import CamlucidaError
-from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
+from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.verdicts import Verdict
 from camlucida.common.statistics import mean_std
+from camlucida.report import Table
+from camlucida.report.tables import number
 
 
 @pytest.fixture
@@ -21,8 +24,12 @@ def report():
             Verdict("good", "pass", "0 % of it", 0.0, 0.01, "share"),
             Verdict("bad", "fail", "<b>50 %</b> of it", 0.5, 0.01, "share", {"nan": float("nan")}),
         ),
-        (Table("Numbers", ("method", "μ"), (("good", 0.0), ("bad", None)), "A note."),),
-        (Picture("maps", "What is seen.", b"\x89PNG", "A map."),),
+        (
+            Table.of_rows(
+                "numbers", "Numbers", ("method", "μ"), (("good", 0.0), ("bad", None)), "A note."
+            ),
+        ),
+        (Illustration("maps", "What is seen.", b"\x89PNG", "A map."),),
         {"seed": 0},
     )
 
@@ -59,19 +66,20 @@ def test_verdicts_are_found_and_checked(report):
     with pytest.raises(CamlucidaError, match="outcome"):
         Verdict("x", "maybe", "")
     with pytest.raises(CamlucidaError, match="2 columns"):
-        Table("t", ("a", "b"), (("x",),))
+        Table.of_rows("t", "t", ("a", "b", "c"), (("x", 1),))
 
 
 def test_small_numbers():
     assert mean_std([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert mean_std([4.0]) == (4.0, 0.0)
-    assert rounded(float("nan")) == rounded(None) == "–"
-    assert rounded(1.25, 2) == "1.25"
+    assert number(float("nan")) == number(None) == "–"
+    assert number(1.25, 2) == "1.25"
 
 
 def test_columns_of_words_start_at_the_left_and_figures_end_at_the_right(report):
-    table = Table(
+    table = Table.of_rows(
         "t",
+        "Words and figures",
         ("name", "n", "gap", "change"),
         (
             ("a", 1.5, "in part", "0.91 → 0.90"),
@@ -80,6 +88,6 @@ def test_columns_of_words_start_at_the_left_and_figures_end_at_the_right(report)
         ),
     )
     page = replace(report, tables=(table,)).html()
-    assert '<th scope="col">n</th><th scope="col" class="word">gap</th>' in page
-    assert '<td>1.5</td><td class="word">in part</td><td>0.91 → 0.90</td>' in page
-    assert '<td>-3</td><td class="word">–</td><td>12 %</td>' in page
+    assert '<th scope="col">n</th>\n<th scope="col" class="word">gap</th>' in page
+    assert '<td class="word">in part</td>\n<td data-sort="0.91 → 0.90">0.91 → 0.90</td>' in page
+    assert '<td data-sort="-3">-3</td>\n<td class="word">–</td>\n<td data-sort="12 %">' in page

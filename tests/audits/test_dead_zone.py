@@ -486,8 +486,8 @@ def test_a_method_that_breaks_does_not_end_the_audit(plain, monkeypatch):
 
 
 def test_one_method_is_not_many():
-    from camlucida.audits.base import Verdict
     from camlucida.audits.deadzone.verdicts import summary
+    from camlucida.audits.verdicts import Verdict
 
     said = summary([Verdict("a", "fail", ""), Verdict("b", "pass", "")])
     assert said == "1 method lights up what the model cannot see: a. 1 does not: b."

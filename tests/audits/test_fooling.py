@@ -25,8 +25,9 @@ from camlucida.audits.fooling.measure import (
     ratio,
 )
 from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
+from camlucida.audits.fooling.tables import condition_row, tail_table
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
-from camlucida.audits.fooling.verdicts import condition_row, said_of_gap, tail_table, verdict
+from camlucida.audits.fooling.verdicts import said_of_gap, verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
@@ -307,7 +308,7 @@ def test_long_tail():
     assert counts[4] == round(100 * 100 ** (-4 / 9))
     assert torch.equal(tail(labels, 10, 1.0), torch.arange(1000))
     table = tail_table({"gradcam": numbers([0.1, 0.2, 0.3], [0.1] * 3)}, [0, 5, 9], 10)
-    assert [row[1::2] for row in table.rows] == [("0.1000", "0.2000", "0.3000")]
+    assert [[c.value for c in cells[::2]] for _, cells in table.rows] == [[0.1, 0.2, 0.3]]
 
 
 @pytest.mark.slow
@@ -331,7 +332,7 @@ def test_audit_of_ones_own_model(case, tmp_path):
         "cam",
     }
     assert report["cam"].outcome in {"fail", "warn"}
-    assert [t.title.split(":")[0] for t in report.tables] == [
+    assert [t.caption.split(":")[0] for t in report.tables] == [
         "The models", "Susceptibility", "Attacker against evaluated method",
     ]  # fmt: skip
     assert len(report.tables[-1].rows) == 3
@@ -373,7 +374,7 @@ def test_stand_ins(tmp_path):
         "attack": Attack(epochs=2, learning_rate=0.02), "folder": tmp_path,
     }  # fmt: skip
     report = audit_sham_stand_ins(**options)
-    titles = [t.title for t in report.tables]
+    titles = [t.caption for t in report.tables]
     assert "Under which conditions the published gap appears" in titles
     assert "Susceptibility by how frequent a class was in training" in titles
     assert list(report.record["conditions"]) == [
@@ -560,7 +561,7 @@ def test_the_entropy_is_that_of_the_class_weight_map(case):
     assert (
         one.record["models"]["clean"]["cam_entropy"] == two.record["models"]["clean"]["cam_entropy"]
     )
-    assert one.tables[0].rows[0][4] != two.tables[0].rows[0][4], (
+    assert one.tables[0].rows[0][1][3] != two.tables[0].rows[0][1][3], (
         "the distance is the attacked map's"
     )
 

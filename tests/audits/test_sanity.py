@@ -8,8 +8,9 @@ from torch import nn
 
 import camlucida
 from camlucida import CamlucidaError
-from camlucida.audits.sanity import checks
+from camlucida.audits.sanity import measures as checks
 from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
+from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.completeness import bent, completeness
 from camlucida.audits.sanity.models import (
     copied,
@@ -19,7 +20,7 @@ from camlucida.audits.sanity.models import (
     shifted_logits,
 )
 from camlucida.audits.sanity.shuffled_labels import TwinPlan, train_twins, unlearned
-from camlucida.audits.sanity.verdicts import CHECKS, mark, results, verdict
+from camlucida.audits.sanity.verdicts import mark, results, verdict
 from camlucida.common.errors import ModelError
 from camlucida.common.store import Store
 from camlucida.methods import GradCAM, register

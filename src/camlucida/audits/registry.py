@@ -2,67 +2,90 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from camlucida.audits.base import AuditReport, Verdict
+from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Request, Tested
+from camlucida.audits.rules import ATTACK, FAITHFUL, PIXEL_WALL, SANITY, WALL, Rule
 from camlucida.common.errors import CamlucidaError
-from camlucida.data.samples import DataSet
+from camlucida.common.registry import Registry, Row
 from camlucida.engine.layers import default_layer
 from camlucida.methods import method_row
 from camlucida.targets import LogitMargin
 
 
-def _own_label(tested: Tested) -> str:
-    return tested.label
-
-
 @dataclass(frozen=True)
-class AuditEntry:
-    """An audit that can be asked about any classifier.
+class AuditRow(Row[AuditReport]):
+    """An audit that can be asked about any classifier; ``make`` takes a :class:`Request` and returns its report.
 
     Attributes:
+        title: for people.
+        asks: the question that it answers about a method.
+        rules: what its findings mean for the questions of the trust report.
+        subject: how the audit calls a method in its verdicts.
+        honours: the options of a method that the audit follows, measuring the others as they usually are; all of
+            them where it is ``None``.
+        preface: said before its findings in the trust report.
+    """
+
+    what: ClassVar[str] = "audit"
+
+    make: Callable[[Request], AuditReport]
+    title: str
+    asks: str
+    rules: tuple[Rule, ...] = ()
+    subject: Callable[[Tested], str] = lambda tested: tested.label
+    honours: tuple[str, ...] | None = None
+    preface: str = ""
+
+    def is_usual(self, tested: Tested) -> bool:
+        """Whether the audit leaves out options of a method that the user gave."""
+        return self.honours is not None and not set(tested.given) <= set(self.honours)
+
+
+AUDITS = Registry(AuditRow)
+
+
+def register(
+    name: str, *, title: str, asks: str, **facts: Any
+) -> Callable[[Callable[[Request], AuditReport]], Callable[[Request], AuditReport]]:
+    """Decorator that makes an audit known to ``camlucida audit all``; also for audits outside the package.
+
+    Args:
         name: short; also of its files.
         title: for people.
         asks: the question that it answers about a method.
-        run: does it.
-        subject: how the audit calls a method in its verdicts.
-    """
-
-    name: str
-    title: str
-    asks: str
-    run: Callable[[Request], AuditReport]
-    subject: Callable[[Tested], str] = _own_label
-
-
-_AUDITS: dict[str, AuditEntry] = {}
-
-
-def register_audit(row: AuditEntry) -> AuditEntry:
-    """Make an audit known to ``camlucida audit all``; one of the same name is replaced."""
-    _AUDITS[row.name] = row
-    return row
-
-
-def audits(names: Sequence[str] | None = None) -> tuple[AuditEntry, ...]:
-    """The registered audits, or those of these names, in the order of registration.
+        **facts: the other fields of :class:`AuditRow`.
 
     Raises:
-        CamlucidaError: for an unknown name.
+        CamlucidaError: the name is taken by another function.
     """
-    for name in names or ():
-        if name not in _AUDITS:
-            raise CamlucidaError(f"unknown audit {name!r}; known: {', '.join(_AUDITS)}")
-    return tuple(row for row in _AUDITS.values() if names is None or row.name in names)
+
+    def add(make: Callable[[Request], AuditReport]) -> Callable[[Request], AuditReport]:
+        AUDITS.add(AuditRow(name, make, title, asks, **facts))
+        return make
+
+    return add
+
+
+def list_audits() -> tuple[AuditRow, ...]:
+    """The audits that ``camlucida audit all`` asks, in the order of registration."""
+    return tuple(AUDITS)
 
 
 # --------------------------------------------------------------------------------------------- audits
 
+_WALLED = "With a test wall in the model: "
 
+
+@register(
+    "sanity",
+    title="Sanity checks",
+    asks="Does the map change when the model changes, and only then?",
+    rules=SANITY,
+)
 def _sanity(request: Request) -> AuditReport:
     from camlucida.audits.sanity.audit import audit_sanity
 
@@ -82,6 +105,15 @@ def _sanity(request: Request) -> AuditReport:
     )
 
 
+@register(
+    "deadzone",
+    title="Dead zone",
+    asks="Does the map light up what the model provably does not see?",
+    rules=WALL,
+    subject=lambda tested: tested.name,
+    honours=(),
+    preface=_WALLED,
+)
 def _wall(request: Request) -> AuditReport:
     """The lowest quarter of the explained layer's map is hidden from what follows."""
     from camlucida.audits.deadzone.audit import audit_dead_zone
@@ -110,6 +142,15 @@ def _wall(request: Request) -> AuditReport:
     )
 
 
+@register(
+    "deadzone-pixels",
+    title="Dead pixels",
+    asks="Does the map light up pixels that the model never gets?",
+    rules=PIXEL_WALL,
+    subject=lambda tested: tested.name,
+    honours=(),
+    preface=_WALLED,
+)
 def _pixel_wall(request: Request) -> AuditReport:
     """The lowest quarter of the input is hidden from the model."""
     from camlucida.audits.deadzone.audit import audit_dead_zone
@@ -139,6 +180,24 @@ def _dead_options(request: Request, chosen: Sequence[Tested]) -> Mapping[str, An
     }
 
 
+def _logit_subject(tested: Tested) -> str:
+    from camlucida.audits.fooling.measure import Variant
+
+    row = method_row(tested.name)
+    if row.target is not LogitMargin:
+        return tested.name
+    aggregator = tested.options.get("aggregator", "mean")
+    return Variant(row.base.name, aggregator).label
+
+
+@register(
+    "logit-shift",
+    title="Logit shift",
+    asks="Can somebody move the map without changing any prediction?",
+    rules=ATTACK,
+    subject=_logit_subject,
+    honours=("aggregator",),
+)
 def _logit_shift(request: Request) -> AuditReport:
     from camlucida.audits.fooling.logit_shift import audit_logit_shift
 
@@ -161,67 +220,13 @@ def _logit_shift(request: Request) -> AuditReport:
     )
 
 
-def _logit_subject(tested: Tested) -> str:
-    from camlucida.audits.fooling.measure import Variant
-
-    row = method_row(tested.name)
-    if row.target is not LogitMargin:
-        return tested.name
-    aggregator = tested.options.get("aggregator", "mean")
-    return Variant(row.base.name, aggregator).label
-
-
+@register(
+    "faithfulness",
+    title="Faithfulness",
+    asks="Does the model need the pixels that the map puts first?",
+    rules=FAITHFUL,
+)
 def _faithful(request: Request) -> AuditReport:
     from camlucida.audits.trust.faithful import audit_faithfulness
 
     return audit_faithfulness(request)
-
-
-def verdict_on(row: AuditEntry, report: AuditReport, tested: Tested) -> Verdict | None:
-    """What an audit said of a method; ``None`` where it said nothing.
-
-    The walls and the logit shift take methods by name: of one with options of its own the text says so.
-    """
-    subject = row.subject(tested)
-    try:
-        found = report[subject]
-    except KeyError:
-        return None
-    given = tested.label.partition(":")[2].split(",")
-    kept = (
-        {f"aggregator={tested.options.get('aggregator')}"} if row.name == "logit-shift" else set()
-    )
-    if subject == tested.label or not set(given) - kept - {""} or row.subject is _own_label:
-        return found
-    return replace(found, text=f"{found.text} Measured with the usual options of {tested.name}.")
-
-
-for _row in (
-    AuditEntry(
-        "sanity", "Sanity checks", "Does the map change when the model changes, and only then?", _sanity
-    ),
-    AuditEntry(
-        "deadzone", "Dead zone", "Does the map light up what the model provably does not see?",
-        _wall, lambda t: t.name,
-    ),
-    AuditEntry(
-        "deadzone-pixels", "Dead pixels", "Does the map light up pixels that the model never gets?",
-        _pixel_wall, lambda t: t.name,
-    ),
-    AuditEntry(
-        "logit-shift", "Logit shift", "Can somebody move the map without changing any prediction?",
-        _logit_shift, _logit_subject,
-    ),
-    AuditEntry(
-        "faithfulness", "Faithfulness", "Does the model need the pixels that the map puts first?",
-        _faithful,
-    ),
-):  # fmt: skip
-    register_audit(_row)
-
-
-def open_images(images: DataSet | str | os.PathLike[str], class_names: Sequence[str] | None) -> Any:
-    """A data set, opened where it was only named."""
-    from camlucida.data.open import open_data
-
-    return images if isinstance(images, DataSet) else open_data(images, class_names=class_names)

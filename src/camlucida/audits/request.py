@@ -62,9 +62,11 @@ class Tested:
         name: registered name.
         options: of the method.
         own_layers: whether it explains the layers that it chooses itself, and not the audit's.
+        given: the options that the user wrote.
     """
 
     label: str
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     own_layers: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ _LATEX = {
     "σ": r"$\sigma$", "α": r"$\alpha$", "★": r"$\star$", "–": "--", "…": r"\dots{}", "“": "``", "”": "''",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FIGURE = re.compile(r"[-+−±<>≤≥≈ ]*\.?\d|(nan|inf|–)$")
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,37 @@ class Table:
         )
         return cls(name, caption, tuple(c for _, c in others), rows, stub.title, **options)
 
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        caption: str,
+        columns: Sequence[str | Column],
+        rows: Iterable[Sequence[float | str | None]],
+        legend: str = "",
+    ) -> Table:
+        """A table of plain values.
+
+        Args:
+            name: of its files and its place in a page.
+            caption: what it shows.
+            columns: headings; the first stands over the row headings.
+            rows: the heading and the values of each row.
+            legend: below the table.
+        """
+        stub, *others = (c if isinstance(c, Column) else Column(c) for c in columns)
+        found = tuple((str(heading), tuple(map(Cell, values))) for heading, *values in rows)
+        return cls(name, caption, tuple(others), found, stub.title, legend)
+
+    def values(self) -> dict[str, Any]:
+        """Headings and plain values, ready for JSON."""
+        return {
+            "title": self.caption,
+            "columns": [self.stub, *(column.heading for column in self.columns)],
+            "rows": [[heading, *(cell.value for cell in cells)] for heading, cells in self.rows],
+            "note": self.legend,
+        }
+
     def marked(self) -> Table:
         """The same with the best number of every judging column marked, all of them where several are equal."""
         marks: list[list[Mark]] = [["" for _ in self.columns] for _ in self.rows]
@@ -195,12 +228,15 @@ class Table:
         )
 
     @cached_property
-    def _words(self) -> list[bool]:
-        """Of each column, whether it holds words."""
-        return [
-            any(isinstance(cells[c].value, str) for _, cells in self.rows)
+    def _words(self) -> tuple[bool, ...]:
+        """Of each column whether it is read rather than compared; texts that begin with a figure are compared."""
+        return tuple(
+            any(
+                isinstance(value := cells[c].value, str) and value and not _FIGURE.match(value)
+                for _, cells in self.rows
+            )
             for c in range(len(self.columns))
-        ]
+        )
 
     def places(self, row: int) -> tuple[int, ...]:
         """Decimal places of the cells of a row."""

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import Outcome, Verdict, rounded
 from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.audits.request import Tested
+from camlucida.audits.verdicts import Outcome, Sentence, Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line
 from camlucida.common.statistics import mean_std
@@ -31,6 +31,7 @@ from camlucida.methods import (
     read_method,
 )
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
+from camlucida.report.tables import number
 
 PAPER = (
     "gradcam", "gradcam++", "xgradcam", "scorecam", "opticam", "ablationcam", "eigencam", "hirescam",
@@ -289,9 +290,42 @@ def tune_opticam(
 
 # ------------------------------------------------------------------------------------------- verdicts
 
+_SCALE = (
+    "(at most {threshold:g %} passes; a map that knows nothing would put {uniform:.1 %} there)."
+)
+_NOTHING = Sentence("quiet", "Nothing at all lies on dead {unit}{place} " + _SCALE)
+_LITTLE = Sentence(
+    "quiet", "Only {mean:.2g %} of the map's norm lies on dead {unit}{place} " + _SCALE
+)
+_LIT = Sentence(
+    "lit",
+    "Lights up what the model provably does not see{place}: {mean:.1 %} of the map's norm lies on dead {unit} "
+    f"{_SCALE} Do not take a bright spot for something that the model used.",
+)
+_BLANK = Sentence(
+    "blank where seen",
+    "But it is blank on {always_blank:.0 %} of the map on every image, which includes {always_lost:.0 %} of what the "
+    "model does see: do not take a dark spot for something that the model ignored.",
+)
+_SPREAD = Sentence(
+    "faded wall",
+    "Its last steps (blur, offset, scaling) spread it: on the finished map it is {finished:.1 %}.",
+)
+_NAN = Sentence("nan", "{broken} of {count} maps hold NaN and do not count.")
+_SOME_BLANK = Sentence("some blank", "{blank} of {count} maps are blank, which counts as 0.")
+_UNTESTED = Sentence("error", "Could not be tested here: {error}")
+_NO_UNIT = Sentence("no unit", "Its map has no {unit} of this kind, so that it cannot be judged.")
+_ALL_NAN = Sentence("nan", "Its maps hold NaN, so that they cannot be judged.")
+_ALL_BLANK = Sentence(
+    "blank", "All of its {blank} maps are blank, so that there is nothing to judge."
+)
+
 
 def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = "") -> Verdict:
-    """What the numbers of :func:`measure` say, in words.
+    """What the numbers of :func:`measure` say.
+
+    A method that passes with a caution comes with a finding of its own: ``"blank where seen"`` where a quiet dead
+    zone is no praise, since the map is blank elsewhere too, else ``"faded wall"``.
 
     Args:
         label: of the method.
@@ -299,74 +333,49 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
         zones: what is dead.
         where: which model, if there are several, such as ``"on the residual net"``.
     """
-    if "error" in measured:
-        return Verdict(label, "not tested", f"Could not be tested here: {measured['error']}")
     kind = zones.judged
+    if "error" in measured:
+        return Verdict(label, "not tested", _UNTESTED(error=measured["error"]))
     if measured.get(kind) is None:
-        return Verdict(
-            label, "not tested", f"Its map has no {kind} of this kind, so that it cannot be judged."
-        )
+        return Verdict(label, "not tested", _NO_UNIT(unit=kind))
     values = [v for v in measured[kind] if v is not None and not math.isnan(v)]
-    broken = len(measured[kind]) - len(values)
+    count, broken, blank = len(measured[kind]), len(measured[kind]) - len(values), measured["blank"]
     if not values:
-        return Verdict(label, "not tested", "Its maps hold NaN, so that they cannot be judged.")
-    if measured["blank"] == len(measured[kind]):
-        return Verdict(
-            label,
-            "not tested",
-            f"All of its {measured['blank']} maps are blank, so that there is nothing to judge.",
-        )
+        return Verdict(label, "not tested", _ALL_NAN)
+    if blank == count:
+        return Verdict(label, "not tested", _ALL_BLANK(blank=blank))
     mean, std = mean_std(values)
-    uniform, lost = zones.uniform, float(measured["always_lost"])
+    after = mean_std(measured["finished"])[0] if measured.get("finished") else 0.0
     unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
-    place = f" {where}" if where else ""
-    outcome: Outcome = "pass"
-    if mean > THRESHOLD:
-        outcome = "fail"
-        text = (
-            f"Lights up what the model provably does not see{place}: {100 * mean:.1f} % of the map's norm lies on "
-            f"dead {unit} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing would put "
-            f"{100 * uniform:.1f} % there). Do not take a bright spot for something that the model used."
+    lit, lost = mean > THRESHOLD, measured["always_lost"] > LOST
+    first = _LIT if lit else _LITTLE if max(values) > 0 else _NOTHING
+    numbers = {
+        "unit": unit, "place": f" {where}" if where else "", "mean": mean, "threshold": THRESHOLD,
+        "uniform": zones.uniform,
+    }  # fmt: skip
+    cautions = [
+        sentence
+        for sentence, holds in (
+            (_BLANK(**{k: measured[k] for k in ("always_blank", "always_lost")}), not lit and lost),
+            (_SPREAD(finished=after), not lit and after > THRESHOLD),
+            (_NAN(broken=broken, count=count), broken > 0),
         )
-    else:
-        amount = (
-            "Nothing at all" if max(values) == 0 else f"Only {100 * mean:.2g} % of the map's norm"
-        )
-        text = (
-            f"{amount} lies on dead {unit}{place} (at most {100 * THRESHOLD:g} % passes; a map that knows nothing "
-            f"would put {100 * uniform:.1f} % there)."
-        )
-        if lost > LOST:
-            outcome = "warn"
-            text += (
-                f" But it is blank on {100 * measured['always_blank']:.0f} % of the map on every image, which "
-                f"includes {100 * lost:.0f} % of what the model does see: do not take a dark spot for something "
-                "that the model ignored."
-            )
-    finished = measured.get("finished")
-    if finished:
-        after, _ = mean_std(finished)
-        if outcome != "fail" and after > THRESHOLD:
-            outcome = "warn"
-            text += f" Its last steps (blur, offset, scaling) spread it: on the finished map it is {100 * after:.1f} %."
-    if broken:
-        outcome = "fail" if outcome == "fail" else "warn"
-        text += f" {broken} of {len(measured[kind])} maps hold NaN and do not count."
-    if measured["blank"]:
-        text += f" {measured['blank']} of {len(measured[kind])} maps are blank, which counts as 0."
-    return Verdict(
-        label,
-        outcome,
-        text,
-        mean,
-        THRESHOLD,
-        f"dead-zone activity, {unit}",
-        {"std": std, "uniform": uniform, "finished": measured.get("finished"), **_brief(measured)},
-    )
-
-
-def _brief(measured: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: measured[k] for k in ("always_blank", "always_lost", "blank", "layers", "options")}
+        if holds
+    ]
+    said = [first(**numbers), *cautions]
+    said += [_SOME_BLANK(blank=blank, count=count)] if blank else []
+    outcome: Outcome = "fail" if lit else "warn" if cautions else "pass"
+    parts: tuple[Verdict, ...] = ()
+    if outcome == "warn":
+        measure = "share of the map that is always blank"
+        name = _BLANK.kind if lost else _SPREAD.kind
+        value = float(measured["always_blank"] or 0.0)
+        parts = (Verdict(label, "fail", said, value, None, measure, finding=name),)
+    known = ("always_blank", "always_lost", "blank", "layers", "options")
+    details = {"std": std, "uniform": zones.uniform, "finished": measured.get("finished")}
+    details |= {k: measured[k] for k in known}
+    measure = f"dead-zone activity, {unit}"
+    return Verdict(label, outcome, said, mean, THRESHOLD, measure, details, parts=parts)
 
 
 def row(label: str, measured: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -380,7 +389,7 @@ def row(label: str, measured: Mapping[str, Any]) -> tuple[Any, ...]:
             cells.append(None)
         else:
             mean, std = mean_std(values)
-            cells.append(f"{rounded(100 * mean)} ± {rounded(100 * std)}")
+            cells.append(f"{number(100 * mean)} ± {number(100 * std)}")
     lost, _ = mean_std(measured["lost"])
     return (
         label,

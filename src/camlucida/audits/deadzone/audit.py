@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Picture, Table
 from camlucida.audits.deadzone.activity import (
     ROW,
     Chosen,
@@ -48,6 +47,7 @@ from camlucida.audits.deadzone.verdicts import (
     worst,
 )
 from camlucida.audits.deadzone.walls import Wall
+from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import Tested
 from camlucida.common.errors import CamlucidaError, LayerError
 from camlucida.common.progress import Say
@@ -59,6 +59,7 @@ from camlucida.engine.borrow import unwrap
 from camlucida.engine.layers import INPUT, default_layer
 from camlucida.explanation.subject import Photo
 from camlucida.models import LoadedModel
+from camlucida.report import Table
 
 __all__ = ["DeadZone", "audit_dead_zone", "audit_dead_zone_stand_ins", "dead_zone", "zones_of"]
 
@@ -167,10 +168,11 @@ def audit_dead_zone(
     }  # fmt: skip
     verdicts = tuple(verdict(label, values, zones) for label, values in found.items())
     tables = [
-        Table(
+        Table.of_rows(
+            "activity",
             f"{name}, {len(inputs)} images, layer {explained}",
             ROW,
-            tuple(row(label, values) for label, values in found.items()),
+            [row(label, values) for label, values in found.items()],
             note(zones),
         )
     ]
@@ -246,17 +248,18 @@ def audit_dead_zone_stand_ins(
     picture = zone_picture(
         masked.model, inputs, drawn, zones["masked"], (labels, others), PREPROCESS, seed
     )
-    curves = Picture.of(
+    curves = Illustration.of(
         "training",
         "Accuracy after each epoch on images with two digits, of which the one in the seen part is the label.",
         curve_figure({NETS[net.kind]: net.record.get("curve", []) for net in nets}),
     )
     tables = (
         *(
-            Table(
+            Table.of_rows(
+                f"activity-{net.kind}",
                 f"{NETS[net.kind].capitalize()}, {most} images",
                 ROW,
-                tuple(row(label, values) for label, values in found[net.kind].items()),
+                [row(label, values) for label, values in found[net.kind].items()],
                 note(zones[net.kind])
                 if net.kind != "unmasked"
                 else "Nothing is dead for this network: the same rows, for comparison only.",
@@ -265,7 +268,7 @@ def audit_dead_zone_stand_ins(
         ),
         accuracy_table(nets, trainer.dead_from),
         *(
-            tuning_table(tuning, NETS[net.kind])
+            tuning_table(tuning, net.kind)
             for net in nets
             if (tuning := tunings[net.kind]) is not None
         ),

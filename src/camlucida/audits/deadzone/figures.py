@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.audits.base import Picture
 from camlucida.audits.deadzone.activity import PAPER, Zones, pictures_of
 from camlucida.audits.deadzone.proof import DeadZone
+from camlucida.audits.report import Illustration
 from camlucida.audits.request import Tested
 from camlucida.engine.maps import resize
 from camlucida.explanation import Explanation
@@ -103,7 +103,7 @@ def zone_picture(
     classes: tuple[Tensor, Tensor] | None,
     preprocess: Any,
     seed: int,
-) -> Picture | None:
+) -> Illustration | None:
     """Maps of the first three images by up to ten methods, the paper's first; ``None`` where there are none.
 
     Args:
@@ -135,7 +135,7 @@ def zone_picture(
     zone = zones.pixels if zones.judged == "pixels" else zones.cells
     assert zone is not None  # noqa: S101
     what = "pixels" if zone is zones.pixels else "cells"
-    return Picture.of(
+    return Illustration.of(
         "maps",
         f"Maps of the predicted class. Within the red frame lies what the model provably does not see ({what}); "
         "anything bright there is untrue.",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from camlucida.audits.base import Table, Verdict, rounded
 from camlucida.audits.deadzone.activity import LOST, THRESHOLD, Zones, verdict
-from camlucida.audits.deadzone.nets import NETS, StandIn
+from camlucida.audits.deadzone.nets import NETS, Kind, StandIn
+from camlucida.audits.verdicts import Verdict, by_outcome
+from camlucida.report import Column, Table
 
 ABOUT = (
     "A part of the picture is hidden from the model by a wall, and it is proved that nothing there can "
@@ -34,18 +35,14 @@ def worst(
 
 def summary(verdicts: Sequence[Verdict]) -> str:
     """One or two sentences over all methods."""
-    by = {
-        outcome: [v.subject for v in verdicts if v.outcome == outcome]
-        for outcome in ("fail", "warn", "pass", "not tested")
-    }
+    by = by_outcome(verdicts)
     parts = []
-    if by["fail"]:
-        lights = "method lights" if len(by["fail"]) == 1 else "methods light"
-        parts.append(
-            f"{len(by['fail'])} {lights} up what the model cannot see: {', '.join(by['fail'])}."
-        )
-    for outcome, caution in (("warn", ", but with a caution that is told below"), ("pass", "")):
-        if names := by[outcome]:
+    if lit := by["fail"]:
+        lights = "method lights" if len(lit) == 1 else "methods light"
+        parts.append(f"{len(lit)} {lights} up what the model cannot see: {', '.join(lit)}.")
+    cautious, quiet = by["warn"], by["pass"]
+    for names, caution in ((cautious, ", but with a caution that is told below"), (quiet, "")):
+        if names:
             does = "does" if len(names) == 1 else "do"
             parts.append(f"{len(names)} {does} not{caution}: {', '.join(names)}.")
     if by["not tested"]:
@@ -103,15 +100,13 @@ def note(zones: Zones) -> str:
     )
 
 
-def tuning_table(tuning: Mapping[str, Any], net: str = "") -> Table:
+def tuning_table(tuning: Mapping[str, Any], net: Kind | None = None) -> Table:
     """What Opti-CAM was tried with."""
-    return Table(
-        "Tuning of Opti-CAM" + (f", {net}" if net else ""),
-        ("learning rate", "steps", "average drop, %"),
-        tuple(
-            (str(t["learning_rate"]), t["iterations"], rounded(t["average_drop"]))
-            for t in tuning["tried"]
-        ),
+    return Table.of_rows(
+        "-".join(filter(None, ("tuning", net))),
+        "Tuning of Opti-CAM" + (f", {NETS[net]}" if net else ""),
+        ("learning rate", "steps", Column("average drop", "lower", "%", places=1)),
+        [(t["learning_rate"], t["iterations"], t["average_drop"]) for t in tuning["tried"]],
         f"As the paper's authors did, to a low average drop, on {tuning['images']} images; used: "
         f"{tuning['options']}.",
     )
@@ -120,17 +115,19 @@ def tuning_table(tuning: Mapping[str, Any], net: str = "") -> Table:
 def accuracy_table(nets: Sequence[StandIn], dead_from: int) -> Table:
     """Accuracies of the stand-ins."""
     kinds = list(nets[0].record.get("accuracy", {}))
-    return Table(
+    percents = (Column(kind, "higher", places=1) for kind in kinds)
+    return Table.of_rows(
+        "accuracy",
         "Accuracy, %",
-        ("network", "parameters", *kinds, "training, s"),
-        tuple(
+        ("network", "parameters", *percents, Column("training", unit="s", places=0)),
+        [
             (
                 NETS[net.kind],
                 net.record.get("parameters"),
-                *(rounded(100 * net.record["accuracy"][kind]) for kind in kinds),
-                rounded(net.record.get("seconds"), 0),
+                *(100 * net.record["accuracy"][kind] for kind in kinds),
+                net.record.get("seconds"),
             )
             for net in nets
-        ),
+        ],
         f"Digits and photos of the test images were never trained on. The seen part is rows 0 to {dead_from - 1}.",
     )

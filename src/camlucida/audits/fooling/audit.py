@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Picture, Table
 from camlucida.audits.fooling.figures import bar_figure, matrix_figure, panel_figure
 from camlucida.audits.fooling.measure import (
     Subject,
@@ -20,6 +19,15 @@ from camlucida.audits.fooling.measure import (
 )
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
+from camlucida.audits.fooling.tables import (
+    CONDITIONS,
+    condition_row,
+    condition_table,
+    matrix_table,
+    model_table,
+    susceptibility_table,
+    tail_table,
+)
 from camlucida.audits.fooling.tune import (
     Attack,
     Trainable,
@@ -28,20 +36,8 @@ from camlucida.audits.fooling.tune import (
     named_attack,
     published_attack,
 )
-from camlucida.audits.fooling.verdicts import (
-    ABOUT,
-    CONDITIONS,
-    KEPT,
-    WORKED,
-    condition_row,
-    condition_table,
-    matrix_table,
-    model_table,
-    summary,
-    susceptibility_table,
-    tail_table,
-    verdict,
-)
+from camlucida.audits.fooling.verdicts import ABOUT, KEPT, WORKED, summary, verdict
+from camlucida.audits.report import AuditReport, Illustration
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
 from camlucida.common.progress import Say
@@ -50,6 +46,7 @@ from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.models.small import as_input
+from camlucida.report import Table
 from camlucida.training.cam_loss import WEIGHTS
 
 QUICK_ATTACK = Attack(epochs=4, learning_rate=0.02)
@@ -422,7 +419,7 @@ def _pictures(
     attacks: Mapping[str, Attack],
     labels: Sequence[str],
     matrix: Mapping[str, Mapping[str, Mapping[str, Any]]],
-) -> tuple[Picture, ...]:
+) -> tuple[Illustration, ...]:
     _, fooled, mask = study.attacked(main)
     subject = study.case.subject
     few = replace(subject, inputs=subject.inputs[:4], labels=subject.labels[:4])
@@ -440,7 +437,7 @@ def _pictures(
     pictures = []
     if shown:
         pictures.append(
-            Picture.of(
+            Illustration.of(
                 "maps",
                 "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on "
                 "the right the mask that the maps were pushed to.",
@@ -449,7 +446,7 @@ def _pictures(
         )
     if rows:
         pictures.append(
-            Picture.of(
+            Illustration.of(
                 "susceptibility",
                 "How far each method's maps were moved, with the control as black marks.",
                 bar_figure(rows, "the control: the same training without an attack"),
@@ -460,7 +457,7 @@ def _pictures(
             [mean_std(matrix[a][c].get("susceptibility", []))[0] for c in labels] for a in attacks
         ]
         pictures.append(
-            Picture.of(
+            Illustration.of(
                 "attackers",
                 "Each row is a copy that was fine-tuned against one map, each column a method that explains it. Which "
                 "copies were broken rather than fooled, the table below says.",

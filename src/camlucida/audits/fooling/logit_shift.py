@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
 from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
+from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
@@ -30,6 +31,7 @@ from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.maps import normalise
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import tap
+from camlucida.report import Table
 from camlucida.training.sham import Layout, sham_mask
 
 SAME = 1e-6
@@ -215,8 +217,8 @@ def audit_logit_shift(
         )
     tell("measured", len(chosen), len(chosen))
     verdicts = tuple(_verdict(one, found[one.label]) for one in chosen)
-    fooled = [v.subject for v in verdicts if v.outcome == "fail"]
-    safe = [v.subject for v in verdicts if v.outcome == "pass"]
+    found_by = by_outcome(verdicts)
+    fooled, safe = found_by["fail"], found_by["pass"]
     picture = _picture(clean, moved_model, subject, shift)
     return AuditReport(
         "logit-shift",
@@ -228,7 +230,8 @@ def audit_logit_shift(
         f"of method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not.",
         verdicts,
         (
-            Table(
+            Table.of_rows(
+                "distances",
                 "Distance of the maps before and after the shift",
                 (
                     "method and target",
@@ -237,7 +240,7 @@ def audit_logit_shift(
                     "share of another image's",
                     "images",
                 ),
-                tuple(_row(one, found[one.label]) for one in chosen),
+                [_row(one, found[one.label]) for one in chosen],
                 "Maps at their own resolution, each scaled to [0, 1]. The share is that of the distance between the "
                 "maps of two different images.",
             ),
@@ -265,30 +268,28 @@ ABOUT = (
 """What the audit does, for people."""
 
 
+_STAY = Sentence("stays", "Its maps stay: they differ by {value:.1e}, the bound is {same:.0e}.")
+_LITTLE = Sentence(
+    "moves a little", "Its maps move a little: by {value:.2g}{like}; {same:.0e} would be rounding."
+)
+_MOVE = Sentence(
+    "moves",
+    "Its maps move by {value:.3f}{like} although no probability changes; visible from {visible:g} on.",
+)
+
+
 def _verdict(one: Variant, found: Mapping[str, Any]) -> Verdict:
-    measure = "mean squared distance of the maps before and after"
     if "error" in found:
-        return Verdict(one.label, "not tested", f"It cannot explain this model: {found['error']}")
-    value = mean_std(found["susceptibility"])[0]
-    share = ratio(found)
-    like = (
-        ""
-        if math.isnan(share)
-        else f" ({_percent(share)} of what the maps of two images differ by)"
-    )
-    outcome: Outcome
-    if value <= SAME:
-        outcome, text = (
-            "pass",
-            f"Its maps stay: they differ by {value:.1e}, the bound is {SAME:.0e}.",
-        )
-    elif value < MOVED:
-        outcome = "warn"
-        text = f"Its maps move a little: by {value:.2g}{like}; {SAME:.0e} would be rounding."
-    else:
-        outcome = "fail"
-        text = f"Its maps move by {value:.3f}{like} although no probability changes; visible from {MOVED:g} on."
-    return Verdict(one.label, outcome, text, value, SAME, measure, {"share_of_another": share})
+        return Verdict(one.label, "not tested", UNEXPLAINED(error=found["error"]))
+    value, share = mean_std(found["susceptibility"])[0], ratio(found)
+    known = not math.isnan(share)
+    like = f" ({_percent(share)} of what the maps of two images differ by)" if known else ""
+    outcome: Outcome = "pass" if value <= SAME else "warn" if value < MOVED else "fail"
+    said = {"pass": _STAY, "warn": _LITTLE, "fail": _MOVE}[outcome]
+    return Verdict(
+        one.label, outcome, said(value=value, same=SAME, like=like, visible=MOVED), value, SAME,
+        "mean squared distance of the maps before and after", {"share_of_another": share},
+    )  # fmt: skip
 
 
 def _row(one: Variant, found: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -337,7 +338,9 @@ def _range(maps: Tensor) -> Tensor:
     return (flat.amax(1) - flat.amin(1)).mean()
 
 
-def _picture(clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift) -> Picture | None:
+def _picture(
+    clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift
+) -> Illustration | None:
     from camlucida.audits.fooling.figures import panel_figure
 
     chosen = [Variant("gradcam"), Variant("gradcam", "mean"), Variant("eigencam")]
@@ -346,7 +349,7 @@ def _picture(clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift
         figure = panel_figure(clean, fooled, few, chosen, shift.mask)
     except CamlucidaError:
         return None
-    return Picture.of(
+    return Illustration.of(
         "maps",
         "Maps before and after the shift. The model's probabilities are the same to the last digits.",
         figure,

@@ -9,9 +9,28 @@ from typing import Any
 
 import torch
 
-from camlucida.audits.base import AuditReport, Outcome, Picture, Table, Verdict
+from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.verdicts import Outcome, Sentence, Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
+from camlucida.report import Table
+
+_STEADIEST = Sentence(
+    "mean",
+    "In {ordered} of {settings} settings the mean varies least and the maximum most; the mean's variance is "
+    "σ²/(M − 1) within {off:.1 %}, the bound is 10 %.",
+)
+_SOFT = Sentence(
+    "soft maximum",
+    "For σ up to {small:g} it holds within {off:.1 %}, the bound is 15 %; at σ = {sigma:g} the distance is {gap:.2f}, "
+    "and σ²/2 {half_square:.2f}: the lemma is one for small residuals.",
+)
+_LARGEST = Sentence(
+    "maximum",
+    "With {classes:g} classes the published formula is {published:.2f} times what is measured; with 12 in place of 6 "
+    "under the fraction it is {corrected:.2f} times.",
+)
+_TOO_FEW = Sentence("too few", "{draws} draws are too few to tell.")
 
 
 def simulate(classes: int, sigma: float, draws: int = 20_000, seed: int = 0) -> dict[str, float]:
@@ -100,13 +119,12 @@ def audit_residual_logits(
     # Of few draws the variance itself is known to no better than this.
     enough = 4 * math.sqrt(2 / (draws - 1)) < 0.1
     wrong: Outcome = "fail" if enough else "warn"
-    hint = "" if enough else f" {draws} draws are too few to tell."
+    hint = () if enough else (_TOO_FEW(draws=draws),)
     verdicts = (
         Verdict(
             "Lemma 1: the mean is steadiest",
             "pass" if ordered == len(settings) and mean_off < 0.1 else wrong,
-            f"In {ordered} of {len(settings)} settings the mean varies least and the maximum most; the mean's "
-            f"variance is σ²/(M − 1) within {100 * mean_off:.1f} %, the bound is 10 %.{hint}",
+            (_STEADIEST(ordered=ordered, settings=len(settings), off=mean_off), *hint),
             mean_off,
             0.1,
             "relative error of the variance of the mean",
@@ -114,9 +132,7 @@ def audit_residual_logits(
         Verdict(
             "Lemma 2: the soft maximum is the mean plus σ²/2",
             "pass" if gap_off < 0.15 else wrong,
-            f"For σ up to {small[-1]['sigma']:g} it holds within {100 * gap_off:.1f} %, the bound is 15 %; at σ = "
-            f"{high['sigma']:g} the distance is {high['gap']:.2f}, and σ²/2 {high['half_square']:.2f}: the lemma is "
-            "one for small residuals.",
+            _SOFT(small=small[-1]["sigma"], off=gap_off, **high),
             gap_off,
             0.15,
             "relative error of σ²/2",
@@ -124,8 +140,7 @@ def audit_residual_logits(
         Verdict(
             "Variance of the maximum",
             "warn",
-            f"With {largest['classes']:g} classes the published formula is {twice:.2f} times what is measured; with "
-            f"12 in place of 6 under the fraction it is {ours:.2f} times.",
+            _LARGEST(published=twice, corrected=ours, **largest),
             twice,
             1.0,
             "published over measured",
@@ -154,9 +169,9 @@ def audit_residual_logits(
         f"σ = {low['sigma']:g} and {times(high, 'lae')} times at σ = {high['sigma']:g}; the maximum "
         f"{times(low, 'max')} and {times(high, 'max')} times.",
         verdicts,
-        (Table("Measured", columns, tuple(rows)),),
+        (Table.of_rows("measured", "Measured", columns, rows),),
         (
-            Picture.of(
+            Illustration.of(
                 "variance",
                 "Left: variance of what is subtracted, by number of classes. Right: distance of the log of the "
                 "average exp from the mean, by σ.",

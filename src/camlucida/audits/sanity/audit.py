@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport
 from camlucida.audits.deadzone.images import described
+from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Tested
-from camlucida.audits.sanity.checks import (
+from camlucida.audits.sanity.completeness import completeness
+from camlucida.audits.sanity.measures import (
     UNFIT,
     Bench,
     Found,
@@ -35,7 +36,6 @@ from camlucida.audits.sanity.checks import (
     parameters,
     reason,
 )
-from camlucida.audits.sanity.completeness import completeness
 from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import Measured, report_of
 from camlucida.audits.sanity.shuffled_labels import (
@@ -45,7 +45,8 @@ from camlucida.audits.sanity.shuffled_labels import (
     train_twins,
     unlearned,
 )
-from camlucida.audits.sanity.verdicts import Result, results
+from camlucida.audits.sanity.verdicts import results
+from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import digest
 from camlucida.common.progress import Say
@@ -172,7 +173,7 @@ def measure_sanity(
     work = _Work(bench, stages, store, told, parts_in_all, seed, quick, _TWIN_STEPS if data else 0)
     cascade: dict[str, list[Any]] = {}
     alone: dict[str, list[Any]] = {}
-    found: dict[str, dict[str, Result]] = {}
+    found: dict[str, dict[str, Verdict]] = {}
     for group in groups:
         heavy = len(groups[0]) > 1 and group is not groups[0]
         parts = work.parts(group, some=quick and heavy, independent=independent)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.sanity.checks import Bench
+from camlucida.audits.sanity.measures import Bench
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.engine.linear_head import LinearInputs, find_head

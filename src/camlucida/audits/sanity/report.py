@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from camlucida.audits.base import AuditReport, Outcome, Picture, Table
+from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import Tested
+from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.figures import cascade_figure
 from camlucida.audits.sanity.models import spread_over
-from camlucida.audits.sanity.verdicts import CHECKS, Result, known, likeness, mark, verdict
+from camlucida.audits.sanity.verdicts import known, likeness, mark, verdict
+from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.common.statistics import mean_std
+from camlucida.report import Table
 
 ABOUT = (
     "An explanation that looks right may have nothing to do with the model. Each method is put through checks "
@@ -43,7 +46,7 @@ class Measured:
     stages: tuple[tuple[str, ...], ...]
     cascade: Mapping[str, Sequence[Mapping[str, Any] | None]]
     alone: Mapping[str, Sequence[Mapping[str, Any] | None]]
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, Verdict]]
     twins: Mapping[str, float]
     record: Mapping[str, Any]
     resumed: int
@@ -52,9 +55,7 @@ class Measured:
 def report_of(found: Measured) -> AuditReport:
     """The numbers with their verdicts, tables and picture."""
     verdicts = tuple(verdict(label, checks) for label, checks in found.results.items())
-    counts: dict[Outcome, int] = {"pass": 0, "warn": 0, "fail": 0, "not tested": 0}
-    for one in verdicts:
-        counts[one.outcome] += 1
+    counts = {outcome: len(names) for outcome, names in by_outcome(verdicts).items()}
     summary = (
         f"Of {len(verdicts)} methods, {counts['pass']} passed every check that could be made, {counts['warn']} are to "
         f"be read with caution and {counts['fail']} failed a check without which a map cannot be trusted."
@@ -65,41 +66,44 @@ def report_of(found: Measured) -> AuditReport:
     if used < _FEW:
         summary += f" This was measured on {_images(used)}: on more, the numbers say more."
     titles = [check.title for check in CHECKS.values()]
-    overview = Table(
+    overview = Table.of_rows(
+        "checks",
         "Every check: ✓ passed, ✗ failed, – not tested, with its number",
         ("method", *titles),
-        tuple(
+        [
             (label, *(mark(checks[key]) for key in CHECKS))
             for label, checks in found.results.items()
-        ),
+        ],
         "Numbers are explained in the table of the checks.",
     )
-    explained = Table(
+    explained = Table.of_rows(
+        "bounds",
         "The checks and their bounds",
         ("check", "question", "number", "bound"),
-        tuple((c.title, c.asks, c.measure, c.bound) for c in CHECKS.values()),
+        [(c.title, c.asks, c.measure, c.bound) for c in CHECKS.values()],
     )
     title = (
         "From the output layer down, more and more weights are redrawn: rank correlation of the maps with those of "
         "the model, signed / absolute / SSIM"
     )
-    tables = [overview, explained, _cascade(title, found.stages, found.cascade)]
+    tables = [overview, explained, _cascade("cascade", title, found.stages, found.cascade)]
     if found.alone:
         tables.append(
             _cascade(
+                "alone",
                 "One group of weights redrawn at a time: rank correlation, signed / absolute / SSIM",
                 found.stages,
                 found.alone,
             )
         )
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Illustration, ...] = ()
     if len(found.stages) > 1:
         figure = cascade_figure(
             {k: [None if s is None or "error" in s else likeness(s) for s in v] for k, v in found.cascade.items()},
             [spread_over(stage) for stage in found.stages],
         )  # fmt: skip
         pictures = (
-            Picture.of(
+            Illustration.of(
                 "cascade",
                 "How alike maps stay while weights are redrawn from the output layer (left) down to the input "
                 "(right): rank correlation, signed or of absolute values, whichever is further from 0. A method that "
@@ -148,6 +152,7 @@ def _mean(part: Mapping[str, Any], key: str) -> float | None:
 
 
 def _cascade(
+    name: str,
     title: str,
     stages: Sequence[Sequence[str]],
     found: Mapping[str, Sequence[Mapping[str, Any] | None]],
@@ -158,10 +163,11 @@ def _cascade(
         means = [_mean(part, key) for key in ("signed", "absolute", "ssim")]
         return " / ".join("–" if m is None else f"{m:.2f}" for m in means)
 
-    return Table(
+    return Table.of_rows(
+        name,
         title,
         ("method", *(spread_over(stage) for stage in stages)),
-        tuple((label, *map(cell, steps)) for label, steps in found.items()),
+        [(label, *map(cell, steps)) for label, steps in found.items()],
         "A dash where maps are constant or too small (SSIM needs 11 pixels), or where the stage was left out of "
         "the quick audit.",
     )

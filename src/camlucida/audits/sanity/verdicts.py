@@ -1,164 +1,39 @@
-"""What the numbers of sanity checks mean: a bound for each, its reason, and sentences that need no paper."""
+"""What the numbers of sanity checks mean, in sentences that need no paper."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
-from camlucida.audits.base import Outcome, Verdict, rounded
+from camlucida.audits.sanity.checks import (
+    ALIKE,
+    CHECKS,
+    COMMON,
+    ROUNDING,
+    SAME_CLASS,
+    SHIFTED,
+    USABLE,
+    Check,
+)
+from camlucida.audits.verdicts import MARKS, Outcome, Sentence, Verdict
 from camlucida.common.statistics import mean_std
 from camlucida.methods import method_row
 
-ALIKE = 0.5
-"""Largest mean rank correlation with the map of a network that knows nothing: a quarter of the ranks' variance."""
+Part: TypeAlias = Mapping[str, Any]
+"""What was measured for a check."""
 
-SAME_CLASS = 0.9
-"""Largest mean rank correlation of the maps of two classes."""
-
-SHIFTED = 1e-3
-"""Largest mean change of a map, as a share of its largest value, when nothing that matters has changed."""
-
-COMMON = 1e-6
-"""Largest mean squared difference of maps in [0, 1] when no probability has changed: a thousandth of the range."""
-
-USABLE = 0.1
-"""Largest share of the maps that may hold nothing."""
-
-ROUNDING = 1e-3
-"""Largest difference of a map in [0, 1] between an image alone and in its batch."""
+_UNASKED = Sentence("not measured", "Was not tested.")
+_NO_PROMISE = Sentence("no promise", "The method promises no sum for this model.")
+_ERROR = Sentence("error", "Could not be tested: {error}")
+_BROKEN = Sentence(
+    "nan",
+    "The maps are blank, or they or the model's outputs hold NaN, so that nothing can be compared.",
+)
 
 
-@dataclass(frozen=True)
-class Check:
-    """A sanity check.
-
-    Attributes:
-        name: short, for records.
-        title: for tables.
-        asks: the question, in words.
-        bound: what the number is held against, and why, in words.
-        measure: what the number is.
-        serious: whether failing it says that the map cannot be trusted; else that it is to be read with caution.
-    """
-
-    name: str
-    title: str
-    asks: str
-    bound: str
-    measure: str
-    serious: bool = True
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a method did in a check.
-
-    Attributes:
-        check: which.
-        outcome: ``"pass"``, ``"fail"`` or ``"not tested"``.
-        text: why, with the number and the bound.
-        value: the number.
-        threshold: the bound.
-        details: what else was measured.
-    """
-
-    check: Check
-    outcome: Outcome
-    text: str
-    value: float | None = None
-    threshold: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "outcome": self.outcome,
-            "value": self.value,
-            "threshold": self.threshold,
-            "measure": self.check.measure,
-            "text": self.text,
-            "details": dict(self.details),
-        }
-
-
-CHECKS: dict[str, Check] = {
-    check.name: check
-    for check in (
-        Check(
-            "parameters", "weights redrawn",
-            "Does the map depend on what the model has learned?",
-            f"At most {ALIKE:g} in size: with more, over a quarter of the map's order would come from architecture and "
-            "image alone. Unrelated maps of a few images scatter around 0 by 0.1 to 0.2.",
-            "rank correlation with the map of the model with all weights redrawn",
-        ),
-        Check(
-            "data", "labels shuffled",
-            "Does the map depend on what the labels mean?",
-            f"At most {ALIKE:g} in size, as for the weights. Measured on two small networks, not on the audited model.",
-            "rank correlation between two small networks that learned true and shuffled labels",
-            serious=False,
-        ),
-        Check(
-            "class", "other class",
-            "Does the map of another class look different?",
-            f"At most {SAME_CLASS:g}: with more, the two maps order the places almost alike.",
-            "rank correlation of the maps of the most and the least probable class",
-        ),
-        Check(
-            "usable", "usable maps",
-            "Do the maps hold anything?",
-            f"At most {100 * USABLE:g} % of the maps may be constant, blank after rectifying, not finite, or of a "
-            "layer that the score does not depend on.",
-            "share of maps that hold nothing",
-        ),
-        Check(
-            "repeat", "same again",
-            "Does the same seed give the same map?",
-            "No difference at all.",
-            "largest difference of a map in [0, 1] between two runs",
-        ),
-        Check(
-            "single", "alone as in a batch",
-            "Does an image alone get the map that it gets in a batch?",
-            f"At most {ROUNDING:g}, which leaves room for rounding. Needs two images and a batch size of 2.",
-            "largest difference of a map in [0, 1]",
-        ),
-        Check(
-            "state", "model untouched",
-            "Is the model afterwards what it was?",
-            "Weights, buffers, training flags, gradients, hooks and random state are all unchanged.",
-            "number of kinds of things that were changed",
-        ),
-        Check(
-            "input shift", "input shifted",
-            "Does the map stay when all pixels are shifted by a constant and the first layer makes up for it?",
-            f"At most {SHIFTED:g} of the map's largest value; in double precision rounding is far below.",
-            "largest change over largest value of the map",
-            serious=False,
-        ),
-        Check(
-            "logit shift", "logits shifted",
-            "Does the map stay when all classes get the same amount more, so that no probability changes?",
-            f"At most {COMMON:g}, a thousandth of the map's range; in double precision rounding is far below.",
-            "mean squared difference of the maps in [0, 1]",
-            serious=False,
-        ),
-        Check(
-            "completeness", "sum kept",
-            "Does the map sum to what the method promises?",
-            "At most 0.1 % of the explained score may be missing, for integrated gradients 5 % (its authors' "
-            "rule). Judged only where the method's formula promises the sum for this model.",
-            "share of the explained score that is missing",
-            serious=False,
-        ),
-    )
-}  # fmt: skip
-"""In the order in which they are shown."""
-
-
-def results(name: str, measured: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Result]:
+def results(name: str, measured: Mapping[str, Part | None]) -> dict[str, Verdict]:
     """Every check of a method.
 
     Args:
@@ -168,60 +43,61 @@ def results(name: str, measured: Mapping[str, Mapping[str, Any] | None]) -> dict
     """
     found = {}
     for key, check in CHECKS.items():
-        part = measured.get("behaviour" if key in _BEHAVIOUR else key)
+        part = measured.get(check.part or key)
         if part is None:
-            text = (
-                "The method promises no sum for this model."
-                if key == "completeness"
-                else "Was not tested."
-            )
-            found[key] = Result(check, "not tested", text)
+            said = _NO_PROMISE if key == "completeness" else _UNASKED
+            found[key] = _verdict(check, "not tested", said)
         elif "error" in part:
-            said = f"Could not be tested: {part['error']}"
-            found[key] = Result(check, "not tested", said, details={"error": part["error"]})
+            found[key] = _verdict(check, "not tested", _ERROR(error=part["error"]), part=part)
         else:
             found[key] = _JUDGES[key](check, name, part)
     return found
 
 
-def verdict(label: str, found: Mapping[str, Result]) -> Verdict:
+_COUNTED = Sentence("counted", "Passed {passed} of {tested} checks.")
+_UNKNOWN = Sentence("weights unknown", "Whether its map depends on the weights is not known.")
+_CLASSLESS = Sentence(
+    "claims no class",
+    "By its formula its map is the same for every class: it is no evidence for one.",
+)
+_UNABLE = Sentence("unable", "Could not be tested on this model: {checks}.")
+
+
+def verdict(label: str, found: Mapping[str, Verdict]) -> Verdict:
     """All checks of a method in one verdict.
 
     A method whose dependence on the weights could not be tested, while other checks could, does not pass.
     """
     failed = [r for r in found.values() if r.outcome == "fail"]
+    failed.sort(key=lambda r: not CHECKS[r.finding].serious)
     tested = [r for r in found.values() if r.outcome != "not tested"]
-    outcome: Outcome = "pass"
+    parts = tuple(found.values())
     if not tested:
-        first = next(iter(found.values()))
-        return Verdict(label, "not tested", first.text)
-    if any(r.check.serious for r in failed):
+        return Verdict(label, "not tested", parts[0].said, parts=parts)
+    outcome: Outcome = "pass"
+    unknown = found["parameters"].outcome == "not tested"
+    if any(CHECKS[r.finding].serious for r in failed):
         outcome = "fail"
-    elif failed or found["parameters"].outcome == "not tested":
+    elif failed or unknown:
         outcome = "warn"
-    said = f"Passed {len(tested) - len(failed)} of {len(tested)} checks. "
-    said += " ".join(r.text for r in sorted(failed, key=lambda r: not r.check.serious))
-    if found["parameters"].outcome == "not tested":
-        said += f" Whether its map depends on the weights is not known. {found['parameters'].text}"
+    said = [_COUNTED(passed=len(tested) - len(failed), tested=len(tested))]
+    said += [s for r in failed for s in r.sentences]
+    if unknown:
+        said += [_UNKNOWN, *found["parameters"].sentences]
     if found["class"].outcome == "not tested" and found["class"].value is not None:
-        said += " By its formula its map is the same for every class: it is no evidence for one."
-    unable = [r.check.title for k, r in found.items() if "error" in r.details and k != "parameters"]
+        said.append(_CLASSLESS)
+    unable = [r.subject for k, r in found.items() if "error" in r.details and k != "parameters"]
     if unable:
-        said += f" Could not be tested on this model: {', '.join(unable)}."
+        said.append(_UNABLE(checks=", ".join(unable)))
+    details = {key: result.to_dict() for key, result in found.items()}
     return Verdict(
-        label,
-        outcome,
-        " ".join(said.split()),
-        float(len(failed)),
-        0.0,
-        "failed checks",
-        {key: result.to_dict() for key, result in found.items()},
+        label, outcome, said, float(len(failed)), 0.0, "failed checks", details, parts=parts
     )
 
 
-def mark(result: Result) -> str:
+def mark(result: Verdict) -> str:
     """An outcome and its number for a cell."""
-    sign = {"pass": "✓", "fail": "✗", "warn": "!", "not tested": "–"}[result.outcome]
+    sign = MARKS[result.outcome]
     if result.value is None:
         return sign
     return f"{sign} {beside(result.value, result.threshold, short(result.value))}"
@@ -252,7 +128,7 @@ def known(values: Sequence[float | None]) -> list[float]:
     return [v for v in values if v is not None]
 
 
-def likeness(part: Mapping[str, Any]) -> float | None:
+def likeness(part: Part) -> float | None:
     """The number that decides: the mean rank correlation, signed or of absolute values, that is further from 0.
 
     ``None`` where all maps are constant.
@@ -261,190 +137,225 @@ def likeness(part: Mapping[str, Any]) -> float | None:
     return max(means, key=abs, default=None)
 
 
-def _alike(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+def _verdict(
+    check: Check,
+    outcome: Outcome | bool,
+    said: Sentence | Sequence[Sentence],
+    value: float | None = None,
+    threshold: float | None = None,
+    part: Part | None = None,
+) -> Verdict:
+    """The verdict of a check; ``True`` fails."""
+    if isinstance(outcome, bool):
+        outcome = "fail" if outcome else "pass"
+    return Verdict(
+        check.title, outcome, said, value, threshold, check.measure, part or {}, check.name
+    )
+
+
+_CONSTANT = Sentence(
+    "constant", "Without what was learned all maps are constant, so nothing can be compared."
+)
+_TOO_LITTLE = Sentence(
+    "too little",
+    "Too little to compare: {count:n map} of {cells} cells, of which unrelated ones would often get a rank correlation "
+    "of {chance:.2f} too.",
+)
+_PASSES = f"(-{ALIKE:g} to {ALIKE:g} passes: the inverted map would be as much alike)."
+_UNRELATED = Sentence(
+    "unrelated",
+    f"Much of its map has nothing to do with {{learned}}: {{other}} gets one with rank correlation {{said}} {_PASSES}",
+)
+_RELATED = Sentence("related", f"{{Other}} gets another map: rank correlation {{said}} {_PASSES}")
+_ELSEWHERE = Sentence("elsewhere", "Measured on two small networks, not on this model.")
+
+
+def _alike(check: Check, _: str, part: Part) -> Verdict:
     value = likeness(part)
     if value is None:
-        return Result(
-            check, "not tested",
-            "Without what was learned all maps are constant, so nothing can be compared.",
-            details=part,
-        )  # fmt: skip
+        return _verdict(check, "not tested", _CONSTANT, part=part)
     count, cells = len(known(part["absolute"])), part.get("cells")
     # Ranks of n unrelated values correlate by 1/sqrt(n - 1) on the average of squares (Kendall and Gibbons 1990).
     chance = 1.0 if cells == 1 else (count * ((cells or math.inf) - 1)) ** -0.5
     if 2 * chance > ALIKE:
-        text = (
-            f"Too little to compare: {count} map{'s' if count > 1 else ''} of {cells} cells, of which unrelated ones "
-            f"would often get a rank correlation of {2 * chance:.2f} too."
-        )
-        return Result(check, "not tested", text, None, ALIKE, part)
+        said = _TOO_LITTLE(count=count, cells=cells, chance=2 * chance)
+        return _verdict(check, "not tested", said, None, ALIKE, part)
     fails = abs(value) > ALIKE
-    said = beside(value, ALIKE)
-    passes = f"-{ALIKE:g} to {ALIKE:g} passes: the inverted map would be as much alike"
-    if check.name == "parameters":
-        learned, other, where = "the weights", "a model with random weights", ""
-    else:
-        learned, other = "the labels", "a network that learned shuffled labels"
-        where = " Measured on two small networks, not on this model."
-    text = (
-        f"Much of its map has nothing to do with {learned}: {other} gets one with rank correlation {said} "
-        f"({passes})."
-        if fails
-        else f"{other[0].upper()}{other[1:]} gets another map: rank correlation {said} ({passes})."
-    ) + where
-    return Result(check, "fail" if fails else "pass", text, value, ALIKE, part)
+    other = check.other
+    said = (_UNRELATED if fails else _RELATED)(
+        learned=check.learned, other=other, Other=other.capitalize(), said=beside(value, ALIKE)
+    )
+    where = () if check.on_this_model else (_ELSEWHERE,)
+    return _verdict(check, fails, (said, *where), value, ALIKE, part)
 
 
-def _class(check: Check, name: str, part: Mapping[str, Any]) -> Result:
+_ALL_CONSTANT = Sentence("constant", "All maps are constant.")
+_CLASSES = Sentence(
+    "classes",
+    "The maps of the most and the least probable class {differ}: rank correlation {said} (at most {most:g} "
+    "passes{rival}).",
+)
+_RIVAL = Sentence(
+    "rival",
+    "It hardly tells the predicted class from the one that comes second: rank correlation {value:.2f} (at most "
+    "{most:g} passes).",
+)
+
+
+def _class(check: Check, name: str, part: Part) -> Verdict:
     values, second = known(part["signed"]), known(part.get("rival", ()))
     if not values:
-        return Result(check, "not tested", "All maps are constant.", details=part)
+        return _verdict(check, "not tested", _ALL_CONSTANT, part=part)
     value = mean_std(values)[0]
     rival = mean_std(second)[0] if second else None
-    part = {**part, "rival_mean": rival}
     outcome: Outcome = "fail" if value > SAME_CLASS else "pass"
-    said = "are nearly the same" if outcome == "fail" else "differ"
+    differ = "are nearly the same" if outcome == "fail" else "differ"
     if not method_row(name).discriminative:
-        outcome, said = "not tested", "are not claimed to differ"
-    text = (
-        f"The maps of the most and the least probable class {said}: rank correlation {beside(value, SAME_CLASS)} (at "
-        f"most {SAME_CLASS:g} passes"
-    )
-    text += (
-        ")." if rival is None else f"; of the two most probable, which may be akin, {rival:.2f})."
-    )
-    return Result(check, outcome, text, value, SAME_CLASS, part)
+        outcome, differ = "not tested", "are not claimed to differ"
+    said = _CLASSES(
+        differ=differ, said=beside(value, SAME_CLASS), most=SAME_CLASS,
+        rival="" if rival is None else f"; of the two most probable, which may be akin, {rival:.2f}",
+    )  # fmt: skip
+    found = _verdict(check, outcome, said, value, SAME_CLASS, {**part, "rival_mean": rival})
+    if rival is None:
+        return found
+    told: Outcome = "fail" if rival > SAME_CLASS else "pass"
+    of_rival = Verdict(
+        check.title, told, _RIVAL(value=rival, most=SAME_CLASS), rival, SAME_CLASS, "rank correlation",
+        finding=_RIVAL.kind,
+    )  # fmt: skip
+    return replace(found, parts=(of_rival,))
 
 
-def _usable(check: Check, _: str, part: Mapping[str, Any]) -> Result:
-    kinds = {
-        "blank": "constant",
-        "negative": "blank after rectifying, all evidence being negative",
-        "broken": "not finite",
-        "cut": "of a layer that the score does not depend on",
-    }
-    value = min(sum(part[k] for k in kinds), 1.0)
-    why = ", ".join(f"{100 * part[k]:.0f} % {text}" for k, text in kinds.items() if part[k])
-    fails = value > USABLE
-    text = (
-        f"{100 * value:.0f} % of the maps hold nothing ({why}; at most {100 * USABLE:g} % passes)."
-        if value
-        else f"All {part['images']} maps hold something."
-    )
-    return Result(check, "fail" if fails else "pass", text, value, USABLE, part)
+_KINDS = {
+    "blank": "constant",
+    "negative": "blank after rectifying, all evidence being negative",
+    "broken": "not finite",
+    "cut": "of a layer that the score does not depend on",
+}
+_EMPTY = Sentence(
+    "empty", "{value:.0 %} of the maps hold nothing ({why}; at most {most:g %} passes)."
+)
+_FULL = Sentence("usable", "All {images} maps hold something.")
 
 
-def _difference(check: Check, _: str, part: Mapping[str, Any]) -> Result:
-    bound = ROUNDING if check.name == "single" else 0.0
+def _usable(check: Check, _: str, part: Part) -> Verdict:
+    value = min(sum(part[k] for k in _KINDS), 1.0)
+    why = ", ".join(f"{100 * part[k]:.0f} % {text}" for k, text in _KINDS.items() if part[k])
+    said = (_EMPTY if value else _FULL)(value=value, why=why, most=USABLE, images=part["images"])
+    return _verdict(check, value > USABLE, said, value, USABLE, part)
+
+
+_ONE_IMAGE = Sentence("one image", "One image is no batch: there is nothing to compare it with.")
+_OTHER_MAP = Sentence(
+    "another map", "{what}: they differ by up to {value} (at most {most:g} passes)."
+)
+_SAME_MAP = Sentence("same map", "Maps come out the same, to {value} (at most {most:g} passes).")
+
+
+def _difference(check: Check, _: str, part: Part) -> Verdict:
     if part[check.name] is None:
-        text = "One image is no batch: there is nothing to compare it with."
-        return Result(check, "not tested", text)
-    value = float(part[check.name])
+        return _verdict(check, "not tested", _ONE_IMAGE)
+    value, bound = float(part[check.name]), ROUNDING if check.name == "single" else 0.0
     fails = not value <= bound
-    what = (
-        "The same seed gives another map"
-        if check.name == "repeat"
-        else "An image alone gets another map than in its batch"
-    )
-    text = (
-        f"{what}: they differ by up to {short(value)} (at most {bound:g} passes)."
-        if fails
-        else f"Maps come out the same, to {short(value)} (at most {bound:g} passes)."
-    )
-    return Result(check, "fail" if fails else "pass", text, value, bound)
+    said = (_OTHER_MAP if fails else _SAME_MAP)(what=check.other, value=short(value), most=bound)
+    return _verdict(check, fails, said, value, bound)
 
 
-def _state(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+_CHANGED = Sentence("changed", "Running it changed the model's {things}.")
+_UNTOUCHED = Sentence("untouched", "The model is left exactly as it was.")
+
+
+def _state(check: Check, _: str, part: Part) -> Verdict:
     changed = part["changed"]
-    text = (
-        f"Running it changed the model's {' and '.join(changed)}."
-        if changed
-        else "The model is left exactly as it was."
-    )
-    return Result(check, "fail" if changed else "pass", text, float(len(changed)), 0.0)
+    said = _CHANGED(things=" and ".join(changed)) if changed else _UNTOUCHED
+    return _verdict(check, bool(changed), said, float(len(changed)), 0.0)
 
 
-def _input(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+_NO_EQUAL = Sentence(
+    "no equal", "The shifted model is no equal of the model: its logits differ by {output:.1e}."
+)
+_ZERO_MATTERS = Sentence(
+    "zero matters",
+    "A constant added to all pixels, which the first layer takes off again, changes the map by {value:.1 %} of its "
+    "largest value (at most {most:g %} passes): it depends on what counts as zero.",
+)
+_SHIFT_STAYS = Sentence(
+    "stays",
+    "A constant that the first layer takes off again leaves the map as it is, to {said} of its largest value (at most "
+    "{most:g} passes).",
+)
+
+
+def _input(check: Check, _: str, part: Part) -> Verdict:
     if part["output"] is None or not known(part["change"]):
-        return Result(check, "not tested", _BROKEN, details=part)
+        return _verdict(check, "not tested", _BROKEN, part=part)
     if part["output"] > 1e-9:
-        return Result(
-            check, "not tested",
-            f"The shifted model is no equal of the model: its logits differ by {part['output']:.1e}.",
-            details=part,
-        )  # fmt: skip
+        return _verdict(check, "not tested", _NO_EQUAL(output=part["output"]), part=part)
     value = mean_std(known(part["change"]))[0]
     fails = not value <= SHIFTED
-    text = (
-        f"A constant added to all pixels, which the first layer takes off again, changes the map by "
-        f"{100 * value:.1f} % of its largest value (at most {100 * SHIFTED:g} % passes): it depends on what counts "
-        "as zero."
-        if fails
-        else f"A constant that the first layer takes off again leaves the map as it is, to {short(value)} of its "
-        f"largest value (at most {SHIFTED:g} passes)."
-    )
-    return Result(check, "fail" if fails else "pass", text, value, SHIFTED, part)
+    said = (_ZERO_MATTERS if fails else _SHIFT_STAYS)(value=value, said=short(value), most=SHIFTED)
+    return _verdict(check, fails, said, value, SHIFTED, part)
 
 
-def _logits(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+_PROBABILITIES = Sentence(
+    "probabilities changed", "The probabilities changed by {output:.1e}, so that the maps may too."
+)
+_COMMON_MOVES = Sentence(
+    "moves",
+    "Its map can be changed without changing any probability, by giving all classes the same amount more: mean squared "
+    "change {said} (at most {most:g} passes).",
+)
+_COMMON_STAYS = Sentence(
+    "stays",
+    "All classes getting the same amount more leaves the map as it is, to {said} (at most {most:g} passes).",
+)
+_MARGIN_STAYS = Sentence("margin stays", "On a margin target (target margin) it stays the same.")
+_MARGIN_MOVES = Sentence("margin moves", "On a margin target it changes too, by {said}.")
+
+
+def _logits(check: Check, _: str, part: Part) -> Verdict:
     if part["output"] is None or not known(part["own"]):
-        return Result(check, "not tested", _BROKEN, details=part)
+        return _verdict(check, "not tested", _BROKEN, part=part)
     if part["output"] > 1e-9:
-        return Result(
-            check, "not tested",
-            f"The probabilities changed by {part['output']:.1e}, so that the maps may too.",
-            details=part,
-        )  # fmt: skip
+        return _verdict(check, "not tested", _PROBABILITIES(output=part["output"]), part=part)
     value = mean_std(known(part["own"]))[0]
     margins = known(part["margin"])
     margin = mean_std(margins)[0] if margins else None
     fails = not value <= COMMON
-    if fails:
-        text = (
-            f"Its map can be changed without changing any probability, by giving all classes the same amount more: "
-            f"mean squared change {short(value)} (at most {COMMON:g} passes)."
-        )
-        if margin is not None and margin <= COMMON:
-            text += " On a margin target (target margin) it stays the same."
-        elif margin is not None:
-            text += f" On a margin target it changes too, by {short(margin)}."
-    else:
-        text = (
-            f"All classes getting the same amount more leaves the map as it is, to {short(value)} (at most {COMMON:g} "
-            "passes)."
-        )
-    return Result(
-        check, "fail" if fails else "pass", text, value, COMMON, {**part, "margin_mean": margin}
-    )
+    said = [(_COMMON_MOVES if fails else _COMMON_STAYS)(said=short(value), most=COMMON)]
+    if fails and margin is not None:
+        said.append(_MARGIN_STAYS if margin <= COMMON else _MARGIN_MOVES(said=short(margin)))
+    return _verdict(check, fails, said, value, COMMON, {**part, "margin_mean": margin})
 
 
-def _sums(check: Check, _: str, part: Mapping[str, Any]) -> Result:
+_UNPROMISED = Sentence(
+    "unpromised",
+    "The method does not promise for this model that {promise}: {why}. Up to {percent} % is missing.",
+)
+_BREAKS = Sentence(
+    "breaks its promise",
+    "Breaks its promise that {promise}: up to {value:.1 %} of it is missing (at most {most:g %} passes).",
+)
+_KEEPS = Sentence(
+    "keeps its promise",
+    "Keeps its promise that {promise}: {percent} % is missing at most (up to {most:g %} passes).",
+)
+
+
+def _sums(check: Check, _: str, part: Part) -> Verdict:
     shares, bound = known(part["missing"]), float(part["tolerance"])
     if not shares:
-        return Result(check, "not tested", _BROKEN, details=part)
-    value = max(shares)
-    if part.get("unpromised"):
-        text = (
-            f"The method does not promise for this model that {part['promise']}: {part['unpromised']}. Up to "
-            f"{short(100 * value)} % is missing."
-        )
-        return Result(check, "not tested", text, value, bound, part)
+        return _verdict(check, "not tested", _BROKEN, part=part)
+    value, why = max(shares), part.get("unpromised")
     fails = not value <= bound
-    text = (
-        f"Breaks its promise that {part['promise']}: up to {rounded(100 * value)} % of it is missing (at most "
-        f"{100 * bound:g} % passes)."
-        if fails
-        else f"Keeps its promise that {part['promise']}: {short(100 * value)} % is missing at most (up to "
-        f"{100 * bound:g} % passes)."
+    said = (_UNPROMISED if why else _BREAKS if fails else _KEEPS)(
+        promise=part["promise"], why=why, value=value, percent=short(100 * value), most=bound
     )
-    return Result(check, "fail" if fails else "pass", text, value, bound, part)
+    return _verdict(check, "not tested" if why else fails, said, value, bound, part)
 
 
-_BROKEN = (
-    "The maps are blank, or they or the model's outputs hold NaN, so that nothing can be compared."
-)
-_BEHAVIOUR = {"usable", "repeat", "single", "state"}
-_JUDGES: dict[str, Callable[[Check, str, Mapping[str, Any]], Result]] = {
+_JUDGES: dict[str, Callable[[Check, str, Part], Verdict]] = {
     "parameters": _alike,
     "data": _alike,
     "class": _class,

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Picture, Table, Verdict, rounded
 from camlucida.audits.deadzone.figures import framed
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.theory.theorems import (
     LAYER,
     Theorem1,
@@ -23,6 +23,7 @@ from camlucida.audits.theory.theorems import (
     expected_root,
     proposition_1,
 )
+from camlucida.audits.verdicts import Sentence, Verdict
 from camlucida.common.progress import Say
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
@@ -33,6 +34,8 @@ from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.explanation.overlays import View, grid, overlay
 from camlucida.metrics.concentration import dead_zone_activity
+from camlucida.report import Table
+from camlucida.report.tables import number
 from camlucida.targets import Logit
 
 if TYPE_CHECKING:
@@ -47,6 +50,24 @@ LARGEST_Z = 4.0
 FILTERS = (24, 32, 64)
 _SHOWN = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 _DIGITS = (0, 3, 5, 7)
+
+
+_CLOSED = Sentence(
+    "closed form",
+    "The closed form of GradCAM's channel weights differs from autograd by at most {worst:.1e} of the largest weight, "
+    "over 1 to 4 dense layers and 1 to 32 filters (at most {most:.0e} passes).",
+)
+_SAMPLED = Sentence(
+    "expectation",
+    "The mean of GradCAM over {draws} random networks lies within {z:.1f} standard errors of the exact expectation at "
+    "each of 144 cells (at most {most:g} passes), and {side}. Per norm of the patch, dead cells are {ratio:.3f} times "
+    "as bright as seen ones.",
+)
+_ZERO = Sentence("quiet", "Exactly zero on the dead rows.")
+_LIT = Sentence(
+    "lit",
+    "{mean:.1 %} of the map's norm lies on rows that provably change nothing (a constant map: {uniform:.1 %}).",
+)
 
 
 def audit_theory(
@@ -81,15 +102,14 @@ def audit_theory(
         Verdict(
             "Proposition 1",
             "pass" if worst <= TOLERANCE else "fail",
-            f"The closed form of GradCAM's channel weights differs from autograd by at most {worst:.1e} of the largest "
-            f"weight, over 1 to 4 dense layers and 1 to 32 filters (at most {TOLERANCE:.0e} passes).",
+            _CLOSED(worst=worst, most=TOLERANCE),
             worst,
             TOLERANCE,
             "largest relative difference",
         ),
         *(_theorem_verdict(t) for t in theorems),
-        *(_mnist_verdict(name, mnist) for name in _SHOWN),
     ]
+    shown = {name: _mnist_verdict(name, mnist) for name in _SHOWN}
     fixed, arg = mnist["fixed_output"], mnist["argmax_output"]
     return AuditReport(
         "theory",
@@ -102,10 +122,11 @@ def audit_theory(
         f"The illustration is a random network on digits: {mnist['zone']}. With a fixed output, GradCAM's mean is "
         f"{fixed:.3g}; explaining the largest of 10 outputs instead is not what the theorem speaks of, and biased "
         f"upward: {arg:.3g}.",
-        _summary(verdicts),
-        tuple(verdicts),
+        _summary(verdicts, shown),
+        (*verdicts, *shown.values()),
         (
-            Table(
+            Table.of_rows(
+                "proposition-1",
                 "Proposition 1 against autograd, float64",
                 ("dense layers", "filters", "networks x images", "largest relative difference"),
                 tuple(
@@ -113,30 +134,32 @@ def audit_theory(
                     for p in propositions
                 ),
             ),
-            Table(
+            Table.of_rows(
+                "theorem-1",
                 "Theorem 1: mean of GradCAM over random networks, 14 x 14 image, 3 x 3 filters",
                 ("filters", "networks", "largest |z|", "mean, sampled", "mean, exact", "mean, bound",
                  "bound / exact", "dead half / seen half, per norm of the patch"),
                 tuple(
-                    (t["filters"], t["draws"], rounded(t["z"], 2), t["sampled"], t["exact"], t["bound"],
-                     rounded(t["bound"] / t["exact"], 3), rounded(t["ratio"], 3))
+                    (t["filters"], t["draws"], number(t["z"], 2), t["sampled"], t["exact"], t["bound"],
+                     number(t["bound"] / t["exact"], 3), number(t["ratio"], 3))
                     for t in theorems
                 ),
                 "z is the distance from the exact expectation in standard errors, the largest of 144 cells, which are "
                 "strongly correlated. The last column is 1 in theory.",
             ),
-            Table(
+            Table.of_rows(
+                "digits",
                 f"{digits} digits behind a wall, 256 random filters: μ x 100 on the dead rows",
                 ("method", "mean ± std", "constant map"),
                 tuple(
-                    (name, _plus_minus(mnist["mu"][name]), rounded(100 * mnist["uniform"]))
+                    (name, _plus_minus(mnist["mu"][name]), number(100 * mnist["uniform"]))
                     for name in _SHOWN
                 ),
             ),
         ),
         (
             picture,
-            Picture.of(
+            Illustration.of(
                 "theorem",
                 "Left: expected brightness against the number of filters, at the mean norm of a patch; the exact value "
                 "lies above the paper's bound, and sampled networks lie on it. Right: mean over each row of the map; "
@@ -221,36 +244,27 @@ def _theorem(filters: int, draws: int, seed: int, report: Say) -> dict[str, Any]
 
 def _theorem_verdict(found: Mapping[str, Any]) -> Verdict:
     right = found["z"] < LARGEST_Z and found["above_bound"]
+    side = (
+        "above the paper's bound everywhere"
+        if found["above_bound"]
+        else "below the bound somewhere"
+    )
+    numbers = {k: found[k] for k in ("draws", "z", "ratio")}
     return Verdict(
-        f"Theorem 1, {found['filters']} filters",
-        "pass" if right else "fail",
-        f"The mean of GradCAM over {found['draws']} random networks lies within {found['z']:.1f} standard errors "
-        f"of the exact expectation at each of 144 cells (at most {LARGEST_Z:g} passes), and "
-        + ("above the paper's bound everywhere." if found["above_bound"] else "below the bound somewhere.")
-        + f" Per norm of the patch, dead cells are {found['ratio']:.3f} times as bright as seen ones.",
-        found["z"],
-        LARGEST_Z,
-        "largest |z|",
+        f"Theorem 1, {found['filters']} filters", "pass" if right else "fail",
+        _SAMPLED(**numbers, most=LARGEST_Z, side=side), found["z"], LARGEST_Z, "largest |z|",
     )  # fmt: skip
 
 
 def _mnist_verdict(name: str, mnist: Mapping[str, Any]) -> Verdict:
-    mean, _ = mean_std(mnist["mu"][name])
-    zero = max(mnist["mu"][name]) == 0
+    mean, zero = mean_std(mnist["mu"][name])[0], max(mnist["mu"][name]) == 0
     return Verdict(
-        f"digits: {name}",
-        "pass" if zero else "fail",
-        "Exactly zero on the dead rows."
-        if zero
-        else f"{100 * mean:.1f} % of the map's norm lies on rows that provably change nothing (a constant map: "
-        f"{100 * mnist['uniform']:.1f} %).",
-        mean,
-        0.0,
-        "dead-zone activity",
-    )
+        f"digits: {name}", "pass" if zero else "fail",
+        _ZERO if zero else _LIT(mean=mean, uniform=mnist["uniform"]), mean, 0.0, "dead-zone activity",
+    )  # fmt: skip
 
 
-def _illustration(count: int, seed: int) -> tuple[dict[str, Any], Picture]:
+def _illustration(count: int, seed: int) -> tuple[dict[str, Any], Illustration]:
     """The paper's Figure 3: digits, a random network of 256 filters, and a wall over half of the map."""
     model = TheoryCNN((29, 29), filters=256, kernel=2, outputs=10, dead_rows=7, seed=seed)
     images = _digits(count, seed)
@@ -271,7 +285,7 @@ def _illustration(count: int, seed: int) -> tuple[dict[str, Any], Picture]:
     first = [_first_of(images, seed, digit) for digit in _DIGITS]
     few = torch.stack(first)
     drawn = {name: explain(model, few, method=name, target=0, layers=LAYER) for name in _SHOWN}
-    return record, Picture.of(
+    return record, Illustration.of(
         "digits",
         "Digits through a random network whose dense layer ignores the lower half of the map; in the red frame, no "
         "pixel can change any output. Methods with one weight per channel light up the digit's lower half too.",
@@ -366,22 +380,13 @@ def _root(filters: int) -> float:
 
 def _plus_minus(values: Sequence[float]) -> str:
     mean, std = mean_std(values)
-    return f"{rounded(100 * mean)} ± {rounded(100 * std)}"
+    return f"{number(100 * mean)} ± {number(100 * std)}"
 
 
-def _summary(verdicts: Sequence[Verdict]) -> str:
-    theory = [v for v in verdicts if not v.subject.startswith("digits")]
+def _summary(theory: Sequence[Verdict], digits: Mapping[str, Verdict]) -> str:
     held = sum(v.outcome == "pass" for v in theory)
-    lit = [
-        v.subject.removeprefix("digits: ")
-        for v in verdicts
-        if v.outcome == "fail" and v not in theory
-    ]
-    quiet = [
-        v.subject.removeprefix("digits: ")
-        for v in verdicts
-        if v.outcome == "pass" and v not in theory
-    ]
+    lit = [name for name, v in digits.items() if v.outcome == "fail"]
+    quiet = [name for name in digits if name not in lit]
     return (
         f"{held} of {len(theory)} statements of the theory hold here. On digits, "
         f"{', '.join(lit) or 'no method'} light{'s' if len(lit) == 1 else ''} up what cannot be seen; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.base import AuditReport, Verdict
-from camlucida.audits.registry import AuditEntry, audits, verdict_on
+from camlucida.audits.registry import AUDITS, AuditRow, list_audits
+from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Request, Tested
+from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, Question, Rule
 from camlucida.audits.sanity.audit import MethodChoice, explained_layer, inputs_of, name_of
-from camlucida.audits.sanity.checks import Bench, choose
-from camlucida.audits.sanity.verdicts import SAME_CLASS
-from camlucida.audits.trust.rules import GRADES, QUESTIONS, RULES, Grade
+from camlucida.audits.sanity.measures import Bench, choose
+from camlucida.audits.verdicts import Outcome, Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
@@ -37,7 +37,8 @@ QUICK = (
 )  # fmt: skip
 """What is judged unless told: methods of few passes. ``--full`` judges all that are registered."""
 
-_WALLED = "With a test wall in the model: "
+NATURAL = "registry"
+"""Where evidence comes from that follows from what a method is."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Evidence:
 
     name: str
     audit: str
-    outcome: str
+    outcome: Outcome
     text: str
     value: float | None = None
     threshold: float | None = None
@@ -88,7 +89,7 @@ class MethodTrust:
     """
 
     label: str
-    answers: Mapping[str, Answer]
+    answers: Mapping[Question, Answer]
     evidence: tuple[Evidence, ...]
 
     def why(self) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ class TrustReport:
     missing: Mapping[str, str]
     record: Mapping[str, Any] = field(default_factory=dict)
 
-    def graded(self, question: str, grade: Grade) -> tuple[str, ...]:
+    def graded(self, question: Question, grade: Grade) -> tuple[str, ...]:
         """The methods that have a grade for a question."""
         return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
 
@@ -199,7 +200,8 @@ def audit_all(
             no audit can be run.
     """
     tell = say or (lambda *_: None)
-    rows = audits(names)
+    wanted = [AUDITS[name].name for name in names or AUDITS.names]
+    rows = [row for row in list_audits() if row.name in wanted]
     given = methods or (QUICK if quick else [m.name for m in list_methods()])
     tested = choose(given, quick=quick)
     module, inputs, preprocess, skipped = inputs_of(model, images, count or (6 if quick else 50))
@@ -208,13 +210,13 @@ def audit_all(
         resolve(module, layer)
     place = None if folder is None else Path(folder)
     data = images.name if isinstance(images, DataSet) else "your images"
-    found: list[tuple[AuditEntry, AuditReport]] = []
+    found: list[tuple[AuditRow, AuditReport]] = []
     missing: dict[str, str] = {}
     reached = [0.0]
     for number, row in enumerate(rows):
 
         def told(
-            what: str, done: float, total: float, row: AuditEntry = row, number: int = number
+            what: str, done: float, total: float, row: AuditRow = row, number: int = number
         ) -> None:
             share = number + min(done / total if total else 0.0, 1.0)
             reached[0] = max(reached[0], share)  # an audit may count its parts one after the other
@@ -226,7 +228,7 @@ def audit_all(
             labels, place, told,
         )  # fmt: skip
         try:
-            report = row.run(request)
+            report = row.make(request)
         except (CamlucidaError, ImportError) as error:
             missing[row.title] = str(error)
         except torch.cuda.OutOfMemoryError:
@@ -267,35 +269,44 @@ def audit_all(
 # --------------------------------------------------------------------------------------------- judging
 
 
-def judged(tested: Tested, evidence: Sequence[Evidence]) -> MethodTrust:
-    """Grades for every question, by the :data:`RULES`."""
+def judged(
+    tested: Tested, evidence: Sequence[Evidence], rules: Sequence[Rule] | None = None
+) -> MethodTrust:
+    """Grades for every question.
+
+    Args:
+        tested: the method.
+        evidence: every finding about it.
+        rules: what findings mean; by default those of all registered audits and of what methods are.
+    """
     known = {e.name: e for e in evidence}
-    if not any(e.audit != "registry" and e.outcome != "not tested" for e in evidence):
-        said = dict.fromkeys(e.text for e in evidence if e.audit != "registry" and e.text)
+    if not any(e.audit != NATURAL and e.outcome != "not tested" for e in evidence):
+        said = dict.fromkeys(e.text for e in evidence if e.audit != NATURAL and e.text)
         none = Answer("not tested", tuple(said) or ("No audit could measure anything about it.",))
         return MethodTrust(tested.label, dict.fromkeys(QUESTIONS, none), tuple(evidence))
-    failed = {e.name for e in evidence if e.outcome == "fail"}
-    attacked, blind = "logit-shift" in failed, "claims a class" in failed
+    outcomes = {e.name: e.outcome for e in evidence}
+    against: dict[Question, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
+    for rule in all_rules() if rules is None else rules:
+        for name in rule.applies(outcomes):
+            text = rule.because or (known[name].text if name in known else "")
+            for question in rule.questions:
+                against[question].append((rule.grade, text))
     answers = {}
-    for question in QUESTIONS:
-        against: list[tuple[Grade, str]] = []
-        for rule in RULES[question]:
-            e = known.get(rule.finding)
-            if rule.finding == "logit shift" and attacked:
-                continue  # the attack says the same, with more force
-            if blind and (rule.finding, rule.when) in {("class", "not tested"), ("rival", "fail")}:
-                continue  # it makes no difference between classes, which is said already
-            if (e.outcome if e else "not tested") == rule.when:
-                against.append((rule.grade, rule.because or (e.text if e else "")))
-        grade = max((g for g, _ in against), key=GRADES.index, default=GRADES[0])
-        ranked = sorted(against, key=lambda pair: -GRADES.index(pair[0]))
+    for question, found in against.items():
+        ranked = sorted(found, key=lambda pair: -GRADES.index(pair[0]))
+        grade = ranked[0][0] if ranked else GRADES[0]
         answers[question] = Answer(grade, tuple(dict.fromkeys(text for _, text in ranked if text)))
     return MethodTrust(tested.label, answers, tuple(evidence))
 
 
+def all_rules() -> tuple[Rule, ...]:
+    """What every finding means: of what methods are, and of all registered audits."""
+    return (*NATURE, *(rule for row in list_audits() for rule in row.rules))
+
+
 def gather(
     tested: Tested,
-    found: Sequence[tuple[AuditEntry, AuditReport]],
+    found: Sequence[tuple[AuditRow, AuditReport]],
     size: tuple[int, int],
     cells: tuple[int, int] | None = None,
 ) -> tuple[Evidence, ...]:
@@ -307,91 +318,46 @@ def gather(
         size: height and width of the images.
         cells: height and width of the explained layer's map, where it has one.
     """
-    evidence: list[Evidence] = [*_nature(tested)]
+    evidence = [*_nature(tested)]
     for row, report in found:
-        verdict = verdict_on(row, report, tested)
-        if verdict is None:
-            continue
-        if row.name == "sanity":
-            evidence += [
-                Evidence(
-                    key, row.name, r["outcome"], r["text"], r["value"], r["threshold"], r["measure"]
-                )
-                for key, r in verdict.details.items()
-            ]
-            evidence += _rival(verdict)
-            continue
-        walled = row.name.startswith("deadzone") and verdict.value is not None
-        text = (_WALLED if walled else "") + verdict.text
-        evidence.append(
-            Evidence(
-                row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold, verdict.measure
-            )
-        )  # fmt: skip
-        if row.name.startswith("deadzone") and verdict.outcome in {"pass", "warn"}:
-            evidence += _walls(row.name, verdict)
-    if any(e.name.startswith("deadzone") and e.outcome != "not tested" for e in evidence):
-        evidence.append(Evidence("any wall", "registry", "pass", "A wall was put up."))
-    if any(
-        e.name in {"logit shift", "logit-shift"} and e.outcome != "not tested" for e in evidence
-    ):
-        evidence.append(Evidence("any shift", "registry", "pass", "The logits were shifted."))
-    return tuple(evidence) + _grain(tested, size, cells)
+        subject = row.subject(tested)
+        for verdict in (v for v in report.verdicts if v.subject == subject):
+            evidence += _evidence(row, tested, verdict)
+    return (*evidence, *_grain(tested, size, cells))
 
 
-def _rival(verdict: Verdict) -> list[Evidence]:
-    """Whether the map tells the predicted class from the one that comes second."""
-    value = verdict.details.get("class", {}).get("details", {}).get("rival_mean")
-    if value is None:
-        return []
-    text = (
-        f"It hardly tells the predicted class from the one that comes second: rank correlation {value:.2f} (at most "
-        f"{SAME_CLASS:g} passes)."
-    )
-    outcome = "fail" if value > SAME_CLASS else "pass"
-    return [Evidence("rival", "sanity", outcome, text, value, SAME_CLASS, "rank correlation")]
+def _evidence(row: AuditRow, tested: Tested, verdict: Verdict) -> Iterator[Evidence]:
+    """A verdict and all that it is made of."""
+    text = verdict.text if verdict.value is None else f"{row.preface}{verdict.text}"
+    if row.is_usual(tested):
+        text += f" Measured with the usual options of {tested.name}."
+    yield Evidence(
+        verdict.finding or row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold,
+        verdict.measure,
+    )  # fmt: skip
+    for part in verdict.parts:
+        yield from _evidence(row, tested, part)
 
 
-def _walls(name: str, verdict: Verdict) -> list[Evidence]:
-    """A quiet dead zone is no praise for a map that is blank elsewhere too, or that its last steps spread."""
-    if verdict.outcome != "warn":
-        return []
-    lost = float(verdict.details.get("always_blank") or 0.0)
-    kind = "blank where seen" if " blank on " in verdict.text else "faded wall"
-    measure = "share of the map that is always blank"
-    return [Evidence(kind, name, "fail", _WALLED + verdict.text, lost, None, measure)]
+_NO_CLASS = "Its map is the same whichever class is asked about: it shows what stands out, not evidence for a class."
+_NEAR = (
+    "It shows what a very small change of a pixel would do; a place that was used can stay dark where more of the same "
+    "makes no difference."
+)
+_ONE_SIGN = "It drops evidence against the class, so a dark place may have been looked at and have counted against it."
 
 
-def _nature(tested: Tested) -> list[Evidence]:
+def _nature(tested: Tested) -> Iterator[Evidence]:
     """What follows from what the method is."""
     row = method_row(tested.name)
-    found = []
-    if not row.discriminative:
-        found.append(
-            Evidence(
-                "claims a class", "registry", "fail",
-                "Its map is the same whichever class is asked about: it shows what stands out, not evidence for a "
-                "class.",
-            )
-        )  # fmt: skip
-    if row.local:
-        found.append(
-            Evidence(
-                "looks far", "registry", "fail",
-                "It shows what a very small change of a pixel would do; a place that was used can stay dark where "
-                "more of the same makes no difference.",
-            )
-        )  # fmt: skip
     method = row.make(**{k: v for k, v in tested.options.items() if k in row.options})
-    if method.steps.rectify:
-        found.append(
-            Evidence(
-                "shows both signs", "registry", "fail",
-                "It drops evidence against the class, so a dark place may have been looked at and have counted "
-                "against it.",
-            )
-        )  # fmt: skip
-    return found
+    for name, text, holds in (
+        ("claims a class", _NO_CLASS, not row.discriminative),
+        ("looks far", _NEAR, row.local),
+        ("shows both signs", _ONE_SIGN, method.steps.rectify),
+    ):
+        if holds:
+            yield Evidence(name, NATURAL, "fail", text)
 
 
 def _cells(module: nn.Module, inputs: Tensor, layer: str | None) -> tuple[int, int] | None:
@@ -413,7 +379,7 @@ def _grain(
     if max(tall, wide) <= 1:
         return ()
     text = f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and depends on more."
-    return (Evidence("fine", "registry", "fail", text, tall * wide, 1.0, "pixels per cell"),)
+    return (Evidence("fine", NATURAL, "fail", text, tall * wide, 1.0, "pixels per cell"),)
 
 
 def advice(report: TrustReport) -> tuple[str, ...]:

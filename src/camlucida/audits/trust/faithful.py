@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from camlucida.audits.base import AuditReport, Outcome, Table, Verdict
 from camlucida.audits.deadzone.images import described
+from camlucida.audits.report import AuditReport
 from camlucida.audits.sanity.audit import network
-from camlucida.audits.sanity.checks import Bench, grouped, maps_of
+from camlucida.audits.sanity.measures import Bench, grouped, maps_of
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
@@ -21,6 +22,7 @@ from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.curves import area, blank, path
+from camlucida.report import Table
 
 if TYPE_CHECKING:
     from camlucida.audits.request import Request
@@ -139,10 +141,11 @@ def audit_faithfulness(request: Request) -> AuditReport:
         f"{len(few)} images.",
         verdicts,
         (
-            Table(
+            Table.of_rows(
+                "faithfulness",
                 "Insertion less deletion",
                 ("method", "mean", "more than random maps", "images"),
-                tuple(rows),
+                rows,
             ),
         ),
         (),
@@ -170,29 +173,42 @@ def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) ->
     """
     measure = "insertion less deletion, more than random maps"
     if "error" in found:
-        return Verdict(label, "not tested", f"It cannot explain this model: {found['error']}")
+        return Verdict(label, "not tested", UNEXPLAINED(error=found["error"]))
     pairs = zip(found["score"], base, strict=True)
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     if not differences:
-        return Verdict(
-            label, "not tested", "The model returned NaN, so that nothing can be compared."
-        )
+        return Verdict(label, "not tested", _NAN)
     count = len(differences)
     mean, std = mean_std(differences)
     error = std / math.sqrt(count)
     wins = sum(d > 0 for d in differences)
     clear = mean > 2 * error and count >= _ENOUGH
     outcome: Outcome = "fail" if mean <= 0 else "pass" if clear else "warn"
-    said = {
-        "pass": "The model needs the pixels that it puts first",
-        "warn": "The model may need the pixels that it puts first, but not clearly so",
-        "fail": "On these images the pixels that it puts first did not matter more to the model than random ones",
-    }[outcome]
-    spread = f"standard error {error:.3f}; " if count > 1 else ""
-    images = "image" if count == 1 else "images"
-    text = (
-        f"{said}: insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count} "
-        f"{images}{', too few to be sure' if count < _ENOUGH else ''})."
+    said = _SAID[outcome](
+        mean=mean,
+        spread=f"standard error {error:.3f}; " if count > 1 else "",
+        wins=wins,
+        count=count,
+        few=", too few to be sure" if count < _ENOUGH else "",
     )
     details = {"mean": round(mean_std(found["score"])[0], 4), "error": error, "wins": wins}
-    return Verdict(label, outcome, text, round(mean, 4), 0.0, measure, details)
+    return Verdict(label, outcome, said, round(mean, 4), 0.0, measure, details)
+
+
+_NUMBERS = (
+    ": insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count:n image}"
+    "{few})."
+)
+_SAID = {
+    "pass": Sentence("needed", f"The model needs the pixels that it puts first{_NUMBERS}"),
+    "warn": Sentence(
+        "perhaps needed",
+        f"The model may need the pixels that it puts first, but not clearly so{_NUMBERS}",
+    ),
+    "fail": Sentence(
+        "not needed",
+        "On these images the pixels that it puts first did not matter more to the model than random ones"
+        f"{_NUMBERS}",
+    ),
+}
+_NAN = Sentence("nan", "The model returned NaN, so that nothing can be compared.")

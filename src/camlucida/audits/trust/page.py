@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from camlucida.audits.sanity.verdicts import CHECKS
+from camlucida.audits.rules import GRADES, QUESTIONS, SHORT
+from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.trust.audit import MethodTrust, TrustReport, advice, best
-from camlucida.audits.trust.rules import GRADES, QUESTIONS, SHORT
 from camlucida.report.page import Document, Section, answers, details, facts, paragraph, subheading
 from camlucida.report.tables import Cell, Column, Table
 

@@ -31,7 +31,7 @@ from camlucida.cli.shared.options import (
 from camlucida.cli.shared.writing import out_folder
 
 if TYPE_CHECKING:
-    from camlucida.audits.base import AuditReport
+    from camlucida.audits.report import AuditReport
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
