@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 from importlib import import_module
@@ -14,7 +15,7 @@ from torch import nn
 import camlucida
 
 # A room is added here when every public name of it has its example.
-ROOMS = ("common", "metrics")
+ROOMS = ("common", "targets", "data", "models", "metrics")
 
 
 def public(room):
@@ -39,6 +40,7 @@ def prepared(tmp_path, monkeypatch):
     Image.effect_noise((64, 48), 60).convert("RGB").save("photo.jpg")
     return {
         "camlucida": camlucida,
+        "dataclasses": dataclasses,
         "torch": torch,
         "model": model,
         "images": torch.rand(2, 3, 32, 32),

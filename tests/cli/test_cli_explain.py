@@ -18,7 +18,7 @@ import camlucida.models
 from camlucida.cli import main
 from camlucida.cli.shared import results as results_module
 from camlucida.common.errors import CamlucidaError
-from camlucida.data.pictures import picture
+from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
 

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
-from camlucida.data.labelled import LABELS, open_photos
-from camlucida.data.open import KINDS, namesake, open_data, parse
+from camlucida.data.kinds import KINDS
+from camlucida.data.offline_photos import LABELS, open_photos
+from camlucida.data.open import namesake, open_data, parse
 from camlucida.data.samples import Sample, SampleList
 
 NAMES = ("tabby, tabby cat", "tiger cat", "lemon")
@@ -74,7 +75,7 @@ def test_what_is_wrong_is_said(spec, words):
 def test_unknown_kinds_are_told_the_known_ones():
     with pytest.raises(CamlucidaError) as caught:
         open_data("minist")
-    assert all(kind in str(caught.value) for kind in KINDS)
+    assert all(kind in str(caught.value) for kind in KINDS.names)
 
 
 def test_a_file_of_no_kind(tmp_path):
@@ -186,7 +187,7 @@ def test_the_labels_of_the_photos_are_imagenets():
 
 
 def test_models_with_other_classes_get_the_photos_they_know(monkeypatch):
-    monkeypatch.setattr("camlucida.data.labelled._foolbox", lambda: None)
+    monkeypatch.setattr("camlucida.data.offline_photos._foolbox", lambda: None)
     data = open_photos(("dog", "Cheetah", "lion"))
     assert [(s.key, s.label) for s in data] == [("cheetah.jpg", 1), ("lion.jpg", 2)]
     assert sum("foolbox" in reason for _, reason in data.skipped) == 18

@@ -4,10 +4,10 @@ import pytest
 
 from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
-from camlucida.data.pictures import names, picture
+from camlucida.data.offline_photos import picture, picture_names
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", picture_names())
 def test_every_picture_can_be_read(name):
     chosen = picture(name)
     image = read_image(chosen)
@@ -20,9 +20,9 @@ def test_every_picture_can_be_read(name):
 
 def test_names_are_the_files_and_all_have_an_origin():
     folder = picture("lion").path.parent
-    assert {path.stem for path in folder.glob("*.jpg")} == set(names())
+    assert {path.stem for path in folder.glob("*.jpg")} == set(picture_names())
     origin = (folder / "ORIGIN.md").read_text(encoding="utf-8")
-    assert all(f"`{name}.jpg`" in origin for name in names())
+    assert all(f"`{name}.jpg`" in origin for name in picture_names())
 
 
 def test_unknown_picture_suggests_the_nearest():

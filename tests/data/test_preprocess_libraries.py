@@ -9,7 +9,7 @@ from PIL import Image
 
 from camlucida.common.errors import ModelError
 from camlucida.data.images import read_image
-from camlucida.data.pictures import picture
+from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import IMAGENET_MEAN, Preprocess
 
 # landscape, portrait, square, odd, smaller than the crop in one or both sides

@@ -16,16 +16,11 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import CamlucidaError, ModelError, TargetError
+from camlucida.data import read_class_names, resolve_class
 from camlucida.data.images import read_image
-from camlucida.data.pictures import picture
+from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import Preprocess
-from camlucida.models import (
-    class_names_of,
-    load_model,
-    preprocess_of,
-    read_class_names,
-    resolve_class,
-)
+from camlucida.models import class_names_of, load_model, preprocess_of
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.embedded import _weights
 from camlucida.models.timm_models import class_names_of_timm

@@ -15,6 +15,7 @@ from camlucida.common.errors import CamlucidaError, MethodError, ModelError, Tar
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
+from camlucida.data import resolve_class
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
@@ -22,7 +23,7 @@ from camlucida.methods import read_method, row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number
-from camlucida.models import LoadedModel, load_model, resolve_class
+from camlucida.models import LoadedModel, load_model
 from camlucida.targets import Target, as_target
 
 FORMAT = 1

@@ -25,7 +25,7 @@ def demo(
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.results import show
     from camlucida.data import picture
-    from camlucida.data.pictures import names
+    from camlucida.data.offline_photos import picture_names
     from camlucida.models import load_model
     from camlucida.targets import Logit
 
@@ -33,7 +33,7 @@ def demo(
     targets = {"predicted": check(loaded, Logit(), [], None)}
     job = Job(loaded, _METHODS, targets, [], None, 0, 3, out)
     outcome = Outcome()
-    photos = [picture(name).path for name in names()]
+    photos = [picture(name).path for name in picture_names()]
     run(job, photos, outcome)
     terminal = console()
     show(outcome.done, out, terminal)

@@ -105,14 +105,15 @@ class Option:
 
 
 def options_of(owner: Callable[..., Any], *, without: Iterable[str] = ()) -> dict[str, Option]:
-    """The options of a dataclass, which are its fields, or of a function: its keyword-only arguments.
+    """The options of a dataclass, which are its fields, or of a function or another class: its keyword-only arguments.
 
     Args:
         owner: The dataclass or function.
         without: Names that are no options.
     """
+    is_class = isinstance(owner, type) and not is_dataclass(owner)
     try:
-        hints = get_type_hints(owner)
+        hints = get_type_hints(owner.__init__ if is_class else owner)
     except Exception:  # a type of the user's own that only a type checker can see
         hints = {}
     if is_dataclass(owner):

@@ -28,6 +28,10 @@ def read_class_names(source: Sequence[str] | str | os.PathLike[str]) -> tuple[st
 
     Raises:
         ModelError: The file cannot be read, holds something else, or a name is empty.
+
+    Example:
+        >>> camlucida.data.read_class_names(["tabby, tabby cat", " lemon "])
+        ('tabby, tabby cat', 'lemon')
     """
     if isinstance(source, str | os.PathLike):
         where = f"the class names in {os.fspath(source)!r}"
@@ -76,6 +80,10 @@ def resolve_class(name_or_index: str | int, class_names: Sequence[str] | None) -
 
     Raises:
         TargetError: No class or more than one fits, or there are no names to look in.
+
+    Example:
+        >>> camlucida.data.resolve_class("tabby", ["lemon", "tabby, tabby cat"])
+        1
     """
     if not isinstance(name_or_index, str):
         try:

@@ -54,6 +54,15 @@ class CocoSample(Sample):
         return found
 
 
+def is_coco(path: Path) -> bool:
+    """Whether a path is a JSON file, or a folder with an ``instances`` file."""
+    return bool(_instances(path)) or (path.suffix.lower() == ".json" and path.is_file())
+
+
+def _instances(root: Path) -> list[Path]:
+    return sorted([*root.glob("annotations/instances_*.json"), *root.glob("instances_*.json")])
+
+
 def find_instances(root: Path, split: str | None) -> Path:
     """The ``instances`` file of a COCO folder.
 
@@ -64,7 +73,7 @@ def find_instances(root: Path, split: str | None) -> Path:
     Raises:
         CamlucidaError: there is none, or more than one.
     """
-    found = sorted([*root.glob("annotations/instances_*.json"), *root.glob("instances_*.json")])
+    found = _instances(root)
     named = {path.stem.removeprefix("instances_"): path for path in found}
     if split is not None and split in named:
         return named[split]

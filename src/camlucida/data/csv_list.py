@@ -115,8 +115,6 @@ class CsvList(DataSet):
         return ""
 
 
-def open_csv(
-    table: str | os.PathLike[str], class_names: Sequence[str] | None, *, root: str | None = None
-) -> CsvList:
-    """Open a table; see :class:`CsvList`."""
-    return CsvList(table, class_names, root=root)
+def is_table(path: Path) -> bool:
+    """Whether a path is a CSV or TSV file."""
+    return path.suffix.lower() in {".csv", ".tsv"} and path.is_file()

@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, TargetError
 from camlucida.common.jsonable import digest
 from camlucida.common.progress import Say
 from camlucida.data.images import read_image
-from camlucida.data.pictures import picture
+from camlucida.data.offline_photos import picture
 from camlucida.data.samples import Box, DataSet, Sample
 
 Split: TypeAlias = Literal["train", "test"]
@@ -303,6 +303,28 @@ class Digits(DataSet):
             (np.asarray(part, np.float64) * gains).clip(0, 255).astype(np.uint8)
         )
         return levels
+
+
+def open_digits(
+    class_names: Sequence[str] | None,
+    *,
+    split: Split = "test",
+    count: int | None = None,
+    size: int = 64,
+    seed: int = 0,
+    second: bool = False,
+) -> Digits:
+    """Digits on photos, for a model whose ten classes are the digits; see :class:`Digits`.
+
+    Raises:
+        TargetError: the model has other classes.
+    """
+    if class_names is not None and tuple(class_names) != CLASS_NAMES:
+        raise TargetError(
+            f"digits has the ten classes 0 to 9, but the model has {len(class_names)} others, beginning with "
+            f"{class_names[0]!r}; use the model 'digits', or give it the class names 0 to 9"
+        )
+    return Digits(split, count=count, size=size, seed=seed, second=second)
 
 
 def _rows(name: str, rows: Sequence[int], size: int) -> Rows:

@@ -148,7 +148,7 @@ def open_huggingface(
     """
     datasets = require("datasets", "data")
     try:
-        if Path(name).is_dir() and any((Path(name) / f).is_file() for f in _SAVED):
+        if is_saved(Path(name)):
             found = datasets.load_from_disk(name)
         else:
             # before version 4, which cannot run a data set's code at all, the answer had to be given

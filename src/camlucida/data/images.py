@@ -53,6 +53,10 @@ def read_image(
     Raises:
         ImageError: The source is missing, is not a picture, is damaged, is too large, is empty, or
             has a type, shape or range that is not in the list above.
+
+    Example:
+        >>> camlucida.data.read_image(photo).size
+        (64, 48)
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -96,6 +100,10 @@ def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
     Raises:
         ImageError: The path does not exist, or holds no image.
+
+    Example:
+        >>> [path.name for path in camlucida.data.find_images(".")]
+        ['photo.jpg']
     """
     root = Path(path)
     if root.is_file():

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from camlucida.common.errors import CamlucidaError, TargetError
-from camlucida.common.grammar import (
-    Option,
-    nearest,
-    options_of,
-    read_values,
-    refuse_unknown,
-    split_path,
-)
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import nearest, read_values, refuse_unknown, split_path
+from camlucida.data.coco import is_coco, open_coco
+from camlucida.data.csv_list import CsvList, is_table
+from camlucida.data.digits import open_digits
 from camlucida.data.folders import open_folder
+from camlucida.data.huggingface import is_saved, open_huggingface
+from camlucida.data.imagenet import is_imagenet, open_imagenet
+from camlucida.data.kinds import KINDS, register
+from camlucida.data.offline_photos import open_photos
 from camlucida.data.samples import DataSet
+from camlucida.data.voc import is_voc, open_voc
 
-Names = Sequence[str] | None
+# A path without a kind is what the last of these that it fits says.
+register("folder", fits=Path.is_dir)(open_folder)
+register("imagenet", fits=is_imagenet)(open_imagenet)
+register("csv", fits=is_table)(CsvList)
+register("coco", fits=is_coco)(open_coco)
+register("voc", fits=is_voc)(open_voc)
+register("hf", fits=is_saved)(open_huggingface)
+register("digits", needs_path=False)(open_digits)
+register("photos", needs_path=False)(open_photos)
 
 
 def open_data(
     spec: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, **options: Any
 ) -> DataSet:
-    """Open a data set.
+    """Open a data set, given as in ``camlucida evaluate DATA``.
 
     ===================  =======================================================================
     spec                 data
@@ -54,16 +62,21 @@ def open_data(
 
     Raises:
         CamlucidaError: the kind or an option is unknown, or the data cannot be opened.
+
+    Example:
+        >>> data = camlucida.data.open_data("photos")
+        >>> data.name, data[-1].key, data[-1].label_name
+        ('photos', 'lion.jpg', 'lion')
     """
     chosen, path, written = parse(os.fspath(spec))
-    kind = _KINDS[chosen]
-    refuse_unknown(chosen, options, kind.options)
-    values = read_values(chosen, written, kind.options) | options
+    kind = KINDS[chosen]
+    refuse_unknown(chosen, options, kind.settable)
+    values = read_values(chosen, written, kind.settable) | options
     if kind.needs_path and not path:
         raise CamlucidaError(f"{chosen} needs a path or name: {chosen}:PATH")
     if not kind.needs_path and path:
         raise CamlucidaError(f"{chosen} takes no path, got {path!r}; options follow after a comma")
-    return kind.opener(*((path,) if kind.needs_path else ()), class_names, **values)
+    return kind.make(*((path,) if kind.needs_path else ()), class_names, **values)
 
 
 def namesake(spec: str) -> str:
@@ -73,7 +86,7 @@ def namesake(spec: str) -> str:
         A sentence; empty where nothing can be mistaken.
     """
     name = spec.strip().partition(",")[0].rstrip()
-    if name not in _KINDS or _KINDS[name].needs_path or not _exists(name):
+    if not _is_bare(name) or not _exists(name):
         return ""
     return (
         f"{name!r} is camlucida's own data set here, not the file or folder of that name; write ./{name} "
@@ -92,21 +105,20 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     """
     text = spec.strip()
     if not text:
-        raise CamlucidaError(f"no data was named; give a path, or one of {', '.join(_KINDS)}")
-    bare = text in _KINDS and not _KINDS[text].needs_path
-    if not bare and _exists(text):
+        raise CamlucidaError(f"no data was named; give a path, or one of {', '.join(KINDS.names)}")
+    if not _is_bare(text) and _exists(text):
         return kind_of(Path(text)), text, {}
     text, options = split_path(text)
     kind, colon, path = text.partition(":")
-    if kind in _KINDS:
+    if kind in KINDS.names:
         path = path.strip()
         if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
             path = path[1:-1]
         return kind, path, options
     if not _exists(text):
-        near = nearest(kind, _KINDS)
+        near = nearest(kind, KINDS.names)
         raise CamlucidaError(
-            f"{spec!r} is neither a path that exists nor one of the kinds {', '.join(_KINDS)}"
+            f"{spec!r} is neither a path that exists nor one of the kinds {', '.join(KINDS.names)}"
             f"{near}{'' if colon or near else '; kinds are written kind:path,option=value'}"
         )
     return kind_of(Path(text)), text, options
@@ -118,95 +130,17 @@ def kind_of(path: Path) -> str:
     Raises:
         CamlucidaError: it is a file of no known kind.
     """
-    from camlucida.data.huggingface import is_saved
-    from camlucida.data.imagenet import is_imagenet
-    from camlucida.data.voc import is_voc
-
-    if path.is_file():
-        suffix = path.suffix.lower()
-        kind = {".csv": "csv", ".tsv": "csv", ".json": "coco"}.get(suffix)
-        if kind is None:
-            raise CamlucidaError(
-                f"{str(path)!r} is a file of no known kind; expected a folder, a .csv or .tsv table, or "
-                "a COCO .json file"
-            )
-        return kind
-    if is_saved(path):
-        return "hf"
-    if is_voc(path):
-        return "voc"
-    if any(path.glob("annotations/instances_*.json")) or any(path.glob("instances_*.json")):
-        return "coco"
-    return "imagenet" if is_imagenet(path) else "folder"
+    for kind in reversed(tuple(KINDS)):
+        if kind.fits is not None and kind.fits(path):
+            return kind.name
+    raise CamlucidaError(
+        f"{str(path)!r} is a file of no known kind; expected a folder, a .csv or .tsv table, or a COCO .json file"
+    )
 
 
-# ---- the kinds ----------------------------------------------------------------------------------
-
-
-def open_digits(
-    class_names: Names,
-    *,
-    split: Literal["train", "test"] = "test",
-    count: int | None = None,
-    size: int = 64,
-    seed: int = 0,
-    second: bool = False,
-) -> DataSet:
-    """Digits on photos, for a model whose ten classes are the digits.
-
-    Raises:
-        TargetError: the model has other classes.
-    """
-    from camlucida.data.digits import CLASS_NAMES, Digits
-
-    if class_names is not None and tuple(class_names) != CLASS_NAMES:
-        raise TargetError(
-            f"digits has the ten classes 0 to 9, but the model has {len(class_names)} others, beginning with "
-            f"{class_names[0]!r}; use the model 'digits', or give it the class names 0 to 9"
-        )
-    return Digits(split, count=count, size=size, seed=seed, second=second)
-
-
-def _photos(class_names: Names) -> DataSet:
-    from camlucida.data.labelled import open_photos
-
-    return open_photos(class_names)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """How a kind is opened; its options are the keyword-only arguments of the opener."""
-
-    opener: Callable[..., DataSet]
-    needs_path: bool = True
-
-    @property
-    def options(self) -> dict[str, Option]:
-        return options_of(self.opener)
-
-
-def _kinds() -> dict[str, _Kind]:
-    from camlucida.data.coco import open_coco
-    from camlucida.data.csv_list import open_csv
-    from camlucida.data.huggingface import open_huggingface
-    from camlucida.data.imagenet import open_imagenet
-    from camlucida.data.voc import open_voc
-
-    return {
-        "folder": _Kind(open_folder),
-        "imagenet": _Kind(open_imagenet),
-        "csv": _Kind(open_csv),
-        "coco": _Kind(open_coco),
-        "voc": _Kind(open_voc),
-        "hf": _Kind(open_huggingface),
-        "digits": _Kind(open_digits, needs_path=False),
-        "photos": _Kind(_photos, needs_path=False),
-    }
-
-
-_KINDS = _kinds()
-KINDS = tuple(_KINDS)
-"""What can be written before the colon."""
+def _is_bare(text: str) -> bool:
+    """Whether a text is the name of a kind that takes no path."""
+    return text in KINDS.names and not KINDS[text].needs_path
 
 
 def _exists(text: str) -> bool:

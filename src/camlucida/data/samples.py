@@ -32,6 +32,11 @@ class Sample:
         label_name: what the data set calls that class; empty where it has no name.
         path: its file; ``None`` for photos that do not lie in files.
         boxes: where the object is, in pixels of the upright photo; empty where that is not known.
+
+    Example:
+        >>> sample = camlucida.data.Sample("photo.jpg", label=3, path=photo)
+        >>> sample.picture().size
+        (64, 48)
     """
 
     key: str
@@ -69,6 +74,11 @@ class DataSet(ABC, Sequence[Sample]):
     Attributes:
         name: what it is called in tables and records.
         skipped: what could not be used, with the reason; photos are not decoded to find out.
+
+    Example:
+        >>> data = camlucida.data.open_data(".")
+        >>> isinstance(data, camlucida.data.DataSet), len(data), data[0].key
+        (True, 1, 'photo.jpg')
     """
 
     name: str
@@ -110,6 +120,11 @@ class SampleList(DataSet):
         name: what it is called in tables and records.
         samples: in their order; every key once.
         skipped: what could not be used, with the reason.
+
+    Example:
+        >>> data = camlucida.data.SampleList("mine", [camlucida.data.Sample("photo.jpg", 3, path=photo)])
+        >>> data.describe()["samples"]
+        1
     """
 
     def __init__(

@@ -16,18 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.common.errors import ImageError, MethodError
+from camlucida.data import read_class_names, resolve_class
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import check_inputs, unwrap
 from camlucida.explanation.overlays import View
 from camlucida.explanation.result import Views
-from camlucida.models import (
-    LoadedModel,
-    class_names_of,
-    preprocess_of,
-    read_class_names,
-    resolve_class,
-)
+from camlucida.models import LoadedModel, class_names_of, preprocess_of
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
 Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo]"

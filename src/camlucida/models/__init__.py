@@ -1,14 +1,6 @@
 """Load image classifiers by name, with their preprocessing and class names."""
 
-from camlucida.data.class_names import read_class_names, resolve_class
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.loading import class_names_of, load_model, preprocess_of
 
-__all__ = [
-    "LoadedModel",
-    "class_names_of",
-    "load_model",
-    "preprocess_of",
-    "read_class_names",
-    "resolve_class",
-]
+__all__ = ["LoadedModel", "class_names_of", "load_model", "preprocess_of"]

@@ -32,6 +32,12 @@ class LoadedModel:
         name: Where it comes from, such as "embedded" or "torchvision:resnet50".
         preprocess: How a photo becomes its input; None where nothing says so.
         class_names: One name per output, in order; None where nothing says so.
+
+    Example:
+        >>> preprocess = camlucida.Preprocess(size=(32, 32), resize=32)
+        >>> loaded = camlucida.LoadedModel(model, "mine", preprocess, class_names=tuple("0123456789"))
+        >>> camlucida.explain(loaded, photo).maps.shape
+        torch.Size([1, 32, 32])
     """
 
     module: nn.Module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from camlucida.models.checkpoint import SUFFIXES, load_checkpoint
 from camlucida.models.embedded import load_embedded
 from camlucida.models.huggingface import class_names_of_huggingface, load_huggingface
 from camlucida.models.loaded import LoadedModel, put_on
+from camlucida.models.masked_vgg import load_masked_vgg
 from camlucida.models.small import load_digits
 from camlucida.models.timm_models import class_names_of_timm, load_timm, preprocess_of_timm
 from camlucida.models.torchvision_models import load_torchvision
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
 
     from camlucida.data.preprocess import Preprocess
 
-_SOURCES = ("embedded", "digits", "torchvision", "timm", "hf")
+_SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
+    "embedded": lambda name, real: load_embedded(name or "lite0", pretrained=real),
+    "digits": lambda name, real: load_digits(pretrained=real, folder=Path(name) if name else None),
+    "torchvision": lambda name, real: load_torchvision(name, pretrained=real),
+    "timm": lambda name, real: load_timm(name, pretrained=real),
+    "hf": lambda name, real: load_huggingface(name, pretrained=real),
+    "masked-vgg": lambda name, _: load_masked_vgg(name),
+}
 
 
 def load_model(
@@ -50,6 +59,7 @@ def load_model(
                                 `torchvision:resnet50@IMAGENET1K_V1`
     `timm:NAME`                 such as `timm:resnet18` or `timm:resnet18.a1_in1k`
     `hf:ORG/NAME`, `hf:FOLDER`  an image classifier of transformers
+    `masked-vgg:FILE`           the network that `camlucida train masked-vgg` trained
     a file                      `.pth`, `.pt`, `.bin`, `.ckpt`, `.tar` or `.safetensors` with a
                                 state dict; needs `architecture`
     ==========================  ===================================================================
@@ -70,6 +80,11 @@ def load_model(
     Raises:
         ModelError: In one line: the name is unknown, a package is missing, the weights cannot be
             fetched, or a file is missing, damaged, contains code or does not fit.
+
+    Example:
+        >>> loaded = camlucida.load_model("torchvision:resnet18", pretrained=False)
+        >>> loaded.preprocess.size, loaded.class_names[0]
+        ((224, 224), 'tench')
     """
     names = None if class_names is None else read_class_names(class_names)
     loaded = _load(spec, architecture, pretrained=pretrained)
@@ -91,6 +106,10 @@ def preprocess_of(module: nn.Module) -> Preprocess | None:
 
     Returns:
         The preprocess, or None.
+
+    Example:
+        >>> camlucida.models.preprocess_of(model) is None
+        True
     """
     return preprocess_of_timm(_bare(module))
 
@@ -104,6 +123,10 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
 
     Returns:
         One name per output, or None.
+
+    Example:
+        >>> camlucida.models.class_names_of(model) is None
+        True
     """
     bare = _bare(module)
     return class_names_of_huggingface(bare) or class_names_of_timm(bare)
@@ -111,29 +134,21 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
 
 def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedModel:
     source, _, name = spec.partition(":")
+    if not pretrained and (source == "masked-vgg" or _is_file(spec)):
+        raise ModelError(
+            f"pretrained=False leaves the weights in {spec!r} unused; load the architecture "
+            "by its name instead"
+        )
     if _is_file(spec):
-        if not pretrained:
-            raise ModelError(
-                f"pretrained=False leaves the weights in {spec!r} unused; load the architecture "
-                "by its name instead"
-            )
         return load_checkpoint(spec, architecture)
     if architecture is not None:
         raise ModelError(
             f"architecture is only for a checkpoint file, and {spec!r} is not a file here"
         )
-    if source == "embedded":
-        return load_embedded(name or "lite0", pretrained=pretrained)
-    if source == "digits":
-        return load_digits(pretrained=pretrained, folder=Path(name) if name else None)
-    if source in _SOURCES and not name:
-        raise ModelError(f"{spec!r} names no model; write {source}:NAME")
-    if source == "torchvision":
-        return load_torchvision(name, pretrained=pretrained)
-    if source == "timm":
-        return load_timm(name, pretrained=pretrained)
-    if source == "hf":
-        return load_huggingface(name, pretrained=pretrained)
+    if source in _SOURCES:
+        if not name and source not in {"embedded", "digits"}:
+            raise ModelError(f"{spec!r} names no model; write {source}:NAME")
+        return _SOURCES[source](name, pretrained)
     if Path(spec).is_dir():
         raise ModelError(f"{spec!r} is a folder; for a transformers model write hf:{spec}")
     raise ModelError(

@@ -19,6 +19,14 @@ class Target:
         layer: the layer whose output is the argument of ``__call__``; ``None`` for the model's output.
             With a layer the forward pass stops there.
         per_image: names of the fields that may hold one entry per image.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True, eq=False)
+        ... class Largest(camlucida.Target):
+        ...     def __call__(self, outputs):
+        ...         return outputs.amax(1)
+        >>> camlucida.explain(model, images, target=Largest()).target_values.shape
+        torch.Size([2])
     """
 
     layer: str | nn.Module | None = None

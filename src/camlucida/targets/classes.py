@@ -26,6 +26,10 @@ class ClassTarget(Target):
     Attributes:
         classes: index or name, one per image or one for all; ``None`` explains the predicted class, the
             arg-max of the logits, the first of equal ones.
+
+    Example:
+        >>> isinstance(camlucida.Logit("tabby"), camlucida.targets.ClassTarget)
+        True
     """
 
     classes: Classes = None
@@ -100,7 +104,12 @@ class ClassTarget(Target):
 
 @dataclass(frozen=True, eq=False)
 class Logit(ClassTarget):
-    """The logit of a class, ``z_c``: the default target."""
+    """The logit of a class, ``z_c``: the default target.
+
+    Example:
+        >>> camlucida.Logit(2)(torch.tensor([[1.0, 5.0, 3.0]]))
+        tensor([3.])
+    """
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)``."""
@@ -109,7 +118,12 @@ class Logit(ClassTarget):
 
 @dataclass(frozen=True, eq=False)
 class ExpLogit(ClassTarget):
-    """The exponential of a class's logit, ``exp(z_c)``: the score behind Grad-CAM++'s equation 19."""
+    """The exponential of a class's logit, ``exp(z_c)``: the score behind Grad-CAM++'s equation 19.
+
+    Example:
+        >>> camlucida.ExpLogit(0)(torch.tensor([[0.0, 5.0]]))
+        tensor([1.])
+    """
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)``, positive."""
@@ -118,7 +132,12 @@ class ExpLogit(ClassTarget):
 
 @dataclass(frozen=True, eq=False)
 class Probability(ClassTarget):
-    """The softmax probability of a class, ``p_c``. Its gradient vanishes where the softmax saturates."""
+    """The softmax probability of a class, ``p_c``. Its gradient vanishes where the softmax saturates.
+
+    Example:
+        >>> camlucida.Probability(0)(torch.tensor([[2.0, 2.0]]))
+        tensor([0.5000])
+    """
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)`` in [0, 1]; raises ``TargetError`` for a single output."""
@@ -128,7 +147,12 @@ class Probability(ClassTarget):
 
 @dataclass(frozen=True, eq=False)
 class LogProbability(ClassTarget):
-    """The logarithm of the softmax probability of a class, ``log p_c``."""
+    """The logarithm of the softmax probability of a class, ``log p_c``.
+
+    Example:
+        >>> camlucida.LogProbability(0)(torch.tensor([[2.0, 2.0]]))
+        tensor([-0.6931])
+    """
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)``, at most 0; raises ``TargetError`` for a single output."""
@@ -148,6 +172,10 @@ class LogitMargin(ClassTarget):
         aggregator: ``"mean"`` (default), ``"max"``, ``"lse"`` or ``"lae"``.
 
     Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, equations 1, 2.
+
+    Example:
+        >>> camlucida.LogitMargin(1, aggregator="max")(torch.tensor([[1.0, 5.0, 3.0]]))
+        tensor([2.])
     """
 
     aggregator: Aggregator = "mean"
@@ -187,6 +215,10 @@ class Segmentation(ClassTarget):
     Attributes:
         mask: ``(H, W)`` or ``(N, H, W)``, bool or weights, at the output's resolution; ``None`` sums over
             the pixels that the model assigns to the class.
+
+    Example:
+        >>> camlucida.Segmentation(1, mask=torch.ones(4, 4))(torch.ones(1, 2, 4, 4))
+        tensor([16.])
     """
 
     mask: Tensor | None = None

@@ -16,7 +16,12 @@ from camlucida.targets.classes import Classes, Logit
 
 @dataclass(frozen=True, eq=False)
 class Custom(Target):
-    """Any function of the model's output, ``(N, ...)`` to ``(N,)``."""
+    """Any function of the model's output, ``(N, ...)`` to ``(N,)``.
+
+    Example:
+        >>> camlucida.targets.Custom(lambda outputs: outputs.sum(1))(torch.ones(2, 3))
+        tensor([3., 3.])
+    """
 
     function: Callable[[Tensor], Tensor]
 
@@ -34,6 +39,10 @@ def as_target(target: TargetLike) -> Target:
 
     Raises:
         TargetError: for anything else.
+
+    Example:
+        >>> camlucida.targets.as_target(3)
+        Logit(classes=3)
     """
     if isinstance(target, Target):
         return target
@@ -58,6 +67,10 @@ def evaluate(target: Target, outputs: Tensor, images: int) -> Tensor:
 
     Raises:
         TargetError: when the target returns anything but one value per image.
+
+    Example:
+        >>> camlucida.targets.evaluate(camlucida.Logit(0), torch.ones(2, 3), images=2)
+        tensor([1., 1.])
     """
     if outputs.dtype in (torch.float16, torch.bfloat16):
         outputs = outputs.float()

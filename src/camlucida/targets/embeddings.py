@@ -49,6 +49,10 @@ class DotProduct(_Similarity):
 
     Attributes:
         reference: ``(D,)``, one for all images, or ``(N, D)``; kept constant.
+
+    Example:
+        >>> camlucida.DotProduct(torch.tensor([1.0, 2.0]))(torch.ones(1, 2))
+        tensor([3.])
     """
 
     def __call__(self, outputs: Tensor) -> Tensor:
@@ -65,6 +69,10 @@ class CosineSimilarity(_Similarity):
         detach_norms: treat the norm of the image's embedding as a constant (the convention of the class
             activation maps for faces); ``False`` (default) differentiates through it.
         eps: smallest norm product, 1e-8.
+
+    Example:
+        >>> camlucida.CosineSimilarity(torch.ones(4))(torch.ones(2, 4))
+        tensor([1., 1.])
     """
 
     detach_norms: bool = False
@@ -89,6 +97,10 @@ class NegativeDistance(_Similarity):
         reference: ``(D,)`` or ``(N, D)``; kept constant.
         squared: use $-\|\phi(x) - \phi_{ref}\|^2$ (default), which has a gradient everywhere; the plain
             distance has none where both embeddings are equal, where 0 is used.
+
+    Example:
+        >>> camlucida.NegativeDistance(torch.zeros(3))(torch.ones(1, 3))
+        tensor([-3.])
     """
 
     squared: bool = True

@@ -22,6 +22,11 @@ class Cell(Target):
         row: row of the cell, one for all images or one per image, ``(N,)``; negative counts from below.
         col: column of the cell, likewise.
         absolute: sum the absolute values (default) or the signed ones; they agree behind a ReLU.
+
+    Example:
+        >>> explanation = camlucida.explain(model, images, method="fame:iterations=2", target=camlucida.Cell("1", 3, 4))
+        >>> explanation.maps.shape
+        torch.Size([2, 32, 32])
     """
 
     layer: str | nn.Module = ""
@@ -68,6 +73,10 @@ class Cells(Target):
         layer: the layer, by name or module; the forward pass stops there.
         mask: which cells, ``(h, w)`` or ``(N, h, w)``, bool or weights; ``None`` (default) is all of them.
         absolute: sum the absolute values (default) or the signed ones.
+
+    Example:
+        >>> camlucida.Cells("1")(torch.ones(1, 8, 2, 2))
+        tensor([32.])
     """
 
     layer: str | nn.Module = ""
@@ -103,6 +112,10 @@ class HalfSquaredDistance(Target):
         layer: the layer where the forward pass stops; ``None`` (default) is the model's output.
 
     Source: Rozsa, Günther and Boult, "LOTS about attacking deep features", IJCB 2017, equation 1.
+
+    Example:
+        >>> camlucida.HalfSquaredDistance(torch.zeros(10))(torch.ones(1, 10))
+        tensor([5.])
     """
 
     reference: Tensor

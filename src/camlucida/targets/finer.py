@@ -33,6 +33,10 @@ class FinerMargin(ClassTarget):
     Source: Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao, "Finer-CAM", CVPR 2025
     (arXiv 2501.11309): weights from the difference $y^c - \gamma y^d$. How several classes are weighed and
     chosen follows the authors' code (Imageomics/Finer-CAM, also part of pytorch-grad-cam).
+
+    Example:
+        >>> camlucida.FinerMargin(0, similar=1)(torch.tensor([[5.0, 4.0, 1.0]]))
+        tensor([1.])
     """
 
     similar: int = 3
@@ -101,6 +105,10 @@ class ResidualSoftmax(ClassTarget):
     vanishes where the softmax saturates.
 
     Source: Cai, "CAMs as Shapley Value-based Explainers", The Visual Computer 2025 (arXiv 2501.06261).
+
+    Example:
+        >>> camlucida.ResidualSoftmax(0)(torch.tensor([[2.0, 2.0]]))
+        tensor([1.3069])
     """
 
     def __call__(self, outputs: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ class TargetRow(Row[Target]):
 
     Attributes:
         required: options that must be given.
+
+    Example:
+        >>> camlucida.targets.TARGETS["cell"].of_class
+        False
     """
 
     what: ClassVar[str] = "target"

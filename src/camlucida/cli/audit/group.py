@@ -12,7 +12,7 @@ import typer
 
 from camlucida.cli.shared.console import console, print_json, progress_bar, shown
 from camlucida.cli.shared.grammar import chosen_methods
-from camlucida.cli.shared.opening import open_model, photos_of
+from camlucida.cli.shared.opening import photos_of
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -93,6 +93,7 @@ def deadzone(
     residual one). With one, it is put behind a wall, without training. What is dead is proved first.
     """
     from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
+    from camlucida.models import load_model
 
     if model is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
@@ -103,7 +104,7 @@ def deadzone(
                 methods=chosen, count=count, quick=quick, seed=seed, folder=out, say=say
             )
         else:
-            loaded = open_model(model, architecture, device)
+            loaded = load_model(model, architecture=architecture, device=device)
             report = audit_dead_zone(
                 loaded,
                 _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack),
@@ -141,11 +142,11 @@ def _images(
     """Photos: stacked pairs where they have labels and the dead part is known, else as they are."""
     from camlucida.audits.deadzone.audit import dead_zone, region_of
     from camlucida.audits.deadzone.walls import Wall
-    from camlucida.data.pictures import names, picture
+    from camlucida.data.offline_photos import picture, picture_names
     from camlucida.data.stack_mix import StackMix
 
     if data is None:
-        return [picture(name) for name in names()][:count]
+        return [picture(name) for name in picture_names()][:count]
     photos = photos_of(data, loaded.class_names)
     if not stack or loaded.preprocess is None or not _paired(photos):
         return photos

@@ -10,7 +10,7 @@ import typer
 
 from camlucida.cli.reproduce.faces import fame_table1
 from camlucida.cli.shared.console import bars, console, print_json, print_table, shown
-from camlucida.cli.shared.opening import open_model, photos_of
+from camlucida.cli.shared.opening import photos_of
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -178,6 +178,7 @@ def wall_table1(
 
     Without a model a small masked network is trained on digits on photos.
     """
+    from camlucida.models import load_model
     from camlucida.studies.published.wall_table1 import wall_table1 as work
 
     if model is None:
@@ -186,7 +187,7 @@ def wall_table1(
             refuse_unused(context, ("count",), "with --model or --full")
     elif stack_mix is None and stack_gen is None:
         raise CamlucidaError("give the images too: --stack-mix DATA, --stack-gen FOLDER, or both")
-    loaded = None if model is None else open_model(model, None, device)
+    loaded = None if model is None else load_model(model, device=device)
 
     def run(say: Say) -> Reproduced:
         sets = None if loaded is None else _stacks(loaded, stack_mix, stack_gen, count, seed, say)

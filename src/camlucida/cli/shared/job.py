@@ -122,9 +122,9 @@ def check(model: LoadedModel, target: Target, layers: Sequence[str], steps: str 
     Raises:
         CamlucidaError: A class, layer or preset is unknown, or the model's preprocessing is.
     """
+    from camlucida.data import resolve_class
     from camlucida.engine.layers import resolve_all
     from camlucida.engine.maps import Steps, preset
-    from camlucida.models import resolve_class
 
     if model.preprocess is None:
         raise ModelError(

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from camlucida.cli.shared.console import complain, shown
-from camlucida.common.errors import CamlucidaError, ModelError, TargetError
+from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
-
-
-def open_model(model: str, architecture: str | None, device: str | None) -> LoadedModel:
-    """What :func:`camlucida.load_model` knows, and a masked VGG as ``masked-vgg:FILE``.
-
-    Raises:
-        ModelError: It is unknown or cannot be had.
-    """
-    from camlucida.models import load_model
-    from camlucida.models.masked_vgg import load_masked_vgg
-
-    kind, _, file = model.partition(":")
-    if kind != "masked-vgg":
-        return load_model(model, architecture=architecture, device=device)
-    if not file:
-        raise ModelError("masked-vgg names no file; write masked-vgg:FILE")
-    if architecture is not None:
-        raise ModelError("masked-vgg:FILE says its architecture itself; leave out --architecture")
-    return put_on(load_masked_vgg(file), device)
-
-
-def put_on(loaded: LoadedModel, device: str | None) -> LoadedModel:
-    """The model on a device; ``None`` leaves it where it is.
-
-    Raises:
-        ModelError: There is no such device.
-    """
-    if device is not None:
-        try:
-            loaded.module.to(device)
-        except (RuntimeError, AssertionError) as error:
-            said = str(error).partition("\n")[0]
-            raise ModelError(f"the model cannot be put on device {device!r}: {said}") from error
-    return loaded
 
 
 def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:
@@ -60,26 +25,14 @@ def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:
         CamlucidaError: The data cannot be opened.
     """
     from camlucida.data.open import namesake, open_data, parse
-    from camlucida.data.samples import SampleList
 
     if said := namesake(data):
         complain(f"note: {said}")
-    try:
-        opened = open_data(data, class_names=class_names)
-    except TargetError:
-        if parse(data)[0] != "folder":
-            raise
-        opened = open_data(data, class_names=class_names, labels=False)
-        named = [replace(s, label_name=_folder_of(s.key)) for s in opened]
-        opened = SampleList(opened.name, named, opened.skipped)
+    kept = {"unlabelled": True} if parse(data)[0] == "folder" else {}
+    opened = open_data(data, class_names=class_names, **kept)
     for path, reason in opened.skipped[:1]:
         complain(f"note: {len(opened.skipped)} left out, such as '{shown(path)}': {reason}")
     return opened
-
-
-def _folder_of(key: str) -> str:
-    folder, inside, _ = key.partition("/")
-    return folder if inside else ""
 
 
 def labelled_case(
@@ -98,12 +51,14 @@ def labelled_case(
     from camlucida.data.open import open_data
     from camlucida.engine.outputs import first_tensor
     from camlucida.explanation.subject import prepare
+    from camlucida.models import load_model
+    from camlucida.models.loaded import put_on
     from camlucida.studies.published.standin import stand_ins
 
     if model == "digits" and data is None and architecture is None:
         loaded = put_on(stand_ins(say)["digits on photos"][0], device)
     else:
-        loaded = open_model(model, architecture, device)
+        loaded = load_model(model, architecture=architecture, device=device)
     if data is None and model != "digits":
         raise CamlucidaError(
             "give --data with photos too: folders by class, ImageNet, a CSV list, or plain photos"

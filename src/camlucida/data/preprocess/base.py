@@ -48,6 +48,11 @@ class Preprocess:
 
     Raises:
         ModelError: A value is out of range, or the values do not fit each other.
+
+    Example:
+        >>> preprocess = camlucida.Preprocess(size=(32, 32), resize=36)
+        >>> preprocess(camlucida.data.read_image(photo)).shape
+        torch.Size([3, 32, 32])
     """
 
     size: tuple[int, int]

@@ -14,6 +14,7 @@ from torch import nn
 
 from camlucida.common.errors import CamlucidaError, ImageError, MethodError
 from camlucida.common.printable import name_of, printable
+from camlucida.data import resolve_class
 from camlucida.data.folders import open_folder
 from camlucida.data.images import read_image
 from camlucida.data.samples import Sample, Skipped
@@ -21,7 +22,7 @@ from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, overlays
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
-from camlucida.models import LoadedModel, class_names_of, resolve_class
+from camlucida.models import LoadedModel, class_names_of
 from camlucida.report import Cell, Column, Table
 from camlucida.studies.icam.neighbours.features import Feature, describe, distance
 from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key

@@ -1,21 +1,94 @@
-"""The labelled photos: real pictures with ImageNet labels and boxes, to be had offline.
+"""Real photos that are there offline: the pictures of the package, and the labelled photos.
 
-Twenty photos come with the package foolbox (found as files; it is not imported), six with this one. Those
-whose label is wrong or open to doubt are left out. The boxes were drawn by hand for camlucida
-(``photos/boxes.csv``, see ``photos/ORIGIN.md``): they are ours, not ImageNet's.
+Six pictures come with this package (``photos/ORIGIN.md`` says where each is from, and its licence), twenty with the
+package foolbox (found as files; it is not imported). The labelled photos are those of both whose ImageNet label is
+beyond doubt. Their boxes were drawn by hand for camlucida (``photos/boxes.csv``): they are ours, not ImageNet's.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
-from camlucida.common.errors import TargetError
+from camlucida.common.errors import ImageError, TargetError
 from camlucida.data.classes import Classes
 from camlucida.data.samples import Sample, SampleList, Skipped
 from camlucida.data.tables import read_boxes
+
+_FOLDER = Path(str(files("camlucida.data") / "photos"))
+
+_PICTURES = {
+    "chelsea": "the face of a tabby cat",
+    "cheetah": "a cheetah, head and chest",
+    "coffee": "a cup of espresso with a spoon, on a wooden table",
+    "lion": "a lion lying on a rock, a lioness behind it",
+    "rocket": "a rocket at lift-off, between lightning towers",
+    "tower": "the Eiffel Tower at dusk, branches above it",
+}
+
+
+@dataclass(frozen=True)
+class Picture(os.PathLike[str]):
+    """A picture of the package; usable wherever a path is.
+
+    Attributes:
+        name: What it is called, as in `picture_names`.
+        label: What is to be seen in it, in a few words.
+        path: The JPEG file.
+
+    Example:
+        >>> camlucida.data.picture("lion").label
+        'a lion lying on a rock, a lioness behind it'
+    """
+
+    name: str
+    label: str
+    path: Path
+
+    def __fspath__(self) -> str:
+        """The path as a string, for `open` and `read_image`."""
+        return str(self.path)
+
+
+def picture_names() -> tuple[str, ...]:
+    """The names of all pictures, sorted.
+
+    Example:
+        >>> camlucida.data.picture_names()[:3]
+        ('cheetah', 'chelsea', 'coffee')
+    """
+    return tuple(sorted(_PICTURES))
+
+
+def picture(name: str) -> Picture:
+    """One picture of the package.
+
+    Args:
+        name: One of `picture_names`.
+
+    Returns:
+        The picture, which is a path that also has a name and a label.
+
+    Raises:
+        ImageError: There is no picture of that name.
+
+    Example:
+        >>> camlucida.data.read_image(camlucida.data.picture("coffee")).mode
+        'RGB'
+    """
+    if name not in _PICTURES:
+        near = difflib.get_close_matches(name.lower(), _PICTURES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(picture_names())}"
+        raise ImageError(f"no picture is called {name!r}; {hint}")
+    return Picture(name, _PICTURES[name], _FOLDER / f"{name}.jpg")
+
+
+# ---- the labelled photos ---------------------------------------------------------------------------
 
 LABELS = {
     "imagenet_00_243.jpg": (243, "bull mastiff"),
@@ -56,7 +129,7 @@ def open_photos(class_names: Sequence[str] | None) -> SampleList:
     Raises:
         TargetError: the model knows none of the classes.
     """
-    own = Path(str(files("camlucida.data") / "photos"))
+    own = _FOLDER
     boxes = read_boxes(own / "boxes.csv")
     elsewhere = _foolbox()
     imagenet = class_names is None or len(class_names) == 1000
