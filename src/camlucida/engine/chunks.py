@@ -9,8 +9,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from camlucida.common.errors import MethodError
-
 _LOG = logging.getLogger("camlucida")
 
 CPU_MEMORY = 120.0
@@ -57,14 +55,6 @@ class Footprint:
     def per_image(self) -> int:
         """Bytes that one image needs on its way, roughly and rather too many."""
         return max(1, _ALIVE * self.largest // self.images)
-
-
-def check_budget(chunk: int | None, memory: float | None) -> None:
-    """Raise ``MethodError`` for a chunk below 1 or a budget that is not positive."""
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise MethodError(f"chunk must be a number of copies >= 1, got {chunk!r}")
-    if memory is not None and not memory > 0:
-        raise MethodError(f"memory must be > 0 megabytes, got {memory}")
 
 
 class Chunks:

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from camlucida.common.limits import Count, Positive
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.chunks import Chunks, Footprint, check_budget
+from camlucida.engine.chunks import Chunks, Footprint
 from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.replay.replay import Replay, replay
 from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
@@ -62,13 +63,8 @@ class AblationCAM(Method):
 
     ablation_value: float = 0.0
     denominator: Denominator = "score"
-    chunk: int | None = None
-    memory: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        check_budget(self.chunk, self.memory)
+    chunk: Count | None = None
+    memory: Positive | None = None
 
     def run(self, task: Task) -> RawMap:
         """One forward pass, then what lies behind the layer for every channel of every image."""

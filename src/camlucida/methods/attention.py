@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import LayerError, MethodError
+from camlucida.common.limits import Limits
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import Grid, Layers, resolve_all
 from camlucida.engine.maps import Steps
@@ -94,14 +95,8 @@ class AttentionRollout(AttentionMethod):
     """
 
     heads: Heads = "mean"
-    residual: float = 0.5
+    residual: Annotated[float, Limits(0, 1, open_high=True)] = 0.5
     query: Query = "auto"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if not 0 <= self.residual < 1:
-            raise MethodError(f"residual must lie in [0, 1), got {self.residual}")
 
     @property
     def steps(self) -> Steps:

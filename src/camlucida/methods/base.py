@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.limits import check_fields
 from camlucida.engine.layers import INPUT, default_layer
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import Tap
@@ -70,17 +71,12 @@ class Method:
     explains: ClassVar[Explains] = "layer"
 
     def __post_init__(self) -> None:
-        """Check every option that is one of a few words.
+        """Check the options by their types.
 
         Raises:
-            MethodError: naming the option, its value and the words.
+            MethodError: naming the option, its value and what it may be.
         """
-        for name, annotation in get_type_hints(type(self)).items():
-            if get_origin(annotation) is Literal and getattr(self, name) not in get_args(
-                annotation
-            ):
-                known = ", ".join(map(repr, get_args(annotation)))
-                raise MethodError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check_fields(self, MethodError)
 
     @property
     def steps(self) -> Steps:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, Limits
 from camlucida.common.statistics import Ties, ranks
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps
@@ -118,24 +119,14 @@ class CorrRISE(Method):
 
     explains = "input"
 
-    masks: int = 500
-    patches: int = 3
-    patch: int | Literal["scaled"] = "scaled"
+    masks: Annotated[int, Limits(2)] = 500
+    patches: Count = 3
+    patch: Count | Literal["scaled"] = "scaled"
     rank_based: bool = True
     ties: Ties = "average"
     mask_space: MaskSpace = "auto"
     mask_seed: int = 0
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        for name, least in (("masks", 2), ("patches", 1), ("patch", 1), ("chunk", 1)):
-            value = getattr(self, name)
-            if value in (None, "scaled"):
-                continue
-            if not isinstance(value, int) or value < least:
-                raise MethodError(f"{name} must be a whole number >= {least}, got {value!r}")
+    chunk: Count | None = None
 
     @property
     def steps(self) -> Steps:

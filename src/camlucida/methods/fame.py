@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, Positive
 from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
@@ -241,8 +242,8 @@ class FAME(Method):
 
     explains = "input"
 
-    iterations: int | Literal["auto"] = 500
-    step_size: float = 1 / 255
+    iterations: Count | Literal["auto"] = 500
+    step_size: Positive = 1 / 255
     loss: Loss = "target"
     channel_reduction: ChannelReduction = "gray_then_abs"
     sigma: float | Literal["scaled"] = SIGMA
@@ -269,14 +270,6 @@ class FAME(Method):
             object.__setattr__(self, "epsilon", 0.01)
             object.__setattr__(self, "early_stop", "batch_mean")
         super().__post_init__()
-        if self.iterations != "auto" and (
-            not isinstance(self.iterations, int) or self.iterations < 1
-        ):
-            raise MethodError(
-                f"iterations must be a number of steps >= 1 or 'auto', got {self.iterations!r}"
-            )
-        if not self.step_size > 0:
-            raise MethodError(f"step_size must be > 0, got {self.step_size}")
         if self.clamp and self.input_space != "pixel":
             raise MethodError("clamp bounds pixels in [0, 1]; it needs input_space='pixel'")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import MethodError, TargetError
+from camlucida.common.errors import TargetError
+from camlucida.common.limits import Count, NotNegative
 from camlucida.engine.borrow import borrowed, check_inputs
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
@@ -100,18 +101,10 @@ class FGGB(Method):
 
     theta: float = 0.0
     input_space: MaskSpace = "auto"
-    sigma: float = 5.0
+    sigma: NotNegative = 5.0
     kernel: int = 25
-    chunk: int | None = None
+    chunk: Count | None = None
     eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.chunk is not None and self.chunk < 1:
-            raise MethodError(f"chunk must be at least 1, got {self.chunk}")
-        if self.sigma < 0:
-            raise MethodError(f"sigma must be at least 0 pixels, got {self.sigma}")
 
     @property
     def steps(self) -> Steps:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, NotNegative
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import INPUT
 from camlucida.engine.maps import Steps
@@ -146,14 +146,8 @@ class IntegratedGradients(InputGradient):
 
     elsewhere = True
 
-    n_steps: int = 50
+    n_steps: Count = 50
     baseline: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.n_steps < 1:
-            raise MethodError(f"n_steps must be at least 1, got {self.n_steps}")
 
     def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """The path integral."""
@@ -189,18 +183,10 @@ class SmoothGrad(InputGradient):
 
     elsewhere = True
 
-    n_samples: int = 25
-    noise: float = 0.15
+    n_samples: Count = 25
+    noise: NotNegative = 0.15
     squared: bool = False
     reduction: Reduction = "abs_max"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.n_samples < 1:
-            raise MethodError(f"n_samples must be at least 1, got {self.n_samples}")
-        if self.noise < 0:
-            raise MethodError(f"noise must be at least 0, got {self.noise}")
 
     def attribute(self, task: Task, gradient: Gradient) -> Tensor:
         """The mean gradient."""

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, Positive
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps, normalise, rectify, resize
 from camlucida.methods.base import Method, RawMap, assemble, keyed
@@ -66,21 +66,13 @@ class OptiCAM(Method):
     interpretability", CVIU 2024 (arXiv 2301.07002); settings from the authors' code (hanwei0912/OptiCAM).
     """
 
-    iterations: int = 50
-    learning_rate: float = 0.1
+    iterations: Count = 50
+    learning_rate: Positive = 0.1
     loss: Loss = "plain"
     normalise: MaskNormalise = "minmax"
     mask_space: MaskSpace = "auto"
     early_stop: bool = True
     keep: Keep = "last"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.iterations < 1:
-            raise MethodError(f"iterations must be at least 1 step, got {self.iterations}")
-        if not self.learning_rate > 0:
-            raise MethodError(f"learning_rate must be > 0, got {self.learning_rate}")
 
     @property
     def steps(self) -> Steps:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, Limits, Positive
 from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.chunks import Chunks
@@ -71,30 +71,16 @@ class RISE(Method):
 
     explains = "input"
 
-    masks: int = 4000
-    s: int = 7
-    p1: float = 0.5
+    masks: Count = 4000
+    s: Count = 7
+    p1: Annotated[float, Limits(0, 1, open_low=True, open_high=True)] = 0.5
     debias: bool = False
     score: Score = "probability"
     mask_space: MaskSpace = "input"
-    tolerance: float | None = None
-    budget_seconds: float | None = None
+    tolerance: Positive | None = None
+    budget_seconds: Positive | None = None
     on_interrupt: Interrupt = "raise"
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        for name in ("masks", "s", "chunk"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise MethodError(f"{name} must be at least 1, got {value}")
-        if not 0 < self.p1 < 1:
-            raise MethodError(f"p1 must lie between 0 and 1, got {self.p1}")
-        for name in ("tolerance", "budget_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise MethodError(f"{name} must be > 0, got {value}")
+    chunk: Count | None = None
 
     @property
     def steps(self) -> Steps:

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, NotNegative, Positive
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.chunks import Chunks, Footprint, check_budget
+from camlucida.engine.chunks import Chunks, Footprint
 from camlucida.engine.maps import resize
 from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.masking import MaskSpace
@@ -67,19 +67,12 @@ class ScoreCAM(Method):
 
     weighting: Weighting = "softmax_logit"
     mask_space: MaskSpace = "input"
-    top_k: int | None = None
+    top_k: Count | None = None
     precision: Precision = "full"
     compiled: bool = False
     check: bool = False
-    chunk: int | None = None
-    memory: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        check_budget(self.chunk, self.memory)
-        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
-            raise MethodError(f"top_k must be a number of channels >= 1, got {self.top_k!r}")
+    chunk: Count | None = None
+    memory: Positive | None = None
 
     @property
     def repeats(self) -> int:
@@ -223,17 +216,9 @@ class SSCAM(ScoreCAM):
     by the mean probabilities themselves; here all of Score-CAM's definition is kept, as torch-cam does.
     """
 
-    samples: int = 35
-    std: float = 2.0
+    samples: Count = 35
+    std: NotNegative = 2.0
     place: Place = "map"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.samples < 1:
-            raise MethodError(f"samples must be at least 1, got {self.samples}")
-        if self.std < 0:
-            raise MethodError(f"std must be >= 0, got {self.std}")
 
     @property
     def repeats(self) -> int:
@@ -281,14 +266,8 @@ class ISCAM(ScoreCAM):
     explanations" (arXiv 2010.03023); the running sum as torch-cam reads it.
     """
 
-    samples: int = 10
+    samples: Count = 10
     path: Path = "cumulative"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if self.samples < 1:
-            raise MethodError(f"samples must be at least 1, got {self.samples}")
 
     @property
     def repeats(self) -> int:

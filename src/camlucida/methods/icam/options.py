@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from camlucida.common.errors import MethodError
+from camlucida.common.limits import Count, Limits, Positive, Share
 from camlucida.common.statistics import SSIM
 from camlucida.engine.maps import Normalise, Steps
 from camlucida.methods.base import Method
@@ -57,29 +58,29 @@ class ICAMOptions(Method):
 
     explains = "layers"
 
-    n_perturb: int = 8
-    alpha: float = 0.4
+    n_perturb: Count = 8
+    alpha: Share = 0.4
     mask_convention: MaskConvention = "keep"
     perturb_space: PerturbSpace = "input"
     ssim: SSIM = "global"
-    svim_sigma: float = 1 / 6
+    svim_sigma: Positive = 1 / 6
     mds_clamp: bool = True
     include_original: bool = False
     score: Score = "logit"
     compare_at: CompareAt = "input"
     normalise_terms: bool = False
-    coverage: float = 0.95
+    coverage: Annotated[float, Limits(0, 1, open_low=True)] = 0.95
     layer_weighting: LayerWeighting = "score"
     function: Smooth = "softmax"
     alpha_form: AlphaForm = "literal"
-    softmax_mass: float = 1 - 1e-6
+    softmax_mass: Annotated[float, Limits(0, 1, open_low=True)] = 1 - 1e-6
     bias: Bias = "channel"
     bias_form: BiasForm = "product_of_sums"
     drop_common_factor: bool = False
     relu: bool = False
     layer_normalise: Normalise = "none"
-    runs: int = 1
-    chunk: int = 16
+    runs: Count = 1
+    chunk: Count = 16
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -89,16 +90,6 @@ class ICAMOptions(Method):
                 f"function must be one of {', '.join(_SMOOTH)} or a function of a tensor, got "
                 f"{self.function!r}"
             )
-        for name in ("n_perturb", "runs", "chunk"):
-            if (value := getattr(self, name)) < 1 or value != int(value):
-                raise MethodError(f"{name} must be a whole number >= 1, got {value}")
-        if not 0 <= self.alpha <= 1:
-            raise MethodError(f"alpha must lie in [0, 1], got {self.alpha}")
-        for name in ("coverage", "softmax_mass"):
-            if not 0 < (value := getattr(self, name)) <= 1:
-                raise MethodError(f"{name} must lie in (0, 1], got {value}")
-        if not self.svim_sigma > 0:
-            raise MethodError(f"svim_sigma must be > 0, got {self.svim_sigma}")
 
     @property
     def steps(self) -> Steps:
