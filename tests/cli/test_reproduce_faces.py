@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
 from camlucida.cli.reproduce.group import reproduce
-from camlucida.faces import bench_pairs, grid, load
+from camlucida.faces import bench_pairs, load
 from camlucida.faces.detect import Face
+from camlucida.studies.published import fame_figure3
 from reference.embedders import picture, small
 
 FAST = ["--method", "fame:iterations=1,sigma=1.0,kernel=5", "--method", "gradcam"]
@@ -21,7 +22,7 @@ def _small_embedder(monkeypatch):
     face = Face((20.0, 20.0, 95.0, 110.0), POINTS, 1.0, "5")
     monkeypatch.setattr(load, "load_embedder", lambda *_, **__: small())
     monkeypatch.setattr(bench_pairs, "find_faces", lambda _: (face,))
-    monkeypatch.setattr(grid, "find_faces", lambda _: (face,))
+    monkeypatch.setattr(fame_figure3, "find_faces", lambda _: (face,))
 
 
 def run(*arguments):

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from camlucida import CamlucidaError, ImageError
-from camlucida.faces import bench_pairs, grid
+from camlucida.faces import bench_pairs
 from camlucida.faces.bench_pairs import varied_pairs
 from camlucida.faces.detect import Face
-from camlucida.faces.grid import variation_grid
 from camlucida.faces.photos import FacePhoto
 from camlucida.methods import FAME, GradCAM
+from camlucida.studies.published import fame_figure3
 from camlucida.studies.published.fame_table1 import run
 from reference.embedders import SIDE, picture, small
 
@@ -26,7 +26,7 @@ def _placed(monkeypatch):
         return (Face((20.0, 20.0, 95.0, 110.0), POINTS, 1.0, "5"),)
 
     monkeypatch.setattr(bench_pairs, "find_faces", faces)
-    monkeypatch.setattr(grid, "find_faces", faces)
+    monkeypatch.setattr(fame_figure3, "find_faces", faces)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_table_on_the_stand_in(photos, tmp_path):
 
 
 def test_grid_of_variations(photos, tmp_path):
-    found = variation_grid(
+    found = fame_figure3.variation_grid(
         small(), photos[0].path, [FAME(iterations=2, sigma=1.0, kernel=5), GradCAM()],
         variations=("glasses", "light"),
     )  # fmt: skip

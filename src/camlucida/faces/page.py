@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
@@ -16,9 +13,9 @@ from camlucida.faces.pair import CARE
 from camlucida.faces.verification import RANDOM
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.report.charts import Line, lines
-from camlucida.report.page import Document, Section, figures, paragraph, subheading
+from camlucida.report.page import Document, Section, figures, paragraph, picture, subheading
 from camlucida.report.tables import Cell, Column, Table
-from camlucida.report.template import data_uri, jpeg
+from camlucida.report.template import jpeg
 
 PICTURES = 24
 """Pairs whose maps are shown; others are named in a table."""
@@ -101,17 +98,6 @@ def verification_page(
     return Document(title, lead, sections, facts=facts)
 
 
-def picture(image: Image.Image, caption: str) -> str:
-    """A picture inside the page, as wide as the page, with its caption."""
-    if image.width > _WIDTH:
-        size = (_WIDTH, max(1, round(image.height * _WIDTH / image.width)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    return (
-        f'<figure><figcaption>{escape(caption)}</figcaption><img style="max-width:100%;height:auto" '
-        f'alt="{escape(caption)}" src="{data_uri(jpeg(image), "image/jpeg")}"></figure>'
-    )
-
-
 def verification_table(
     report: VerificationReport,
     rule: str,
@@ -129,14 +115,17 @@ def verification_table(
     """
     rows = []
     for label, curves in report.curves.items():
-        known = published(label)
-        cells = []
-        for at, mode in enumerate(("delete", "insert")):
-            curve = curves[rule, mode]
-            beside = None if known is None else known[at]
-            cells.append(Cell(curve.auc, curve.low, curve.high, published=beside))
-        seconds, empty = report.seconds.get(label), report.empty.get(label)
-        rows.append((label, (*cells, Cell(seconds), Cell(empty))))
+        areas = [
+            Cell(curve.auc, curve.low, curve.high, published=beside)
+            for curve, beside in zip(
+                (curves[rule, "delete"], curves[rule, "insert"]),
+                published(label) or (None, None),
+                strict=True,
+            )
+        ]
+        rows.append(
+            (label, (*areas, Cell(report.seconds.get(label)), Cell(report.empty.get(label))))
+        )
     found = Table(
         name=f"{name}-{rule}",
         caption=f"Delete and Insert, by {rule}: {_RULES.get(rule, rule)}",
@@ -151,7 +140,7 @@ def verification_table(
         f"intervals over {len(set(report.people))} people. Random pixels destroy a face wherever they fall; random "
         "patches are as smooth as FAME's maps.",
         best="best of the methods",
-    ).marked()  # fmt: skip
+    ).marked()
     return replace(found, rows=(*found.rows, *(row for row in rows if row[0] in RANDOM)))
 
 
@@ -191,8 +180,7 @@ def _scores(report: VerificationReport) -> Section:
         f"non-match rate {threshold.fnmr:.1%}.",
         y_range=(0.0, 100.0),
     )
-    across = np.concatenate([[0.0], curves.fmr, [1.0]])
-    up = np.concatenate([[0.0], 1 - curves.fnmr, [1.0]])
+    across, up = curves.roc
     roc = lines(
         "roc",
         "ROC",
@@ -222,24 +210,16 @@ def _pairs(drawn: Sequence[DrawnPair]) -> list[str | Table]:
     for one in drawn:
         shown = None
         if one.picture is not None and len(parts) < 2 * PICTURES:
-            try:
+            with suppress(ImageError):  # it was removed since
                 shown = read_image(one.picture)
-            except ImageError:
-                shown = None  # it was removed since; the pair is named below
         if shown is None:
-            rest.append(one)
-        else:
-            parts += [subheading(one.name), picture(shown, _caption(one))]
+            rest.append((one.name, (Cell(_caption(one)),)))
+            continue
+        shown.thumbnail((_WIDTH, _WIDTH * shown.height))
+        parts += [subheading(one.name), picture(jpeg(shown), _caption(one))]
     if rest:
-        parts.append(
-            Table(
-                name="other-pairs",
-                caption=f"{len(rest)} {'more pairs' if parts else 'pairs'}",
-                columns=(Column("verdict"),),
-                rows=tuple((one.name, (Cell(_caption(one)),)) for one in rest),
-                stub="pair",
-            )
-        )
+        caption = f"{len(rest)} {'more pairs' if parts else 'pairs'}"
+        parts.append(Table("other-pairs", caption, (Column("verdict"),), tuple(rest), "pair"))
     return parts
 
 

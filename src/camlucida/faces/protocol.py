@@ -62,10 +62,16 @@ class ErrorCurves:
     fnmr: Floats
 
     @property
+    def roc(self) -> tuple[Floats, Floats]:
+        """False and true match rates from 0 to 1."""
+        ends = ([0.0], [1.0])
+        fmr = np.concatenate([ends[0], self.fmr, ends[1]])
+        return fmr, np.concatenate([ends[0], 1 - self.fnmr, ends[1]])
+
+    @property
     def auc(self) -> float:
         """Area under the ROC: the chance that a genuine pair scores above an impostor, ties counting half."""
-        fmr = np.concatenate([[0.0], self.fmr, [1.0]])
-        tmr = np.concatenate([[0.0], 1 - self.fnmr, [1.0]])
+        fmr, tmr = self.roc
         return float(_trapezoids(tmr, fmr))
 
 

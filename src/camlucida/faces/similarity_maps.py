@@ -13,18 +13,7 @@ from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
-from camlucida.methods import (
-    FAME,
-    FGGB,
-    Method,
-    MethodRow,
-    Progress,
-    build,
-    method_row,
-    read_method,
-    row_of,
-)
-from camlucida.methods.corrrise import CorrRISE
+from camlucida.methods import Method, Progress, build, method_row, read_method, row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.targets import Target
 
@@ -100,9 +89,9 @@ def face_method(
 ) -> tuple[Method, str]:
     """A method as it is used on faces, and its label.
 
-    By name, FAME moves pixels instead of normalised inputs (the paper), FGGB knows the threshold, and
-    CorrRISE draws its masks from the seed; options given by hand go first. A method object is taken as it
-    is.
+    By name, the options that its row of the registry gives for pairs hold: FAME moves pixels instead of normalised
+    inputs (the paper), FGGB knows the threshold, and CorrRISE draws its masks from the seed. Options given by hand go
+    first. A method object is taken as it is.
 
     Args:
         method: a registered name, a pair of a name and its options, or an object.
@@ -121,15 +110,9 @@ def face_method(
     label = row.name + (
         f" ({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""
     )
-    return build(row.name, target, **{**_on_faces(row, threshold, seed), **options})[0], label
-
-
-def _on_faces(row: MethodRow, threshold: float | None, seed: int) -> dict[str, Any]:
-    if row.make is FAME:
-        return {"input_space": "pixel"}
-    if row.make is FGGB:
-        return {"theta": threshold or 0.0}
-    return {"mask_seed": seed} if row.make is CorrRISE else {}
+    own = {"threshold": threshold or 0.0, "seed": seed}
+    on_pairs = {k: own.get(v, v) for k, v in row.on_pairs.items()}
+    return build(row.name, target, **{**on_pairs, **options})[0], label
 
 
 def similarity_maps(
@@ -178,7 +161,9 @@ def similarity_maps(
     one, label = face_method(method, target, threshold=theta, seed=seed)
     if one.uses_layers and kind == "cosine" and "detach_norms" not in given:
         target = embedder.target(references, **given, detach_norms=True)
-    both = dissimilar and not isinstance(one, CorrRISE | FGGB)
+    row = row_of(one)
+    signed, opposite = (row.both_signs, row.opposite) if row else (False, {})
+    both = dissimilar and not signed
 
     def explained(which: Method, what: Target, part: int) -> Explanation:
         return explain(
@@ -194,21 +179,22 @@ def similarity_maps(
             else lambda done, of: progress((part + done / of) / (2 if both else 1), 1),
         )
 
-    first = explained(replace(one, loss="target") if isinstance(one, FAME) else one, target, 0)
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    usual = {name: row.options[name] for name in opposite} if row else {}
+    first = explained(replace(one, **usual), target, 0)
     notes = [list(d.messages) for d in first.diagnostics]
     second: Tensor | None = None
-    if isinstance(one, CorrRISE | FGGB):
-        second = one.steps.finish(-first.signed, size) if dissimilar else None
+    if dissimilar and signed:
+        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        second = one.steps.finish(-first.signed, size)
     elif dissimilar:
-        if isinstance(one, FAME):
-            opposite = explained(replace(one, loss="raise"), target, 1)
+        if opposite:
+            other = explained(replace(one, **opposite), target, 1)
         else:
-            opposite = explained(one, Negated(target), 1)
+            other = explained(one, Negated(target), 1)
             for note in notes:
                 note.append(SIMILAR_ONLY)
-        second = opposite.maps
-        for note, d in zip(notes, opposite.diagnostics, strict=True):
+        second = other.maps
+        for note, d in zip(notes, other.diagnostics, strict=True):
             note += [f"dissimilar: {m}" for m in d.messages if m not in note]
     return SimilarityMaps(
         label=label,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from camlucida.faces.protocol import (
     bootstrap,
     error_curves,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Key = tuple[str, str]
 """A rule and a mode, such as ``("percentile", "delete")``."""
@@ -132,81 +129,3 @@ class VerificationReport:
                 for key, same, score in zip(self.keys, self.same, self.scores, strict=True)
             ],
         }
-
-    def figure(self) -> Figure:
-        """Accuracy over P: a column for Delete and one for Insert, a row for each rule."""
-        from matplotlib.figure import Figure
-
-        rules = list(dict.fromkeys(self.plan["rules"]))
-        figure = Figure(figsize=(10, 3.6 * len(rules) + 0.4), layout="constrained")
-        axes = figure.subplots(len(rules), 2, squeeze=False, sharex=True, sharey=True)
-        for row, rule in enumerate(rules):
-            for column, mode in enumerate(("delete", "insert")):
-                axis = axes[row, column]
-                for number, (label, curves) in enumerate(self.curves.items()):
-                    curve = curves[rule, mode]
-                    axis.plot(
-                        curve.percentages,
-                        100 * curve.accuracy,
-                        label=f"{label}: {curve.auc:.1f}",
-                        color=_COLOURS[number % len(_COLOURS)],
-                        linestyle=":" if label.startswith("random") else "-",
-                        marker=_MARKERS[number % len(_MARKERS)],
-                        markersize=3,
-                        linewidth=1.2,
-                    )
-                better = "lower" if mode == "delete" else "higher"
-                axis.set_title(f"{mode}, by {rule} ({better} is better)", fontsize=9)
-                axis.legend(fontsize=6, title="area", title_fontsize=6)
-                axis.grid(alpha=0.3)
-                axis.tick_params(labelsize=7)
-        for axis in axes[-1]:
-            axis.set_xlabel("% of the probe's pixels", fontsize=8)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("pairs decided right, %", fontsize=8)
-        return figure
-
-    def score_figure(self) -> Figure:
-        """The unaltered pairs: histogram of scores, error rates over thresholds, ROC."""
-        from matplotlib.figure import Figure
-
-        curves = self.error_curves
-        figure = Figure(figsize=(12, 3.6), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        bins = np.histogram_bin_edges(self.scores, bins=24).tolist()
-        for same, name, colour in (
-            (True, "genuine", _COLOURS[0]),
-            (False, "impostor", _COLOURS[1]),
-        ):
-            left.hist(
-                self.scores[self.same == same], bins=bins, alpha=0.6, label=name, color=colour
-            )
-        left.axvline(self.threshold.value, color="black", linewidth=1, label="threshold")
-        left.set_xlabel("similarity", fontsize=8)
-        left.set_ylabel("pairs", fontsize=8)
-        middle.step(
-            curves.thresholds, 100 * curves.fmr, where="post", label="FMR", color=_COLOURS[1]
-        )
-        middle.step(
-            curves.thresholds, 100 * curves.fnmr, where="post", label="FNMR", color=_COLOURS[0]
-        )
-        middle.axvline(self.threshold.value, color="black", linewidth=1)
-        middle.set_xlabel("threshold", fontsize=8)
-        middle.set_ylabel("error, %", fontsize=8)
-        right.plot(
-            100 * np.concatenate([[0], curves.fmr, [1]]),
-            100 * np.concatenate([[0], 1 - curves.fnmr, [1]]),
-            color=_COLOURS[0], label=f"area {curves.auc:.3f}",
-        )  # fmt: skip
-        right.set_xlabel("false match rate, %", fontsize=8)
-        right.set_ylabel("true match rate, %", fontsize=8)
-        for axis in (left, middle, right):
-            axis.legend(fontsize=7)
-            axis.grid(alpha=0.3)
-            axis.tick_params(labelsize=7)
-        return figure
-
-
-# Told apart by the colour-blind (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")

@@ -93,6 +93,8 @@ def mask_correlation(masks: Tensor, scores: Tensor) -> Tensor:
     needs=(),
     cost=Cost(forward=1, times=("masks",), first=1),
     quick_audits=False,
+    on_pairs={"mask_seed": "seed"},
+    both_signs=True,
 )
 @dataclass(frozen=True)
 class CorrRISE(Method):

@@ -197,6 +197,8 @@ def movement(
     quick={"iterations": 40},
     quick_audits=False,
     before_blur="movement",
+    on_pairs={"input_space": "pixel"},
+    opposite={"loss": "raise"},
 )
 @dataclass(frozen=True)
 class FAME(Method):

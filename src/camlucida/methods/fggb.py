@@ -73,6 +73,8 @@ def shares(target: Target, outputs: Tensor) -> tuple[Tensor, Tensor]:
     needs=("reference embedding", "gradients"),
     cost=Cost(backward=1, times=("outputs",), first=1),
     quick_audits=False,
+    on_pairs={"theta": "threshold"},
+    both_signs=True,
 )
 @dataclass(frozen=True)
 class FGGB(Method):

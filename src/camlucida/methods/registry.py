@@ -101,6 +101,10 @@ class MethodRow(Row[Method]):
         one_layer: of a method that chooses several layers: whether audits judge it with a single layer as well.
         without_offset: options that leave out what is added to every place of the map alike.
         before_blur: name of the detail that holds the map before it was blurred, where the method blurs it.
+        on_pairs: options for pairs of faces, where ``"threshold"`` and ``"seed"`` stand for those of the comparison.
+        both_signs: whether the positive part of a similarity's map shows what makes similar, and the negative part
+            what sets apart.
+        opposite: options with which the map shows what sets apart, and not what makes similar.
     """
 
     what: ClassVar[str] = "method"
@@ -123,6 +127,9 @@ class MethodRow(Row[Method]):
     one_layer: bool = False
     without_offset: Mapping[str, Any] = field(default_factory=dict)
     before_blur: str = ""
+    on_pairs: Mapping[str, Any] = field(default_factory=dict)
+    both_signs: bool = False
+    opposite: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse words of ``needs`` that nobody knows.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 
-from camlucida.common.files import write_bytes
-from camlucida.common.jsonable import to_json
+from camlucida.benchmark import Bench
+from camlucida.benchmark.local import run
+from camlucida.benchmark.summary import Summary, summarise
 from camlucida.common.progress import Say
 from camlucida.common.version import __version__
-from camlucida.report import Document, Section, Table
+from camlucida.report import Cell, Column, Document, Section, Table, save
 from camlucida.report.page import facts, paragraph
+from camlucida.report.tables import Direction
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Reproduced:
         tables: one per data set.
         record: everything that is needed to do it again, ready for JSON.
         complete: whether all of the work was done; ``False`` after Ctrl-C.
+
+    Example:
+        >>> from camlucida.report import Cell, Column, Table
+        >>> rows = (("gradcam", (Cell(0.41, published=0.40),)),)
+        >>> table = Table("iou", "Mean IoU", (Column("IoU", "higher"),), rows)
+        >>> found = camlucida.studies.published.Reproduced("iou", "IoU", ("As published.",), (table,))
+        >>> [file.name for file in found.save("iou")]
+        ['iou.html', 'iou.json', 'iou.csv', 'iou.tex']
     """
 
     name: str
@@ -62,34 +73,16 @@ class Reproduced:
         return Document(self.title, self.lead, sections).html()
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write the page, the JSON, and each table as CSV and LaTeX.
-
-        Args:
-            folder: made if need be.
-
-        Returns:
-            The files, the page first.
+        """Write the page, the JSON, and each table as CSV and LaTeX; the page is the first of the files.
 
         Raises:
             CamlucidaError: the folder cannot be written to.
         """
-        root = Path(folder)
-        contents = {
-            f"{self.name}.html": self.html(),
-            f"{self.name}.json": to_json(self.to_dict()),
-        }
-        for table in self.tables:
-            contents |= {f"{table.name}.csv": table.csv(), f"{table.name}.tex": table.latex()}
-        return tuple(write_bytes(root / name, text.encode()) for name, text in contents.items())
+        return save(folder, self.name, self.html(), self.to_dict(), self.tables)
 
     def __rich__(self) -> Group:
         """The tables on a terminal."""
         return Group(*self.tables)
-
-
-def share(say: Say | None, what: str) -> Callable[[int, int], object] | None:
-    """A benchmark's progress as a part of the whole."""
-    return None if say is None else lambda done, total: say(what, done, total)
 
 
 def slug(text: str) -> str:
@@ -97,12 +90,33 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def means(
-    summary: Any, methods: Sequence[str], number: str
-) -> dict[str, tuple[float, float, float, int]]:
-    """Of each method: mean, ends of the 95 % interval, and the images that count."""
-    found = {}
-    for method in methods:
-        row = summary.cell(method, number)
-        found[method] = (float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
-    return found
+def evaluated(
+    bench: Bench, folder: Path, say: Say | None, what: str, *, batch_size: int, seed: int
+) -> tuple[Summary | None, bool]:
+    """Do a benchmark, or go on with it.
+
+    Returns:
+        Its summary, ``None`` where no image was done; and whether all of it was done.
+    """
+    progress = None if say is None else partial(say, what)
+    done = run(bench, folder, batch_size=batch_size, progress=progress)
+    return summarise(folder, seed=seed) if done.images else None, not done.interrupted
+
+
+def mean_cell(
+    summary: Summary, label: str, number: str, scale: float, published: float | None = None
+) -> Cell:
+    """A method's mean with its 95 % interval, ours beside what was published."""
+    row = summary.cell(label, number)
+    mean, low, high = (scale * float(row[key]) for key in ("mean", "low", "high"))
+    return Cell(mean, low, high, published)
+
+
+def beside(places: int, direction: Direction = "lower") -> tuple[Column, ...]:
+    """Columns for mean and standard deviation, ours and as published."""
+    return (
+        Column("ours", direction, places=places),
+        Column("ours, std", places=places),
+        Column("published", direction, places=places),
+        Column("published, std", places=places),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.audit import QUICK_ATTACK, stand_in_case
+from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK, stand_in_case
 from camlucida.audits.fooling.measure import Subject, Variant, compare_with
 from camlucida.audits.fooling.nets import Plan, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
@@ -25,7 +25,7 @@ from camlucida.engine.borrow import borrowed
 from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.agreement import similarity
 from camlucida.report import Cell, Column, Table
-from camlucida.studies.published.base import Reproduced
+from camlucida.studies.published.base import Reproduced, beside
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
 from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
@@ -74,50 +74,53 @@ def diff_table2(
         variant = VARIANTS[name]
         values[name] = similarity(reference, subject.maps(model, variant)).tolist()
     tests = compare_with(values, "MeanDiffGradCAM")
-    rows = []
-    for name, published in DIFF_TABLE2.items():
-        mean, std = mean_std(values[name])
-        p = tests.get(name, {})
-        cells = (mean, std, *published, p.get("rank_sum"), p.get("signed_rank"))
-        rows.append((name, tuple(Cell(c) for c in cells)))
-    order = sorted(values, key=lambda name: mean_std(values[name])[0])
-    return Reproduced(
-        "diff-table2",
-        "DiffGradCAM, Table 2: published and ours",
-        (
-            (
-                f"Measured on {own.name}, {len(subject.inputs)} images: the mean squared distance of each map from "
-                "Grad-CAM's, both scaled to [0, 1] at the layer's resolution; the label is explained."
-            ),
-            (
-                f"Nearest to Grad-CAM is {order[0]}, then {order[1]} and {order[2]}; published are MeanDiffGradCAM, "
-                "LSE-DiffGradCAM, MaxDiffGradCAM."
-            ),
-            _STAND_IN if case is None else _MEANS,
-        ),
-        (
-            Table(
-                "diff-table2",
-                "Similarity to Grad-CAM",
-                (
-                    Column("ours", "lower", digits=3),
-                    Column("ours, std", digits=2),
-                    Column("published", "lower", places=3),
-                    Column("published, std", places=4),
-                    Column("p against Mean, rank-sum", digits=2),
-                    Column("p, signed-rank", digits=2),
-                ),
-                tuple(rows),
-                legend="Published for MeanDiffGradCAM is 'below 0.001', and p < 0.0001 of it against the others.",
-            ),
-        ),
-        {
-            "model": own.name,
-            "images": len(subject.inputs),
-            "seed": seed,
-            "similarity": values,
-        },
+    rows = tuple(
+        (name, _cells(*mean_std(values[name]), *published, *_tested(tests, name)[:2]))
+        for name, published in DIFF_TABLE2.items()
     )
+    order = sorted(values, key=lambda name: mean_std(values[name])[0])
+    measured = (
+        f"Measured on {own.name}, {len(subject.inputs)} images: the mean squared distance of each map from Grad-CAM's, "
+        "both scaled to [0, 1] at the layer's resolution; the label is explained."
+    )
+    nearest = (
+        f"Nearest to Grad-CAM is {order[0]}, then {order[1]} and {order[2]}; published are MeanDiffGradCAM, "
+        "LSE-DiffGradCAM, MaxDiffGradCAM."
+    )
+    lead = (measured, nearest, _STAND_IN if case is None else _MEANS)
+    columns = (
+        Column("ours", "lower", digits=3),
+        Column("ours, std", digits=2),
+        Column("published", "lower", places=3),
+        Column("published, std", places=4),
+        *_TESTS[:2],
+    )
+    legend = (
+        "Published for MeanDiffGradCAM is 'below 0.001', and p < 0.0001 of it against the others."
+    )
+    table = Table("diff-table2", "Similarity to Grad-CAM", columns, rows, legend=legend)
+    images = len(subject.inputs)
+    record = {"model": own.name, "images": images, "seed": seed, "similarity": values}
+    return Reproduced(
+        "diff-table2", "DiffGradCAM, Table 2: published and ours", lead, (table,), record
+    )
+
+
+_TESTS = (
+    Column("p against Mean, rank-sum", digits=2),
+    Column("p, signed-rank", digits=2),
+    Column("p, Holm", digits=2),
+)
+
+
+def _tested(tests: Mapping[str, Mapping[str, float]], name: str) -> list[float | None]:
+    """P values of a method against MeanDiffGradCAM, for the columns of :data:`_TESTS`."""
+    found = tests.get(name, {})
+    return [found.get(test) for test in ("rank_sum", "signed_rank", "holm")]
+
+
+def _cells(*values: float | None) -> tuple[Cell, ...]:
+    return tuple(Cell(value) for value in values)
 
 
 def diff_table3(
@@ -151,16 +154,10 @@ def diff_table3(
     study = Study(own, store, say or (lambda *_: None))
     sides = {"everything": main}
     if case is None:
-        from camlucida.audits.fooling.audit import HEAD_RATE
-
-        sides["head alone"] = replace(
-            main, trainable="head", learning_rate=main.learning_rate * HEAD_RATE
-        )
-    control = replace(main, kind="none")
-    found = {
-        side: study.measured(one, list(VARIANTS.values()))
-        for side, one in {**sides, "control": control}.items()
-    }
+        rate = main.learning_rate * HEAD_RATE
+        sides["head alone"] = replace(main, trainable="head", learning_rate=rate)
+    every = {**sides, "control": replace(main, kind="none")}
+    found = {side: study.measured(one, list(VARIANTS.values())) for side, one in every.items()}
     tests = compare_with(
         {
             name: found["everything"][v.label]["susceptibility"]
@@ -171,15 +168,18 @@ def diff_table3(
     )
     rows = []
     for name, variant in VARIANTS.items():
-        cells: list[Any] = []
+        ours: list[float | None] = []
         for side in (*sides, "control"):
-            numbers = found[side][variant.label].get("susceptibility", [])
-            mean, std = mean_std(numbers)
-            cells += [mean] if side == "control" else [mean, std]
-        p = tests.get(name, {})
+            numbers = mean_std(found[side][variant.label].get("susceptibility", []))
+            ours += numbers[:1] if side == "control" else numbers
         published = DIFF_TABLE3.get(name, (None, None))
-        cells += [*published, p.get("rank_sum"), p.get("signed_rank"), p.get("holm")]
-        rows.append((name, tuple(Cell(c) for c in cells)))
+        rows.append((name, _cells(*ours, *published, *_tested(tests, name))))
+    images = len(own.subject.inputs)
+    measured = (
+        f"Measured on {own.name}, {images} images, before and after fine-tuning with {described(main)}, learning rate "
+        f"{main.learning_rate:g}."
+    )
+    lead = (measured, _said(found, study, sides), _STAND_IN if case is None else _MEANS)
     columns = [
         column
         for side in sides
@@ -188,49 +188,29 @@ def diff_table3(
             Column(f"{side} trained, std", places=4),
         )
     ]
-    return Reproduced(
+    columns.append(Column("control", places=4, note="the same training with cross-entropy alone"))
+    table = Table(
         "diff-table3",
-        "DiffGradCAM, Table 3: published and ours",
-        (
-            (
-                f"Measured on {own.name}, {len(own.subject.inputs)} images, before and after fine-tuning with "
-                f"{described(main)}, learning rate {main.learning_rate:g}."
-            ),
-            _said(found, study, sides),
-            _STAND_IN if case is None else _MEANS,
-        ),
-        (
-            Table(
-                "diff-table3",
-                "Susceptibility: mean squared distance of clean and fooled maps",
-                (
-                    *columns,
-                    Column("control", places=4, note="the same training with cross-entropy alone"),
-                    Column("published", "lower", places=4),
-                    Column("published, std", places=4),
-                    Column("p against Mean, rank-sum", digits=2),
-                    Column("p, signed-rank", digits=2),
-                    Column("p, Holm", digits=2),
-                ),
-                tuple(rows),
-                legend="Maps at the layer's resolution, scaled to [0, 1]. Tests are of the runs with everything "
-                "trained. Published: p = 3.64e-6 of MeanDiffGradCAM against EigenCAM.",
-            ),
-        ),
-        {
-            "model": own.name,
-            "images": len(own.subject.inputs),
-            "seed": seed,
-            "attack": main.describe(),
-            "measured": found,
-            "accuracy": {
-                "clean": study.accuracy(None),
-                **{
-                    side: study.accuracy(one) for side, one in {**sides, "control": control}.items()
-                },
-            },
-            "mask_reached": {side: study.hit(one) for side, one in sides.items()},
+        "Susceptibility: mean squared distance of clean and fooled maps",
+        (*columns, *beside(4)[2:], *_TESTS),
+        tuple(rows),
+        legend="Maps at the layer's resolution, scaled to [0, 1]. Tests are of the runs with everything trained. "
+        "Published: p = 3.64e-6 of MeanDiffGradCAM against EigenCAM.",
+    )
+    record = {
+        "model": own.name,
+        "images": images,
+        "seed": seed,
+        "attack": main.describe(),
+        "measured": found,
+        "accuracy": {
+            "clean": study.accuracy(None),
+            **{side: study.accuracy(one) for side, one in every.items()},
         },
+        "mask_reached": {side: study.hit(one) for side, one in sides.items()},
+    }
+    return Reproduced(
+        "diff-table3", "DiffGradCAM, Table 3: published and ours", lead, (table,), record
     )
 
 
@@ -267,49 +247,36 @@ def diff_table1(
                 )
             )
     rows = []
-    for kind in kinds:
-        mean, std = mean_std([one["accuracy"] for one in found[kind]])
-        entropy = mean_std([one["cam_entropy"] for one in found[kind]])[0]
-        far = mean_std([one["to_sham"] for one in found[kind]])[0]
+    for kind, runs in found.items():
+        mean, std = mean_std([one["accuracy"] for one in runs])
+        rest = [mean_std([one[name] for one in runs])[0] for name in ("cam_entropy", "to_sham")]
         published = DIFF_TABLE1.get(kind, (None, None))
-        spread = std if len(seeds) > 1 else None
-        rows.append((kind, tuple(Cell(v) for v in (mean, spread, *published, entropy, far))))
-    human, fake = (
-        mean_std([one["accuracy"] for one in found[k]])[0] for k in ("human salience", "SHAM")
+        rows.append((kind, _cells(mean, std if len(seeds) > 1 else None, *published, *rest)))
+    human, fake = (cells[0].number or 0.0 for _, cells in rows[:2])
+    measured = (
+        f"Measured on small networks on digits on photos, {images} training images, {epochs} epochs, {len(seeds)} "
+        f"seed{'' if len(seeds) == 1 else 's'}; in place of human salience stand the digit's own pixels."
     )
-    return Reproduced(
+    cost = (
+        f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; published is that SHAM costs nothing "
+        "(0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
+    )
+    lead = (measured, cost, "Another network on other data: only the direction can be compared.")
+    table = Table(
         "diff-table1",
-        "DiffGradCAM, Table 1: published and ours",
+        "Accuracy by the salience that a network was trained with",
         (
-            (
-                f"Measured on small networks on digits on photos, {images} training images, {epochs} epochs, "
-                f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}; in place of human salience stand the digit's own "
-                "pixels."
-            ),
-            (
-                f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; published is that SHAM costs "
-                "nothing (0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
-            ),
-            "Other data, another network: the direction can be compared, the values cannot.",
+            *beside(4, "higher"),
+            Column("CAM entropy", unit="nats", places=2),
+            Column("distance of the maps from SHAM", places=3),
         ),
-        (
-            Table(
-                "diff-table1",
-                "Accuracy by the salience that a network was trained with",
-                (
-                    Column("ours", "higher", places=4),
-                    Column("ours, std", places=4),
-                    Column("published", "higher", places=4),
-                    Column("published, std", places=4),
-                    Column("CAM entropy", unit="nats", places=2),
-                    Column("distance of the maps from SHAM", places=3),
-                ),
-                tuple(rows),
-                stub="salience",
-                legend="Mean and standard deviation over seeds.",
-            ),
-        ),
-        {"seeds": list(seeds), "images": images, "epochs": epochs, "runs": found},
+        tuple(rows),
+        stub="salience",
+        legend="Mean and standard deviation over seeds.",
+    )
+    record = {"seeds": list(seeds), "images": images, "epochs": epochs, "runs": found}
+    return Reproduced(
+        "diff-table1", "DiffGradCAM, Table 1: published and ours", lead, (table,), record
     )
 
 

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.files import write_bytes
-from camlucida.common.jsonable import to_json
 from camlucida.explanation.explain import MethodLike
 from camlucida.faces.bench_pairs import BenchPair, listed_pairs, varied_pairs
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.load import load_embedder
-from camlucida.faces.page import picture, verification_page, verification_table
+from camlucida.faces.page import verification_page, verification_table
 from camlucida.faces.pair import CARE
 from camlucida.faces.pairs_file import Distance, Layout, PairList, Wear, read_pairs
 from camlucida.faces.photos import demo_photos, how_to_get
+from camlucida.faces.protocol import MODES
 from camlucida.faces.verification import RANDOM, VerificationBenchmark, run_verification
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.methods import Progress
-from camlucida.report.page import Section
-from camlucida.report.tables import Cell, Column, Table
-from camlucida.studies.published.figure3 import Figure3, figure3
+from camlucida.report import Cell, Column, Section, Table, save
+from camlucida.report.page import picture
+from camlucida.report.tables import Direction
+from camlucida.studies.published.fame_figure3 import Figure3, figure3
 from camlucida.studies.published.numbers import FAME_TABLE1
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 METHODS = ("gradcam", "gradcam-ew", "corrrise", "fggb", "fame")
 """In the order of the table."""
+
+_BETTER: Mapping[str, Direction] = {"Delete": "lower", "Insert": "higher"}
 
 MANY = 30
 """People that a stand-in should have at least."""
@@ -72,6 +74,11 @@ class FameTable1:
         """Delete and Insert of the paper by method; empty for data that it does not use."""
         return {name: row[self.data] for name, row in FAME_TABLE1.items() if self.data in row}
 
+    @property
+    def rules(self) -> tuple[MaskRule, ...]:
+        """How pixels were ranked, each way once."""
+        return tuple(dict.fromkeys(self.report.plan["rules"]))
+
     def table(self, rule: MaskRule = "percentile") -> Table:
         """Our areas with their intervals, the published ones beside them."""
 
@@ -83,20 +90,17 @@ class FameTable1:
     @staticmethod
     def published_table() -> Table:
         """All published numbers."""
-        kinds = ("ar-glass", "scface-medium", "cfp-fp")
+        columns = [
+            Column(f"{kind} {what}", direction, places=1)
+            for kind in FAME_TABLE1["fame"]
+            for what, direction in _BETTER.items()
+        ]
         return Table(
-            name="fame-table1-published",
-            caption="FAME, table 1, as published: IResNet101 (AdaFace)",
-            columns=tuple(
-                column
-                for kind in kinds
-                for column in (
-                    Column(f"{kind} Delete", "lower", places=1),
-                    Column(f"{kind} Insert", "higher", places=1),
-                )
-            ),
-            rows=tuple(
-                (name, tuple(Cell(value) for kind in kinds for value in row[kind]))
+            "fame-table1-published",
+            "FAME, table 1, as published: IResNet101 (AdaFace)",
+            tuple(columns),
+            tuple(
+                (name, tuple(Cell(value) for both in row.values() for value in both))
                 for name, row in FAME_TABLE1.items()
             ),
             legend=CAVEAT,
@@ -105,8 +109,7 @@ class FameTable1:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Ours by every rule, side by side with the published ones, and what covers do to the maps."""
-        rules = list(dict.fromkeys(self.report.plan["rules"]))
-        found = [*(self.table(rule) for rule in rules), self.published_table(), self.versus_fame()]
+        found = [*map(self.table, self.rules), self.published_table(), self.versus_fame()]
         return (*found, *([self.grid.table()] if self.grid is not None else []))
 
     def versus_random(self, rule: MaskRule = "percentile") -> dict[str, dict[str, bool]]:
@@ -126,18 +129,12 @@ class FameTable1:
         """Every other map's area less FAME's, on the same pairs, with intervals; empty without FAME."""
         labels = list(self.report.curves)
         fame = next((name for name in labels if name.partition(" ")[0] == "fame"), "")
-        keys = [
-            (rule, mode)
-            for rule in dict.fromkeys(self.report.plan["rules"])
-            for mode in ("delete", "insert")
-        ]
+        keys = [(rule, mode) for rule in self.rules for mode in MODES]
         return Table(
-            name="fame-table1-differences",
-            caption="Other maps less FAME's, on the same pairs",
-            columns=tuple(
-                Column(f"{mode.capitalize()}, by {rule}", "none", places=1) for rule, mode in keys
-            ),
-            rows=tuple(
+            "fame-table1-differences",
+            "Other maps less FAME's, on the same pairs",
+            tuple(Column(f"{mode.capitalize()}, by {rule}", places=1) for rule, mode in keys),
+            tuple(
                 (name, tuple(Cell(*self.report.difference(name, fame, *key)) for key in keys))
                 for name in labels
                 if fame and name != fame
@@ -194,21 +191,20 @@ class FameTable1:
 
     def html(self) -> str:
         """One page with everything in it; nothing is fetched."""
-        rules = list(dict.fromkeys(self.report.plan["rules"]))
         others = [
             Section("fame", "Where FAME stands", [self.versus_fame()]),
             Section("published", "As published", [self.published_table()]),
         ]
         if self.grid is not None:
             caption = f"{self.grid.photo}: what keeps a varied photo similar to the photo itself"
-            parts: list[str | Table] = [picture(self.grid.image, caption), self.grid.table()]
-            others.append(Section("figure3", "Methods and variations", parts))
+            shown = (picture(self.grid.png, caption), self.grid.table())
+            others.append(Section("figure3", "Methods and variations", shown))
         plan = self.report.plan
         return verification_page(
             "Which pixels decide that two faces match: FAME, table 1",
             self.lead,
             report=self.report,
-            tables=[self.table(rule) for rule in rules],
+            tables=[self.table(rule) for rule in self.rules],
             others=others,
             facts=[
                 ("network", plan["embedder"]),
@@ -222,27 +218,13 @@ class FameTable1:
         ).html()
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write the page, the JSON, the grid, and each table as CSV and LaTeX.
-
-        Returns:
-            The files, the page first.
+        """Write the page, the JSON, the grid, and each table as CSV and LaTeX; the page is the first of the files.
 
         Raises:
             CamlucidaError: the folder cannot be written to.
         """
-        root = Path(folder)
-        contents = {
-            "fame-table1.html": self.html().encode(),
-            "fame-table1.json": to_json(self.to_dict()).encode(),
-        }
-        if self.grid is not None:
-            contents["fame-figure3.png"] = self.grid.png
-        for table in self.tables:
-            contents |= {
-                f"{table.name}.csv": table.csv().encode(),
-                f"{table.name}.tex": table.latex().encode(),
-            }
-        return tuple(write_bytes(root / name, content) for name, content in contents.items())  # fmt: skip
+        pictures = {} if self.grid is None else {"fame-figure3.png": self.grid.png}
+        return save(folder, "fame-table1", self.html(), self.to_dict(), self.tables, pictures)
 
 
 def run(

@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from camlucida.benchmark import Bench, Settings
-from camlucida.benchmark.local import run
-from camlucida.benchmark.summary import summarise
+from camlucida.benchmark.summary import Summary
 from camlucida.common.progress import Say
 from camlucida.data.samples import DataSet
 from camlucida.metrics.objects import IoU
 from camlucida.metrics.road import RoadDelete
 from camlucida.models import LoadedModel
-from camlucida.report import Cell, Column, Table
-from camlucida.studies.published.base import Reproduced, means, share, slug
+from camlucida.report import Column, Table
+from camlucida.studies.published.base import Reproduced, evaluated, mean_cell, slug
 from camlucida.studies.published.numbers import FAME_TABLE2
 
 METHODS = tuple(FAME_TABLE2)
 SHOWN = (10, 30, 50)
+NUMBERS = {
+    **{f"iou@{t:g}": Column(f"IoU {t:g}", "higher", "%", 1) for t in (0.3, 0.5, 0.7)},
+    **{f"road_delete@{p}": Column(f"ROAD-Delete {p} %", "higher", places=3) for p in SHOWN},
+    **{
+        f"road_delete_rank@{p}": Column(f"ROAD-Delete {p} %, by rank", "higher", places=3)
+        for p in SHOWN
+    },
+}
 PROTOCOL = (
     "The true class's logit is explained. IoU is that of the thresholded map and the first box; ROAD-Delete is the "
     "fall of the logit when the most relevant pixels are blackened, with the published masks and, by rank, with exact "
@@ -87,11 +94,12 @@ def fame_table2(
     tables, records, notes, complete = [], {}, [], True
     for name, (model, data) in sets.items():
         bench = Bench(model, data, chosen, [IoU(), RoadDelete(shown=SHOWN)], settings)
-        done = run(bench, root / slug(name), batch_size=batch_size, progress=share(say, name))
-        complete &= not done.interrupted
-        if done.images == 0:
+        summary, whole = evaluated(
+            bench, root / slug(name), say, name, batch_size=batch_size, seed=seed
+        )
+        complete &= whole
+        if summary is None:
             continue
-        summary = summarise(root / slug(name), seed=seed)
         labels = dict(zip(methods, bench.labels, strict=True))
         tables.append(_table(name, summary, labels, compare=compare))
         records[name] = summary.to_dict()
@@ -103,37 +111,25 @@ def fame_table2(
     )
 
 
-def _table(name: str, summary: Any, labels: Mapping[str, str], *, compare: bool) -> Table:
-    numbers = [f"iou@{t:g}" for t in (0.3, 0.5, 0.7)]
-    numbers += [f"road_delete@{p}" for p in SHOWN] + [f"road_delete_rank@{p}" for p in SHOWN]
-    found = {number: means(summary, list(labels.values()), number) for number in numbers}
-    columns, scales = [], []
-    for number in numbers:
-        kind, _, at = number.partition("@")
-        percent = kind == "iou"
-        scales.append(100.0 if percent else 1.0)
-        title = {"iou": f"IoU {at}", "road_delete": f"ROAD-Delete {at} %"}.get(
-            kind, f"ROAD-Delete {at} %, by rank"
-        )
-        columns.append(Column(title, "higher", "%" if percent else "", 1 if percent else 3))
+def _table(name: str, summary: Summary, labels: Mapping[str, str], *, compare: bool) -> Table:
     rows = []
     for method, label in labels.items():
-        cells = []
-        for number, scale in zip(numbers, scales, strict=True):
-            mean, low, high, _ = (scale * v for v in found[number][label])
-            known = FAME_TABLE2.get(method, {}).get(number) if compare else None
-            cells.append(Cell(mean, low, high, known))
+        known = FAME_TABLE2.get(method, {}) if compare else {}
+        cells = (
+            mean_cell(summary, label, number, 100.0 if column.unit else 1.0, known.get(number))
+            for number, column in NUMBERS.items()
+        )
         rows.append((label, tuple(cells)))
-    count = max(n for *_, n in found["iou@0.3"].values())
+    count = max(int(summary.cell(label, "iou@0.3")["n"]) for label in labels.values())
     return Table(
         f"fame-table2-{slug(name)}",
         f"{name}: {summary.plan['model']['name']}, {count} photos",
-        tuple(columns),
+        tuple(NUMBERS.values()),
         tuple(rows),
     ).marked()
 
 
-def _same(name: str, summary: Any, labels: Mapping[str, str]) -> list[str]:
+def _same(name: str, summary: Summary, labels: Mapping[str, str]) -> list[str]:
     """Whether Grad-CAM and HiResCAM agree, as they must where pooling and a linear layer follow."""
     if not {"gradcam", "hirescam"} <= set(labels):
         return []
@@ -142,7 +138,8 @@ def _same(name: str, summary: Any, labels: Mapping[str, str]) -> list[str]:
             float(summary.cell(labels["gradcam"], number)["mean"])
             - float(summary.cell(labels["hirescam"], number)["mean"])
         )
-        for number in ("iou@0.3", "iou@0.5", "iou@0.7", *(f"road_delete@{p}" for p in SHOWN))
+        for number in NUMBERS
+        if "rank" not in number
     )
     verb = "agree" if apart < _IDENTICAL else "do NOT agree"
     return [f"Grad-CAM and HiResCAM {verb} on {name} (largest difference of a mean {apart:.1e})."]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -40,7 +39,7 @@ from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.models import LoadedModel
 from camlucida.models.masked_vgg import TARGET_LAYER
 from camlucida.report import Cell, Column, Table
-from camlucida.studies.published.base import Reproduced
+from camlucida.studies.published.base import Reproduced, slug
 
 Numbers = tuple[float, float]
 
@@ -187,17 +186,14 @@ def wall_table1(
             )
             ours.setdefault(key, {})[label] = values
         report(f"{len(chosen)} methods on {key}", len(chosen), len(chosen))
+    measured = (
+        f"Measured on {name}: {zone}. μ × 100 is the share of a map's norm on what is dead; a constant map scores "
+        f"{100 * zone.uniform:.1f} here, and {UNIFORM} in the paper."
+    )
     return Reproduced(
         "wall-table1",
         "Through walls, Table 1: published and ours",
-        (
-            (
-                f"Measured on {name}: {zone}. μ × 100 is the share of a map's norm on what is dead; a constant map "
-                f"scores {100 * zone.uniform:.1f} here, and {UNIFORM} in the paper."
-            ),
-            _summary(ours),
-            _STAND_IN if model is None else _SAME,
-        ),
+        (measured, _summary(ours), _STAND_IN if model is None else _SAME),
         tuple(_table(key, ours[key], len(images)) for key, images in inputs.items()),
         {**record, "opticam": tunings, "mu": ours, "published": PUBLISHED},
     )
@@ -223,28 +219,27 @@ def _activity(
 
 
 def _table(key: str, ours: Mapping[str, Sequence[float]], images: int) -> Table:
-    names = ("STACK-MIX", "STACK-GEN")
-    rows = []
-    for method, published in PUBLISHED.items():
-        mean, std = mean_std([100 * v for v in ours[method]])
-        numbers = (mean, std, *(n for name in names for n in published[name]))
-        rows.append((method, tuple(Cell(n) for n in numbers)))
-    return Table(
-        f"wall-table1-{re.sub('[^a-z0-9]+', '-', key.lower())}",
-        f"Dead-zone activity μ × 100 on {key}, {images} images",
+    rows = tuple(
         (
-            Column("ours", "lower", places=1),
-            Column("ours, std", places=1),
-            *(
-                column
-                for name in names
-                for column in (
-                    Column(f"published, {name}", "lower", places=1),
-                    Column(f"published, {name}, std", places=1),
-                )
+            method,
+            tuple(
+                Cell(n)
+                for numbers in (mean_std([100 * v for v in ours[method]]), *published.values())
+                for n in numbers
             ),
-        ),
-        tuple(rows),
+        )
+        for method, published in PUBLISHED.items()
+    )
+    columns = [
+        column
+        for who in ("ours", "published, STACK-MIX", "published, STACK-GEN")
+        for column in (Column(who, "lower", places=1), Column(f"{who}, std", places=1))
+    ]
+    return Table(
+        f"wall-table1-{slug(key)}",
+        f"Dead-zone activity μ × 100 on {key}, {images} images",
+        tuple(columns),
+        rows,
         legend="Mean and standard deviation over images.",
     )
 
@@ -255,12 +250,10 @@ def _summary(ours: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         min(mean_std(v)[0] for k, v in values.items() if k != "hirescam") > 0
         for values in ours.values()
     )
-    first = (
-        "HiResCAM is exactly 0 on every image, as published"
-        if zero
-        else "HiResCAM is not exactly 0 on every image, as it is in the paper"
-    )
+    exactly = "exactly 0 on every image, as published"
+    if not zero:
+        exactly = "not exactly 0 on every image, as it is in the paper"
     return (
-        f"{first}; the seven methods with one weight per channel {'all' if lit else 'do not all'} light up what is "
-        "dead."
+        f"HiResCAM is {exactly}; the seven methods with one weight per channel {'all' if lit else 'do not all'} light "
+        "up what is dead."
     )
