@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from camlucida.benchmark import Recipe, RunFolder, Settings, local, ray_engine
+from camlucida.benchmark import RunFolder, local, open_bench, ray_engine
 from camlucida.common.errors import CamlucidaError
 from reference.bench import bench, images_of, rows_of
 
@@ -35,13 +36,14 @@ def recipe(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = timm.create_model(ARCHITECTURE.partition(":")[2], num_classes=3)
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    return Recipe(
-        "pictures",
+    return partial(
+        open_bench,
         "model.pth",
-        (("gradcam", {}), ("diffgradcam", {"aggregator": "max"})),
-        (("sparseness", {}), ("complexity", {})),
-        Settings(shard_size=2),
-        ARCHITECTURE,
+        "pictures",
+        ["gradcam", "diffgradcam:aggregator=max"],
+        ["sparseness", "complexity"],
+        shard_size=2,
+        architecture=ARCHITECTURE,
     )
 
 
@@ -51,12 +53,13 @@ def same(a, b):
 
 
 def actor(recipe, out, todo, record=None):
-    record = record or recipe.open().record
-    return ray_engine.Actor(recipe, record, str(out), todo, 3, 1, "cpu", os.fspath(out.parent))
+    job = recipe()
+    record = record or job.record
+    return ray_engine.Actor(job.source, record, str(out), todo, 3, 1, "cpu", os.fspath(out.parent))
 
 
 def test_an_actor_writes_the_shards_that_it_is_given(tmp_path, recipe):
-    job = recipe.open()
+    job = recipe()
     local.run(job, tmp_path / "whole", batch_size=8)
     run = RunFolder(tmp_path / "run")
     local.prepare(job, run, {})
@@ -75,7 +78,7 @@ def test_an_actor_writes_the_shards_that_it_is_given(tmp_path, recipe):
 
 
 def test_a_worker_with_other_weights_or_another_folder_refuses(tmp_path, recipe):
-    job = recipe.open()
+    job = recipe()
     run = RunFolder(tmp_path / "run")
     with pytest.raises(CamlucidaError, match="does not see"):
         actor(recipe, run.path, [0])
@@ -88,15 +91,15 @@ def test_a_worker_with_other_weights_or_another_folder_refuses(tmp_path, recipe)
 
 
 def test_a_bench_without_a_recipe_is_refused(tmp_path):
-    with pytest.raises(CamlucidaError, match="Recipe"):
+    with pytest.raises(CamlucidaError, match="as text"):
         ray_engine.run(bench(tmp_path), tmp_path / "run")
 
 
 def test_a_finished_run_starts_no_cluster(tmp_path, recipe):
     import ray
 
-    local.run(recipe.open(), tmp_path / "run")
-    ended = ray_engine.run(recipe.open(), tmp_path / "run", workers=2)
+    local.run(recipe(), tmp_path / "run")
+    ended = ray_engine.run(recipe(), tmp_path / "run", workers=2)
     assert (ended.before, ended.images) == (22, 22)
     assert not ray.is_initialized()
 
@@ -110,7 +113,7 @@ def test_the_reason_at_the_bottom_is_told():
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_a_retry_and_no_row(tmp_path, recipe):
-    job = recipe.open()
+    job = recipe()
     out = tmp_path / "run"
     killed = []
 

@@ -23,7 +23,7 @@ from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.report.findings import Estimate, Finding
 from camlucida.benchmark.report.gallery import KINDS, cases_of, chosen
 from camlucida.benchmark.report.results import Number, describe, read
-from camlucida.benchmark.report.run_report import compose, write
+from camlucida.benchmark.report.run_report import compose, write_report
 from camlucida.benchmark.report.wording import headline, sentence
 from camlucida.cli.report import report as command
 from camlucida.common.errors import CamlucidaError
@@ -239,7 +239,7 @@ def test_numbers_that_are_missing_are_dashes(make_run):
 
 
 def test_files_lie_beside_the_page(run, tmp_path):
-    out = write(run, tmp_path / "a" / "page.html", galleries=False)
+    out = write_report(run, tmp_path / "a" / "page.html", galleries=False)
     assert out.read_text(encoding="utf-8").endswith("</html>")
     folder = tmp_path / "a" / "page-tables"
     assert {p.suffix for p in folder.iterdir()} == {".csv", ".tex"}
@@ -250,11 +250,11 @@ def test_files_lie_beside_the_page(run, tmp_path):
 
 def test_what_is_no_run_is_refused_in_words(tmp_path, run):
     with pytest.raises(CamlucidaError, match="not a run"):
-        write(tmp_path)
+        write_report(tmp_path)
     file = tmp_path / "file"
     file.write_text("in the way")
     with pytest.raises(CamlucidaError, match="cannot write"):
-        write(run, file / "page.html", galleries=False)
+        write_report(run, file / "page.html", galleries=False)
 
 
 # ---- pictures -----------------------------------------------------------------------------------------

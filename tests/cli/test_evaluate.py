@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from camlucida.benchmark import RunFolder, local, plan
+from camlucida.benchmark.plan import chosen_metrics
 from camlucida.cli import app, main
 from camlucida.cli.compare import compare
-from camlucida.cli.evaluate import evaluate, metrics_of
+from camlucida.cli.evaluate import evaluate
 from camlucida.cli.summary import summary
 from camlucida.common.errors import CamlucidaError
 from camlucida.metrics import metric_groups
@@ -121,7 +122,7 @@ def test_every_setting_reaches_the_plan(capsys):
 
 def test_groups_of_metrics(capsys):
     assert set(metric_groups()["localisation"]) >= {"iou", "energy_pointing", "pointing_game"}
-    assert metrics_of(["iou", "localisation"]).count(("iou", {})) == 1
+    assert [n for n, _ in chosen_metrics(["iou", "localisation"])[0]].count("iou") == 1
     code, out, err = run(
         capsys, "evaluate", "pictures", "--no-report", "--metric", "concentration", "--metric",
         "localisation", "--out", "run",
@@ -255,7 +256,7 @@ def test_the_report_is_written_where_it_can_be(capsys, monkeypatch):
 
     seen = []
     monkeypatch.setattr(
-        made, "write", lambda run, **known: seen.append((run, known)) or run / "r.html"
+        made, "write_report", lambda run, **known: seen.append((run, known)) or run / "r.html"
     )
     code, out, _ = run(capsys, "evaluate", DATA, *METRICS, "--out", "run")
     assert code == 0
@@ -267,7 +268,7 @@ def test_the_report_is_written_where_it_can_be(capsys, monkeypatch):
     def fail(*_args, **_options):
         raise CamlucidaError("the disk is full")
 
-    monkeypatch.setattr(made, "write", fail)
+    monkeypatch.setattr(made, "write_report", fail)
     code, _, err = run(capsys, "evaluate", DATA, *METRICS, "--out", "run")
     assert code == 0
     assert "no report was written: the disk is full" in err

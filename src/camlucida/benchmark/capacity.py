@@ -109,7 +109,7 @@ def estimate(
     """
     if images < 1:
         raise CamlucidaError(f"an estimate takes at least 1 photo, got {images}")
-    size = bench.settings.shard_size
+    size = bench.shard_size
     numbers = range(min(bench.shards, -(-images // size)))
     worker = Worker(bench, batch_size, threads)
     worker.some(bench.members(0)[:batch_size])

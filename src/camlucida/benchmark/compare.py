@@ -21,7 +21,7 @@ from camlucida.common.store import differences
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """The second run against the first, photo by photo.
 
     Attributes:
@@ -35,6 +35,13 @@ class Comparison:
         only_first: methods and numbers that the second run lacks.
         only_second: those that the first lacks.
         left_out: what both have under one name and is not the same, with the reason.
+
+    Example:
+        >>> _ = camlucida.benchmark.evaluate(
+        ...     model, ".", metrics=["sparseness"], out="run", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> camlucida.benchmark.compare("run", "run").cell("gradcam", "sparseness")["better"]
+        ''
     """
 
     table: Any
@@ -65,7 +72,7 @@ class Comparison:
 
 def compare(
     first: str | Path, second: str | Path, *, seed: int = 0, resamples: int = RESAMPLES
-) -> Comparison:
+) -> RunComparison:
     """Compare two runs on the photos that both have, joined by their keys.
 
     Args:
@@ -76,6 +83,13 @@ def compare(
 
     Raises:
         CamlucidaError: they have no method, number or photo in common.
+
+    Example:
+        >>> _ = camlucida.benchmark.evaluate(
+        ...     model, ".", metrics=["sparseness"], out="run", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> camlucida.benchmark.compare("run", "run").images
+        1
     """
     pandas = require("pandas", "benchmark")
     one, other = Results.of(RunFolder(Path(first))), Results.of(RunFolder(Path(second)))
@@ -95,7 +109,7 @@ def compare(
     for number in numbers:  # block by block would need both runs' blocks to agree
         (_, a), (_, b) = next(one.blocks(methods, [number])), next(other.blocks(methods, [number]))
         rows += _describe(one, methods, number, a[0][here], b[0][there], seed, resamples)
-    return Comparison(
+    return RunComparison(
         pandas.DataFrame(rows),
         len(here),
         tuple(differences(one.plan, other.plan, ("in the first", "in the second"))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,20 +61,39 @@ def run(
         CamlucidaError: the folder holds another plan or is being written to by another process; a method or a
             metric does not fit model or data; the folder cannot be written.
     """
-    import time
-
     if batch_size < 1:
         raise CamlucidaError(f"the batch size must be at least 1 photo, got {batch_size}")
     folder = RunFolder(Path(out))
+
+    def work(todo: list[int], advance: Callable[[int], None]) -> None:
+        for shard in Worker(bench, batch_size, threads).shards(todo, advance):
+            folder.write(shard)
+
+    how = {"engine": "local", "batch_size": batch_size, "threads": threads}
+    return carry_out(bench, folder, how, work, progress)
+
+
+def carry_out(
+    bench: Bench,
+    folder: RunFolder,
+    how: dict[str, Any],
+    work: Callable[[list[int], Callable[[int], None]], None],
+    progress: Progress | None,
+) -> Finished:
+    """What every engine does around its work: check, lock, plan, count and time.
+
+    Args:
+        bench: what to do.
+        folder: the run folder.
+        how: what does not decide the numbers, for the plan.
+        work: does these shards, and calls its second argument with the photos done since the last call.
+        progress: called with the photos done and their total.
+    """
     started = time.perf_counter()
     folder.check(bench)
     with folder.locked():
-        how = {"engine": "local", "batch_size": batch_size, "threads": threads}
         todo = prepare(bench, folder, how)
-        before = count(bench, folder)
-        done = before
-        if progress is not None:
-            progress(done, bench.images)
+        before = done = count(bench, folder)
 
         def advance(images: int) -> None:
             nonlocal done
@@ -81,20 +101,15 @@ def run(
             if progress is not None:
                 progress(done, bench.images)
 
+        advance(0)
         interrupted = False
         try:
-            for shard in Worker(bench, batch_size, threads).shards(todo, advance):
-                folder.write(shard)
+            if todo:
+                work(todo, advance)
         except KeyboardInterrupt:
             interrupted = True
-        return Finished(
-            folder,
-            count(bench, folder),
-            bench.images,
-            before,
-            time.perf_counter() - started,
-            interrupted,
-        )
+        spent = time.perf_counter() - started
+        return Finished(folder, count(bench, folder), bench.images, before, spent, interrupted)
 
 
 def prepare(bench: Bench, folder: RunFolder, how: dict[str, Any]) -> list[int]:
@@ -102,11 +117,9 @@ def prepare(bench: Bench, folder: RunFolder, how: dict[str, Any]) -> list[int]:
     if folder.check(bench) and not folder.missing(bench.shards):
         return []
     about = check(bench)
-    recipe = bench.recipe
+    source = bench.source or {"data": bench.data.name, "model": bench.model.name}
     facts = {
-        "data": recipe.data if recipe else bench.data.name,
-        "model": recipe.model if recipe else bench.model.name,
-        "class_names": recipe.class_names if recipe else None,
+        **{key: source.get(key) for key in ("data", "model", "class_names")},
         "device": str(bench.device),
         **how,
     }

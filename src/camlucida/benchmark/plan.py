@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 
+from camlucida.benchmark.needs import in_words, lacking
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
+<<<<<<< HEAD
 from camlucida.data import resolve_class
+=======
+from camlucida.data.open import namesake, open_data
+from camlucida.data.preprocess import Preprocess
+>>>>>>> b00ff4a (camlucida.benchmark.evaluate: the benchmark in one call from Python; the command calls the same; one harness for both engines)
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
-from camlucida.methods import read_method, row_of
+from camlucida.explanation.subject import Subject
+from camlucida.methods import Method, read_method, row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
+<<<<<<< HEAD
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number
 from camlucida.models import LoadedModel, load_model
+=======
+from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
+from camlucida.models import LoadedModel, load_model, resolve_class
+from camlucida.models.loaded import put_on
+>>>>>>> b00ff4a (camlucida.benchmark.evaluate: the benchmark in one call from Python; the command calls the same; one harness for both engines)
 from camlucida.targets import Target, as_target
 
 FORMAT = 1
 """Of the run folder; a folder of another format is refused."""
-SHARD = 64
-"""Images per shard, unless told otherwise."""
+SHARD, SMALL_SHARD, FEW = 64, 8, 512
+"""Images per shard unless told otherwise; and in runs of few images, so that a stopped one loses little."""
+DEFAULT = ("localisation", "faithfulness")
+"""The metrics that are measured unless others are named, as far as the data allow."""
 SECONDS = "seconds"
 """The number that holds what explaining an image costs."""
 
-Named: TypeAlias = "tuple[str, Mapping[str, Any]]"
-"""A registered name and its options."""
+MetricLike: TypeAlias = "str | Metric | tuple[str, Mapping[str, Any]] | tuple[str, Metric]"
+"""A registered name, also as ``iou:points=5``; a name with its options; a metric object, or one with the name to show;
+or a group of :func:`camlucida.metrics.metric_groups`, of which those are left out that the data do not allow."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,15 @@ class Settings:
         steps: a preset of :func:`camlucida.explain`, or ``None`` for each method's own.
         seed: of methods and metrics that draw random numbers; each image has its own stream.
         limit: that many photos, spread evenly over the data set; ``None`` for all.
-        shard_size: images that are written together.
-        legacy: whether boxes are mapped as in published scripts, see :func:`camlucida.data.boxes.map_boxes`.
+        shard_size: images that are written together; ``None`` for 64, or 8 of up to 512 images.
+        legacy_boxes: whether boxes are mapped as in published scripts, see :func:`camlucida.data.boxes.map_boxes`.
+
+    Raises:
+        CamlucidaError: a number is out of range.
+
+    Example:
+        >>> camlucida.benchmark.Settings(explain="label", limit=100).seed
+        0
     """
 
     target: Target = field(default_factory=lambda: as_target(None))
@@ -59,68 +83,15 @@ class Settings:
     steps: str | None = None
     seed: int = 0
     limit: int | None = None
-    shard_size: int = SHARD
-    legacy: bool = False
+    shard_size: int | None = None
+    legacy_boxes: bool = False
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            CamlucidaError: naming the value.
-        """
-        if self.shard_size < 1:
+        """Check the ranges."""
+        if self.shard_size is not None and self.shard_size < 1:
             raise CamlucidaError(f"a shard holds at least 1 image, got {self.shard_size}")
         if self.limit is not None and self.limit < 1:
             raise CamlucidaError(f"the limit must be at least 1 photo, got {self.limit}")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that another process needs to open the same bench; it can be pickled.
-
-    Attributes:
-        data: what :func:`camlucida.data.open.open_data` takes.
-        model: what :func:`camlucida.load_model` takes.
-        methods: names with their options.
-        metrics: names with their options.
-        settings: everything else that decides the numbers.
-        architecture: of a checkpoint file.
-        class_names: a file with the model's class names.
-    """
-
-    data: str
-    model: str
-    methods: tuple[Named, ...]
-    metrics: tuple[Named, ...]
-    settings: Settings = field(default_factory=Settings)
-    architecture: str | None = None
-    class_names: Path | None = None
-
-    def open(self, device: str | None = None) -> Bench:
-        """Load the model, open the data, build methods and metrics.
-
-        Raises:
-            CamlucidaError: one of them does not exist or does not fit.
-        """
-        from camlucida.data.open import open_data
-
-        model = load_model(
-            self.model,
-            architecture=self.architecture,
-            class_names=self.class_names,
-            device=device,
-        )
-        data = open_data(self.data, class_names=model.class_names)
-        return self.around(model, data)
-
-    def around(self, model: LoadedModel, data: DataSet) -> Bench:
-        """The bench around a model and data that are open already.
-
-        Raises:
-            CamlucidaError: something does not fit them.
-        """
-        built = [(name, build_metric(name, **options)) for name, options in self.metrics]
-        return Bench(model, data, self.methods, built, self.settings, self)
 
 
 class Bench:
@@ -129,13 +100,24 @@ class Bench:
     Args:
         model: the model, with its preprocessing.
         data: the photos.
-        methods: names, pairs of a name and its options, or method objects.
-        judged: metric objects, or pairs of the name to show and the object.
+        methods: names, also as ``fame:iterations=20``, pairs of a name and its options, or method objects.
+        metrics: see :data:`MetricLike`.
         settings: everything else that decides the numbers.
-        recipe: how another process opens the same; needed by the Ray engine only.
+        source: the arguments of :func:`open_bench` that open the same in another process, where there are such;
+            the Ray engine needs them.
+
+    Attributes:
+        notes: what was left out of groups of metrics, and why, in words.
 
     Raises:
         CamlucidaError: something does not fit, before any photo is read.
+
+    Example:
+        >>> bench = camlucida.benchmark.open_bench(
+        ...     model, ".", ["gradcam", "fame:iterations=5"], preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> bench.images, bench.labels
+        (1, ('gradcam', 'fame (iterations=5)'))
     """
 
     def __init__(
@@ -143,13 +125,13 @@ class Bench:
         model: LoadedModel,
         data: DataSet,
         methods: Sequence[MethodLike],
-        judged: Sequence[Metric | tuple[str, Metric]],
+        metrics: Sequence[MetricLike],
         settings: Settings | None = None,
-        recipe: Recipe | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         if not methods:
             raise MethodError("no method was given")
-        if not judged:
+        if not metrics:
             raise CamlucidaError("no metric was given")
         if len(data) == 0:
             raise CamlucidaError(f"{data.name} holds no photo")
@@ -159,8 +141,6 @@ class Bench:
             )
         self.model = model
         self.data = data
-        self.recipe = recipe
-        self.methods: tuple[MethodLike, ...] = tuple(methods)
         self.settings = settings = settings or Settings()
         target = settings.target
         if settings.explain not in {"predicted", "label"}:
@@ -169,14 +149,28 @@ class Bench:
         elif settings.explain == "label":
             _with_classes(target, 0)
         self.target = target.resolve(lambda name: resolve_class(name, model.class_names))
-        self.metrics = tuple(
-            one if isinstance(one, tuple) else (_metric_name(one), one) for one in judged
-        )
+        self.methods = tuple(_plain(one, self.target) for one in methods)
         built = [settle(one, self.target) for one in self.methods]
         self.labels = _distinct([label for _, _, label in built])
         rows = [row_of(unwrapped(method)) for method, _, _ in built]
         self.references = {*self.labels, *(row.name for row in rows if row is not None)}
         self.takes_layers = tuple(method.uses_layers for method, _, _ in built)
+        self.metrics, optional = chosen_metrics(metrics)
+        self.notes = self._leave_out(optional)
+        chosen = {"methods": self.methods, "metrics": self.metrics}
+        self.source = None if source is None else {**source, **chosen}
+
+    def _leave_out(self, optional: set[str]) -> tuple[str, ...]:
+        """Drop those of the metrics that came with a group and that these data do not allow; say so."""
+        missing = lacking(self) if optional else {}
+        missing = {name: what for name, what in missing.items() if name in optional}
+        if not missing:
+            return ()
+        said = f"{', '.join(missing)}: {in_words(self, missing)}"
+        self.metrics = tuple(one for one in self.metrics if one[0] not in missing)
+        if not self.metrics:
+            raise CamlucidaError(f"none of these metrics can be measured: {said}")
+        return (f"left out: {said}",)
 
     # ---- the parts --------------------------------------------------------------------------------
 
@@ -237,9 +231,14 @@ class Bench:
         return total if self.settings.limit is None else min(self.settings.limit, total)
 
     @property
+    def shard_size(self) -> int:
+        """How many photos are written together."""
+        return self.settings.shard_size or (SMALL_SHARD if self.images <= FEW else SHARD)
+
+    @property
     def shards(self) -> int:
         """How many shards they make."""
-        return -(-self.images // self.settings.shard_size)
+        return -(-self.images // self.shard_size)
 
     def index(self, position: int) -> int:
         """The data set's index of the photo at a position ``0 <= position < images``."""
@@ -247,7 +246,7 @@ class Bench:
 
     def members(self, shard: int) -> list[int]:
         """The data set's indices of a shard's photos."""
-        size = self.settings.shard_size
+        size = self.shard_size
         return [self.index(p) for p in range(shard * size, min((shard + 1) * size, self.images))]
 
     # ---- the record -------------------------------------------------------------------------------
@@ -260,10 +259,10 @@ class Bench:
             "format": FORMAT,
             "camlucida": __version__,
             "data": {**self.data.describe(), "limit": settings.limit, "images": self.images,
-                     "legacy": settings.legacy},
+                     "legacy": settings.legacy_boxes},
             "model": {
                 "name": self.model.name,
-                "architecture": self.recipe.architecture if self.recipe else None,
+                "architecture": self.source["architecture"] if self.source else None,
                 "weights_sha256": fingerprint(unwrap(self.model.module)),
                 "dtype": str(self.dtype),
                 "preprocess": preprocess.to_dict() if preprocess else None,
@@ -281,7 +280,7 @@ class Bench:
             "layers": list(settings.layers),
             "steps": settings.steps,
             "seed": settings.seed,
-            "shard_size": settings.shard_size,
+            "shard_size": self.shard_size,
         }  # fmt: skip
         found = plain(found)
         # The same photos under another name are the same data.
@@ -306,6 +305,90 @@ class Bench:
         return _with_classes(self.target, torch.as_tensor(labels))
 
 
+def open_bench(
+    model: nn.Module | LoadedModel | str,
+    data: DataSet | str | os.PathLike[str],
+    methods: Sequence[MethodLike] = ("gradcam",),
+    metrics: Sequence[MetricLike] = DEFAULT,
+    *,
+    device: str | None = None,
+    architecture: str | None = None,
+    class_names: str | os.PathLike[str] | None = None,
+    preprocess: Preprocess | None = None,
+    say: Callable[[str], object] = lambda _: None,
+    **settings: Any,
+) -> Bench:
+    """Load the model, open the data, build methods and metrics; arguments as for :func:`evaluate`.
+
+    Raises:
+        CamlucidaError: one of them does not exist or does not fit.
+
+    Example:
+        >>> bench = camlucida.benchmark.open_bench(
+        ...     model, ".", metrics=["concentration"], preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> [name for name, _ in bench.metrics]
+        ['sparseness', 'cam_entropy', 'complexity']
+    """
+    layers = settings.get("layers") or ()
+    chosen = Settings(
+        **{**settings, "layers": (layers,) if isinstance(layers, str) else tuple(layers)}
+    )
+    for one in methods:
+        settle(one, chosen.target)
+    chosen_metrics(metrics)
+    source = None
+    if not isinstance(data, DataSet):
+        if said := namesake(os.fspath(data)):
+            say(said)
+        if isinstance(model, str):
+            source = {
+                "model": model, "data": os.fspath(data), "architecture": architecture,
+                "class_names": class_names, "preprocess": preprocess, **settings,
+            }  # fmt: skip
+    if isinstance(model, str):
+        model = load_model(model, architecture=architecture, class_names=class_names, device=device)
+    known = Subject.of(model, preprocess, class_names)
+    loaded = LoadedModel(known.module, known.name, known.preprocess, known.class_names)
+    loaded = put_on(loaded, device)
+    opened = data if isinstance(data, DataSet) else open_data(data, class_names=loaded.class_names)
+    bench = Bench(loaded, opened, methods, metrics, chosen, source)
+    for said in bench.notes:
+        say(said)
+    return bench
+
+
+def chosen_metrics(
+    wanted: Sequence[MetricLike],
+) -> tuple[tuple[tuple[str, Metric], ...], set[str]]:
+    """The metrics with the names to show, each once, and which of them came with a group.
+
+    Raises:
+        CamlucidaError: a name or an option is unknown, or a value does not fit.
+    """
+    groups = metric_groups()
+    found: list[tuple[str, Metric]] = []
+    grouped: set[str] = set()
+    for one in wanted:
+        if isinstance(one, str) and one in groups:
+            several = [(name, build_metric(name)) for name in groups[one]]
+            grouped.update(groups[one])
+        else:
+            several = [_named(one)]
+        found += [m for m in several if m not in found or m[0] not in grouped]
+    return tuple(found), grouped
+
+
+def _named(one: MetricLike) -> tuple[str, Metric]:
+    if isinstance(one, Metric):
+        row = METRICS.row_of(one)
+        return type(one).__name__ if row is None else row.name, one
+    name, options = one if isinstance(one, tuple) else (one, {})
+    if isinstance(options, Metric):
+        return name, options
+    return METRICS.read(name)[0].name, build_metric(name, **options)
+
+
 def _with_classes(target: Target, classes: Any) -> Target:
     if not hasattr(target, "classes"):
         raise TargetError(
@@ -314,12 +397,20 @@ def _with_classes(target: Target, classes: Any) -> Target:
     return replace(target, classes=classes)  # type: ignore[type-var]
 
 
+def _plain(method: MethodLike, target: Target) -> MethodLike:
+    """A method by its registered name, where it is no object."""
+    if isinstance(method, Method):
+        return method
+    name, options = read_method(method, target)
+    return (name, options) if options else name
+
+
 def _describe(method: MethodLike) -> dict[str, Any]:
-    if isinstance(method, str | tuple):
-        name, options = read_method(method)
-        return {"name": name, "options": options}
-    found = method.describe()
-    return {"name": found["method"], "options": found["options"]}
+    if isinstance(method, Method):
+        found = method.describe()
+        return {"name": found["method"], "options": found["options"]}
+    name, options = method if isinstance(method, tuple) else (method, {})
+    return {"name": name, "options": dict(options)}
 
 
 def _distinct(labels: Sequence[str]) -> tuple[str, ...]:
@@ -341,11 +432,6 @@ def _changed(metric: Metric) -> str:
         for name, value in options.items()
         if value != getattr(type(metric), name, None)
     )
-
-
-def _metric_name(metric: Metric) -> str:
-    row = METRICS.row_of(metric)
-    return type(metric).__name__ if row is None else row.name
 
 
 def _number(metric: str, own: str, column: str) -> Number:

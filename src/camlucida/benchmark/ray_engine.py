@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from camlucida.benchmark.local import Finished, Progress, count, prepare
-from camlucida.benchmark.plan import Bench, Recipe
+from camlucida.benchmark.local import Finished, Progress, carry_out
+from camlucida.benchmark.plan import Bench, open_bench
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
 from camlucida.common.errors import CamlucidaError
@@ -25,7 +24,7 @@ from camlucida.common.optional import first_line, require
 from camlucida.common.store import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _BLOCKS = 4096  # at most, however many shards there are
 _AHEAD = 4  # shards that an actor gets at a time, so that it reads the next one's photos while it computes
@@ -35,7 +34,7 @@ class Actor:
     """Holds model and data on one worker, and does the shards whose numbers it is given.
 
     Args:
-        recipe: how to open the bench.
+        source: the arguments of :func:`camlucida.benchmark.open_bench`.
         record: the plan that the run folder holds; a worker that finds other data or weights refuses.
         out: the run folder.
         todo: the numbers of the shards to do, by position.
@@ -47,7 +46,7 @@ class Actor:
 
     def __init__(
         self,
-        recipe: Recipe,
+        source: Mapping[str, Any],
         record: dict[str, Any],
         out: str,
         todo: list[int],
@@ -62,7 +61,7 @@ class Actor:
         self._folder = RunFolder(Path(out))
         if device is None and _gpus_here():
             device = "cuda"
-        bench = recipe.open(device)
+        bench = open_bench(**source, device=device)
         if bench.record["digest"] != record["digest"]:
             changed = differences(record, bench.record) or ["another version of camlucida"]
             raise CamlucidaError(
@@ -105,7 +104,7 @@ def run(
     """Do all shards of a benchmark that are not done yet, on a Ray cluster.
 
     Args:
-        bench: what to do; it must know its recipe, since every worker opens its own.
+        bench: what to do; its model and data are named as text, since every worker opens its own.
         out: the run folder; with several machines on storage that all of them share.
         address: of a running cluster, such as ``"auto"`` or ``"ray://head:10001"``; ``None`` starts one here
             for the time of the run, unless this process is connected to one already.
@@ -118,40 +117,19 @@ def run(
     Raises:
         CamlucidaError: as for the local engine; and Ray is missing, cannot be reached, or a worker refuses.
     """
-    if bench.recipe is None:
+    if bench.source is None:
         raise CamlucidaError(
-            "the Ray engine opens model and data in every worker; make the bench with Recipe(...).open()"
+            "the Ray engine opens model and data in every worker; name both of them, as text"
         )
     folder = RunFolder(Path(out).absolute())
-    started = time.perf_counter()
-    folder.check(bench)
-    with folder.locked():
-        how = {
-            "engine": "ray", "batch_size": batch_size, "threads": threads, "workers": workers,
-        }  # fmt: skip
-        todo = prepare(bench, folder, how)
-        before = done = count(bench, folder)
-        if progress is not None:
-            progress(done, bench.images)
-        interrupted = False
-        if todo:
-            try:
-                with _connected(address, workers) as ray:
-                    stream = _stream(ray, bench, folder, todo, workers, batch_size, threads, device)
-                    for images in stream:
-                        done += images
-                        if progress is not None:
-                            progress(done, bench.images)
-            except KeyboardInterrupt:
-                interrupted = True
-        return Finished(
-            folder,
-            count(bench, folder),
-            bench.images,
-            before,
-            time.perf_counter() - started,
-            interrupted,
-        )
+
+    def work(todo: list[int], advance: Callable[[int], None]) -> None:
+        with _connected(address, workers) as ray:
+            for images in _stream(ray, bench, folder, todo, workers, batch_size, threads, device):
+                advance(images)
+
+    how = {"engine": "ray", "batch_size": batch_size, "threads": threads, "workers": workers}
+    return carry_out(bench, folder, how, work, progress)
 
 
 def _stream(
@@ -184,7 +162,7 @@ def _stream(
         num_cpus=1,
         num_gpus=share,
         fn_constructor_args=(
-            bench.recipe, bench.record, str(folder.path), todo, batch_size, threads, device,
+            bench.source, bench.record, str(folder.path), todo, batch_size, threads, device,
             str(Path.cwd()),
         ),
     )  # fmt: skip

@@ -110,6 +110,11 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> camlucida.benchmark.RunFolder(Path("nothing")).done()
+        set()
     """
 
     path: Path

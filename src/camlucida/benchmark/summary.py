@@ -48,6 +48,14 @@ class Summary:
         notes: key and text of those where a method or metric failed.
         accuracy: share of the labelled images whose prediction is right; ``None`` without labels.
         plan: the plan.
+
+    Example:
+        >>> _ = camlucida.benchmark.evaluate(
+        ...     model, ".", metrics=["sparseness"], out="summed", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> found = camlucida.benchmark.summarise("summed")
+        >>> found.complete, int(found.cell("gradcam", "sparseness")["n"])
+        (True, 1)
     """
 
     table: Any
@@ -102,6 +110,13 @@ def summarise(
 
     Raises:
         CamlucidaError: the folder is no run, or nothing of it is done.
+
+    Example:
+        >>> _ = camlucida.benchmark.evaluate(
+        ...     model, ".", metrics=["sparseness"], out="run", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> sorted(set(camlucida.benchmark.summarise("run").table["metric"]))
+        ['seconds', 'sparseness']
     """
     pandas = require("pandas", "benchmark")
     results = Results.of(RunFolder(Path(run)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from camlucida.benchmark.measure import Judged, is_memory, judge
+from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import Column, ImageRow, Shard
 from camlucida.common.errors import CamlucidaError
@@ -23,7 +24,6 @@ from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import Sample
 from camlucida.metrics.regions import fill_boxes
-from camlucida.metrics.registry import METRICS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,7 +71,7 @@ def read(bench: Bench, index: int) -> Photo:
             )
         preprocess = bench.model.preprocess
         assert preprocess is not None  # noqa: S101 - the bench has checked it
-        return _ready(row, sample, preprocess, bench.settings.legacy)
+        return _ready(row, sample, preprocess, bench.settings.legacy_boxes)
     except (CamlucidaError, OSError, MemoryError) as error:
         return Photo(replace(row, error=str(error) or type(error).__name__))
 
@@ -236,7 +236,7 @@ def check(bench: Bench) -> dict[str, Any]:
         CamlucidaError: no photo can be read, a metric needs what the data lack, or a method or metric does not
             work with this model.
     """
-    _check_needs(bench)
+    check_needs(bench)
     problems = []
     for position in range(min(bench.images, _TRIES)):
         photo = read(bench, bench.index(position * bench.images // min(bench.images, _TRIES)))
@@ -265,85 +265,6 @@ def check(bench: Bench) -> dict[str, Any]:
         "layers": found.layers,
         "class_names": None if named is None else list(named),
     }
-
-
-_LOOK = 10_000  # photos that are looked at to learn what a data set knows about them
-
-
-def lacking(bench: Bench) -> dict[str, tuple[str, ...]]:
-    """What metrics need and the data and the run do not have, by metric.
-
-    Boxes and labels are looked for in up to 10,000 photos, masks in 32, spread evenly.
-
-    Returns:
-        Words of :data:`camlucida.metrics.Need`; a metric that lacks nothing is not in it.
-    """
-    rows = {name: METRICS.row_of(metric) for name, metric in bench.metrics}
-    needs = {name: () if row is None else row.needs for name, row in rows.items()}
-    there = _known(bench, {word for several in needs.values() for word in several})
-    missing: dict[str, tuple[str, ...]] = {}
-    for name, metric in bench.metrics:
-        own = set(there)
-        if getattr(metric, "reference", None) in bench.references:
-            own.add("reference")
-        if lack := tuple(need for need in needs[name] if need not in own):
-            missing[name] = lack
-    return missing
-
-
-def in_words(bench: Bench, missing: Mapping[str, Sequence[str]]) -> str:
-    """What :func:`lacking` has found, for people: ``"data has no boxes"``, or which method to add."""
-    words = sorted({word for several in missing.values() for word in several} - {"reference"})
-    said = [f"{bench.data.name} has no {' and no '.join(words)}"] if words else []
-    compared = dict.fromkeys(
-        str(getattr(metric, "reference", "another method"))
-        for name, metric in bench.metrics
-        if "reference" in missing.get(name, ())
-    )
-    if compared:
-        said.append(
-            f"{' and '.join(compared)}, to compare with, is not among the methods of the run "
-            f"({', '.join(bench.labels)})"
-        )
-    return "; ".join(said)
-
-
-def _known(bench: Bench, asked: set[str]) -> set[str]:
-    """What the data know, as far as it is asked for, and what every run has."""
-    wanted = asked & {"boxes", "masks", "labels"}
-    there = {"logits", "preprocess", "model"}
-    count = min(bench.images, _LOOK)
-    for position in range(count if wanted else 0):
-        sample = bench.data.sample(bench.index(position * bench.images // count))
-        if sample.boxes:
-            there |= {"boxes", "masks"}
-        elif "masks" not in there and position < _TRIES:
-            try:
-                there |= {"masks"} if sample.mask() is not None else set()
-            except (CamlucidaError, OSError):
-                there |= {"masks"}  # there is one, though it is broken
-        if sample.label is not None:
-            there.add("labels")
-        if wanted <= there:
-            break
-    return there
-
-
-def _check_needs(bench: Bench) -> None:
-    for name, lack in lacking(bench).items():
-        if "reference" in lack:
-            raise CamlucidaError(
-                f"{name} compares with another method: {in_words(bench, {name: lack})}; add it, or name "
-                "another with reference="
-            )
-        raise CamlucidaError(
-            f"{name} needs {' and '.join(lack)}, and {bench.data.name} has none; leave {name} out, or give "
-            "data with them"
-        )
-    if bench.settings.explain == "label" and "labels" not in _known(bench, {"labels"}):
-        raise CamlucidaError(
-            f"{bench.data.name} knows no photo's class; explain the predicted one instead"
-        )
 
 
 def _stack(bench: Bench, photos: Sequence[Photo]) -> tuple[list[ImageRow], dict[str, Any]]:

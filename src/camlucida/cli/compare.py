@@ -14,7 +14,7 @@ from camlucida.cli.shared.console import console, print_json, print_table
 from camlucida.cli.shared.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
-    from camlucida.benchmark.compare import Comparison
+    from camlucida.benchmark.compare import RunComparison
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
         _show(found)
 
 
-def _show(found: Comparison) -> None:
+def _show(found: RunComparison) -> None:
     from camlucida.cli.summary import photos
 
     terminal = console()
@@ -59,7 +59,7 @@ def _show(found: Comparison) -> None:
     )
 
 
-def _table(found: Comparison) -> Table:
+def _table(found: RunComparison) -> Table:
     from camlucida.cli.summary import probability
 
     table = Table(box=None, pad_edge=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,7 +29,7 @@ from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from camlucida.benchmark.local import Finished
-    from camlucida.benchmark.plan import Bench, Recipe
+    from camlucida.benchmark.plan import Bench
 
 Engine = Literal["local", "ray"]
 
@@ -131,10 +132,8 @@ def evaluate(
 
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
-    from camlucida.benchmark.plan import SHARD, Recipe, Settings
-    from camlucida.data.open import namesake
-    from camlucida.methods import read_method
-    from camlucida.metrics import metric_groups
+    from camlucida.benchmark.one_call import run_bench
+    from camlucida.benchmark.plan import DEFAULT, open_bench
     from camlucida.targets import build_target
 
     if estimate is not None:
@@ -145,35 +144,24 @@ def evaluate(
         refuse_unused(context, ("price",), "with --estimate")
         if engine != "ray":
             refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
-    wanted = build_target(target)
-    default: list[str] = [
-        name for name in ("localisation", "faithfulness") if name in metric_groups()
-    ]
-    recipe = Recipe(
-        data,
+    bench = open_bench(
         model,
-        tuple(read_method(text, wanted) for text in method or ["gradcam"]),
-        tuple(metrics_of(metric or default)),
-        Settings(
-            target=wanted,
-            explain=explain,
-            layers=tuple(layer or ()),
-            steps=steps,
-            seed=seed,
-            limit=limit,
-            shard_size=shard_size or SHARD,
-            legacy=legacy_boxes,
-        ),
-        architecture,
-        class_names,
+        data,
+        method or ["gradcam"],
+        metric or DEFAULT,
+        device=device,
+        architecture=architecture,
+        class_names=class_names,
+        target=build_target(target),
+        explain=explain,
+        layers=layer,
+        steps=steps,
+        seed=seed,
+        limit=limit,
+        shard_size=shard_size,
+        legacy_boxes=legacy_boxes,
+        say=lambda note: complain(f"note: {note}"),
     )
-    if said := namesake(data):
-        complain(f"note: {said}")
-    bench = _fitting(
-        recipe, device, [name for name in metric or default if name in metric_groups()]
-    )
-    if shard_size is None and bench.images <= _FEW:
-        bench = _with_shards(bench, _SMALL_SHARD)
     for path, reason in bench.data.skipped:
         complain(f"left out: '{shown(path)}': {reason}")
     if estimate is not None:
@@ -181,114 +169,41 @@ def evaluate(
 
         time(bench, estimate, batch_size, threads, workers or 1, price, as_json)
         return
-    ended = _run(bench, out, engine, batch_size, threads, workers, ray_address, device)
+    with _progress(bench.images) as progress:
+        ended = run_bench(
+            bench,
+            out,
+            engine=engine,
+            batch_size=batch_size,
+            threads=threads,
+            workers=workers,
+            ray_address=ray_address,
+            device=device,
+            progress=progress,
+        )
     _tell(ended, bench, report and not as_json, as_json)
     raise typer.Exit(130 if ended.interrupted else 0)
 
 
-# ---- what is measured -------------------------------------------------------------------------------
-
-
-def metrics_of(texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Metrics and their options from ``name:key=value,...`` or the names of groups, each once.
-
-    Raises:
-        CamlucidaError: a name or an option is unknown, or a value does not fit.
-    """
-    from camlucida.metrics import metric_groups, read_metric
-
-    known = metric_groups()
-    found: list[tuple[str, dict[str, Any]]] = []
-    for text in texts:
-        group = [(name, dict[str, Any]()) for name in known.get(text, ())]
-        several = group or [read_metric(text)]
-        found += [one for one in several if one not in found]
-    return found
-
-
-def _fitting(recipe: Recipe, device: str | None, chosen: list[str]) -> Bench:
-    """The bench, without the metrics of a chosen group that these data do not allow."""
-    from camlucida.benchmark.work import in_words, lacking
-    from camlucida.metrics import metric_groups
-
-    bench = recipe.open(device)
-    known = metric_groups()
-    from_group = {name for group in chosen for name in known[group]}
-    missing = {name: what for name, what in lacking(bench).items() if name in from_group}
-    if not missing:
-        return bench
-    kept = tuple(one for one in recipe.metrics if one[0] not in missing)
-    if not kept:
-        raise CamlucidaError(
-            f"none of these metrics can be measured: {', '.join(missing)}: {in_words(bench, missing)}"
-        )
-    complain(f"note: left out: {', '.join(missing)}: {in_words(bench, missing)}")
-    return replace(recipe, metrics=kept).around(bench.model, bench.data)
-
-
-_FEW = 512  # photos
-_SMALL_SHARD = 8  # a batch, so that a short run that is stopped loses little
-
-
-def _with_shards(bench: Bench, size: int) -> Bench:
-    recipe = bench.recipe
-    assert recipe is not None  # noqa: S101 - this command opens benches from recipes only
-    settings = replace(recipe.settings, shard_size=size)
-    return replace(recipe, settings=settings).around(bench.model, bench.data)
-
-
-# ---- running ----------------------------------------------------------------------------------------
-
-
-def _run(
-    bench: Bench,
-    out: Path,
-    engine: Engine,
-    batch_size: int,
-    threads: int,
-    workers: int | None,
-    address: str | None,
-    device: str | None,
-) -> Finished:
-    from camlucida.benchmark import local
-
-    with _bar() as bar:
-        task = bar.add_task("evaluating", total=bench.images, rate="")
-        first: list[float] = []
-
-        def progress(done: int, total: int) -> None:
-            first.append(done)
-            spent = bar.tasks[0].elapsed or 0.0
-            rate = (done - first[0]) / spent if spent else 0.0
-            bar.update(
-                task, completed=done, total=total, rate=f"{rate:.3g} a second" if rate else ""
-            )
-
-        if engine == "local":
-            return local.run(bench, out, batch_size=batch_size, threads=threads, progress=progress)
-        from camlucida.benchmark import ray_engine
-
-        return ray_engine.run(
-            bench,
-            out,
-            address=address,
-            workers=workers,
-            batch_size=batch_size,
-            threads=threads,
-            device=device,
-            progress=progress,
-        )
-
-
-def _bar() -> Any:
-    """A progress bar that also shows the rate."""
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], object]]:
+    """A bar that also shows the rate."""
     from rich.progress import TextColumn
 
     from camlucida.cli.shared.console import progress_bar
 
     bar = progress_bar()
     bar.columns = (*bar.columns, TextColumn("{task.fields[rate]}"))
-    return bar
+    first: list[int] = []
+    with bar:
+        task = bar.add_task("evaluating", total=total, rate="")
+
+        def advance(done: int, _: int) -> None:
+            first.append(done)
+            rate = (done - first[0]) / (bar.tasks[0].elapsed or 1.0)
+            bar.update(task, completed=done, rate=f"{rate:.3g} a second" if rate else "")
+
+        yield advance
 
 
 def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
@@ -330,9 +245,9 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
 def _report(run: Path, bench: Bench) -> None:
     """The report, where it can be written; its failure spoils nothing."""
     try:
-        from camlucida.benchmark.report.run_report import write
+        from camlucida.benchmark.report.run_report import write_report
 
-        page = write(run, model=bench.model, data=bench.data)
+        page = write_report(run, model=bench.model, data=bench.data)
     except (ImportError, CamlucidaError) as error:
         complain(f"note: no report was written: {error}")
     else:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.grammar import options_of, read_values, split
 from camlucida.common.registry import Registry, Row, plain
 from camlucida.metrics.base import Direction, Metric, Need, Question
 
@@ -137,7 +136,6 @@ class MetricRow(Row[Metric]):
     """
 
     what: ClassVar[str] = "metric"
-    in_python: ClassVar[str] = "pass them to build_metric as keyword arguments"
 
     make: type[Metric]
     title: str
@@ -266,8 +264,8 @@ def build_metric(name: str, **options: Any) -> Metric:
     """A metric from a registered name and options.
 
     Args:
-        name: registered name.
-        **options: the metric's fields.
+        name: registered name, also with options as the command line writes them: ``iou:points=5``.
+        **options: the metric's fields; they win over those of the text.
 
     Raises:
         CamlucidaError: for an unknown name or option, with the nearest, or an invalid value.
@@ -276,7 +274,8 @@ def build_metric(name: str, **options: Any) -> Metric:
         >>> camlucida.metrics.build_metric("iou", thresholds=(0.5,)).names
         ('iou@0.5', 'iou_area')
     """
-    return METRICS[name].build(**options)
+    row, written = METRICS.read(name)
+    return row.build(**{**written, **options})
 
 
 def read_metric(text: str) -> tuple[str, dict[str, Any]]:
@@ -289,9 +288,7 @@ def read_metric(text: str) -> tuple[str, dict[str, Any]]:
         >>> camlucida.metrics.read_metric("iou:thresholds=0.3/0.5")
         ('iou', {'thresholds': (0.3, 0.5)})
     """
-    name, written = split(text)
-    row = METRICS[name]
-    options = read_values(row.name, written, options_of(row.make))
+    row, options = METRICS.read(text)
     row.build(**options)
     return row.name, options
 

@@ -49,7 +49,7 @@ class Composed:
     notes: tuple[str, ...] = ()
 
 
-def write(
+def write_report(
     run: str | Path,
     out: str | Path | None = None,
     *,
@@ -74,6 +74,13 @@ def write(
 
     Raises:
         CamlucidaError: the folder is no run or holds nothing yet, or the report cannot be written.
+
+    Example:
+        >>> _ = camlucida.benchmark.evaluate(
+        ...     model, ".", metrics=["sparseness"], out="run", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> camlucida.benchmark.write_report("run", galleries=False).name
+        'report.html'
     """
     page = page_of(run, out)
     composed = compose(run, galleries=galleries, model=model, data=data, progress=progress)
@@ -120,7 +127,7 @@ def compose(
     data: DataSet | str | None = None,
     progress: Callable[[float, float], object] | None = None,
 ) -> Composed:
-    """The report of a run, not written yet; arguments as for :func:`write`."""
+    """The report of a run, not written yet; arguments as for :func:`write_report`."""
     results = read(run)
     report = Report(results, findings(results))
     cases = pictures.cases_of(results)

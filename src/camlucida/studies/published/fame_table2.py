@@ -89,7 +89,11 @@ def fame_table2(
         options["preset"] = "reference_code"
     chosen = [("fame", options) if name == "fame" else (name, {}) for name in methods]
     settings = Settings(
-        explain="label", layers=(layer,) if layer else (), seed=seed, limit=limit, legacy=legacy
+        explain="label",
+        layers=(layer,) if layer else (),
+        seed=seed,
+        limit=limit,
+        legacy_boxes=legacy,
     )
     tables, records, notes, complete = [], {}, [], True
     for name, (model, data) in sets.items():

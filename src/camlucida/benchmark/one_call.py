@@ -1,0 +1,119 @@
+"""The benchmark in one call: what ``camlucida evaluate`` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from camlucida.benchmark import local
+from camlucida.benchmark.local import Finished, Progress
+from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, open_bench
+from camlucida.benchmark.report.run_report import write_report
+from camlucida.benchmark.summary import Summary, summarise
+from camlucida.benchmark.work import THREADS
+from camlucida.data.preprocess import Preprocess
+from camlucida.data.samples import DataSet
+from camlucida.explanation.explain import MethodLike
+from camlucida.models import LoadedModel
+
+Engine: TypeAlias = Literal["local", "ray"]
+
+
+def evaluate(
+    model: nn.Module | LoadedModel | str,
+    data: DataSet | str | os.PathLike[str],
+    methods: Sequence[MethodLike] = ("gradcam",),
+    metrics: Sequence[MetricLike] = DEFAULT,
+    out: str | Path = "camlucida-run",
+    *,
+    architecture: str | None = None,
+    class_names: str | os.PathLike[str] | None = None,
+    preprocess: Preprocess | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+    threads: int = THREADS,
+    engine: Engine = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    report: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], object] = lambda _: None,
+    **settings: Any,
+) -> Summary:
+    """Measure methods on a data set, keep what is done in a run folder, and sum it up.
+
+    The same call goes on where a stopped one ended. Results of another plan are never mixed.
+
+    Args:
+        model: a module, a loaded model, or what :func:`camlucida.load_model` takes.
+        data: an open data set, or what :func:`camlucida.data.open_data` takes.
+        methods: names, also as ``"fame:iterations=20"``, pairs of a name and its options, or method objects.
+        metrics: the same of metrics; or groups of :func:`camlucida.metrics.metric_groups`, of which those are left
+            out that the data do not allow. Localisation and faithfulness by default.
+        out: the run folder.
+        architecture: of a checkpoint file, such as ``"timm:resnet18"``.
+        class_names: a file with the model's class names, one per line or a JSON list.
+        preprocess: how photos become inputs, where the model does not say so itself.
+        device: such as ``"cuda"``; where the model is by default.
+        batch_size: photos explained at a time; it does not decide the numbers.
+        threads: that read photos, in each worker.
+        engine: ``"local"``: this process; ``"ray"``: workers, here or on a cluster, which open model and data by
+            themselves, so that both have to be named as text.
+        workers: of Ray; by default one per GPU or two processors.
+        ray_address: of a running Ray cluster; by default one is started here.
+        report: also write ``report.html`` into the run folder.
+        progress: called with the photos done, and their total.
+        say: called with each note, such as which metrics were left out.
+        **settings: the fields of :class:`Settings`: target, explain, layers, steps, seed, limit, shard_size,
+            legacy_boxes.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        CamlucidaError: something does not exist or does not fit, or the folder holds the results of another plan.
+        KeyboardInterrupt: Ctrl-C; what is done is kept.
+
+    Example:
+        >>> found = camlucida.benchmark.evaluate(
+        ...     model, ".", ["gradcam", "hirescam"], ["sparseness"], "evaluated",
+        ...     preprocess=camlucida.Preprocess((32, 32), 32),
+        ... )
+        >>> found.images, sorted(set(found.table["method"]))
+        (1, ['gradcam', 'hirescam'])
+    """
+    bench = open_bench(
+        model, data, methods, metrics, device=device, architecture=architecture, class_names=class_names,
+        preprocess=preprocess, say=say, **settings,
+    )  # fmt: skip
+    ended = run_bench(
+        bench, out, engine=engine, batch_size=batch_size, threads=threads, workers=workers,
+        ray_address=ray_address, device=device, progress=progress,
+    )  # fmt: skip
+    if ended.interrupted:
+        raise KeyboardInterrupt
+    if report:
+        write_report(out, model=bench.model, data=bench.data)
+    return summarise(out)
+
+
+def run_bench(
+    bench: Bench,
+    out: str | Path,
+    *,
+    engine: Engine = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    device: str | None = None,
+    **how: Any,
+) -> Finished:
+    """Do all shards of a benchmark that are not done yet, by an engine; arguments as for :func:`evaluate`."""
+    if engine == "local":
+        return local.run(bench, out, **how)
+    from camlucida.benchmark import ray_engine
+
+    return ray_engine.run(bench, out, address=ray_address, workers=workers, device=device, **how)
