@@ -17,12 +17,9 @@ from camlucida.common.errors import CamlucidaError, MethodError, ModelError, Tar
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
-<<<<<<< HEAD
 from camlucida.data import resolve_class
-=======
 from camlucida.data.open import namesake, open_data
 from camlucida.data.preprocess import Preprocess
->>>>>>> b00ff4a (camlucida.benchmark.evaluate: the benchmark in one call from Python; the command calls the same; one harness for both engines)
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
@@ -30,14 +27,9 @@ from camlucida.explanation.subject import Subject
 from camlucida.methods import Method, read_method, row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
-<<<<<<< HEAD
-from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number
-from camlucida.models import LoadedModel, load_model
-=======
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
-from camlucida.models import LoadedModel, load_model, resolve_class
+from camlucida.models import LoadedModel, load_model
 from camlucida.models.loaded import put_on
->>>>>>> b00ff4a (camlucida.benchmark.evaluate: the benchmark in one call from Python; the command calls the same; one harness for both engines)
 from camlucida.targets import Target, as_target
 
 FORMAT = 1
