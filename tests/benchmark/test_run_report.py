@@ -22,12 +22,14 @@ from typer.testing import CliRunner
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.report.findings import Estimate, Finding
 from camlucida.benchmark.report.gallery import KINDS, cases_of, chosen
-from camlucida.benchmark.report.results import Number, describe, read
+from camlucida.benchmark.report.results import read
 from camlucida.benchmark.report.run_report import compose, write_report
 from camlucida.benchmark.report.wording import headline, sentence
+from camlucida.benchmark.table import describe
 from camlucida.cli.report import report as command
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.preprocess import Preprocess
+from camlucida.metrics import Number
 from camlucida.models import LoadedModel
 
 CHROMIUM = (
@@ -56,7 +58,7 @@ def finding(means, p, direction="higher", ranks=None):
         m: Estimate(v, v - 0.1, v + 0.1, (ranks or {}).get(m, math.nan), 50)
         for m, v in means.items()
     }
-    return Finding(Number("x", "X", direction, "", "other"), estimates, p)
+    return Finding(Number("x", "X", direction), estimates, p)
 
 
 # ---- words --------------------------------------------------------------------------------------------
@@ -317,7 +319,7 @@ def test_the_command_writes_and_says_the_answer(run, tmp_path):
         app, [str(run), "--out", str(tmp_path / "r.html"), "--no-gallery", "--json"]
     )
     document = json.loads(as_json.stdout)
-    assert document["said"] == headline(read(run), compose(run, galleries=False).findings)
+    assert document["said"] == headline(read(run))
 
 
 # ---- a real browser -----------------------------------------------------------------------------------
@@ -372,7 +374,7 @@ def test_bands_stay_in_the_range_of_their_number(make_run):
     numbers = {"insertion": ("Insertion", "higher", "", "insertion", 0.98, at)}
     found = read(make_run(images=4, numbers=numbers))
     (curve,) = found.curves.values()
-    lowest, highest = found.table.range("insertion")
+    lowest, highest = found.numbers["insertion"].range
     for method in curve.mean:
         assert (curve.low[method] >= lowest).all()
         assert (curve.high[method] <= highest).all()

@@ -98,7 +98,7 @@ def compare(
         "method", one.methods, other.methods, _methods(one), _methods(other), left_out
     )
     numbers = _common(
-        "number", one.numbers, other.numbers, _metrics(one), _metrics(other), left_out
+        "number", tuple(one.numbers), tuple(other.numbers), _metrics(one), _metrics(other), left_out
     )
     here, there = _places(one.good["key"], other.good["key"])
     if len(here) == 0:
@@ -129,7 +129,7 @@ def _describe(
     resamples: int,
 ) -> list[dict[str, Any]]:
     timed = number == SECONDS  # measured on some photos only, not the same ones in both
-    direction = results.direction(number)
+    direction = results.numbers[number].direction
     change = second - first
     if not timed:
         change = settled(change, *(v[np.isfinite(v)] for v in (first, second)))

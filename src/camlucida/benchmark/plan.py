@@ -40,6 +40,7 @@ DEFAULT = ("localisation", "faithfulness")
 """The metrics that are measured unless others are named, as far as the data allow."""
 SECONDS = "seconds"
 """The number that holds what explaining an image costs."""
+COST = Number(SECONDS, "Explaining an image", "lower", (0.0, math.inf), "s", SECONDS, "cost")
 
 MetricLike: TypeAlias = "str | Metric | tuple[str, Mapping[str, Any]] | tuple[str, Metric]"
 """A registered name, also as ``iou:points=5``; a name with its options; a metric object, or one with the name to show;
@@ -198,9 +199,7 @@ class Bench:
             for (name, metric), columns in zip(self.metrics, self.columns, strict=True)
             for own, column in zip(metric.names, columns, strict=True)
         ]
-        limits = (0.0, math.inf)
-        cost = Number(SECONDS, "Explaining an image", "lower", limits, "s", SECONDS, "cost")
-        return (*found, cost)
+        return (*found, COST)
 
     @property
     def device(self) -> torch.device:

@@ -126,7 +126,9 @@ def summarise(
         low, high = intervals(block, seed, resamples)
         for i, number in enumerate(names):
             ends = np.stack([low[i], high[i]])
-            own = _describe(results.methods, number, block[i], results.direction(number), ends)
+            own = _describe(
+                results.methods, number, block[i], results.numbers[number].direction, ends
+            )
             if number == SECONDS:
                 own = [{**row, "std": np.nan, "low": np.nan, "high": np.nan} for row in own]
             rows += own

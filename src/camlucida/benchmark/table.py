@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from camlucida.benchmark.plan import COST, SECONDS
 from camlucida.benchmark.shards import RunFolder
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line, require
-
-Floats = npt.NDArray[np.float64]
+from camlucida.common.statistics import Floats
+from camlucida.metrics.registry import Number, describe_number
 
 _CELLS = 50_000_000  # values held at a time, 8 bytes each
 
@@ -49,18 +50,11 @@ class Results:
         return tuple(one["label"] for one in self.plan["methods"])
 
     @cached_property
-    def numbers(self) -> tuple[str, ...]:
-        """The numbers' names, in the plan's order; what explaining costs is the last."""
-        return tuple(self.plan["about"]["numbers"])
-
-    def direction(self, number: str) -> str:
-        """``"higher"``, ``"lower"`` or ``"none"``."""
-        return str(self.plan["about"]["numbers"][number]["direction"])
-
-    def range(self, number: str) -> tuple[float, float]:
-        """The smallest and largest value that a number can take."""
-        low, high = self.plan["about"]["numbers"][number].get("range") or (None, None)
-        return -np.inf if low is None else float(low), np.inf if high is None else float(high)
+    def numbers(self) -> dict[str, Number]:
+        """The numbers by their names, in the plan's order; what explaining costs is the last."""
+        return {
+            name: describe(name, facts) for name, facts in self.plan["about"]["numbers"].items()
+        }
 
     @cached_property
     def images(self) -> Any:
@@ -139,3 +133,27 @@ def _codes(column: Any, known: dict[str, int]) -> npt.NDArray[np.int64]:
         found: npt.NDArray[np.int64] = lookup[column.indices.to_numpy(zero_copy_only=False)]
         return found
     return np.array([known.get(word, -1) for word in column.to_pylist()], np.int64)
+
+
+def describe(name: str, facts: Mapping[str, Any] | None = None) -> Number:
+    """Title, direction, range, unit and question of a number.
+
+    Args:
+        name: as in the rows.
+        facts: what the plan says of it; the registry of metrics is asked for what it does not say.
+    """
+    stem, bracket, extra = name.partition(" (")
+    known = COST
+    if name != SECONDS:
+        try:
+            known = describe_number(stem)
+        except CamlucidaError:  # of a metric that is not registered here
+            known = Number(name, name)
+    said = {k: v for k, v in (facts or {}).items() if v is not None and hasattr(known, k)}
+    if "range" in said:
+        low, high = said["range"]
+        said["range"] = (-np.inf if low is None else low, np.inf if high is None else high)
+    number = replace(known, **{**said, "name": name})
+    if bracket and f"({extra}" not in number.title:
+        number = replace(number, title=f"{number.title} ({extra}")
+    return number

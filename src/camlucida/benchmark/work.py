@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -250,17 +250,7 @@ def check(bench: Bench) -> dict[str, Any]:
     found = judge(bench, *_stack(bench, [photo]), alone=False, strict=True)
     named = bench.model.class_names
     return {
-        "numbers": {
-            number.name: {
-                "title": number.title,
-                "metric": number.metric,
-                "question": number.question,
-                "direction": number.direction,
-                "range": list(number.range),
-                "unit": number.unit,
-            }
-            for number in bench.numbers
-        },
+        "numbers": {number.name: asdict(number) for number in bench.numbers},
         "curves": found.positions,
         "layers": found.layers,
         "class_names": None if named is None else list(named),

@@ -67,7 +67,7 @@ def report(
             progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
         )
         tables = save(composed, page)
-    said = headline(composed.results, composed.findings)
+    said = headline(composed.results)
     if as_json:
         print_json({
             "report": shown(page),

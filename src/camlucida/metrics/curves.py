@@ -209,6 +209,8 @@ class _Way(Metric):
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
     cost=Cost(pixels=224),
+    over="share of pixels removed",
+    height="probability of the explained class",
 )
 @dataclass(frozen=True)
 class Deletion(_Way):
@@ -235,6 +237,8 @@ class Deletion(_Way):
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
     cost=Cost(pixels=224),
+    over="share of pixels shown",
+    height="probability of the explained class",
 )
 @dataclass(frozen=True)
 class Insertion(_Way):

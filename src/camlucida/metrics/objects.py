@@ -40,6 +40,8 @@ SHARE = (0.0, 1.0)
     needs=("boxes",),
     remark="no box is fitted to the map; the object is the first box",
     numbers={"iou_area": Facts("IoU over all thresholds")},
+    over="threshold",
+    height="IoU",
 )
 @dataclass(frozen=True)
 class IoU(Metric):

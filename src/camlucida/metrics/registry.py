@@ -28,6 +28,8 @@ class Number:
         unit: empty for a plain number or share.
         metric: registered name of the metric that it belongs to.
         question: what that metric asks of a map.
+        over: what its curve runs over, where it sums up a curve, such as ``"threshold"``.
+        height: what the curve's heights are; empty for the title.
 
     Example:
         >>> camlucida.metrics.describe_number("iou@0.3").header
@@ -41,6 +43,8 @@ class Number:
     unit: str = ""
     metric: str = ""
     question: Question = "other"
+    over: str = "position"
+    height: str = ""
 
     @property
     def arrow(self) -> str:
@@ -125,6 +129,8 @@ class MetricRow(Row[Metric]):
         remark: anything a user must know.
         numbers: facts of the numbers that have a name of their own.
         on_request: it fits special models only, and is in no group.
+        over: what its curves run over, such as ``"threshold"``.
+        height: what the heights of its curves are; empty for their titles.
 
     Raises:
         CamlucidaError: a word of ``needs``, ``direction`` or ``question`` is unknown, or a range is empty.
@@ -149,6 +155,8 @@ class MetricRow(Row[Metric]):
     remark: str = ""
     numbers: Mapping[str, Facts] = field(default_factory=dict)
     on_request: bool = False
+    over: str = "position"
+    height: str = ""
 
     def __post_init__(self) -> None:
         """Check the words and ranges."""
@@ -322,6 +330,8 @@ def describe_number(name: str) -> Number:
             row.unit if facts.unit is None else facts.unit,
             row.name,
             row.question,
+            row.over,
+            row.height,
         )
     known = [n for row in METRICS for n in (row.name, *row.numbers)]
     near = difflib.get_close_matches(stem, known, n=3, cutoff=0.5) or known

@@ -167,6 +167,7 @@ def _removed(
     source="Rong et al. 2022, section 4; the combined score as pytorch-grad-cam's ROADCombined",
     needs=("model", "logits", "preprocess"),
     cost=Cost(forwards=18, imputations=18),
+    over="pixels removed",
     remark="numbers for the accuracy are of use as a mean over images only",
     numbers={
         "road_morf": Facts("ROAD, most relevant first", "lower", (0.0, 1.0)),
@@ -300,6 +301,7 @@ _STEMS: dict[Score, str] = {
     source="FAME (Zhang and Günther 2026), table 2 and code",
     needs=("model", "logits", "labels", "preprocess"),
     cost=Cost(forwards=20),
+    over="pixels removed",
     remark="no imputation although it is called ROAD; a map that is half zeros removes no more than half",
     numbers={"road_delete_rank": Facts("ROAD-Delete by rank")},
 )

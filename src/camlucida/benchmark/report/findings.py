@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from camlucida.benchmark.plan import SECONDS
-from camlucida.benchmark.report.results import QUESTIONS, Floats, Number, Results
+from camlucida.benchmark.summary import Summary
+from camlucida.common.statistics import Floats
+from camlucida.metrics.registry import Number
 from camlucida.report.tables import Column, Mark
 
 LEVEL = 0.05
@@ -50,6 +51,17 @@ class Finding:
     number: Number
     estimates: dict[str, Estimate]
     p: dict[tuple[str, str], float]
+
+    @classmethod
+    def of(cls, number: Number, summary: Summary) -> Finding:
+        """What the tables of a run say about a number."""
+        estimates, p = {}, {}
+        for row in summary.table[summary.table["metric"] == number.name].itertuples():
+            estimates[row.method] = Estimate(row.mean, row.low, row.high, row.rank, int(row.n))
+        if number.direction != "none":
+            for row in summary.tests[summary.tests["metric"] == number.name].itertuples():
+                p[row.a, row.b] = float(row.signed_rank_holm)
+        return cls(number, estimates, p)
 
     @property
     def judges(self) -> bool:
@@ -105,61 +117,6 @@ class Finding:
         """What stands over it in tables."""
         digits = 3 if self.number.question == "cost" else None
         return Column(self.number.title, self.number.direction, self.number.unit, digits=digits)
-
-
-def findings(results: Results) -> tuple[Finding, ...]:
-    """Every number of a run, judged, in the plan's order; the cost is among them where it was measured."""
-    estimates: dict[str, dict[str, Estimate]] = {n.name: {} for n in results.numbers}
-    for row in results.summary.table.itertuples():
-        estimates[row.metric][row.method] = Estimate(
-            row.mean, row.low, row.high, row.rank, int(row.n)
-        )
-    p: dict[str, dict[tuple[str, str], float]] = {n.name: {} for n in results.numbers}
-    for row in results.summary.tests.itertuples():
-        p[row.metric][row.a, row.b] = float(row.signed_rank_holm)
-    return tuple(
-        Finding(n, estimates[n.name], p[n.name] if n.direction != "none" else {})
-        for n in results.numbers
-    )
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that a page is made of.
-
-    Attributes:
-        results: the run.
-        findings: its numbers, judged; the cost is among them where it was measured.
-    """
-
-    results: Results
-    findings: tuple[Finding, ...]
-
-    @cached_property
-    def values(self) -> dict[str, Floats]:
-        """The values of the leading numbers, image by image."""
-        return self.results.values([f.number.name for f in self.leading])
-
-    @property
-    def judged(self) -> list[Finding]:
-        """Numbers that say which of several methods is better, without the cost."""
-        return [f for f in self.findings if f.best is not None and f.number.question != "cost"]
-
-    @property
-    def leading(self) -> list[Finding]:
-        """The first judging number of each question; the first at all where there is one method only."""
-        found = [f for f in self.findings if f.judges and f.number.question != "cost"]
-        questions = {q: [f for f in found if f.number.question == q] for q in QUESTIONS}
-        return [fs[0] for fs in questions.values() if fs]
-
-    @property
-    def cost(self) -> Finding | None:
-        """What explaining costs, where it was measured."""
-        return next((f for f in self.findings if f.number.name == SECONDS and f.ranked), None)
-
-    def style(self, method: str) -> int:
-        """The style of a method in every chart."""
-        return self.results.methods.index(method)
 
 
 def wins(methods: Sequence[str], found: Sequence[Finding]) -> Floats:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from camlucida.benchmark.report.results import Floats, Results
+from camlucida.benchmark.report.results import RunResults
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import Floats
 from camlucida.explanation.diagnostics import CASES
 from camlucida.report.page import Strip, Tile, strips
 from camlucida.report.tables import number
@@ -95,7 +96,7 @@ def chosen(values: Floats, direction: str, count: int = 3) -> dict[str, list[int
     return {kind: ones for kind, ones in found.items() if ones}
 
 
-def cases_of(results: Results, threshold: float = CONFIDENT) -> dict[str, list[int]]:
+def cases_of(results: RunResults, threshold: float = CONFIDENT) -> dict[str, list[int]]:
     """Positions of the images in each of :data:`camlucida.explanation.diagnostics.CASES`; empty without labels.
 
     The clearest come first: the most confident of the confident ones and the least confident of the unsure.
@@ -114,7 +115,7 @@ def cases_of(results: Results, threshold: float = CONFIDENT) -> dict[str, list[i
 
 
 def explained(
-    results: Results,
+    results: RunResults,
     positions: Sequence[int],
     values: Floats | None,
     *,
@@ -167,7 +168,7 @@ def explained(
 # ----------------------------------------------------------------------------------------- what is needed
 
 
-def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:
+def _model(results: RunResults, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:
     from camlucida.common.provenance import fingerprint
     from camlucida.engine.borrow import unwrap
     from camlucida.models import LoadedModel, load_model
@@ -197,7 +198,7 @@ def _model(results: Results, given: LoadedModel | str | None) -> tuple[LoadedMod
 
 
 def _pictures(
-    results: Results,
+    results: RunResults,
     positions: Sequence[int],
     data: DataSet | str | None,
     loaded: LoadedModel,
@@ -242,7 +243,7 @@ def _open(spec: Any, loaded: LoadedModel) -> DataSet:
     return open_data(str(spec), class_names=loaded.class_names)
 
 
-def _target(results: Results, classes: list[Any]) -> Target:
+def _target(results: RunResults, classes: list[Any]) -> Target:
     """The plan's target, for the classes that the run explained."""
     from camlucida import targets
 
@@ -257,7 +258,7 @@ def _target(results: Results, classes: list[Any]) -> Target:
 
 
 def _explain(
-    results: Results,
+    results: RunResults,
     loaded: LoadedModel,
     done: Sequence[int],
     pictures: Mapping[int, Image.Image],
@@ -284,7 +285,7 @@ def _explain(
 
 
 def _strip(
-    results: Results,
+    results: RunResults,
     position: int,
     i: int,
     maps: Mapping[str, Explanation],
@@ -315,7 +316,7 @@ def _tile(title: str, text: str, alt: str, picture: Image.Image) -> Tile:
     return Tile(title, text, alt, jpeg(picture, 92 if small else 82), small)
 
 
-def _caption(results: Results, position: int, name: str) -> str:
+def _caption(results: RunResults, position: int, name: str) -> str:
     images = results.images
     said, sure = images["predicted"][position], images["probability"][position]
     text = name

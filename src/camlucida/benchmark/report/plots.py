@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 
-from camlucida.benchmark.report.findings import Finding, Report
-from camlucida.benchmark.report.results import Curve
+from camlucida.benchmark.report.findings import Finding
+from camlucida.benchmark.report.results import Curve, RunResults
 from camlucida.benchmark.report.wording import listed
 from camlucida.report import charts
 from camlucida.report.page import Section, figures
-from camlucida.report.tables import number
+from camlucida.report.tables import WORDS, number
 
 SHOWN = 7
 """Curves that are drawn in full; the others stay in the background."""
 
 
-def curves(report: Report) -> Section | None:
+def curves(report: RunResults) -> Section | None:
     """The mean curves with their bands."""
-    drawn = []
-    for i, (name, curve) in enumerate(report.results.curves.items()):
-        finding = next((f for f in report.findings if f.number.name == name), None)
-        drawn.append(_curve(report, i, name, curve, finding))
+    drawn = [
+        _curve(report, i, finding, report.curves[finding.number.name])
+        for i, finding in enumerate(report.findings)
+        if finding.number.name in report.curves
+    ]
     if not drawn:
         return None
     return Section(
@@ -31,12 +32,10 @@ def curves(report: Report) -> Section | None:
     )
 
 
-def _curve(
-    report: Report, i: int, name: str, curve: Curve, finding: Finding | None
-) -> tuple[str, str]:
-    title = name if finding is None else finding.number.title
-    methods = [m for m in report.results.methods if m in curve.mean]
-    order = [m for m in (finding.ranked if finding is not None else ()) if m in curve.mean]
+def _curve(report: RunResults, i: int, finding: Finding, curve: Curve) -> tuple[str, str]:
+    title, over = finding.number.title, finding.number.over
+    methods = [m for m in report.methods if m in curve.mean]
+    order = [m for m in finding.ranked if m in curve.mean]
     first = (order + [m for m in methods if m not in order])[:SHOWN]
     series = [
         charts.Line(
@@ -51,8 +50,8 @@ def _curve(
         for m in methods
     ]
     caption = title
-    if finding is not None and finding.judges:
-        caption += f": {'higher' if finding.number.direction == 'higher' else 'lower'} is better"
+    if finding.judges:
+        caption += f": {WORDS[finding.number.direction]}"
     if len(methods) > SHOWN:
         caption += f". The {SHOWN} best are named, the other {len(methods) - SHOWN} drawn in grey"
     heights = {m: (float(curve.mean[m][0]), float(curve.mean[m][-1])) for m in first}
@@ -61,25 +60,18 @@ def _curve(
         f"curve-{i}",
         title,
         series,
-        x_label=curve.x_label,
-        y_label=_y_label(name, title),
-        describe=f"{len(methods)} curves of {title} over {curve.x_label}, from {curve.x[0]:g} to {curve.x[-1]:g}: "
+        x_label=over,
+        y_label=finding.number.height or title,
+        describe=f"{len(methods)} curves of {title} over {over}, from {curve.x[0]:g} to {curve.x[-1]:g}: "
         f"{said}. What they sum up to is in the tables.",
     )
     return svg, caption
 
 
-def _y_label(name: str, title: str) -> str:
-    stem = name.lower()
-    if stem.startswith(("insertion", "deletion")):
-        return "probability of the explained class"
-    return "IoU" if stem.startswith("iou") else title
-
-
-def cost(report: Report) -> Section | None:
+def cost(report: RunResults) -> Section | None:
     """Cost against quality, for the leading number of each question."""
     found = report.cost
-    if found is None or len(report.results.methods) < 2:
+    if found is None or len(report.methods) < 2:
         return None
     drawn = []
     for i, finding in enumerate(report.leading):

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from camlucida.benchmark.report.results import Results
+from camlucida.benchmark.report.results import RunResults
 from camlucida.common.version import __version__
 from camlucida.report.page import Section, facts, paragraph
 from camlucida.report.tables import Cell, Column, Table
@@ -15,7 +15,7 @@ from camlucida.report.tables import Cell, Column, Table
 _LONG = 300
 
 
-def provenance(results: Results) -> tuple[Section, list[Table]]:
+def provenance(results: RunResults) -> tuple[Section, list[Table]]:
     """What was done with what, so that anybody can do it again."""
     plan = results.plan
     how = plan.get("how") or {}
@@ -86,7 +86,7 @@ def provenance(results: Results) -> tuple[Section, list[Table]]:
     ]
 
 
-def _spent(results: Results) -> str:
+def _spent(results: RunResults) -> str:
     total, found = 0.0, False
     for shard in results.table.folder.facts():
         for name in ("explaining", "measuring"):

@@ -1,11 +1,10 @@
-"""A run folder as a report needs it: the plan, the images, and the sums of the curves."""
+"""A run folder as a report needs it: the plan, the images, the sums of the curves, and what its numbers say."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from camlucida.benchmark.plan import SECONDS
+from camlucida.benchmark.report.findings import Finding
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import Summary, summarise
-from camlucida.benchmark.table import Results as Table
-from camlucida.common.errors import CamlucidaError
+from camlucida.benchmark.table import Results
 from camlucida.common.optional import require
-from camlucida.common.statistics import RESAMPLES
+from camlucida.common.statistics import RESAMPLES, Floats
 from camlucida.metrics.base import Question
-from camlucida.metrics.registry import describe_number
-from camlucida.report.tables import Direction
-
-Floats = npt.NDArray[np.float64]
+from camlucida.metrics.registry import Number
 
 QUESTIONS: dict[Question, str] = {
     "localisation": "Does the map lie on the object?",
@@ -38,31 +34,11 @@ QUESTIONS: dict[Question, str] = {
 
 
 @dataclass(frozen=True)
-class Number:
-    """One of the numbers of a run.
-
-    Attributes:
-        name: as in the rows.
-        title: for people.
-        direction: which way is better.
-        unit: empty for a plain number or share.
-        question: a key of :data:`QUESTIONS`, or ``"cost"``.
-    """
-
-    name: str
-    title: str
-    direction: Direction
-    unit: str
-    question: str
-
-
-@dataclass(frozen=True)
 class Curve:
     """Mean curves of a number, one per method.
 
     Attributes:
         x: positions ``(P,)``.
-        x_label: what they are.
         mean: of each method, ``(P,)``.
         low: lower end of its 95 % interval, of Student's t over the images.
         high: upper end.
@@ -70,7 +46,6 @@ class Curve:
     """
 
     x: Floats
-    x_label: str
     mean: dict[str, Floats]
     low: dict[str, Floats]
     high: dict[str, Floats]
@@ -78,23 +53,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Results:
+class RunResults:
     """A run folder, read for a report.
 
     Attributes:
         table: its rows, read when they are asked for.
         summary: means, intervals, ranks and tests.
-        numbers: in the plan's order, the cost among them.
-        curves: of the numbers that sum up a curve.
-        images: columns of the table of images that were explained, ``{"index": (N,), "key": ...}``;
-            ``None`` where something is not known, NaN for probabilities.
     """
 
-    table: Table
+    table: Results
     summary: Summary
-    numbers: tuple[Number, ...]
-    curves: dict[str, Curve]
-    images: dict[str, npt.NDArray[Any]]
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -107,6 +75,11 @@ class Results:
         return self.table.methods
 
     @property
+    def numbers(self) -> dict[str, Number]:
+        """The numbers by name, in the plan's order; the cost is among them."""
+        return self.table.numbers
+
+    @property
     def model(self) -> str:
         """The name of the model."""
         return str(self.plan["model"]["name"])
@@ -115,6 +88,18 @@ class Results:
     def data(self) -> str:
         """The name of the data set."""
         return str(self.plan["data"]["name"])
+
+    @cached_property
+    def images(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of the table of images that were explained, ``{"index": (N,), "key": ...}``.
+
+        ``None`` where something is not known, NaN for probabilities.
+        """
+        good = self.table.good
+        found = {n: good[n].astype(object).where(good[n].notna(), None).to_numpy() for n in good}
+        found["index"] = good["index"].to_numpy(np.int64)
+        found["probability"] = good["probability"].to_numpy(np.float64)
+        return found
 
     def values(self, numbers: Sequence[str]) -> dict[str, Floats]:
         """The values of some numbers, ``(methods, N)`` each, for the images of :attr:`images`."""
@@ -128,72 +113,76 @@ class Results:
 
     def class_name(self, index: int) -> str:
         """The first of a class's names."""
-        names = (self.plan.get("about") or {}).get("class_names")
+        names = self.plan["about"].get("class_names")
         if names and 0 <= index < len(names):
             return str(names[index]).split(",")[0]
         return f"class {index}"
 
+    def style(self, method: str) -> int:
+        """The style of a method in every chart."""
+        return self.methods.index(method)
 
-def read(run: str | Path, *, seed: int = 0, resamples: int = RESAMPLES) -> Results:
-    """Read a run folder, finished or not.
+    # ---- what the numbers say -------------------------------------------------------------------
 
-    Args:
-        run: the folder.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every number, judged, in the plan's order; the cost is among them where it was measured."""
+        return tuple(Finding.of(number, self.summary) for number in self.numbers.values())
 
-    Raises:
-        CamlucidaError: it is no run, or nothing of it is done yet.
-    """
-    folder = RunFolder(Path(run))
-    table = Table.of(folder)
-    summary = summarise(run, seed=seed, resamples=resamples)
-    about = table.plan["about"]
-    return Results(
-        table,
-        summary,
-        tuple(describe(name, about["numbers"].get(name)) for name in table.numbers),
-        _curves(table, _positions(folder.path, about)),
-        _images(table.good),
-    )
+    @property
+    def judged(self) -> list[Finding]:
+        """Numbers that say which of several methods is better, without the cost."""
+        return [f for f in self.findings if f.best is not None and f.number.question != "cost"]
 
+    @cached_property
+    def leading(self) -> list[Finding]:
+        """The first judging number of each question; the first at all where there is one method only."""
+        first: dict[str, Finding] = {}
+        for finding in self.findings:
+            if finding.judges:
+                first.setdefault(finding.number.question, finding)
+        return [first[question] for question in QUESTIONS if question in first]
 
-def describe(name: str, facts: dict[str, Any] | None = None) -> Number:
-    """Title, direction, unit and question of a number.
+    @cached_property
+    def leading_values(self) -> dict[str, Floats]:
+        """The values of the leading numbers, image by image."""
+        return self.values([f.number.name for f in self.leading])
 
-    Args:
-        name: as in the rows.
-        facts: what the plan says of it; the registry of metrics is asked for what it does not say.
-    """
-    known: dict[str, Any] = {"question": "cost"} if name == SECONDS else {}
-    if name != SECONDS:
-        with suppress(CamlucidaError):
-            known = asdict(describe_number(name.partition(" (")[0]))
-    known |= facts or {}
-    title = str(known.get("title") or name)
-    extra = name.partition(" (")[2]
-    if extra and f"({extra}" not in title:
-        title = f"{title} ({extra}"
-    return Number(
-        name,
-        title,
-        known.get("direction") or "none",
-        str(known.get("unit") or ""),
-        known.get("question") or "other",
-    )
+    @property
+    def cost(self) -> Finding | None:
+        """What explaining costs, where it was measured."""
+        return next((f for f in self.findings if f.number.name == SECONDS and f.ranked), None)
 
+    # ---- curves ---------------------------------------------------------------------------------
 
-# --------------------------------------------------------------------------------------------- reading
-
-
-def _images(good: Any) -> dict[str, npt.NDArray[Any]]:
-    found: dict[str, npt.NDArray[Any]] = {}
-    for name in good.columns:
-        values = good[name]
-        found[name] = values.astype(object).where(values.notna(), None).to_numpy()
-    found["index"] = good["index"].to_numpy(np.int64)
-    found["probability"] = good["probability"].to_numpy(np.float64)
-    return found
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """Of the numbers that sum up a curve: means over the images, those with a NaN left out."""
+        parquet = require("pyarrow.parquet", "benchmark")
+        sums: dict[tuple[str, str], _Sums] = {}
+        for shard in sorted(self.table.folder.done()):
+            file = self.table.folder.file("rows", shard)
+            rows = parquet.read_table(file, columns=["method", "metric", "curve"]).to_pandas()
+            rows = rows.dropna(subset="curve").groupby(["metric", "method"], observed=True)["curve"]
+            for key, own in rows:
+                points = np.stack(own.to_list()).astype(np.float64)
+                points = points[np.isfinite(points).all(1)]
+                if len(points):
+                    sums.setdefault(key, _Sums(points.shape[1])).add(points)
+        found: dict[str, Curve] = {}
+        positions = self.plan["about"].get("curves") or {}
+        for name, number in self.numbers.items():
+            mine = {m: sums[name, m] for m in self.methods if (name, m) in sums}
+            if mine:
+                ends = {m: (s.mean - s.half(), s.mean + s.half()) for m, s in mine.items()}
+                found[name] = Curve(
+                    np.asarray(positions[name], np.float64),
+                    {m: s.mean for m, s in mine.items()},
+                    {m: s.within(ends[m][0], number.range) for m, s in mine.items()},
+                    {m: s.within(ends[m][1], number.range) for m, s in mine.items()},
+                    {m: s.count for m, s in mine.items()},
+                )
+        return found
 
 
 class _Sums:
@@ -222,99 +211,22 @@ class _Sums:
         error = np.sqrt(self.squares / (self.count - 1) / self.count)
         return float(stdtrit(self.count - 1, 0.975)) * error
 
-
-def _curves(table: Table, positions: dict[str, tuple[list[float], str]]) -> dict[str, Curve]:
-    parquet = require("pyarrow.parquet", "benchmark")
-    sums: dict[tuple[str, str], _Sums] = {}
-    for shard in sorted(table.folder.done()):
-        rows = parquet.read_table(
-            table.folder.file("rows", shard), columns=["method", "metric", "curve"]
-        )
-        for number, method, points in _grouped(rows):
-            known = sums.setdefault((number, method), _Sums(points.shape[1]))
-            if len(known.mean) == points.shape[1]:
-                known.add(points)
-    found: dict[str, Curve] = {}
-    for number in table.numbers:
-        mine = {m: sums[number, m] for m in table.methods if (number, m) in sums}
-        if not mine:
-            continue
-        width = len(next(iter(mine.values())).mean)
-        x, label = positions.get(number, ([], ""))
-        if len(x) != width:
-            x, label = np.linspace(0, 1, width).tolist(), "along the curve"
-        ends = table.range(number)
-        found[number] = Curve(
-            np.asarray(x, np.float64),
-            label,
-            {m: s.mean for m, s in mine.items()},
-            {m: np.minimum(s.mean, np.clip(s.mean - s.half(), *ends)) for m, s in mine.items()},
-            {m: np.maximum(s.mean, np.clip(s.mean + s.half(), *ends)) for m, s in mine.items()},
-            {m: s.count for m, s in mine.items()},
-        )
-    return found
+    def within(self, ends: Floats, limits: tuple[float, float]) -> Floats:
+        """Ends of an interval, cut at what the number can be; the mean itself stays inside."""
+        cut = np.clip(ends, *limits)
+        return np.where(ends < self.mean, np.minimum(cut, self.mean), np.maximum(cut, self.mean))
 
 
-def _grouped(rows: Any) -> Iterator[tuple[str, str, Floats]]:
-    """The curves of a shard, by number and method, those with a NaN left out."""
-    rows = rows.filter(rows["curve"].is_valid()).combine_chunks()
-    if not len(rows):
-        return
-    methods, method = _codes(rows["method"])
-    numbers, number = _codes(rows["metric"])
-    curves = rows["curve"].combine_chunks()
-    lengths = np.diff(curves.offsets.to_numpy())
-    heights = curves.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    starts = np.concatenate([[0], lengths.cumsum()])
-    group = number * len(methods) + method
-    for one in np.unique(group):
-        which = np.flatnonzero(group == one)
-        width = int(lengths[which[0]])
-        which = which[lengths[which] == width]
-        if width == 0:
-            continue
-        points = heights[starts[which][:, None] + np.arange(width)]
-        points = points[np.isfinite(points).all(1)]
-        if len(points):
-            yield numbers[one // len(methods)], methods[one % len(methods)], points
+def read(run: str | Path, *, seed: int = 0, resamples: int = RESAMPLES) -> RunResults:
+    """Read a run folder, finished or not.
 
+    Args:
+        run: the folder.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
 
-def _codes(column: Any) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """A column of words as a list of words and the position of each row's."""
-    column = (
-        column.unify_dictionaries().combine_chunks()
-        if hasattr(column.type, "value_type")
-        else column
-    )
-    if not hasattr(column, "dictionary"):
-        column = column.combine_chunks().dictionary_encode()
-    codes = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return [str(word) for word in column.dictionary.to_pylist()], codes
-
-
-def _positions(folder: Path, about: dict[str, Any]) -> dict[str, tuple[list[float], str]]:
-    """Positions and what they are, of every number with a curve."""
-    found = dict(about.get("curves") or {})
-    file = folder / "curves.json"
-    if file.exists():
-        try:
-            found |= json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CamlucidaError(f"{str(file)!r} cannot be read: {error}") from error
-    positions = {}
-    for number, given in found.items():
-        at = given.get("at", []) if isinstance(given, dict) else given
-        label = given.get("x", "") if isinstance(given, dict) else ""
-        positions[number] = ([float(v) for v in at], str(label) or _x_label(number))
-    return positions
-
-
-def _x_label(number: str) -> str:
-    stem = number.lower()
-    if "insertion" in stem:
-        return "share of pixels shown"
-    if "deletion" in stem:
-        return "share of pixels removed"
-    if "road" in stem:
-        return "pixels removed"
-    return "threshold" if "iou" in stem else "position"
+    Raises:
+        CamlucidaError: it is no run, or nothing of it is done yet.
+    """
+    table = Results.of(RunFolder(Path(run)))
+    return RunResults(table, summarise(run, seed=seed, resamples=resamples))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.report import gallery as pictures
 from camlucida.benchmark.report import plots, sections
-from camlucida.benchmark.report.findings import Finding, Report, findings
 from camlucida.benchmark.report.provenance import provenance
-from camlucida.benchmark.report.results import Results, read
+from camlucida.benchmark.report.results import RunResults, read
 from camlucida.benchmark.report.wording import headline
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import write_bytes
+from camlucida.common.optional import require
 from camlucida.report.page import Document, Section
 from camlucida.report.tables import Table
 
@@ -38,14 +34,12 @@ class Composed:
         document: the page.
         tables: the tables on it, in full.
         results: the run.
-        findings: its numbers, judged.
         notes: what could not be shown, in words.
     """
 
     document: Document
     tables: tuple[Table, ...]
-    results: Results
-    findings: tuple[Finding, ...]
+    results: RunResults
     notes: tuple[str, ...] = ()
 
 
@@ -104,18 +98,16 @@ def save(composed: Composed, page: Path) -> Path:
         CamlucidaError: something cannot be written.
     """
     folder = page.with_name(f"{page.stem}-tables")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for table in composed.tables:
-            _put(folder / f"{table.name}.csv", table.csv())
-            _put(folder / f"{table.name}.tex", table.latex())
-        _put(folder / "all-means.csv", all_means(composed.results, composed.findings))
-        _put(folder / "all-tests.csv", composed.results.summary.tests.to_csv(index=False))
-        if composed.results.curves:
-            _put(folder / "curves.csv", all_curves(composed.results))
-        _put(page, composed.document.html())
-    except OSError as error:
-        raise CamlucidaError(f"cannot write to {str(page)!r}: {error.strerror or error}") from error
+    results = composed.results
+    files = {f"{table.name}.csv": table.csv() for table in composed.tables}
+    files |= {f"{table.name}.tex": table.latex() for table in composed.tables}
+    files["all-means.csv"] = all_means(results)
+    files["all-tests.csv"] = results.summary.tests.to_csv(index=False)
+    if results.curves:
+        files["curves.csv"] = all_curves(results)
+    for name, text in files.items():
+        write_bytes(folder / name, text.encode())
+    write_bytes(page, composed.document.html().encode())
     return folder
 
 
@@ -128,24 +120,23 @@ def compose(
     progress: Callable[[float, float], object] | None = None,
 ) -> Composed:
     """The report of a run, not written yet; arguments as for :func:`write_report`."""
-    results = read(run)
-    report = Report(results, findings(results))
-    cases = pictures.cases_of(results)
+    report = read(run)
+    cases = pictures.cases_of(report)
     by = report.leading[0] if report.leading else None
-    values = report.values[by.number.name] if by is not None else None
+    values = report.leading_values[by.number.name] if by is not None else None
     wanted = {} if by is None or values is None else pictures.chosen(values, by.number.direction)
     shown = pictures.Gallery(notes=("This report was made without pictures.",))
     if galleries:
         examples = [i for found in cases.values() for i in found[:EXAMPLES]]
         chosen = dict.fromkeys([i for found in wanted.values() for i in found] + examples)
         shown = pictures.explained(
-            results, list(chosen), values, model=model, data=data, progress=progress
+            report, list(chosen), values, model=model, data=data, progress=progress
         ) if chosen else pictures.Gallery(notes=("No image can be shown.",))  # fmt: skip
     means = sections.means(report)
     tests, test_tables = sections.tests(report)
     confident, case_tables = sections.confidence(report, cases, shown, EXAMPLES)
     left_out, broken = sections.broken(report)
-    made, plans = provenance(results)
+    made, plans = provenance(report)
     found: list[Section | None] = [
         sections.summary(report) if report.judged else None,
         sections.results(means) if means else None,
@@ -157,74 +148,60 @@ def compose(
         left_out,
         made,
     ]
-    right = results.summary.accuracy
+    right = report.summary.accuracy
     accuracy = [] if right is None else [("model's accuracy", f"{100 * right:.1f} %")]
     document = Document(
-        _title(results),
-        headline(results, report.findings),
+        _title(report),
+        headline(report),
         [s for s in found if s is not None],
         facts=[
-            ("model", results.model),
-            ("data", results.data),
-            ("images", f"{len(results.images['key']):,}"),
-            ("methods", str(len(results.methods))),
-            ("numbers", str(len([n for n in results.numbers if n.name != SECONDS]))),
+            ("model", report.model),
+            ("data", report.data),
+            ("images", f"{len(report.images['key']):,}"),
+            ("methods", str(len(report.methods))),
+            ("numbers", str(len(report.numbers) - (SECONDS in report.numbers))),
             *accuracy,
         ],
     )
     overview = [sections.overview(report)] if report.judged else []
     tables = (*overview, *means, *test_tables, *case_tables, *broken, *plans)
-    return Composed(document, tables, results, report.findings, shown.notes if galleries else ())
+    return Composed(document, tables, report, shown.notes if galleries else ())
 
 
-def all_means(results: Results, found: tuple[Finding, ...]) -> str:
+def all_means(results: RunResults) -> str:
     """Every mean in one long table: a line per number and method."""
-    lines = [
-        ["number", "title", "direction", "unit", "method", "mean", "low", "high", "images", "mark"]
-    ]
-    for finding in found:
-        facts = finding.number
-        for method in results.methods:
-            e = finding.estimates.get(method)
-            if e is None:
-                continue
-            mean, low, high = (repr(v) if math.isfinite(v) else "" for v in (e.mean, e.low, e.high))
-            lines.append([
-                facts.name, facts.title, facts.direction, facts.unit, method, mean, low, high, str(e.images),
-                finding.mark(method),
-            ])  # fmt: skip
-    return _csv(lines)
+    return _csv(
+        {
+            "number": f.number.name,
+            **{k: getattr(f.number, k) for k in ("title", "direction", "unit")},
+            "method": method,
+            **{k: getattr(f.estimates[method], k) for k in ("mean", "low", "high", "images")},
+            "mark": f.mark(method),
+        }
+        for f in results.findings
+        for method in results.methods
+        if method in f.estimates
+    )
 
 
-def all_curves(results: Results) -> str:
+def all_curves(results: RunResults) -> str:
     """Every mean curve: a line per number, method and position."""
-    lines = [["number", "method", "x", "mean", "low", "high", "images"]]
-    for name, curve in results.curves.items():
-        for method, mean in curve.mean.items():
-            band = zip(curve.x, mean, curve.low[method], curve.high[method], strict=True)
-            for values in band:
-                written = [repr(float(v)) if math.isfinite(v) else "" for v in values]
-                lines.append([name, method, *written, str(curve.images[method])])
-    return _csv(lines)
+    return _csv(
+        {
+            "number": name, "method": m, "x": curve.x[i], "mean": mean[i], "low": curve.low[m][i],
+            "high": curve.high[m][i], "images": curve.images[m],
+        }
+        for name, curve in results.curves.items()
+        for m, mean in curve.mean.items()
+        for i in range(len(mean))
+    )  # fmt: skip
 
 
-def _title(results: Results) -> str:
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    text: str = require("pandas", "benchmark").DataFrame(rows).to_csv(index=False)
+    return text
+
+
+def _title(results: RunResults) -> str:
     many = len(results.methods)
     return f"{many} explanation method{'s' if many > 1 else ''} on {results.model}, measured on {results.data}"
-
-
-def _csv(lines: list[list[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from camlucida.benchmark.report.findings import LEVEL, Estimate, Finding, Report, wins
+from camlucida.benchmark.report.findings import LEVEL, Estimate, Finding, wins
 from camlucida.benchmark.report.gallery import CONFIDENT, KINDS, Gallery
-from camlucida.benchmark.report.results import QUESTIONS
+from camlucida.benchmark.report.results import QUESTIONS, RunResults
 from camlucida.benchmark.report.wording import questions
 from camlucida.explanation.diagnostics import CASES
 from camlucida.report import charts
@@ -33,7 +33,7 @@ BROKEN = 50
 # --------------------------------------------------------------------------------------------- tables
 
 
-def summary(report: Report) -> Section:
+def summary(report: RunResults) -> Section:
     """Each question with its answer, and the methods at a glance."""
     said = questions(report.findings)
     parts: list[str | Table] = [answers(said)] if said else []
@@ -42,12 +42,12 @@ def summary(report: Report) -> Section:
     return Section("summary", "Question by question", parts)
 
 
-def overview(report: Report) -> Table:
+def overview(report: RunResults) -> Table:
     """Per method: on how many numbers it leads, its mean rank, and what it costs."""
     judged, cost = report.judged, report.cost
     ranks = {
         m: [f.estimates[m].rank for f in judged if math.isfinite(f.estimates[m].rank)]
-        for m in report.results.methods
+        for m in report.methods
     }
     columns = [
         Column("best or level with it", "higher", f"of {len(judged)}"),
@@ -57,7 +57,7 @@ def overview(report: Report) -> Table:
     if cost is not None:
         columns.append(Column("time per image", "lower", "s", digits=3))
     rows = []
-    for m in report.results.methods:
+    for m in report.methods:
         cells = [
             Cell(sum(f.mark(m) != "" for f in judged)),
             Cell(sum(f.best == m and not f.tied for f in judged)),
@@ -76,7 +76,7 @@ def overview(report: Report) -> Table:
     ).marked()  # fmt: skip
 
 
-def means(report: Report) -> list[Table]:
+def means(report: RunResults) -> list[Table]:
     """A table of means per question, and one of the cost."""
     made = []
     groups = {**QUESTIONS, "cost": "What does a map cost?"}
@@ -91,8 +91,7 @@ def means(report: Report) -> list[Table]:
             else ""
         )
         rows = tuple(
-            (m, tuple(_cell(f.estimates.get(m), f, m) for f in mine))
-            for m in report.results.methods
+            (m, tuple(_cell(f.estimates.get(m), f, m) for f in mine)) for m in report.methods
         )
         made.append(
             Table(
@@ -136,9 +135,9 @@ def results(found: Sequence[Table]) -> Section:
 # ---------------------------------------------------------------------------------------------- tests
 
 
-def tests(report: Report) -> tuple[Section | None, list[Table]]:
+def tests(report: RunResults) -> tuple[Section | None, list[Table]]:
     """Which method beats which on how many numbers, and the tests behind the leading numbers."""
-    methods, judged = report.results.methods, report.judged
+    methods, judged = report.methods, report.judged
     if len(methods) < 2 or not judged:
         return None, []
     counts = wins(methods, judged)
@@ -209,14 +208,13 @@ def _pairs(finding: Finding, methods: Sequence[str]) -> Table:
 
 
 def confidence(
-    report: Report, cases: dict[str, list[int]], pictures: Gallery, shown: int
+    report: RunResults, cases: dict[str, list[int]], pictures: Gallery, shown: int
 ) -> tuple[Section | None, list[Table]]:
     """The four cases: how many images, how the methods do in each, and examples."""
     if not cases:
         return None, []
-    run = report.results
     total = sum(map(len, cases.values()))
-    sure = run.images["probability"]
+    sure = report.images["probability"]
     made = [
         Table(
             "cases",
@@ -237,7 +235,7 @@ def confidence(
         )
     ]
     for finding in report.leading[:3]:
-        values = report.values[finding.number.name]
+        values = report.leading_values[finding.number.name]
         made.append(
             Table(
                 f"cases-{finding.number.question.replace(' ', '-')}",
@@ -245,7 +243,7 @@ def confidence(
                 tuple(Column(title, finding.number.direction) for title in CASES.values()),
                 tuple(
                     (m, tuple(_mean(values[i][cases[case]]) for case in CASES))
-                    for i, m in enumerate(run.methods)
+                    for i, m in enumerate(report.methods)
                 ),
             )
         )
@@ -264,7 +262,7 @@ def _mean(values: Any) -> Cell:
     return Cell(float(known.mean()) if len(known) else None)
 
 
-def gallery(report: Report, chosen: dict[str, list[int]], pictures: Gallery) -> Section | None:
+def gallery(report: RunResults, chosen: dict[str, list[int]], pictures: Gallery) -> Section | None:
     """The pictures of the best, middle, worst and most disagreeing images."""
     parts: list[str | Table] = [paragraph(note, note=True) for note in pictures.notes]
     for kind, title in KINDS.items():
@@ -282,9 +280,9 @@ def gallery(report: Report, chosen: dict[str, list[int]], pictures: Gallery) -> 
     return Section("images", "Images", parts, lead=lead if pictures.strips else "")
 
 
-def broken(report: Report) -> tuple[Section | None, list[Table]]:
+def broken(report: RunResults) -> tuple[Section | None, list[Table]]:
     """Images that could not be used, and those on which a method or metric failed."""
-    summary = report.results.summary
+    summary = report.summary
     parts: list[str | Table] = []
     made = []
     for name, found, caption in (

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 from camlucida.benchmark.report.findings import Finding
-from camlucida.benchmark.report.results import QUESTIONS, Results
+from camlucida.benchmark.report.results import QUESTIONS, RunResults
 from camlucida.report.tables import number, probability
 
 
-def headline(results: Results, found: Sequence[Finding]) -> list[str]:
+def headline(results: RunResults) -> list[str]:
     """The answer in sentences: who leads overall, and what stands in the way of saying more."""
     images, methods = len(results.images["key"]), results.methods
-    judged = [f for f in found if f.judges and f.number.question != "cost" and f.best is not None]
+    judged = results.judged
     said = []
     if len(methods) == 1:
         said.append(
@@ -40,7 +40,7 @@ def headline(results: Results, found: Sequence[Finding]) -> list[str]:
     return said
 
 
-def _overall(results: Results, judged: Sequence[Finding]) -> str:
+def _overall(results: RunResults, judged: Sequence[Finding]) -> str:
     total = len(judged)
     top = {m: sum(f.mark(m) != "" for f in judged) for m in results.methods}
     alone = {m: sum(f.best == m and not f.tied for f in judged) for m in results.methods}
