@@ -415,9 +415,9 @@ def test_refused_before_the_work_begins(tmp_path):
         local.run(bench(tmp_path), tmp_path / "run", batch_size=0)
     with pytest.raises(TargetError, match="belongs to no class"):
         bench(tmp_path, target=Cell("3", 0, 0), explain="label")
-    with pytest.raises(CamlucidaError, match="at least 1 image"):
+    with pytest.raises(CamlucidaError, match="shard_size"):
         Settings(shard_size=0)
-    with pytest.raises(CamlucidaError, match="at least 1 photo"):
+    with pytest.raises(CamlucidaError, match="limit"):
         Settings(limit=0)
     data = Pictures(tmp_path / "pictures", 2)
     with pytest.raises(MethodError, match="no method"):

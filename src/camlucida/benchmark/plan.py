@@ -15,6 +15,7 @@ from torch import nn
 from camlucida.benchmark.needs import in_words, lacking
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.common.jsonable import digest, plain
+from camlucida.common.limits import Count, check_fields
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data import resolve_class
@@ -75,16 +76,13 @@ class Settings:
     layers: tuple[str, ...] = ()
     steps: str | None = None
     seed: int = 0
-    limit: int | None = None
-    shard_size: int | None = None
+    limit: Count | None = None
+    shard_size: Count | None = None
     legacy_boxes: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.shard_size is not None and self.shard_size < 1:
-            raise CamlucidaError(f"a shard holds at least 1 image, got {self.shard_size}")
-        if self.limit is not None and self.limit < 1:
-            raise CamlucidaError(f"the limit must be at least 1 photo, got {self.limit}")
+        check_fields(self)
 
 
 class Bench:

@@ -160,22 +160,6 @@ def refuse_unknown(
             raise error(f"{owner} has no option {name!r}{near} (options: {all_})")
 
 
-def check_words(made: Any, error: type[CamlucidaError] = CamlucidaError) -> None:
-    """Check every field of a dataclass object that is one of a few words.
-
-    Args:
-        made: The object.
-        error: What is raised.
-
-    Raises:
-        CamlucidaError: Naming the field, its value and the words.
-    """
-    for name, hint in get_type_hints(type(made)).items():
-        if get_origin(hint) is Literal and getattr(made, name) not in get_args(hint):
-            known = ", ".join(map(repr, get_args(hint)))
-            raise error(f"{name} must be one of {known}, got {getattr(made, name)!r}")
-
-
 def read_values(
     owner: str,
     written: Mapping[str, str],

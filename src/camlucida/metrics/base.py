@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.grammar import check_words
+from camlucida.common.limits import check_fields
 from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
 
@@ -183,27 +183,18 @@ class Metric:
     which options, on which of the maps. A metric of your own derives from this, or from :class:`OneNumber`, and
     is made known with :func:`camlucida.metrics.register`.
 
-    Attributes:
-        least: the smallest value of each option that has one; ``None`` is never too small.
-
     Example:
         >>> camlucida.metrics.PointingGame(tolerance=15).describe()["options"]
         {'tolerance': 15, 'ties': 'mean'}
     """
 
-    least: ClassVar[Mapping[str, float]] = {}
-
     def __post_init__(self) -> None:
-        """Check every option that is one of a few words, or has a smallest value.
+        """Check the options by their types.
 
         Raises:
-            CamlucidaError: naming the option, its value and what is allowed.
+            CamlucidaError: naming the option, its value and what it may be.
         """
-        check_words(self)
-        for name, least in self.least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise CamlucidaError(f"{name} must be at least {least:g}, got {value}")
+        check_fields(self)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
@@ -327,9 +328,7 @@ class DeadZone(Metric):
         'dead_zone'
     """
 
-    least: ClassVar = {"dead_rows": 1}
-
-    dead_rows: int = 54
+    dead_rows: Count = 54
     resolution: Literal["input", "native"] = "input"
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count, Limits
 from camlucida.common.statistics import gaussian, ranks
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
@@ -162,11 +163,10 @@ class _Way(Metric):
 
     number: ClassVar[str]
     inserts: ClassVar[bool]
-    least: ClassVar = {"step": 1, "points": 2}
 
-    step: int = 224
+    step: Count = 224
     score: Score = "predicted"
-    points: int = 101
+    points: Annotated[int, Limits(2)] = 101
     start: Start = "zero"
 
     @property

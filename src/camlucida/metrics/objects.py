@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count, Limits, NotNegative
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
 from camlucida.metrics.curves import area
@@ -64,11 +65,9 @@ class IoU(Metric):
         ('iou@0.5', 'iou_area')
     """
 
-    least: ClassVar = {"points": 2}
-
     thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
     truth: Literal["first", "mask"] = "first"
-    points: int = 21
+    points: Annotated[int, Limits(2)] = 21
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -129,18 +128,10 @@ class BoxIoU(OneNumber):
 
     number: ClassVar = "box_iou"
 
-    threshold: float = 0.5
+    threshold: Annotated[float, Limits(0, 1, open_low=True)] = 0.5
     component: Component = "largest"
     gt: Truth = "best"
     correct_only: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if not 0 < self.threshold <= 1:
-            raise CamlucidaError(
-                f"threshold is a share of the maximum, above 0 and up to 1, got {self.threshold}"
-            )
 
     def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """On the attribution maps, at the input's resolution."""
@@ -259,9 +250,8 @@ class PointingGame(_OnObject):
     """
 
     number: ClassVar = "pointing_game"
-    least: ClassVar = {"tolerance": 0}
 
-    tolerance: float = 0.0
+    tolerance: NotNegative = 0.0
     ties: Ties = "mean"
 
     def on(self, maps: Tensor, masks: Tensor) -> Tensor:
@@ -294,9 +284,8 @@ class TopKMass(_OnObject):
     """
 
     number: ClassVar = "top_k_mass"
-    least: ClassVar = {"k": 1}
 
-    k: int | None = None
+    k: Count | None = None
 
     def on(self, maps: Tensor, masks: Tensor) -> Tensor:
         """:func:`~camlucida.metrics.top_k_mass`."""

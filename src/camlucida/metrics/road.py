@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import NotNegative, Positive
 from camlucida.common.seeds import ImageGenerators
 from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
@@ -209,8 +210,6 @@ class Road(Metric):
         ('road', 'road_morf', 'road_lerf')
     """
 
-    least: ClassVar = {"noise": 0}
-
     percentages: tuple[float, ...] = PERCENTAGES
     order: Literal["both", "morf", "lerf"] = "both"
     score: Literal["both", "prob", "accuracy", "logit_drop"] = "both"
@@ -219,15 +218,13 @@ class Road(Metric):
     mask: MaskRule = "rank"
     tie_break: TieBreak = "noise"
     summary: Literal["auc", "mean"] = "auc"
-    noise: float = 0.01
-    tolerance: float = 1e-4
+    noise: NotNegative = 0.01
+    tolerance: Positive = 1e-4
 
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
         object.__setattr__(self, "percentages", _check(self.percentages))
-        if not self.tolerance > 0:
-            raise CamlucidaError(f"tolerance must be above 0, got {self.tolerance}")
 
     @property
     def _scores(self) -> tuple[Score, ...]:

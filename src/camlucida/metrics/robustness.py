@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count, NotNegative
 from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps
@@ -266,10 +267,9 @@ class SensitivityMax(OneNumber):
     """
 
     number: ClassVar = "sensitivity_max"
-    least: ClassVar = {"samples": 1, "radius": 0}
 
-    radius: float = 0.02
-    samples: int = 10
+    radius: NotNegative = 0.02
+    samples: Count = 10
     space: Literal["input", "pixel"] = "input"
     of: Map = "maps"
 
@@ -329,10 +329,8 @@ class Infidelity(Metric):
         ('infidelity', 'infidelity_relative')
     """
 
-    least: ClassVar = {"samples": 1}
-
     perturbation: Perturbation = "square"
-    samples: int = 64
+    samples: Count = 64
     scale: bool = True
     space: Space = "auto"
     of: Map = "maps"
