@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelError,
         TargetError,
     )
+    from camlucida.common.plugins import load_plugins
     from camlucida.data.preprocess import Preprocess
     from camlucida.engine.layers import Grid, default_layer, list_layers
     from camlucida.engine.maps import Steps
@@ -57,6 +58,7 @@ _ROOMS = (
 )  # fmt: skip
 _HOMES = (
     "common.errors",
+    "common.plugins",
     "targets",
     "engine",
     "data.preprocess",
@@ -110,6 +112,7 @@ __all__ = [
     "list_layers",
     "list_methods",
     "load_model",
+    "load_plugins",
     "methods",
     "metrics",
     "models",

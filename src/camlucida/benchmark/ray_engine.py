@@ -21,6 +21,7 @@ from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line, require
+from camlucida.common.plugins import load_plugins
 from camlucida.common.store import differences
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Actor:
         self._folder = RunFolder(Path(out))
         if device is None and _gpus_here():
             device = "cuda"
+        load_plugins()
         bench = open_bench(**source, device=device)
         if bench.record["digest"] != record["digest"]:
             changed = differences(record, bench.record) or ["another version of camlucida"]

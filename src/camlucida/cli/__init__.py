@@ -39,6 +39,7 @@ from camlucida.cli.train.group import train
 from camlucida.cli.verify import verify
 from camlucida.cli.version import version
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.plugins import load_plugins
 
 app = typer.Typer(
     name="camlucida",
@@ -89,6 +90,8 @@ def _start(
         version()
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    else:
+        load_plugins()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
