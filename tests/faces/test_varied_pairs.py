@@ -12,7 +12,7 @@ from camlucida.faces.detect import Face
 from camlucida.faces.photos import FacePhoto
 from camlucida.methods import FAME, GradCAM
 from camlucida.studies.published import fame_figure3
-from camlucida.studies.published.fame_table1 import run
+from camlucida.studies.published.fame_table1 import fame_table1
 from reference.embedders import SIDE, picture, small
 
 POINTS = np.array([[40.0, 50], [74, 50], [57, 70], [43, 90], [71, 90]])
@@ -78,7 +78,7 @@ def test_what_cannot_be_done_is_said(photos):
 def test_the_table_on_the_stand_in(photos, tmp_path):
     methods = [("fame", {"iterations": 1, "sigma": 0.0}), "gradcam"]
     out = tmp_path / "run"
-    found = run(
+    found = fame_table1(
         standin=True, backbone=small(), photos=photos[0].path.parent.parent, methods=methods,
         per_person=1, limit=6, out=out,
     )  # fmt: skip
@@ -89,9 +89,9 @@ def test_the_table_on_the_stand_in(photos, tmp_path):
     assert any("stand-in" in note for note in found.to_dict()["notes"])
     assert (out / "plan.json").is_file()
     with pytest.raises(CamlucidaError, match="one of them"):
-        run(standin=True, data=".", backbone=small())
+        fame_table1(standin=True, data=".", backbone=small())
     with pytest.raises(CamlucidaError, match="one of them"):
-        run(backbone=small())
+        fame_table1(backbone=small())
 
 
 def test_grid_of_variations(photos, tmp_path):

@@ -9,13 +9,13 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.cli import main
-from camlucida.cli.reproduce.group import _stacks
 from camlucida.data.digits import Digits
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.regions import Region
 from camlucida.data.stack_mix import StackMix
 from camlucida.models import LoadedModel
 from camlucida.models.masked_vgg import MaskedVGG, load_masked_vgg
+from camlucida.studies.published.wall_table1 import stacks as made_stacks
 from camlucida.studies.published.wall_table1 import wall_table1
 
 
@@ -77,7 +77,7 @@ def kept(folder, classes=10, **options):
 
 
 def stacks(model, mix=None, gen=None):
-    return _stacks(model, mix, gen, 100, 0, lambda *_: None)
+    return made_stacks(model, mix, gen)
 
 
 def photos(folder, *labels):

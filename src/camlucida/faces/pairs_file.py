@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.grammar import split as split_text
 from camlucida.data.images import find_images
 
 Layout: TypeAlias = Literal["auto", "csv", "lfw", "cfp-fp", "cfp-ff", "ar", "scface"]
@@ -44,19 +45,31 @@ class FacePair:
 
 @dataclass(frozen=True)
 class PairList:
-    """Pairs, and where they come from.
+    r"""Pairs, and where they come from.
 
     Attributes:
         pairs: in the order of the list.
         layout: ``"csv"``, ``"lfw"``, ``"cfp-fp"``, ``"cfp-ff"``, ``"ar"`` or ``"scface"``.
         source: the file or folder.
         skipped: what could not be used, in words.
+        probes: of AR and SCface, which photos are probes.
+
+    Example:
+        >>> written = open("pairs.csv", "w").write("probe,gallery,same\na.png,b.png,1\n")
+        >>> camlucida.faces.read_pairs("pairs.csv").genuine
+        1
     """
 
     pairs: tuple[FacePair, ...]
     layout: str
     source: Path
     skipped: tuple[str, ...] = field(default=())
+    probes: str = ""
+
+    @property
+    def data(self) -> str:
+        """The layout and which of its photos are probes, such as ``"ar-glass"``."""
+        return "-".join(filter(None, (self.layout, self.probes)))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,7 +87,7 @@ class PairList:
 
 def read_pairs(
     source: str | os.PathLike[str],
-    layout: Layout = "auto",
+    layout: str = "auto",
     *,
     root: str | os.PathLike[str] | None = None,
     split: int | None = None,
@@ -82,12 +95,13 @@ def read_pairs(
     distance: Distance = "medium",
     seed: int = 0,
 ) -> PairList:
-    """Read a list of pairs, or make the list of a data set that has none.
+    r"""Read a list of pairs, or make the list of a data set that has none.
 
     Args:
         source: a table ``.csv`` (columns ``probe, gallery`` and, where known, ``same``; paths relative to it),
             LFW's ``pairs.txt``, or the folder of CFP (with ``Protocol``), AR or SCface.
-        layout: recognised by itself (``"auto"``, default), or given.
+        layout: recognised by itself (``"auto"``, default), or given: ``"csv"``, ``"lfw"``, ``"cfp-fp"``,
+            ``"cfp-ff"``, ``"ar"`` or ``"scface"``, also with its option, as in ``"scface:distance=far"``.
         root: the folder of LFW's photos, ``NAME/NAME_0001.jpg``; by default the first of the list's own folder,
             ``lfw`` in it and folders called ``lfw*`` in it that holds the first pair. For a table, what its
             paths are relative to.
@@ -104,14 +118,26 @@ def read_pairs(
     Raises:
         CamlucidaError: nothing is recognised, a row is malformed, or no pair is left; the text names the
             file and the row.
+
+    Example:
+        >>> written = open("pairs.csv", "w").write("probe,gallery,same\na.png,b.png,1\na.png,c.png,0\n")
+        >>> [pair.same for pair in camlucida.faces.read_pairs("pairs.csv").pairs]
+        [True, False]
     """
     path = Path(source)
+    named, options = split_text(layout)
+    if wrong := [key for key in options if key != {"ar": "wear", "scface": "distance"}.get(named)]:
+        raise CamlucidaError(
+            f"layout {named!r} has no option {wrong[0]!r}; there are ar:wear=glass|scarf|neutral and "
+            "scface:distance=far|medium|close"
+        )
     if not path.exists():
         raise CamlucidaError(f"there is no list of pairs at '{path}'")
-    if layout not in get_args(Layout):
+    if named not in get_args(Layout):
         known = ", ".join(get_args(Layout))
-        raise CamlucidaError(f"unknown layout {layout!r} of a list of pairs; known: {known}")
-    kind = _recognise(path) if layout == "auto" else layout
+        raise CamlucidaError(f"unknown layout {named!r} of a list of pairs; known: {known}")
+    kind = _recognise(path) if named == "auto" else named
+    probes = {"ar": options.get("wear", wear), "scface": options.get("distance", distance)}
     base = None if root is None else Path(root)
     skipped: list[str] = []
     if kind == "csv":
@@ -121,9 +147,9 @@ def read_pairs(
     elif kind in {"cfp-fp", "cfp-ff"}:
         pairs = _cfp(path, kind[-2:].upper(), skipped)
     elif kind == "ar":
-        pairs = _ar(path, wear, seed)
+        pairs = _ar(path, probes[kind], seed)
     else:
-        pairs = _scface(path, distance, seed)
+        pairs = _scface(path, probes[kind], seed)
     if split is not None:
         folds = sorted({pair.fold for pair in pairs})
         pairs = [pair for pair in pairs if pair.fold == split]
@@ -132,7 +158,7 @@ def read_pairs(
     if not pairs:
         reason = f": {skipped[0]}" if skipped else ""
         raise CamlucidaError(f"'{path}' holds no usable pair{reason}")
-    return PairList(tuple(pairs), kind, path, tuple(skipped))
+    return PairList(tuple(pairs), kind, path, tuple(skipped), probes.get(kind, ""))
 
 
 def _recognise(path: Path) -> str:

@@ -29,7 +29,7 @@ class Progress(Protocol):
         '2 of 2'
     """
 
-    def __call__(self, done: float, total: float) -> None:
+    def __call__(self, done: float, total: float, /) -> None:
         """Report progress."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.audit.group import finish, telling
-from camlucida.cli.shared.console import console, print_json, shown
 from camlucida.cli.shared.opening import explained_layer, labelled_case
 from camlucida.cli.shared.options import (
     Architecture,
@@ -27,7 +25,7 @@ from camlucida.cli.shared.options import (
 from camlucida.cli.shared.writing import out_folder
 
 if TYPE_CHECKING:
-    from camlucida.studies.published.base import Reproduced
+    pass
 
 Quick = Annotated[bool, quick_option("Some minutes on two cores", "the whole table")]
 Data = Annotated[
@@ -177,20 +175,3 @@ def residual_logits(
     with out_folder(out):
         report = audit_residual_logits(draws=draws, seed=seed, folder=out)
     finish(report, out, as_json=as_json)
-
-
-def finish_with(
-    run: Callable[[Callable[[str, float, float], object]], Reproduced], out: Path, *, as_json: bool
-) -> None:
-    """Make a published table anew under a progress bar, write it and print it."""
-    with out_folder(out), telling() as say:
-        found = run(say)
-    files = found.save(out)
-    if as_json:
-        print_json({**found.to_dict(), "files": [shown(file) for file in files]})
-        return
-    place = console()
-    place.print(found)
-    for sentence in found.lead:
-        place.print(sentence, markup=False)
-    place.print(shown(files[0]), markup=False, soft_wrap=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.sham import AttackedLayer, finish_with
+from camlucida.cli.audit.sham import AttackedLayer
+from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.shared.opening import explained_layer, labelled_case
 from camlucida.cli.shared.options import (
     Architecture,
@@ -21,36 +22,36 @@ from camlucida.cli.shared.options import (
     count_option,
     refuse_unused,
 )
+from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
     from camlucida.audits.fooling.study import Case
-    from camlucida.studies.published.base import Reproduced
 
-Quick = Annotated[bool, typer.Option("--quick/--full", help="Of the small networks.")]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick/--full", help="Train the small networks that stand in briefly, or fully."
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="DATA", help="Labelled photos, as camlucida evaluate takes them; with --model."
+        metavar="DATA", help="With --model: labelled photos, as camlucida evaluate takes them."
     ),
 ]
-Count = Annotated[int | None, count_option(6, "Images at most; with --model.")]
-
-
-_OF_A_MODEL = ("architecture", "data", "layer", "count", "device")
+Count = Annotated[int | None, count_option(6, "With --model: use at most N images.")]
 
 
 def diff_table1(
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Train each network with N seeds.")
+    ] = 3,
     quick: Quick = True,
     out: TableOut = Path("camlucida-out/diff-table1"),
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 1: accuracy with true salience, with SHAM and without, on small networks."""
-    from camlucida.studies.published.diff_tables import diff_table1 as work
-
-    finish_with(
-        lambda say: work(seeds=range(seeds), quick=quick, folder=out, say=say), out, as_json=as_json
-    )
+    _finish("diff-table1", out, as_json, seeds=range(seeds), quick=quick)
 
 
 def diff_table2(
@@ -67,16 +68,8 @@ def diff_table2(
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 2: how far its maps are from Grad-CAM's."""
-    from camlucida.studies.published.diff_tables import diff_table2 as work
-
-    if model is None:
-        refuse_unused(context, _OF_A_MODEL, "with --model")
-
-    def run(say: Callable[[str, float, float], object]) -> Reproduced:
-        case = _case(model, architecture, data, layer, count, device, quick)
-        return work(case, quick=quick, seed=seed, folder=out, say=say)
-
-    finish_with(run, out, as_json=as_json)
+    case = _case(context, model, architecture, data, layer, count, device, quick)
+    _finish("diff-table2", out, as_json, case, quick=quick, seed=seed)
 
 
 def diff_table3(
@@ -85,8 +78,12 @@ def diff_table3(
     architecture: Architecture = None,
     data: Data = None,
     layer: AttackedLayer = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of SHAM.")] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate of SHAM.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Epochs of the fine-tuning with SHAM.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate of the fine-tuning with SHAM.")
+    ] = None,
     count: Count = None,
     device: Device = None,
     quick: Quick = True,
@@ -97,22 +94,32 @@ def diff_table3(
     """DiffGradCAM, Table 3: how far SHAM fine-tuning moves the maps of five methods."""
     from camlucida.audits.fooling.audit import QUICK_ATTACK
     from camlucida.audits.fooling.tune import Attack
-    from camlucida.studies.published.diff_tables import diff_table3 as work
 
-    if model is None:
-        refuse_unused(context, _OF_A_MODEL, "with --model")
-    changed: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    changed |= {} if lr is None else {"learning_rate": lr}
+    case = _case(context, model, architecture, data, layer, count, device, quick)
+    given = {"epochs": epochs, "learning_rate": lr}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     attack = replace(QUICK_ATTACK if model is None else Attack(), **changed)
+    _finish("diff-table3", out, as_json, case, attack=attack, quick=quick, seed=seed)
 
-    def run(say: Callable[[str, float, float], object]) -> Reproduced:
-        case = _case(model, architecture, data, layer, count, device, quick)
-        return work(case, attack=attack, quick=quick, seed=seed, folder=out, say=say)
 
-    finish_with(run, out, as_json=as_json)
+def _finish(
+    table: str,
+    out: Path,
+    as_json: bool,
+    case: Callable[[], Case | None] | None = None,
+    **options: Any,
+) -> None:
+    from camlucida.studies.published import reproduce
+
+    def run(say: Say) -> Any:
+        inputs = () if case is None else (case(),)
+        return reproduce(table, *inputs, folder=out, say=say, **options)
+
+    finish(run, out, as_json=as_json)
 
 
 def _case(
+    context: typer.Context,
     model: str | None,
     architecture: str | None,
     data: str | None,
@@ -120,15 +127,23 @@ def _case(
     count: int | None,
     device: str | None,
     quick: bool,
-) -> Case | None:
-    """Half of the photos to fool the model with, half to explain; ``None`` for the small network."""
+) -> Callable[[], Case | None]:
+    """Opens half of the photos to fool the model with, half to explain; ``None`` is the small network."""
     if model is None:
-        return None
-    from camlucida.studies.published.diff_tables import case_of
+        refuse_unused(context, ("architecture", "data", "layer", "count", "device"), "with --model")
 
-    loaded, inputs, labels, name = labelled_case(
-        model, architecture, data, count, device, quick=quick
-    )
-    chosen = explained_layer(loaded, inputs, layer)
-    taught, shown = (inputs[::2], labels[::2]), (inputs[1::2], labels[1::2])
-    return case_of(loaded.module, taught, shown, chosen, name=name, preprocess=loaded.preprocess)
+    def opened() -> Case | None:
+        from camlucida.studies.published.diff_tables import case_of
+
+        if model is None:
+            return None
+        loaded, inputs, labels, name = labelled_case(
+            model, architecture, data, count, device, quick=quick
+        )
+        chosen = explained_layer(loaded, inputs, layer)
+        taught, shown = (inputs[::2], labels[::2]), (inputs[1::2], labels[1::2])
+        return case_of(
+            loaded.module, taught, shown, chosen, name=name, preprocess=loaded.preprocess
+        )
+
+    return opened

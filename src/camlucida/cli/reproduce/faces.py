@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.shared.console import (
-    complain,
-    console,
-    print_json,
-    print_table,
-    progress_bar,
-    shown,
-)
+from camlucida.cli.reproduce.ending import finish
+from camlucida.cli.shared.console import complain
 from camlucida.cli.shared.options import (
     BACKBONES,
     PAIR_LISTS,
@@ -29,8 +23,10 @@ from camlucida.cli.shared.options import (
     refuse_unused,
     split_option,
 )
-from camlucida.cli.shared.writing import out_folder
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.progress import Say, part
+
+if TYPE_CHECKING:
+    from camlucida.studies.published import FameTable1
 
 
 def fame_table1(
@@ -93,39 +89,28 @@ def fame_table1(
 
     [bold]camlucida reproduce fame-table1 --data CFP --backbone iresnet101:adaface.ckpt --split 1[/]
     """
-    from camlucida.cli.verify_pairs import parse_layout
     from camlucida.faces.load import load_embedder
     from camlucida.faces.photos import how_to_get
     from camlucida.methods import build
-    from camlucida.studies.published.fame_table1 import MANY, run
+    from camlucida.studies.published.fame_table1 import MANY
+    from camlucida.studies.published.fame_table1 import fame_table1 as again
 
-    if standin == (data is not None):
-        raise CamlucidaError(
-            "say what to run it on: --data with the folder of AR, SCface, CFP or a list of pairs, or --standin for "
-            "varied photos of people"
-        )
-    if standin:
+    if standin and data is None:
         refuse_unused(context, ("layout", "split", "aligned"), "with --data")
-    else:
+    elif data is not None and not standin:
         refuse_unused(context, ("photos", "people", "per_person"), "with --standin")
-    if method and iterations is not None:
-        raise CamlucidaError(
-            "--iterations is for the five methods of the table; with --method write fame:iterations=N"
-        )
-    kind, options = parse_layout(layout)
     for text in method or ():
         build(text)  # now, so that no model is loaded for a wrong word
     embedder = load_embedder(backbone, preset=preset, device=device)
-    with out_folder(out), progress_bar() as bar:
-        task = bar.add_task("explaining pairs", total=None)
-        found = run(
+
+    def run(say: Say) -> FameTable1:
+        found = again(
             data,
             embedder,
             standin=standin,
             photos=photos,
-            layout=kind,
+            layout=layout,
             split=split,
-            **options,  # type: ignore[arg-type]
             methods=method,
             iterations=iterations,
             people=people,
@@ -136,19 +121,12 @@ def fame_table1(
             seed=seed,
             round_theta=round_theta,
             with_grid=grid,
-            progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
+            progress=part(say, "explaining pairs"),
         )
-        files = found.save(out)
-    if as_json:
-        print_json({**found.to_dict(), "files": [shown(file) for file in files]})
-        return
-    place = console()
-    for table in found.tables:
-        print_table(place, table)
-    for sentence in found.lead:
-        place.print(sentence, markup=False)
-    if found.data == "standin" and found.facts["people"] < MANY and photos is None:
-        complain(
-            f"for more people fetch packages with photos: {'; '.join(how_to_get().splitlines())}"
-        )
-    place.print(shown(files[0]), markup=False, soft_wrap=True)
+        if found.data == "standin" and found.facts["people"] < MANY and photos is None:
+            complain(
+                f"for more people fetch packages with photos: {'; '.join(how_to_get().splitlines())}"
+            )
+        return found
+
+    finish(run, out, as_json=as_json)

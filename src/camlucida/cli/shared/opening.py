@@ -53,10 +53,10 @@ def labelled_case(
     from camlucida.explanation.subject import prepare
     from camlucida.models import load_model
     from camlucida.models.loaded import put_on
-    from camlucida.studies.published.standin import stand_ins
+    from camlucida.studies.published.sets import digits_model
 
     if model == "digits" and data is None and architecture is None:
-        loaded = put_on(stand_ins(say)["digits on photos"][0], device)
+        loaded = put_on(digits_model(say), device)
     else:
         loaded = load_model(model, architecture=architecture, device=device)
     if data is None and model != "digits":

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.console import Group
 from camlucida.benchmark import Bench
 from camlucida.benchmark.local import run
 from camlucida.benchmark.summary import Summary, summarise
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.version import __version__
 from camlucida.report import Cell, Column, Document, Section, Table, save
 from camlucida.report.page import facts, paragraph
@@ -98,8 +97,7 @@ def evaluated(
     Returns:
         Its summary, ``None`` where no image was done; and whether all of it was done.
     """
-    progress = None if say is None else partial(say, what)
-    done = run(bench, folder, batch_size=batch_size, progress=progress)
+    done = run(bench, folder, batch_size=batch_size, progress=part(say, what))
     return summarise(folder, seed=seed) if done.images else None, not done.interrupted
 
 

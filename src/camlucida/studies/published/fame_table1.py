@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.explanation.explain import MethodLike
@@ -15,7 +15,7 @@ from camlucida.faces.embedder import Embedder
 from camlucida.faces.load import load_embedder
 from camlucida.faces.page import verification_page, verification_table
 from camlucida.faces.pair import CARE
-from camlucida.faces.pairs_file import Distance, Layout, PairList, Wear, read_pairs
+from camlucida.faces.pairs_file import read_pairs
 from camlucida.faces.photos import demo_photos, how_to_get
 from camlucida.faces.protocol import MODES
 from camlucida.faces.verification import RANDOM, VerificationBenchmark, run_verification
@@ -62,12 +62,18 @@ class FameTable1:
         data: ``"ar-glass"``, ``"scface-medium"``, ``"cfp-fp"``, ``"standin"`` or the kind of another list.
         facts: about the pairs, ready for JSON.
         grid: their figure 3 on one photo; ``None`` where it was not made.
+
+    Example:
+        >>> table = camlucida.studies.published.FameTable1.published_table()
+        >>> [name for name, _ in table.rows]
+        ['gradcam', 'gradcam-ew', 'corrrise', 'fggb', 'fame']
     """
 
     report: VerificationReport
     data: str
     facts: dict[str, Any] = field(default_factory=dict)
     grid: Figure3 | None = None
+    complete: ClassVar[bool] = True
 
     @property
     def published(self) -> Mapping[str, tuple[float, float]]:
@@ -227,16 +233,14 @@ class FameTable1:
         return save(folder, "fame-table1", self.html(), self.to_dict(), self.tables, pictures)
 
 
-def run(
+def fame_table1(
     data: str | os.PathLike[str] | None = None,
     backbone: str | Embedder = "dlib",
     *,
     standin: bool = False,
     photos: str | os.PathLike[str] | None = None,
-    layout: Layout = "auto",
+    layout: str = "auto",
     split: int | None = None,
-    wear: Wear = "glass",
-    distance: Distance = "medium",
     methods: Sequence[MethodLike] | None = None,
     iterations: int | None = None,
     people: int | None = None,
@@ -258,10 +262,8 @@ def run(
         standin: pairs from photos of people and computed variations instead.
         photos: for the stand-in, a folder ``IDENTITY/photo.jpg`` or of packages with photos, see
             ``camlucida.faces.photos.face_photos``; by default the photos of the package.
-        layout: of the list, see ``read_pairs``.
+        layout: of the list, see ``read_pairs``, such as ``"ar:wear=scarf"``.
         split: one split of CFP or LFW; the authors used one of CFP-FP's, 700 pairs.
-        wear: of AR, see ``read_pairs``.
-        distance: of SCface, see ``read_pairs``.
         methods: the five of the table by default.
         iterations: of FAME; 500 by default, with ``standin`` 20, which takes minutes.
         people: with ``standin``, that many at most.
@@ -280,7 +282,12 @@ def run(
     """
     if standin == (data is not None):
         raise CamlucidaError(
-            "give the folder of a data set, or standin=True (--standin), one of them"
+            "say what to run it on, one of them: the folder of AR, SCface or CFP or a list of pairs (--data), or "
+            "varied photos of people, standin=True (--standin)"
+        )
+    if methods and iterations is not None:
+        raise CamlucidaError(
+            "iterations (--iterations) is for the five methods of the table; among others write fame:iterations=N"
         )
     embedder = (
         backbone if isinstance(backbone, Embedder) else load_embedder(backbone, device=device)
@@ -292,13 +299,9 @@ def run(
         pairs, kind, facts = made.pairs, "standin", made.describe()
         shown = [photo.path for photo in demo_photos()]
     else:
-        listed: PairList = read_pairs(
-            data, layout, split=split, wear=wear, distance=distance, seed=seed
-        )
+        listed = read_pairs(data, layout, split=split, seed=seed)
         pairs = listed_pairs(embedder, listed, already_aligned=already_aligned)
-        kind = {"ar": f"ar-{wear}", "scface": f"scface-{distance}"}.get(
-            listed.layout, listed.layout
-        )
+        kind = listed.data
         shown = [pair.gallery for pair in listed.pairs if pair.same][:5]
         facts = {
             "source": str(listed.source),

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.deadzone.activity import tune_opticam
+from camlucida.audits.deadzone.audit import region_of
 from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, StandIns, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
+from camlucida.data.open import open_data, parse
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
-from camlucida.data.stack_mix import StackMix
+from camlucida.data.stack_mix import ANIMALS, StackGen, StackMix
 from camlucida.explanation.explain import explain
 from camlucida.methods import (
     AblationCAM,
@@ -61,6 +63,8 @@ ACCURACY: Mapping[str, Numbers] = {"unmasked": (71.5, 90.4), "masked": (66.5, 87
 UNIFORM = 49.1
 """What a constant map scores there: 100 sqrt(54 / 224)."""
 
+
+_IMAGENET = 1000
 
 _STAND_IN = (
     "Another network on other images: only the structure can be compared, that HiResCAM is exactly 0 and methods with "
@@ -197,6 +201,66 @@ def wall_table1(
         tuple(_table(key, ours[key], len(images)) for key, images in inputs.items()),
         {**record, "opticam": tunings, "mu": ours, "published": PUBLISHED},
     )
+
+
+def stacks(
+    model: LoadedModel,
+    stack_mix: str | DataSet | None = None,
+    stack_gen: str | os.PathLike[str] | None = None,
+    *,
+    count: int = 100,
+    seed: int = 0,
+    say: Say | None = None,
+) -> dict[str, DataSet]:
+    """The images of the table, of the model's size, with the seam where its dead part begins.
+
+    Args:
+        model: a masked VGG.
+        stack_mix: photos that STACK-MIX is made of, or as :func:`camlucida.data.open_data` takes them; of ImageNet's
+            classes the animals, as published.
+        stack_gen: the folder with the pictures of STACK-GEN.
+        count: images of STACK-MIX.
+        seed: of its pairs.
+        say: told about the progress.
+
+    Raises:
+        CamlucidaError: the model takes no square inputs or has no dead rows, or the photos cannot be used.
+    """
+    if model.preprocess is None or len(set(model.preprocess.size)) > 1:
+        known = "unknown" if model.preprocess is None else "{} x {}".format(*model.preprocess.size)
+        raise CamlucidaError(
+            f"the images are stacked for a model of square inputs, but the input size of {model.name} is {known}"
+        )
+    size = model.preprocess.size[0]
+    sets: dict[str, DataSet] = {}
+    if stack_mix is not None:
+        photos = stack_mix
+        if isinstance(photos, str):
+            kept = {"unlabelled": True} if parse(photos)[0] == "folder" else {}
+            photos = open_data(photos, class_names=model.class_names, **kept)
+        told = part(say, "proving what is dead")
+        zone = dead_zone(model, (size, size), draws=2, progress=told)
+        dead = region_of(zone)
+        if dead is None:
+            raise CamlucidaError(
+                f"STACK-MIX fills whole dead rows at the lower edge, which {model.name} has not: {zone}"
+            )
+        # 1000 classes are taken to be ImageNet's, as everywhere.
+        animals = ANIMALS if zone.proof["outputs"] == _IMAGENET else None
+        try:
+            sets["STACK-MIX"] = StackMix(
+                photos, dead=dead, size=size, count=count, classes=animals, seed=seed
+            )
+        except CamlucidaError as error:
+            if animals is None:
+                raise
+            raise CamlucidaError(
+                f"{error}; drawn from are ImageNet's animals, labels 0 to {ANIMALS[-1]}, as published"
+            ) from error
+    if stack_gen is not None:
+        # Published: 256 on the shorter side, of which 224 are left.
+        sets["STACK-GEN"] = StackGen(stack_gen, size=size, resize=round(size * 256 / 224))
+    return sets
 
 
 def _activity(

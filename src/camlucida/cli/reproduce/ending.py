@@ -1,0 +1,39 @@
+"""How every table is made, written and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from camlucida.cli.shared.console import bars, console, print_json, print_table, shown
+from camlucida.cli.shared.writing import out_folder
+from camlucida.common.progress import Say
+
+if TYPE_CHECKING:
+    from camlucida.studies.published import FameTable1, Reproduced
+
+
+def finish(run: Callable[[Say], Reproduced | FameTable1], out: Path, *, as_json: bool) -> None:
+    """Make a table under progress bars, write it, and print it or one JSON document.
+
+    Raises:
+        Exit: with 130 where the work was stopped before its end.
+    """
+    with out_folder(out):
+        with bars() as say:
+            found = run(say)
+        files = found.save(out)
+    if as_json:
+        print_json({**found.to_dict(), "files": [shown(file) for file in files]})
+    else:
+        place = console()
+        for table in found.tables:
+            print_table(place, table)
+        for sentence in found.lead:
+            place.print(sentence, markup=False)
+        place.print(shown(files[0]), markup=False, soft_wrap=True)
+    if not found.complete:
+        raise typer.Exit(130)
