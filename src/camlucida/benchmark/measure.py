@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,13 +16,17 @@ from camlucida.benchmark.plan import SECONDS, Bench
 from camlucida.benchmark.shards import Column, ImageRow
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line
+from camlucida.common.statistics import Floats
 from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.chunks import out_of_memory
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.methods import row_of
 from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Measured, Metric, Scene
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -67,69 +72,87 @@ def judge(
     """
     found = Judged(rows)
     inputs = parts["inputs"]
-    notes: list[list[str]] = [[] for _ in rows]
+    trial = _Trial(strict, [[] for _ in rows])
+    everyone = np.arange(len(rows))
     started = _now(inputs)
-    explanations, costs = _explained(bench, inputs, parts["labels"], alone, strict, notes)
+    explanations, costs = _explained(bench, inputs, parts["labels"], alone, trial)
     scene = _scene(bench, parts, explanations)
     found.explaining = _now(inputs) - started
     predicted = _predicted(rows, scene)
     started = _now(inputs)
-    everything = np.arange(len(rows))
     for label, explanation in explanations.items():
         if explanation is not None:
             found.layers[label] = list(explanation.layers)
-        if costs:
+        if alone:
             cost = np.full(len(rows), costs[label])
-            found.columns.append(Column(everything, label, SECONDS, cost))
+            found.columns.append(Column(everyone, label, SECONDS, cost))
         for (name, metric), columns in zip(bench.metrics, bench.columns, strict=True):
-            measured = _measured(metric, name, label, scene, explanation, strict, notes)
-            _keep(found, metric, columns, label, measured, everything)
+            measured = []
+            if explanation is not None:
+                measured = _measured(metric, f"{name} of {label}", scene, explanation, trial)
+            for own, column in zip(metric.names, columns, strict=True):
+                values, curves = _joined(own, measured, len(rows))
+                found.columns.append(Column(everyone, label, column, values, curves))
+                if curves is not None:
+                    found.positions[column] = _numpy(measured[0][1].at[own]).tolist()
     found.measuring = _now(inputs) - started
     found.rows = [
         replace(row, notes="; ".join(dict.fromkeys(said)) or None)
-        for row, said in zip(predicted, notes, strict=True)
+        for row, said in zip(predicted, trial.notes, strict=True)
     ]
     return found
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Tries things that may fail.
+
+    Attributes:
+        strict: raise what goes wrong.
+        notes: of each image, what went wrong otherwise.
+    """
+
+    strict: bool
+    notes: list[list[str]]
+
+    def __call__(self, what: str, do: Callable[[], T], images: Iterable[int]) -> T | None:
+        """What ``do`` returns; ``None`` where it fails, which is noted with these images."""
+        try:
+            return do()
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            if self.strict:
+                raise _named(what, error) from error
+            for i in images:
+                self.notes[i].append(f"{what}: {first_line(error)}")
+            return None
 
 
 # ---- explaining -----------------------------------------------------------------------------------------
 
 
 def _explained(
-    bench: Bench,
-    inputs: Tensor,
-    labels: Tensor,
-    alone: bool,
-    strict: bool,
-    notes: list[list[str]],
+    bench: Bench, inputs: Tensor, labels: Tensor, alone: bool, trial: _Trial
 ) -> tuple[dict[str, Explanation | None], dict[str, float]]:
     """The explanations by label, and what each cost per image where they were made alone."""
-    if not alone and not strict:
-        try:
-            together = _explain(bench, inputs, labels, bench.methods)
+    if not alone and not trial.strict:
+        together = trial("", lambda: _explain(bench, inputs, labels, bench.methods), ())
+        if together is not None:
             return dict(zip(bench.labels, together, strict=True)), {}
-        except Exception as error:
-            if is_memory(error):
-                raise
-            # Found out below, method by method.
+        # What failed is found out below, method by method.
     found: dict[str, Explanation | None] = {}
     costs = {}
     for label, method in zip(bench.labels, bench.methods, strict=True):
         started = _now(inputs)
-        try:
-            found[label] = _explain(bench, inputs, labels, [method])[0]
-        except Exception as error:
-            if is_memory(error):
-                raise
-            if strict:
-                raise _named(label, error) from error
-            found[label] = None
-            for said in notes:
-                said.append(_said(label, error))
-        costs[label] = (
-            (_now(inputs) - started) / len(inputs) if found[label] is not None else np.nan
+        made = trial(
+            label,
+            lambda method=method: _explain(bench, inputs, labels, [method]),  # type: ignore[misc]
+            range(len(inputs)),
         )
-    return found, costs if alone else {}
+        found[label] = None if made is None else made[0]
+        costs[label] = np.nan if made is None else (_now(inputs) - started) / len(inputs)
+    return found, costs
 
 
 def _explain(
@@ -203,63 +226,34 @@ def _predicted(rows: Sequence[ImageRow], scene: Scene) -> list[ImageRow]:
 
 
 def _measured(
-    metric: Metric,
-    name: str,
-    label: str,
-    scene: Scene,
-    explanation: Explanation | None,
-    strict: bool,
-    notes: list[list[str]],
-) -> Measured | list[Measured | None]:
-    """The numbers of a batch; image by image where the batch as a whole fails."""
-    if explanation is None:
-        return [None] * len(scene)
-    try:
-        return metric.measure(scene, explanation)
-    except Exception as error:
-        if is_memory(error):
-            raise
-        if strict:
-            raise _named(f"{name} of {label}", error) from error
-    found: list[Measured | None] = []
-    for i, said in enumerate(notes):
-        try:
-            found.append(metric.measure(_one(scene, i), explanation[i]))
-        except Exception as error:
-            if is_memory(error):
-                raise
-            said.append(_said(f"{name} of {label}", error))
-            found.append(None)
+    metric: Metric, what: str, scene: Scene, explanation: Explanation, trial: _Trial
+) -> list[tuple[slice, Measured]]:
+    """The numbers of the batch; image by image where the batch as a whole fails."""
+    whole = trial(what, lambda: metric.measure(scene, explanation), ())
+    if whole is not None:
+        return [(slice(None), whole)]
+    found = []
+    for i in range(len(scene)):
+        one = trial(what, lambda i=i: metric.measure(_one(scene, i), explanation[i]), (i,))  # type: ignore[misc]
+        if one is not None:
+            found.append((slice(i, i + 1), one))
     return found
 
 
-def _keep(
-    found: Judged,
-    metric: Metric,
-    columns: Sequence[str],
-    label: str,
-    measured: Measured | list[Measured | None],
-    everything: Any,
-) -> None:
-    parts = measured if isinstance(measured, list) else [measured]
-    whole = not isinstance(measured, list)
-    for own, column in zip(metric.names, columns, strict=True):
-        good = [one for one in parts if one is not None]
-        values = np.full(len(everything), np.nan)
-        curves = None
-        if good:
-            there = (
-                everything
-                if whole
-                else np.array([i for i, one in enumerate(parts) if one is not None])
-            )
-            values[there] = np.concatenate([_numpy(one.values[own]) for one in good])
-            if own in good[0].curves:
-                heights = np.concatenate([_numpy(one.curves[own]) for one in good])
-                curves = np.full((len(everything), heights.shape[1]), np.nan, np.float32)
-                curves[there] = heights
-                found.positions[column] = _numpy(good[0].at[own]).tolist()
-        found.columns.append(Column(everything, label, column, values, curves))
+def _joined(
+    name: str, measured: Sequence[tuple[slice, Measured]], count: int
+) -> tuple[Floats, npt.NDArray[np.float32] | None]:
+    """The values ``(N,)`` and, where there are some, the curves ``(N, P)`` of a number; NaN where it failed."""
+    values = np.full(count, np.nan)
+    curves: npt.NDArray[np.float32] | None = None
+    for images, one in measured:
+        values[images] = _numpy(one.values[name])
+        if name in one.curves:
+            heights = _numpy(one.curves[name])
+            if curves is None:
+                curves = np.full((count, heights.shape[1]), np.nan, np.float32)
+            curves[images] = heights
+    return values, curves
 
 
 def _one(scene: Scene, i: int) -> Scene:
@@ -285,21 +279,6 @@ def _now(inputs: Tensor) -> float:
     if inputs.device.type == "cuda":
         torch.cuda.synchronize(inputs.device)
     return time.perf_counter()
-
-
-def is_memory(error: BaseException) -> bool:
-    """Whether this says that the memory, of the device or the machine, is too small."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in text
-        or "out of memory" in text
-    )
-
-
-def _said(what: str, error: Exception) -> str:
-    return f"{what}: {first_line(error)}"
 
 
 def _named(what: str, error: Exception) -> Exception:

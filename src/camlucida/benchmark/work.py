@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camlucida.benchmark.measure import Judged, is_memory, judge
+from camlucida.benchmark.measure import Judged, judge
 from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import Column, ImageRow, Shard
@@ -23,6 +23,7 @@ from camlucida.common.optional import first_line
 from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import Sample
+from camlucida.engine.chunks import out_of_memory
 from camlucida.metrics.regions import fill_boxes
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ class Worker:
         try:
             found = judge(self.bench, *_stack(self.bench, photos), alone=alone)
         except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
+            if not out_of_memory(error):
                 raise
             if len(photos) == 1:
                 raise CamlucidaError(

@@ -114,16 +114,19 @@ class Chunks:
         try:
             return work(start, stop)
         except RuntimeError as error:
-            if stop - start == 1 or not _out_of_memory(error):
+            if stop - start == 1 or not out_of_memory(error):
                 raise
             self.size = (stop - start) // 2
             _LOG.warning("out of memory: going on with %d copies at a time", self.size)
             return None
 
 
-_WORDS = "out of memory", "ALLOC_FAILED", "not enough memory"
-"""Of other errors that mean the same: those of cuDNN, cuBLAS, Apple's GPUs and the CPU."""
+_WORDS = "out of memory", "ALLOC_FAILED", "not enough memory", "can't allocate memory"
+"""Of errors that mean the same: those of cuDNN, cuBLAS, Apple's GPUs and the CPU."""
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in _WORDS)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this says that the memory, of the device or the machine, is too small."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        word in str(error) for word in _WORDS
+    )
