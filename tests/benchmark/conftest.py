@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camlucida.benchmark.plan import FORMAT
-from camlucida.benchmark.shards import Column, ImageRow, RunFolder, Shard
+from camlucida.benchmark.shards import ImageRow, RunFolder, Shard, ShardColumn
 
 # name -> title, direction, unit, metric, mean, curve positions
 NUMBERS = {
@@ -109,7 +109,7 @@ def make_run(tmp_path_factory):
                             .clip(0, 1)
                             .astype(np.float32)
                         )
-                    columns.append(Column(good, method, k, value, curve))
+                    columns.append(ShardColumn(good, method, k, value, curve))
             if edit is not None:
                 edit(columns)
             facts = {"explaining": 10.0, "measuring": 20.0}

@@ -11,7 +11,7 @@ import scipy.stats
 
 from camlucida.benchmark import local, table
 from camlucida.benchmark.compare import compare
-from camlucida.benchmark.shards import Column, ImageRow, RunFolder, Shard
+from camlucida.benchmark.shards import ImageRow, RunFolder, Shard, ShardColumn
 from camlucida.benchmark.summary import summarise
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import differences
@@ -52,7 +52,7 @@ def written(
         ]  # fmt: skip
         good = np.array([p for p, i in enumerate(which) if i % 7 != 3])
         columns = [
-            Column(good, method, name, given[np.array(which)[good], j])
+            ShardColumn(good, method, name, given[np.array(which)[good], j])
             for name, given in values.items()
             for j, method in enumerate(methods)
         ]

@@ -45,7 +45,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """A worked plan.
 
     Attributes:
@@ -141,7 +141,7 @@ def work_out(
     workers: int = 1,
     price: float | None = None,
     scales: dict[str, int] | None = None,
-) -> list[Plan]:
+) -> list[Forecast]:
     """Hours and cost of larger benchmarks at a measured rate.
 
     Workers do not share anything but the storage, so the rate is taken to grow with their number; storage that
@@ -164,7 +164,7 @@ def work_out(
     for name, images in (scales or SCALES).items():
         hours = images / rate.per_second / 3600
         found.append(
-            Plan(
+            Forecast(
                 name,
                 images,
                 workers,
@@ -177,7 +177,7 @@ def work_out(
     return found
 
 
-def to_dict(rate: Rate, plans: Sequence[Plan]) -> dict[str, Any]:
+def to_dict(rate: Rate, plans: Sequence[Forecast]) -> dict[str, Any]:
     """Rate and plans, ready for JSON."""
     measured = {**asdict(rate), "images_per_second": rate.per_second}
     return {"measured": measured, "plans": [asdict(plan) for plan in plans]}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from camlucida.benchmark.plan import SECONDS, Bench
-from camlucida.benchmark.shards import Column, ImageRow
+from camlucida.benchmark.shards import ImageRow, ShardColumn
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line
 from camlucida.common.statistics import Floats
@@ -43,7 +43,7 @@ class Judged:
     """
 
     rows: list[ImageRow]
-    columns: list[Column] = field(default_factory=list)
+    columns: list[ShardColumn] = field(default_factory=list)
     positions: dict[str, list[float]] = field(default_factory=dict)
     layers: dict[str, list[str]] = field(default_factory=dict)
     explaining: float = 0.0
@@ -85,14 +85,14 @@ def judge(
             found.layers[label] = list(explanation.layers)
         if alone:
             cost = np.full(len(rows), costs[label])
-            found.columns.append(Column(everyone, label, SECONDS, cost))
+            found.columns.append(ShardColumn(everyone, label, SECONDS, cost))
         for (name, metric), columns in zip(bench.metrics, bench.columns, strict=True):
             measured = []
             if explanation is not None:
                 measured = _measured(metric, f"{name} of {label}", scene, explanation, trial)
             for own, column in zip(metric.names, columns, strict=True):
                 values, curves = _joined(own, measured, len(rows))
-                found.columns.append(Column(everyone, label, column, values, curves))
+                found.columns.append(ShardColumn(everyone, label, column, values, curves))
                 if curves is not None:
                     found.positions[column] = _numpy(measured[0][1].at[own]).tolist()
     found.measuring = _now(inputs) - started

@@ -23,9 +23,8 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import TEMPORARY, writable, write, write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import require
+from camlucida.common.statistics import Floats
 from camlucida.common.store import PLAN, holds_plan, read_plan
-
-Floats = npt.NDArray[np.float64]
 
 _META = b"camlucida"
 
@@ -69,7 +68,7 @@ class ImageRow:
 
 
 @dataclass(frozen=True)
-class Column:
+class ShardColumn:
     """One number of one method for some images.
 
     Attributes:
@@ -100,7 +99,7 @@ class Shard:
 
     number: int
     images: list[ImageRow]
-    columns: list[Column]
+    columns: list[ShardColumn]
     facts: dict[str, Any]
 
 
@@ -294,7 +293,7 @@ def _rows(shard: Shard) -> Any:
     )
 
 
-def _curves(columns: list[Column]) -> Any:
+def _curves(columns: list[ShardColumn]) -> Any:
     pa = require("pyarrow", "benchmark")
     widths = [np.full(len(c.images), 0 if c.curves is None else c.curves.shape[1]) for c in columns]
     width = np.concatenate(widths).astype(np.int64) if widths else np.empty(0, np.int64)

@@ -17,7 +17,7 @@ from torch import Tensor
 from camlucida.benchmark.measure import Judged, judge
 from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
-from camlucida.benchmark.shards import Column, ImageRow, Shard
+from camlucida.benchmark.shards import ImageRow, Shard, ShardColumn
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line
 from camlucida.data.boxes import map_boxes, map_mask
@@ -36,7 +36,7 @@ _TRIES = 32  # photos that the check tries to read
 
 
 @dataclass(frozen=True)
-class Photo:
+class ReadPhoto:
     """A photo made ready for the model.
 
     Attributes:
@@ -54,7 +54,7 @@ class Photo:
     exact: bool = False
 
 
-def read(bench: Bench, index: int) -> Photo:
+def read(bench: Bench, index: int) -> ReadPhoto:
     """Read one photo; whatever is wrong with it ends up in its row."""
     row = ImageRow(index, f"#{index}")
     try:
@@ -67,17 +67,17 @@ def read(bench: Bench, index: int) -> Photo:
             sample.label_name,
         )
         if bench.settings.explain == "label" and sample.label is None:
-            return Photo(
+            return ReadPhoto(
                 replace(row, error="its class is not known, and classes are explained by label")
             )
         preprocess = bench.model.preprocess
         assert preprocess is not None  # noqa: S101 - the bench has checked it
         return _ready(row, sample, preprocess, bench.settings.legacy_boxes)
     except (CamlucidaError, OSError, MemoryError) as error:
-        return Photo(replace(row, error=str(error) or type(error).__name__))
+        return ReadPhoto(replace(row, error=str(error) or type(error).__name__))
 
 
-def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) -> Photo:
+def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) -> ReadPhoto:
     picture = sample.picture()
     boxes = map_boxes(sample.boxes, picture.size, preprocess, legacy=legacy)
     exact = sample.mask()
@@ -85,7 +85,7 @@ def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) 
         mask = fill_boxes([boxes], preprocess.size)[0]
     else:
         mask = map_mask(torch.from_numpy(np.ascontiguousarray(exact)), preprocess)
-    return Photo(row, preprocess(picture), boxes, mask, exact is not None)
+    return ReadPhoto(row, preprocess(picture), boxes, mask, exact is not None)
 
 
 def ahead(
@@ -153,12 +153,12 @@ class Worker:
         return self._shard(-1, (photo for _, photo in photos), None)
 
     def _shard(
-        self, number: int, photos: Iterator[Photo], progress: Callable[[int], object] | None
+        self, number: int, photos: Iterator[ReadPhoto], progress: Callable[[int], object] | None
     ) -> Shard:
         rows: list[ImageRow] = []
-        columns: list[Column] = []
+        columns: list[ShardColumn] = []
         spent = {"waiting": 0.0, "explaining": 0.0, "measuring": 0.0}
-        batch: list[tuple[int, Photo]] = []
+        batch: list[tuple[int, ReadPhoto]] = []
 
         def flush() -> None:
             while batch:
@@ -170,7 +170,7 @@ class Worker:
                 for position, row in zip(positions, found.rows, strict=True):
                     rows[position] = row
                 columns.extend(
-                    Column(positions[c.images], c.method, c.number, c.values, c.curves)
+                    ShardColumn(positions[c.images], c.method, c.number, c.values, c.curves)
                     for c in found.columns
                 )
                 spent["explaining"] += found.explaining
@@ -205,7 +205,7 @@ class Worker:
         }
         return Shard(number, rows, columns, facts)
 
-    def _judge(self, photos: list[Photo]) -> Judged | None:
+    def _judge(self, photos: list[ReadPhoto]) -> Judged | None:
         """The numbers of a batch; ``None`` when it has to be tried again with the smaller batch size."""
         alone = self._batches % _ALONE == 0
         try:
@@ -258,7 +258,7 @@ def check(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _stack(bench: Bench, photos: Sequence[Photo]) -> tuple[list[ImageRow], dict[str, Any]]:
+def _stack(bench: Bench, photos: Sequence[ReadPhoto]) -> tuple[list[ImageRow], dict[str, Any]]:
     """The rows of a batch, and its part of a ``Scene``."""
     device = bench.device
     parts = {

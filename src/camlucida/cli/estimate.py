@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from camlucida.cli.shared.console import console, print_json
 
 if TYPE_CHECKING:
-    from camlucida.benchmark.capacity import Plan, Rate
+    from camlucida.benchmark.capacity import Forecast, Rate
     from camlucida.benchmark.plan import Bench
 
 
@@ -44,7 +44,7 @@ def estimate(
         _show_plans(rate, plans)
 
 
-def _show_plans(rate: Rate, plans: list[Plan]) -> None:
+def _show_plans(rate: Rate, plans: list[Forecast]) -> None:
     from rich.table import Table
 
     from camlucida.cli.summary import photos

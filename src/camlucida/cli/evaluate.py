@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from camlucida.benchmark.local import Finished
     from camlucida.benchmark.plan import Bench
 
-Engine = Literal["local", "ray"]
-
 
 def evaluate(
     data: Annotated[
@@ -90,7 +88,8 @@ def evaluate(
     ] = 2,
     device: Device = None,
     engine: Annotated[
-        Engine, typer.Option(help="local: this process; ray: workers, here or on a cluster.")
+        Literal["local", "ray"],
+        typer.Option(help="local: this process; ray: workers, here or on a cluster."),
     ] = "local",
     workers: Annotated[
         int | None,

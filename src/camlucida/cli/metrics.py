@@ -41,7 +41,7 @@ def metrics(
 
 def _facts(row: MetricRow) -> Table:
     """What there is to say about a metric."""
-    from camlucida.metrics.registry import Cost, range_in_words
+    from camlucida.metrics.registry import MetricCost, range_in_words
 
     limits = range_in_words(row.range) + (f" {row.unit}" if row.unit else "")
     facts = {
@@ -50,7 +50,7 @@ def _facts(row: MetricRow) -> Table:
         "numbers": ", ".join(_number(number, row) for number in _numbers(row)),
         "source": row.source,
         "needs": ", ".join(row.needs),
-        "cost": "" if row.cost == Cost() else str(row.cost),
+        "cost": "" if row.cost == MetricCost() else str(row.cost),
         "options": ", ".join(f"{k}={_word(v)}" for k, v in row.options.items()),
         "remark": row.remark,
     }

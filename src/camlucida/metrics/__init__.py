@@ -14,7 +14,7 @@ from camlucida.metrics.agreement import (
     ssim,
     susceptibility,
 )
-from camlucida.metrics.base import Direction, Measured, Metric, Need, OneNumber, Question, Scene
+from camlucida.metrics.base import Measured, Metric, MetricNeed, OneNumber, Question, Scene
 from camlucida.metrics.concentration import (
     CAMEntropy,
     Complexity,
@@ -56,8 +56,8 @@ from camlucida.metrics.objects import (
 from camlucida.metrics.ranking import removal_masks
 from camlucida.metrics.regions import bounding_boxes, fill_boxes
 from camlucida.metrics.registry import (
-    Cost,
     Facts,
+    MetricCost,
     MetricRow,
     Number,
     build_metric,
@@ -84,10 +84,8 @@ __all__ = [
     "BoxIoU",
     "CAMEntropy",
     "Complexity",
-    "Cost",
     "DeadZone",
     "Deletion",
-    "Direction",
     "EnergyPointing",
     "Facts",
     "Infidelities",
@@ -96,8 +94,9 @@ __all__ = [
     "IoU",
     "Measured",
     "Metric",
+    "MetricCost",
+    "MetricNeed",
     "MetricRow",
-    "Need",
     "Number",
     "OneNumber",
     "PointingGame",

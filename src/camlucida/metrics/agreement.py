@@ -20,7 +20,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
-from camlucida.metrics.registry import Cost, Facts, register
+from camlucida.metrics.registry import Facts, MetricCost, register
 
 Resolution = Literal["native", "input"]
 
@@ -217,7 +217,7 @@ class Agreement(Metric):
     question="agreement",
     source="Piland et al. 2025 (DiffGradCAM), section 6.1, table 2",
     needs=("reference",),
-    cost=Cost(references=1),
+    cost=MetricCost(references=1),
     remark="smaller is closer to the reference method, which is no quality in itself",
 )
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class Similarity(Agreement):
     question="agreement",
     source="Spearman; Adebayo et al. 2018 (Sanity checks)",
     needs=("reference",),
-    cost=Cost(references=1),
+    cost=MetricCost(references=1),
     remark="larger is closer to the reference method; a constant map does not count",
     numbers={"pearson": Facts("Correlation with {}")},
 )
@@ -268,7 +268,7 @@ class RankCorrelation(Agreement):
     question="agreement",
     source="Wang et al. 2004, equation 13",
     needs=("reference",),
-    cost=Cost(references=1),
+    cost=MetricCost(references=1),
     remark="larger is closer to the reference method",
 )
 @dataclass(frozen=True)

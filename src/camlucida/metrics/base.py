@@ -14,9 +14,6 @@ from camlucida.common.limits import check_fields
 from camlucida.data.preprocess import Preprocess
 from camlucida.explanation import Explanation
 
-Direction: TypeAlias = Literal["higher", "lower", "none"]
-"""Which way is better; ``"none"`` for what describes a map without judging it."""
-
 Question: TypeAlias = Literal[
     "localisation",
     "faithfulness",
@@ -29,7 +26,9 @@ Question: TypeAlias = Literal[
 ]
 """What a number says about a map; reports are ordered by it."""
 
-Need: TypeAlias = Literal["boxes", "masks", "labels", "logits", "preprocess", "model", "reference"]
+MetricNeed: TypeAlias = Literal[
+    "boxes", "masks", "labels", "logits", "preprocess", "model", "reference"
+]
 """What a metric cannot do without.
 
 ``boxes``, ``masks`` (boxes will do), ``labels`` of the data; ``logits``, ``model`` and its ``preprocess``; the

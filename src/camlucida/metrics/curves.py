@@ -16,15 +16,15 @@ from camlucida.common.statistics import gaussian, ranks
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of
-from camlucida.metrics.registry import Cost, register
+from camlucida.metrics.registry import MetricCost, register
 
-Start = Literal["zero", "blur", "rise", "mean"]
-Score = Literal["predicted", "explained"]
+BlankKind = Literal["zero", "blur", "rise", "mean"]
+ScoredClass = Literal["predicted", "explained"]
 
 _KERNEL, _SIGMA = 11, 5.0
 
 
-def blank(inputs: Tensor, start: Start) -> Tensor:
+def blank(inputs: Tensor, start: BlankKind) -> Tensor:
     """An image ``(N, C, H, W)`` without its content, in the input's own space.
 
     ``"zero"``: zeros. ``"blur"``: blurred with a Gaussian of 11 x 11 pixels and sigma 5, zeros around the image.
@@ -165,9 +165,9 @@ class _Way(Metric):
     inserts: ClassVar[bool]
 
     step: Count = 224
-    score: Score = "predicted"
+    score: ScoredClass = "predicted"
     points: Annotated[int, Limits(2)] = 101
-    start: Start = "zero"
+    start: BlankKind = "zero"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ class _Way(Metric):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost=Cost(pixels=224),
+    cost=MetricCost(pixels=224),
     over="share of pixels removed",
     height="probability of the explained class",
 )
@@ -236,7 +236,7 @@ class Deletion(_Way):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost=Cost(pixels=224),
+    cost=MetricCost(pixels=224),
     over="share of pixels shown",
     height="probability of the explained class",
 )
@@ -255,4 +255,4 @@ class Insertion(_Way):
     number: ClassVar = "insertion"
     inserts: ClassVar = True
 
-    start: Start = "blur"
+    start: BlankKind = "blur"

@@ -12,7 +12,7 @@ from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene, Space
 from camlucida.metrics.passes import probability, scores_of
-from camlucida.metrics.registry import Cost, Facts, register
+from camlucida.metrics.registry import Facts, MetricCost, register
 from camlucida.metrics.robustness import explain_again
 
 
@@ -164,7 +164,7 @@ def probabilities(scene: Scene, maps: Tensor, space: Space) -> tuple[Tensor, Ten
     question="faithfulness",
     source="Chattopadhay et al. 2018, section 4.1; gain: Zhang et al. 2023, Opti-CAM",
     needs=("model", "logits"),
-    cost=Cost(forwards=1),
+    cost=MetricCost(forwards=1),
     remark="a map that is 1 everywhere has no drop",
     numbers={
         "average_increase": Facts("Average Increase", "higher"),
@@ -212,7 +212,7 @@ class AverageDrop(Metric):
     question="faithfulness",
     source="Poppi et al. 2021, section 3.2",
     needs=("model", "logits"),
-    cost=Cost(forwards=1, explanations=1),
+    cost=MetricCost(forwards=1, explanations=1),
     remark="0 for a blank map",
     numbers={"coherency": Facts("Coherency"), "map_complexity": Facts("Map complexity", "lower")},
 )

@@ -25,7 +25,7 @@ from camlucida.metrics.regions import (
 
 Component = Literal["largest", "all"]
 Truth = Literal["best", "first", "union"]
-Ties = Literal["mean", "any"]
+PeakTies = Literal["mean", "any"]
 
 
 def iou(maps: Tensor, masks: Tensor, threshold: float | Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def energy_pointing(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def pointing_game(
-    maps: Tensor, masks: Tensor, tolerance: float = 0.0, *, ties: Ties = "mean"
+    maps: Tensor, masks: Tensor, tolerance: float = 0.0, *, ties: PeakTies = "mean"
 ) -> Tensor:
     """Whether the map's maximum lies on the object.
 

@@ -16,7 +16,7 @@ from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
 from camlucida.metrics.curves import area
 from camlucida.metrics.localisation import (
     Component,
-    Ties,
+    PeakTies,
     Truth,
     box_iou,
     energy_pointing,
@@ -252,7 +252,7 @@ class PointingGame(_OnObject):
     number: ClassVar = "pointing_game"
 
     tolerance: NotNegative = 0.0
-    ties: Ties = "mean"
+    ties: PeakTies = "mean"
 
     def on(self, maps: Tensor, masks: Tensor) -> Tensor:
         """:func:`~camlucida.metrics.pointing_game`."""

@@ -15,7 +15,7 @@ from camlucida.common.statistics import ranks
 from camlucida.engine.maps import normalise
 
 MaskRule = Literal["percentile", "rank"]
-Order = Literal["morf", "lerf"]
+RemovalOrder = Literal["morf", "lerf"]
 TieBreak = Literal["index", "noise"]
 
 _JITTER = 1e-4
@@ -25,7 +25,7 @@ def removal_masks(
     maps: Tensor,
     percentages: Sequence[float],
     mask: MaskRule = "percentile",
-    order: Order = "morf",
+    order: RemovalOrder = "morf",
     tie_break: TieBreak = "index",
     generators: ImageGenerators | None = None,
 ) -> Tensor:
@@ -58,7 +58,7 @@ def removal_masks(
     """
     for name, value, words in (
         ("mask", mask, MaskRule),
-        ("order", order, Order),
+        ("order", order, RemovalOrder),
         ("tie_break", tie_break, TieBreak),
     ):
         if value not in get_args(words):

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.registry import Registry, Row, plain
-from camlucida.metrics.base import Direction, Metric, Need, Question
+from camlucida.metrics.base import Metric, MetricNeed, Question
+from camlucida.report.tables import Direction
 
 M = TypeVar("M", bound=type[Metric])
 Range = tuple[float, float]
@@ -80,7 +81,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MetricCost:
     """What a metric costs per image and method with its default options, beside the explanation itself.
 
     Attributes:
@@ -91,7 +92,7 @@ class Cost:
         imputations: images whose removed pixels are filled.
 
     Example:
-        >>> str(camlucida.metrics.Cost(forwards=18, imputations=18))
+        >>> str(camlucida.metrics.MetricCost(forwards=18, imputations=18))
         '18 forward passes and 18 imputations'
     """
 
@@ -150,8 +151,8 @@ class MetricRow(Row[Metric]):
     source: str
     unit: str = ""
     question: Question = "other"
-    needs: tuple[Need, ...] = ()
-    cost: Cost = field(default_factory=Cost)
+    needs: tuple[MetricNeed, ...] = ()
+    cost: MetricCost = field(default_factory=MetricCost)
     remark: str = ""
     numbers: Mapping[str, Facts] = field(default_factory=dict)
     on_request: bool = False
@@ -162,7 +163,7 @@ class MetricRow(Row[Metric]):
         """Check the words and ranges."""
         directions = {self.direction, *(f.direction for f in self.numbers.values())} - {None}
         for what, given, words in (
-            ("needs", set(self.needs), Need),
+            ("needs", set(self.needs), MetricNeed),
             ("direction", directions, Direction),
             ("question", {self.question}, Question),
         ):
@@ -175,7 +176,7 @@ class MetricRow(Row[Metric]):
             if not limits[0] < limits[1]:
                 raise CamlucidaError(f"metric {self.name!r}: the range {limits} is empty")
 
-    def lacking(self, available: Iterable[str]) -> tuple[Need, ...]:
+    def lacking(self, available: Iterable[str]) -> tuple[MetricNeed, ...]:
         """What the metric needs and is not among ``available``; a benchmark refuses early by it."""
         there = set(available)
         return tuple(need for need in self.needs if need not in there)

@@ -20,10 +20,10 @@ from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.curves import area
 from camlucida.metrics.imputation.impute import Imputer, impute
 from camlucida.metrics.passes import pick, probability, scores_of
-from camlucida.metrics.ranking import MaskRule, Order, TieBreak, removal_masks
-from camlucida.metrics.registry import Cost, Facts, Range, register
+from camlucida.metrics.ranking import MaskRule, RemovalOrder, TieBreak, removal_masks
+from camlucida.metrics.registry import Facts, MetricCost, Range, register
 
-Score = Literal["prob", "accuracy", "logit_drop"]
+RoadScore = Literal["prob", "accuracy", "logit_drop"]
 
 PERCENTAGES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 """Those of the authors' evaluation."""
@@ -48,8 +48,8 @@ def road(
     preprocess: Preprocess,
     *,
     percentages: Sequence[float] = PERCENTAGES,
-    order: Order = "morf",
-    scores: Sequence[Score] = ("prob",),
+    order: RemovalOrder = "morf",
+    scores: Sequence[RoadScore] = ("prob",),
     imputer: Imputer = "linear",
     mask: MaskRule = "rank",
     tie_break: TieBreak = "index",
@@ -57,7 +57,7 @@ def road(
     tolerance: float = 1e-4,
     generators: ImageGenerators | None = None,
     batch_size: int = 32,
-) -> dict[Score, Tensor]:
+) -> dict[RoadScore, Tensor]:
     r"""Scores of images whose most (or least) relevant pixels were removed and imputed.
 
     Rong et al. 2022 (ROAD, section 4): pixels are removed by rank, filled by noisy linear imputation in pixel
@@ -91,8 +91,8 @@ def road(
         CamlucidaError: an unknown word, or a percentage outside 0 to 100.
     """
     for score in scores:
-        if score not in get_args(Score):
-            known = ", ".join(map(repr, get_args(Score)))
+        if score not in get_args(RoadScore):
+            known = ", ".join(map(repr, get_args(RoadScore)))
             raise CamlucidaError(f"scores must be of {known}, got {score!r}")
     if generators is None:
         generators = ImageGenerators.of(0, pixels)
@@ -146,7 +146,7 @@ def _check(percentages: Sequence[float]) -> tuple[float, ...]:
 
 def _removed(
     scene: Scene, explanation: Explanation, classes: Tensor, **options: Any
-) -> dict[Score, Tensor]:
+) -> dict[RoadScore, Tensor]:
     return road(
         scene.model,
         scene.pixels,
@@ -167,7 +167,7 @@ def _removed(
     question="faithfulness",
     source="Rong et al. 2022, section 4; the combined score as pytorch-grad-cam's ROADCombined",
     needs=("model", "logits", "preprocess"),
-    cost=Cost(forwards=18, imputations=18),
+    cost=MetricCost(forwards=18, imputations=18),
     over="pixels removed",
     remark="numbers for the accuracy are of use as a mean over images only",
     numbers={
@@ -227,11 +227,11 @@ class Road(Metric):
         object.__setattr__(self, "percentages", _check(self.percentages))
 
     @property
-    def _scores(self) -> tuple[Score, ...]:
+    def _scores(self) -> tuple[RoadScore, ...]:
         return ("prob", "accuracy") if self.score == "both" else (self.score,)
 
     @property
-    def _orders(self) -> tuple[Order, ...]:
+    def _orders(self) -> tuple[RemovalOrder, ...]:
         return ("morf", "lerf") if self.order == "both" else (self.order,)
 
     @property
@@ -281,7 +281,7 @@ class Road(Metric):
         )
 
 
-_STEMS: dict[Score, str] = {
+_STEMS: dict[RoadScore, str] = {
     "prob": "road",
     "accuracy": "road_accuracy",
     "logit_drop": "road_drop",
@@ -297,7 +297,7 @@ _STEMS: dict[Score, str] = {
     question="faithfulness",
     source="FAME (Zhang and Günther 2026), table 2 and code",
     needs=("model", "logits", "labels", "preprocess"),
-    cost=Cost(forwards=20),
+    cost=MetricCost(forwards=20),
     over="pixels removed",
     remark="no imputation although it is called ROAD; a map that is half zeros removes no more than half",
     numbers={"road_delete_rank": Facts("ROAD-Delete by rank")},
@@ -325,8 +325,8 @@ class RoadDelete(Metric):
 
     shown: tuple[float, ...] = FAME_SHOWN
     percentages: tuple[float, ...] = FAME_PERCENTAGES
-    order: Order = "morf"
-    score: Score = "logit_drop"
+    order: RemovalOrder = "morf"
+    score: RoadScore = "logit_drop"
     imputer: Imputer = "zero"
     tie_break: TieBreak = "index"
 

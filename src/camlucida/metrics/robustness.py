@@ -23,7 +23,7 @@ from camlucida.engine.tap import run
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.metrics.base import Measured, Metric, OneNumber, Scene, Space
-from camlucida.metrics.registry import Cost, Facts, register
+from camlucida.metrics.registry import Facts, MetricCost, register
 from camlucida.targets import evaluate
 
 Perturbation = Literal["square", "noisy_baseline"]
@@ -245,7 +245,7 @@ def _noisy_baselines(
     question="stability",
     source="Yeh et al. 2019, definition 3.1",
     needs=("model",),
-    cost=Cost(explanations=10),
+    cost=MetricCost(explanations=10),
     remark="a blank map does not count; methods that draw random numbers draw others for the noisy images",
 )
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ class SensitivityMax(OneNumber):
     question="faithfulness",
     source="Yeh et al. 2019, definition 2.1",
     needs=("model",),
-    cost=Cost(forwards=64),
+    cost=MetricCost(forwards=64),
     remark="depends on the scale of the target, so that models cannot be compared by it; the relative one can",
     numbers={"infidelity_relative": Facts("Relative infidelity", range=(0.0, 1.0), unit="")},
 )

@@ -159,7 +159,7 @@ class RunResults:
     def curves(self) -> dict[str, Curve]:
         """Of the numbers that sum up a curve: means over the images, those with a NaN left out."""
         parquet = require("pyarrow.parquet", "benchmark")
-        sums: dict[tuple[str, str], _Sums] = {}
+        sums: dict[tuple[str, str], _CurveSums] = {}
         for shard in sorted(self.table.folder.done()):
             file = self.table.folder.file("rows", shard)
             rows = parquet.read_table(file, columns=["method", "metric", "curve"]).to_pandas()
@@ -168,7 +168,7 @@ class RunResults:
                 points = np.stack(own.to_list()).astype(np.float64)
                 points = points[np.isfinite(points).all(1)]
                 if len(points):
-                    sums.setdefault(key, _Sums(points.shape[1])).add(points)
+                    sums.setdefault(key, _CurveSums(points.shape[1])).add(points)
         found: dict[str, Curve] = {}
         positions = self.plan["about"].get("curves") or {}
         for name, number in self.numbers.items():
@@ -185,7 +185,7 @@ class RunResults:
         return found
 
 
-class _Sums:
+class _CurveSums:
     """Mean and squared deviations of curves that come in parts."""
 
     def __init__(self, width: int) -> None:
