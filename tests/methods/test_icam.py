@@ -13,29 +13,27 @@ from camlucida import LogitMargin, Preprocess, Probability, explain
 from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.common.statistics import ssim
-from camlucida.methods.icam import (
-    ICAM,
-    LayerMap,
+from camlucida.methods.icam import ICAM
+from camlucida.methods.icam.alpha import (
     SoftmaxMoments,
     alpha,
     automatic_derivatives,
     derivatives,
-    distance,
-    dynamic_range,
-    entry_weights,
     exp_derivatives,
     identity_derivatives,
-    layer_map,
-    layer_weights,
+    softmax_derivatives,
+)
+from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
+from camlucida.methods.icam.passes import rivals
+from camlucida.methods.icam.perturb import (
+    dynamic_range,
     mdd,
     mds,
     perturb,
     perturbation_weights,
-    select_layers,
-    softmax_derivatives,
     svim,
 )
-from camlucida.methods.icam.passes import rivals
+from camlucida.methods.icam.scores import distance, layer_weights, select_layers
 from camlucida.studies.icam import ablation
 from camlucida.targets import Custom
 from reference import icam as slow

@@ -14,6 +14,11 @@ class Prediction:
         name: its name, or ``"class 7"`` where names are not known.
         probability: softmax probability, in [0, 1].
         logit: the class's logit.
+
+    Example:
+        >>> best = camlucida.explain(model, images).predictions[0][0]
+        >>> best.name == f"class {best.index}"
+        True
     """
 
     index: int
@@ -36,6 +41,10 @@ class Diagnostics:
         disconnected: layers that the target does not depend on.
         saturated: the softmax rounds to 0 or 1, so that gradients of probabilities vanish.
         notes: remarks of the method.
+
+    Example:
+        >>> camlucida.explain(model, images).diagnostics[0].finite
+        True
     """
 
     raw_min: float

@@ -26,6 +26,7 @@ from camlucida.methods.registry import SMOOTHING
 from camlucida.methods.smoothing import unwrapped
 from camlucida.models import LoadedModel
 from camlucida.targets import LogitMargin, Target, TargetLike, as_target
+from camlucida.targets.base import join_targets
 
 MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
 """A registered name, also as ``fame:iterations=20``; a method object; or a name with its options."""
@@ -106,6 +107,14 @@ def explain(
     Raises:
         CamlucidaError: one of its kinds (``ImageError``, ``LayerError``, ``TargetError``, ``MethodError``,
             ``ModelError``); its text says what was given, what was expected and what to do.
+
+    Example:
+        >>> explanation = camlucida.explain(model, images, method="gradcam++", target=3)
+        >>> explanation.maps.shape
+        torch.Size([2, 32, 32])
+        >>> both = camlucida.explain(model, images, method=["gradcam", "fame:iterations=2"])
+        >>> list(both)
+        ['gradcam', 'fame (iterations=2)']
     """
     subject = Subject.of(model, preprocess, class_names)
     several, chosen = _several(method), listed(method)
@@ -139,21 +148,18 @@ def explain(
         shared = sharing(part.inputs) if len(plans) > 1 else nullcontext()
         with subject.taking(part.inputs), shared:
             for parts, (one, one_target, label) in zip(found, plans, strict=True):
-                parts.append(
-                    _explain(
-                        subject,
-                        part,
-                        one,
-                        _part(one_target, start, len(part.inputs), len(batch.views)),
-                        label,
-                        layers if one.uses_layers or not anywhere else None,
-                        steps,
-                        seed,
-                        top,
-                        grid,
-                        _share(progress, done, len(part.inputs), total),
-                    )
+                task = Task.of(
+                    subject.module,
+                    part.inputs,
+                    _part(one_target, start, len(part.inputs), len(batch.views)),
+                    seed=seed,
+                    progress=_share(progress, done, len(part.inputs), total),
+                    grid=grid,
+                    preprocess=subject.preprocess,
                 )
+                asked = layers if one.uses_layers or not anywhere else None
+                task = replace(task, layers=_layers(one, task, asked, label))
+                parts.append(_explain(one, task, label, subject, part, steps, top, seed))
                 done += len(part.inputs)
                 if progress is not None:
                     progress(done, total)
@@ -234,54 +240,41 @@ def _part(target: Target, start: int, length: int, total: int) -> Target:
     return target if length == total else target.take(torch.arange(start, start + length))
 
 
+def _layers(method: Method, task: Task, layers: Layers | None, label: str) -> tuple[str, ...]:
+    """Names of the layers: those that were asked for, or else the method's own choice."""
+    if layers is None:
+        return method.default_layers(task.model, task.inputs)
+    if not method.uses_layers:
+        raise MethodError(f"{label} explains the input through the whole model; leave out layers")
+    return tuple(resolve_all(task.model, layers))
+
+
 def _explain(
+    method: Method,
+    task: Task,
+    label: str,
     subject: Subject,
     batch: Batch,
-    method: Method,
-    target: Target,
-    label: str,
-    layers: Layers | None,
     steps: Steps | str | None,
-    seed: Seed,
     top: int,
-    grid: GridRule | Mapping[str, GridRule] | None,
-    progress: Progress | None,
+    seed: Seed,
 ) -> Explanation:
-    module, inputs = subject.module, batch.inputs
-    if layers is None:
-        names = method.default_layers(module, inputs)
-    elif method.uses_layers:
-        names = tuple(resolve_all(module, layers))
-    else:
-        raise MethodError(f"{label} explains the input through the whole model; leave out layers")
-    raw = method.run(
-        Task.of(
-            module,
-            inputs,
-            target,
-            names,
-            seed=seed,
-            progress=progress,
-            grid=grid,
-            preprocess=subject.preprocess,
-        )
-    )
+    raw, inputs = method.run(task), task.inputs
     used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     with torch.inference_mode(mode=False), torch.no_grad():
         finite = raw.fused.isfinite().flatten(1).all(1)
         clean = finite[:, None, None]
         signed = raw.fused
         if raw.by_steps and steps is not None:
             layers_clean = {name: torch.where(clean, m, 0) for name, m in raw.layers.items()}
-            fused = used.fuse(layers_clean, size)
+            fused = used.fuse(layers_clean, task.size)
             signed = fused if len(raw.layers) > 1 else signed
         else:
             fused = torch.where(clean, signed, 0)
         logits = raw.target.logits(raw.outputs)
         probabilities = None if logits is None or logits.shape[1] < 2 else logits.float().softmax(1)
         return Explanation(
-            maps=used.finish(fused, size),
+            maps=used.finish(fused, task.size),
             raw=used.layer(torch.where(clean, signed, 0)),
             signed=signed,
             layer_maps=raw.layers,
@@ -289,13 +282,13 @@ def _explain(
             target=raw.target,
             logits=logits,
             predictions=_predictions(logits, probabilities, top, subject.class_names),
-            layers=tuple(raw.layers) if method.uses_layers else names,
+            layers=tuple(raw.layers) if method.uses_layers else tuple(task.layers),  # type: ignore[arg-type]
             method=method,
             label=label,
             diagnostics=_diagnose(raw, finite, probabilities),
             details=raw.details,
             provenance=Provenance(
-                module,
+                task.model,
                 {
                     "model": subject.name,
                     **method.describe(),
@@ -368,34 +361,17 @@ def _diagnose(raw: RawMap, finite: Tensor, probabilities: Tensor | None) -> tupl
 
 def _join(parts: list[Explanation], batch: Batch) -> Explanation:
     """One explanation from those of consecutive batches."""
-    first = parts[0]
     if len(parts) == 1:
-        return first
-    joined = [e.target for e in parts]
-    fields = {
-        name: torch.cat([getattr(t, name) for t in joined])
-        for name in first.target.per_image
-        if isinstance(getattr(first.target, name), Tensor)
-    }
-    target = replace(first.target, **fields) if fields else first.target  # type: ignore[type-var]
+        return parts[0]
+    first = parts[0]
+    target = join_targets([e.target for e in parts])
     facts = {**first.provenance.facts, "target": target.describe()}
-    return replace(
-        first,
-        provenance=replace(first.provenance, facts=facts),
-        maps=torch.cat([e.maps for e in parts]),
-        raw=torch.cat([e.raw for e in parts]),
-        signed=torch.cat([e.signed for e in parts]),
-        layer_maps={
-            name: torch.cat([e.layer_maps[name] for e in parts]) for name in first.layer_maps
-        },
-        details={name: torch.cat([e.details[name] for e in parts]) for name in first.details},
-        target_values=torch.cat([e.target_values for e in parts]),
+    return first.with_images(
+        lambda name: torch.cat([getattr(e, name) for e in parts]),
+        lambda name, key: torch.cat([getattr(e, name)[key] for e in parts]),
+        lambda name: tuple(row for e in parts for row in getattr(e, name)),
         target=target,
-        logits=None
-        if first.logits is None
-        else torch.cat([cast("Tensor", e.logits) for e in parts]),
-        predictions=tuple(p for e in parts for p in e.predictions),
-        diagnostics=tuple(d for e in parts for d in e.diagnostics),
+        provenance=replace(first.provenance, facts=facts),
         views=batch.views,
         sources=batch.sources,
     )

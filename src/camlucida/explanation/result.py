@@ -48,6 +48,13 @@ class Explanation:
         provenance: how to get this result again.
         views: the picture of each image, and the part that the model saw.
         sources: the file name of each image, where there was one.
+
+    Example:
+        >>> explanation = camlucida.explain(model, images, method="hirescam")
+        >>> explanation[0].overlay().size, explanation.layers
+        ((32, 32), ('4',))
+        >>> explanation.save("out/maps.npz").name
+        'maps.npz'
     """
 
     maps: Tensor
@@ -74,27 +81,37 @@ class Explanation:
         """The explanation of one image."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        at = torch.tensor([index % len(self)])
-
-        def one(t: Tensor) -> Tensor:
-            return t[at.to(t.device)]
-
-        i = int(at)
-        return replace(
-            self,
-            maps=one(self.maps),
-            raw=one(self.raw),
-            signed=one(self.signed),
-            layer_maps={name: one(m) for name, m in self.layer_maps.items()},
-            details={name: one(d) for name, d in self.details.items()},
-            target_values=one(self.target_values),
-            target=self.target.take(at),
-            logits=None if self.logits is None else one(self.logits),
-            predictions=self.predictions[i : i + 1],
-            diagnostics=self.diagnostics[i : i + 1],
+        i = index % len(self)
+        return self.with_images(
+            lambda name: getattr(self, name)[[i]],
+            lambda name, key: getattr(self, name)[key][[i]],
+            lambda name: getattr(self, name)[i : i + 1],
+            target=self.target.take(torch.tensor([i])),
             views=self.views[i : i + 1],
             sources=self.sources[i : i + 1],
         )
+
+    def with_images(
+        self,
+        tensor: Callable[[str], Tensor],
+        entry: Callable[[str, str], Tensor],
+        rows: Callable[[str], tuple[Any, ...]],
+        **changes: Any,
+    ) -> Explanation:
+        """The same for other images.
+
+        Args:
+            tensor: from the name of an attribute with one entry per image to that of the other images.
+            entry: the same of the tensor under a key of ``layer_maps`` and ``details``.
+            rows: the same of ``predictions`` and ``diagnostics``.
+            **changes: the attributes that remain.
+        """
+        changes |= {name: tensor(name) for name in ("maps", "raw", "signed", "target_values")}
+        changes["logits"] = None if self.logits is None else tensor("logits")
+        for name in ("layer_maps", "details"):
+            changes[name] = {key: entry(name, key) for key in getattr(self, name)}
+        changes |= {name: rows(name) for name in ("predictions", "diagnostics")}
+        return replace(self, **changes)
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
@@ -234,6 +251,10 @@ class Views(Sequence[overlays.View]):
     Args:
         makers: one function per image.
         class_names: names of the classes, where known.
+
+    Example:
+        >>> camlucida.explain(model, images).views[0].picture.size
+        (32, 32)
     """
 
     def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
@@ -255,6 +276,11 @@ class Comparison(Mapping[str, Explanation]):
 
     Args:
         explanations: at least one, all of the same images.
+
+    Example:
+        >>> both = camlucida.explain(model, images, method=["gradcam", "eigencam"])
+        >>> {label: one.maps.shape for label, one in both.items()}
+        {'gradcam': torch.Size([2, 32, 32]), 'eigencam': torch.Size([2, 32, 32])}
     """
 
     def __init__(self, explanations: Sequence[Explanation]) -> None:

@@ -27,7 +27,7 @@ from camlucida.methods.registry import MethodRow, list_methods, method_row, regi
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
-from camlucida.methods.smoothing import AugSmooth, EigenSmooth, smoothed
+from camlucida.methods.smoothing import AugSmooth, EigenSmooth
 from camlucida.methods.task import Progress, Task
 
 __all__ = [
@@ -75,5 +75,4 @@ __all__ = [
     "read_method",
     "register",
     "row_of",
-    "smoothed",
 ]

@@ -59,6 +59,9 @@ class AblationCAM(Method):
         memory: megabytes that one pass may take, about; ``None`` (default) for what is fast on the device.
 
     Source: Desai and Ramaswamy, "Ablation-CAM", WACV 2020, equations 4 and 5.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.AblationCAM(denominator="abs"))
     """
 
     ablation_value: float = 0.0

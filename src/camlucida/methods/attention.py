@@ -92,6 +92,10 @@ class AttentionRollout(AttentionMethod):
 
     Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928),
     section 3: equation 1, with $A = 0.5\, W_{att} + 0.5\, I$ averaged over heads.
+
+    Example:
+        >>> camlucida.methods.AttentionRollout(heads="max").describe()["options"]
+        {'heads': 'max', 'residual': 0.5, 'query': 'auto'}
     """
 
     heads: Heads = "mean"
@@ -211,6 +215,10 @@ class LeGrad(AttentionMethod):
     authors' code (WalBouss/LeGrad) for the means and the ReLU. There the tokens of CLIP's blocks are averaged
     before the head; here they are pooled as the model itself does it. Their code looks at the last two blocks unless
     told otherwise; here it is all of them, and ``layers`` chooses.
+
+    Example:
+        >>> camlucida.methods.method_row("legrad").needs
+        ('attention', 'gradients')
     """
 
     @property

@@ -38,6 +38,11 @@ class RawMap:
         notes: remarks on single images, ``{position: remarks}``.
         details: anything else that the method has to tell, one entry per image along the first dimension.
         by_steps: ``fused`` follows from ``layers`` by the steps, so that other steps fuse them otherwise.
+
+    Example:
+        >>> raw = camlucida.methods.HiResCAM().run(camlucida.methods.Task.of(model, images, 3, "4"))
+        >>> raw.fused.shape, list(raw.layers)
+        (torch.Size([2, 16, 16]), ['4'])
     """
 
     layers: dict[str, Tensor]
@@ -66,6 +71,14 @@ class Method:
 
     A method of your own derives from this (or from :class:`GradientCAM`), and is made known with
     :func:`camlucida.methods.register`.
+
+    Example:
+        >>> class Brightness(camlucida.methods.Method):
+        ...     explains = "input"
+        ...
+        ...     def run(self, task):
+        ...         return camlucida.methods.RawMap.of_input(task.inputs.mean(1), *task.ask())
+        >>> found = camlucida.explain(model, images, method=Brightness())
     """
 
     explains: ClassVar[Explains] = "layer"

@@ -37,6 +37,11 @@ class CAM(Method):
 
     Attributes:
         relu: rectify the map; ``False`` by default, as in the paper.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.CAM())
+        >>> found.details["weights"].shape
+        torch.Size([2, 16])
     """
 
     relu: bool = False

@@ -117,6 +117,9 @@ class CorrRISE(Method):
             default), or always the ``"pixel"``, or the ``"input"`` as the model receives it.
         mask_seed: seed of the one mask set that all images share; the seed of ``explain`` draws nothing.
         chunk: images in one forward pass; ``None`` (default) is 16 on a CPU and 64 on other devices.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.CorrRISE(masks=10))
     """
 
     explains = "input"

@@ -36,6 +36,9 @@ class EigenCAM(Method):
             paper does not.
         sign: a singular vector has no sign of its own. ``"auto"`` (default) makes the larger extreme positive
             (centred) or the sum positive (not centred); ``"none"`` keeps what LAPACK returns.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.EigenCAM(center=False))
     """
 
     center: bool = True

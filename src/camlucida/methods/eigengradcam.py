@@ -53,6 +53,9 @@ class EigenGradCAM(GradientCAM):
         sign: ``"evidence"`` (default) turns the component the way of the sum over channels (HiResCAM's map);
             ``"extreme"`` makes the larger extreme positive, as EigenCAM does here; ``"none"`` keeps what
             LAPACK returns, as pytorch-grad-cam does.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.EigenGradCAM())
     """
 
     sign: Sign = "evidence"

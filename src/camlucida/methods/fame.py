@@ -240,6 +240,9 @@ class FAME(Method):
             ``"reference_code_faces"`` what it does for verification besides: ``input_space="pixel"``,
             ``epsilon=0.01`` and ``early_stop="batch_mean"``, which leaves many impostors' maps empty.
         eps: added to the denominators of the scaling before and after the blur; 0 by default.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.FAME(iterations=3))
     """
 
     explains = "input"

@@ -97,6 +97,11 @@ class FGGB(Method):
         chunk: images times dimensions in one backward pass, which bounds the memory; ``None`` (default) is 64,
             but on a CPU, where more than one dimension at a time gains nothing, 1.
         eps: added to the norm of each gradient, 1e-8.
+
+    Example:
+        >>> reference = camlucida.CosineSimilarity(model(images[:1]).detach()[0])
+        >>> method = camlucida.methods.FGGB(theta=0.3)
+        >>> found = camlucida.explain(model, images, method=method, target=reference)
     """
 
     explains = "input"

@@ -42,6 +42,9 @@ class FullGrad(Method):
     Attributes:
         scale: each term is scaled to [0, 1] per ``"channel"`` (default; pytorch-grad-cam) or per
             ``"sample"`` over all its channels (the authors' code).
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.FullGrad())
     """
 
     explains = "input"
@@ -131,6 +134,11 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
 
     Source: Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS
     2019, equation 5.
+
+    Example:
+        >>> full = camlucida.methods.full_gradient(model, images, camlucida.Logit(3))
+        >>> bool((full.residual.abs() < 1e-4).all())
+        True
     """
     with borrowed(model, inputs) as module:
         check_inputs(module, inputs)

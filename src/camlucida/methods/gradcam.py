@@ -38,6 +38,9 @@ class GradCAM(GradientCAM):
 
     $L = \mathrm{ReLU}(\sum_k w_k A^k)$ with $w_k = \frac{1}{hw}\sum_{ij} \partial Y / \partial A^k_{ij}$.
     On a :class:`~camlucida.targets.LogitMargin` this is DiffGradCAM.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.GradCAM())
     """
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -64,6 +67,9 @@ class XGradCAM(GradientCAM):
     Attributes:
         norm: divide by the sum (``"sum"``, the paper) or by the sum of absolute values (``"l1"``); they
             agree where no activation is negative.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.XGradCAM(norm="l1"))
     """
 
     norm: Literal["sum", "l1"] = "sum"
@@ -90,6 +96,9 @@ class HiResCAM(GradientCAM):
 
     $L = \mathrm{ReLU}(\sum_k \partial Y / \partial A^k \odot A^k)$, summed over channels before the ReLU.
     Zero wherever the head ignores the cell.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.HiResCAM())
     """
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -110,6 +119,9 @@ class GradCAMEW(GradientCAM):
     r"""Element-wise Grad-CAM: only positive products count.
 
     $L = \sum_k \mathrm{ReLU}(\partial Y / \partial A^k \odot A^k)$, rectified before the channels are summed.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.GradCAMEW())
     """
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -124,6 +136,9 @@ class LayerCAM(GradientCAM):
 
     $L = \mathrm{ReLU}(\sum_k \mathrm{ReLU}(\partial Y / \partial A^k) \odot A^k)$. Several layers are averaged
     after each has been normalised and resized.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.LayerCAM(), layers=["1", "4"])
     """
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

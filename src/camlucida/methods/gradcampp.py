@@ -56,6 +56,9 @@ class GradCAMpp(GradientCAM):
         eps: added to the undivided denominator $2 g^2 + g^3 \sum A$ of the exp form, 0 by default.
             pytorch-grad-cam uses 1e-6, which swamps $g^2$ on networks with global average pooling.
         max_entries: with ``form="true"``, the largest number of entries K * h * w accepted.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.GradCAMpp(form="tf_original"))
     """
 
     form: Form = "exp"

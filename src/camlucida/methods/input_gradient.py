@@ -36,6 +36,12 @@ class InputGradient(Method):
     Attributes:
         reduction: how the input's channels become one map: ``"abs_max"``, ``"abs_sum"`` or ``"sum"``, the
             only one that keeps signs.
+
+    Example:
+        >>> class Half(camlucida.methods.InputGradient):
+        ...     def attribute(self, task, gradient):
+        ...         return gradient(task.inputs / 2)
+        >>> found = camlucida.explain(model, images, method=Half())
     """
 
     explains = "input"
@@ -91,6 +97,9 @@ class Saliency(InputGradient):
 
     Attributes:
         reduction: ``"abs_max"`` (default), ``"abs_sum"`` or ``"sum"`` over channels.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.Saliency())
     """
 
     reduction: Reduction = "abs_max"
@@ -115,6 +124,9 @@ class InputXGradient(InputGradient):
 
     Attributes:
         reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.InputXGradient())
     """
 
     def attribute(self, task: Task, gradient: Gradient) -> Tensor:
@@ -142,6 +154,9 @@ class IntegratedGradients(InputGradient):
         n_steps: nodes of the quadrature, 50 by default.
         baseline: value of the baseline, in the space of the model's input; 0 by default.
         reduction: ``"abs_sum"`` (default), ``"abs_max"`` or ``"sum"`` over channels.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.IntegratedGradients(n_steps=4))
     """
 
     elsewhere = True
@@ -179,6 +194,9 @@ class SmoothGrad(InputGradient):
         noise: standard deviation of the Gaussian noise as a share of each image's range max - min; 0.15.
         squared: average squared gradients instead (SmoothGrad-squared, Hooker et al. 2019).
         reduction: ``"abs_max"`` (default), ``"abs_sum"`` or ``"sum"`` over channels.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.SmoothGrad(n_samples=3))
     """
 
     elsewhere = True

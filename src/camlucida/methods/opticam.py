@@ -64,6 +64,9 @@ class OptiCAM(Method):
 
     Source: Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
     interpretability", CVIU 2024 (arXiv 2301.07002); settings from the authors' code (hanwei0912/OptiCAM).
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.OptiCAM(iterations=2))
     """
 
     iterations: Count = 50

@@ -59,6 +59,9 @@ class RefineCAM(Method):
     Source: Domeniconi, Stramiglio, Lombardi and Salti, "How to Evaluate and Refine your CAM"
     (arXiv 2605.14641). The formula is that of the authors' code (liuktc/RefineCAM, the multiplying mixer over
     all layers; also part of pytorch-grad-cam).
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.RefineCAM(base="layercam"))
     """
 
     explains = "layers"

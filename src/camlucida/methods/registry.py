@@ -105,6 +105,11 @@ class MethodRow(Row[Method]):
         both_signs: whether the positive part of a similarity's map shows what makes similar, and the negative part
             what sets apart.
         opposite: options with which the map shows what sets apart, and not what makes similar.
+
+    Example:
+        >>> row = camlucida.methods.method_row("fame")
+        >>> row.explains, row.quick
+        ('input', {'iterations': 40})
     """
 
     what: ClassVar[str] = "method"
@@ -198,6 +203,14 @@ def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -
 
     Raises:
         MethodError: when the name is taken by another class.
+
+    Example:
+        >>> @camlucida.methods.register("mean-cam", paper="you", year=2026, equation="1", weights="channel")
+        ... class MeanCAM(camlucida.methods.GradientCAM):
+        ...     def combine(self, activation, gradient):
+        ...         return activation.mean(1)
+        >>> found = camlucida.explain(model, images, method="mean-cam")
+        >>> camlucida.methods.registry.METHODS.remove("mean-cam")
     """
 
     def add(method: M) -> M:
@@ -208,7 +221,12 @@ def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -
 
 
 def list_methods() -> tuple[MethodRow, ...]:
-    """All registered methods, in the order of registration."""
+    """All registered methods, in the order of registration.
+
+    Example:
+        >>> "gradcam" in [row.name for row in camlucida.list_methods()]
+        True
+    """
     return tuple(METHODS)
 
 
@@ -217,10 +235,19 @@ def method_row(name: str) -> MethodRow:
 
     Raises:
         MethodError: for an unknown name, with the nearest ones.
+
+    Example:
+        >>> camlucida.methods.method_row("Integrated Gradients").cost_in_words
+        '1 forward + n_steps (50) x (1 forward + 1 backward)'
     """
     return METHODS[name]
 
 
 def row_of(method: Method) -> MethodRow | None:
-    """The first row registered for the class of a method object."""
+    """The first row registered for the class of a method object.
+
+    Example:
+        >>> camlucida.methods.row_of(camlucida.methods.FAME()).name
+        'fame'
+    """
     return METHODS.row_of(method)

@@ -67,6 +67,9 @@ class RISE(Method):
             this batch and keeps its maps so far, once every image has one.
         chunk: masks in one forward pass, halved when the device runs out of memory; ``None`` (default) is 16
             on a CPU, whose caches hold no more, and 64 on other devices.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.RISE(masks=10))
     """
 
     explains = "input"

@@ -63,6 +63,9 @@ class ScoreCAM(Method):
 
     Source: Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM", CVPR workshops 2020
     (arXiv 1910.01279), definitions 4 and 5; the softmax is that of its algorithm 1.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.ScoreCAM(top_k=4))
     """
 
     weighting: Weighting = "softmax_logit"
@@ -79,13 +82,7 @@ class ScoreCAM(Method):
         """Passes per channel."""
         return 1
 
-    def masked(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        repeat: int,  # noqa: ARG002
-        noise: Noise,  # noqa: ARG002
-    ) -> Tensor:
+    def masked(self, images: Tensor, masks: Tensor, repeat: int, noise: Noise) -> Tensor:  # noqa: ARG002
         """What the model is shown.
 
         Args:
@@ -214,6 +211,9 @@ class SSCAM(ScoreCAM):
     Localization" (arXiv 2006.14255), smooth on feature map and smooth on input. Published code adds the noise
     to the map before it is normalised, with $(\sigma / (\max - \min))^2$ as its standard deviation, and weighs
     by the mean probabilities themselves; here all of Score-CAM's definition is kept, as torch-cam does.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.SSCAM(samples=1, top_k=2))
     """
 
     samples: Count = 35
@@ -225,13 +225,7 @@ class SSCAM(ScoreCAM):
         """Passes per channel."""
         return self.samples
 
-    def masked(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        repeat: int,  # noqa: ARG002
-        noise: Noise,
-    ) -> Tensor:
+    def masked(self, images: Tensor, masks: Tensor, repeat: int, noise: Noise) -> Tensor:  # noqa: ARG002
         """The masked images with noise on the mask or on themselves."""
         if self.place == "map":
             return images * (masks + self.std * noise(1))
@@ -264,6 +258,9 @@ class ISCAM(ScoreCAM):
 
     Source: Naidu, Ghosh, Maurya, Nayak and Kundu, "IS-CAM: Integrated Score-CAM for axiomatic-based
     explanations" (arXiv 2010.03023); the running sum as torch-cam reads it.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.ISCAM(samples=1, top_k=2))
     """
 
     samples: Count = 10
@@ -279,12 +276,6 @@ class ISCAM(ScoreCAM):
         i = repeat + 1
         return i * (i + 1) / (2 * self.samples) if self.path == "cumulative" else i / self.samples
 
-    def masked(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        repeat: int,
-        noise: Noise,  # noqa: ARG002
-    ) -> Tensor:
+    def masked(self, images: Tensor, masks: Tensor, repeat: int, noise: Noise) -> Tensor:  # noqa: ARG002
         """The masked images on their way from nothing."""
         return images * (self.factor(repeat) * masks)

@@ -52,6 +52,9 @@ class ShapleyCAM(Method):
 
     Source: Cai, "CAMs as Shapley Value-based Explainers", The Visual Computer 2025 (arXiv 2501.06261), and the
     author's code (caihuaiguang/pytorch-shapley-cam, also part of pytorch-grad-cam).
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.ShapleyCAM(form="elementwise"))
     """
 
     form: Form = "mean"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,15 +39,13 @@ class Wrapper(Method):
     """Base of the methods made from another one.
 
     Attributes:
+        option: name of the option that stands for the wrapper.
         method: the other one.
     """
 
-    method: Method
+    option: ClassVar[str]
 
-    @property
-    def option(self) -> str:
-        """Name of the option that stands for the wrapper."""
-        raise NotImplementedError
+    method: Method
 
     @property
     def steps(self) -> Steps:
@@ -88,7 +86,13 @@ class AugSmooth(Wrapper):
         factors: 1, 0.9 and 1.1 by default, as pytorch-grad-cam's ``aug_smooth``.
 
     Source: pytorch-grad-cam, ``forward_augmentation_smoothing``.
+
+    Example:
+        >>> method = camlucida.methods.AugSmooth(camlucida.methods.GradCAM(), factors=(1, 0.8))
+        >>> found = camlucida.explain(model, images, method=method)
     """
+
+    option = "aug_smooth"
 
     flip: bool = True
     factors: Sequence[float] = (1.0, 0.9, 1.1)
@@ -99,11 +103,6 @@ class AugSmooth(Wrapper):
         object.__setattr__(self, "factors", tuple(float(f) for f in self.factors))
         if not self.factors or 0 in self.factors:
             raise MethodError(f"factors must be numbers other than 0, got {list(self.factors)}")
-
-    @property
-    def option(self) -> str:
-        """``aug_smooth``."""
-        return "aug_smooth"
 
     @property
     def steps(self) -> Steps:
@@ -161,7 +160,13 @@ class EigenSmooth(Wrapper):
         sign: see :func:`camlucida.methods.eigengradcam.principal`; ``"none"`` is pytorch-grad-cam's.
 
     Source: pytorch-grad-cam, ``eigen_smooth``.
+
+    Example:
+        >>> method = camlucida.methods.EigenSmooth(camlucida.methods.GradCAM())
+        >>> found = camlucida.explain(model, images, method=method)
     """
+
+    option = "eigen_smooth"
 
     sign: Sign = "evidence"
 
@@ -170,11 +175,6 @@ class EigenSmooth(Wrapper):
         super().__post_init__()
         if not self.method.uses_layers:
             raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
-
-    @property
-    def option(self) -> str:
-        """``eigen_smooth``."""
-        return "eigen_smooth"
 
     def run(self, task: Task) -> RawMap:
         """One tap for methods that combine; else the method itself, and one pass for the activations."""

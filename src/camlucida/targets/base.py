@@ -84,6 +84,16 @@ class Target:
         return {"target": type(self).__name__, **options}
 
 
+def join_targets(parts: Sequence[Target]) -> Target:
+    """One target from those of consecutive images, each fixed to its own."""
+    fixed = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in parts[0].per_image
+        if isinstance(getattr(parts[0], name), Tensor)
+    }
+    return replace(parts[0], **fixed) if fixed else parts[0]  # type: ignore[type-var]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist() if value.numel() <= 64 else f"tensor of shape {tuple(value.shape)}"

@@ -16,12 +16,13 @@ from camlucida.methods.base import RawMap, calm
 from camlucida.methods.icam.layer_map import LayerMap, fuse
 from camlucida.methods.icam.notes import remarks
 from camlucida.methods.icam.options import ICAMOptions
-from camlucida.methods.icam.passes import Copies, Seen, look, score_copies, sliceable
+from camlucida.methods.icam.passes import Copies, Seen, look, score_copies
 from camlucida.methods.icam.perturb import perturbation_weights, svim
 from camlucida.methods.icam.scores import layer_scores, layer_weights, select_layers
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
 from camlucida.targets import Target
+from camlucida.targets.base import join_targets
 
 
 @register(
@@ -62,6 +63,10 @@ class ICAM(ICAMOptions):
     ``probability`` Y; and with several runs ``layer_score_std``, ``layer_weight_std`` and
     ``map_std``, the spread of the map in [0, 1].
 
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.ICAM(n_perturb=2))
+        >>> found.details["layer_weight"].sum(1).round()
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
@@ -80,7 +85,9 @@ class ICAM(ICAMOptions):
 
         with borrowed(task.model, task.inputs) as module:
             names = tuple(resolve_all(module, task.layers))
-            whole = replace(task, model=module, target=sliceable(task.target), layers=names)
+            whole = replace(
+                task, model=module, target=task.target.for_images(len(task.inputs)), layers=names
+            )
             parts = []
             every = torch.arange(len(task.inputs), device=task.inputs.device)
             for index in torch.split(every, self.chunk):
@@ -156,7 +163,7 @@ def _join(parts: list[Seen]) -> Seen:
         if isinstance(value, Tensor):
             joined[name] = torch.cat(values)
         elif isinstance(value, Target):
-            joined[name] = _join_targets(values)
+            joined[name] = join_targets(values)
     joined["dead"] = {name: torch.cat([p.dead[name] for p in parts]) for name in first.dead}
     joined["maps"] = {
         name: LayerMap(
@@ -167,12 +174,3 @@ def _join(parts: list[Seen]) -> Seen:
     }
     joined["connected"] = {name: any(p.connected[name] for p in parts) for name in first.connected}
     return replace(first, **joined)
-
-
-def _join_targets(parts: list[Target]) -> Target:
-    fixed = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in parts[0].per_image
-        if isinstance(getattr(parts[0], name), Tensor)
-    }
-    return replace(parts[0], **fixed) if fixed else parts[0]  # type: ignore[type-var]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -134,16 +134,6 @@ def _margin(scored: Target, outputs: Tensor, values: Tensor) -> Tensor:
     logits = wide(logits)
     others = logits.scatter(1, classes, -torch.inf).logsumexp(1)
     return logits.gather(1, classes)[:, 0] - others
-
-
-def sliceable(target: Target) -> Target:
-    """The same target with lists of one entry per image as tensors, so that it can be divided."""
-    lists = {
-        name: torch.as_tensor(value)
-        for name in target.per_image
-        if isinstance(value := getattr(target, name), Sequence) and not isinstance(value, str)
-    }
-    return replace(target, **lists) if lists else target  # type: ignore[type-var]
 
 
 # -------------------------------------------------------------------------------------------- images

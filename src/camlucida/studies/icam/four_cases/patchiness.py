@@ -20,7 +20,8 @@ from camlucida.common.errors import MethodError
 from camlucida.engine.maps import normalise, resize
 from camlucida.engine.tap import tap
 from camlucida.explanation import Explanation
-from camlucida.methods.icam import LayerMap, alpha, derivatives, entry_weights, fuse, layer_map
+from camlucida.methods.icam.alpha import alpha, derivatives
+from camlucida.methods.icam.layer_map import LayerMap, entry_weights, fuse, layer_map
 from camlucida.metrics.regions import label_regions
 from camlucida.targets import Logit
 
