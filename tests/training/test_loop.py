@@ -264,3 +264,42 @@ def test_one_of_several_processes_is_refused(monkeypatch):
 def test_a_device_that_is_not_there_is_told():
     with pytest.raises(CamlucidaError, match="cannot train on accelerator='gpu'"):
         fit(network(), batches, loss, options=FitOptions(epochs=1, accelerator="gpu"))
+
+
+def test_a_score_that_is_enough_ends_the_training(tmp_path):
+    scores = iter([0.4, 0.95, 0.99])
+    options = FitOptions(epochs=9, enough=0.9, score_every=2, **CPU)
+    more = {"validate": lambda _: next(scores), "options": options, "checkpoint": tmp_path / "c"}
+    found = fit(network(), batches, loss, **more)
+    assert [row.get("score") for row in found.curves] == [None, 0.4, None, 0.95]
+    assert (found.best_epoch, found.best_score) == (3, 0.95)
+    assert len(fit(network(), batches, loss, **more).curves) == 4
+
+
+def test_several_numbers_are_logged_and_the_first_is_the_score():
+    found = fit(
+        network(), batches, loss, validate=lambda _: {"top1": 0.5, "top5": 0.9},
+        options=FitOptions(epochs=1, **CPU),
+    )  # fmt: skip
+    row = found.curves[0]
+    assert (row["score"], row["top1"], row["top5"]) == (0.5, 0.5, 0.9)
+
+
+def test_steps_and_epochs_are_told():
+    told = []
+    model = network()
+    fit(
+        model, batches, loss, options=FitOptions(epochs=2, **CPU), after_step=lambda m: told.append(m is model),
+        after_epoch=lambda fitted: told.append(len(fitted.curves)),
+    )  # fmt: skip
+    assert told == [*[True] * 5, 1, *[True] * 5, 2]
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path):
+    file = tmp_path / "run.pt"
+    for epochs, resumed in ((1, 0), (3, 1)):
+        found = fit(network(), batches, loss, options=FitOptions(epochs, **CPU), checkpoint=file)
+        assert (found.resumed_from, len(found.curves)) == (resumed, epochs)
+    options = FitOptions(5, schedule="cosine", **CPU)
+    with pytest.raises(CamlucidaError, match=r"another plan.*schedule"):
+        fit(network(), batches, loss, options=options, steps_per_epoch=5, checkpoint=file)

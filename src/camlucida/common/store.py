@@ -91,7 +91,12 @@ def write_torch(path: Path, content: object) -> Path:
     Raises:
         CamlucidaError: the file cannot be written.
     """
-    return write(path, lambda temporary: torch.save(content, temporary))
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch would write its name into the file
+            torch.save(content, file)
+
+    return write(path, save)
 
 
 # ---- plans ---------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class FitOptions:
             a resumed training is the same as an uninterrupted one.
         ties: which of two epochs with the same score is kept, the ``"first"`` or the ``"later"``.
         enough: a score with which the training ends early; ``None`` for all epochs.
+        score_every: epochs from one validation to the next.
     """
 
     epochs: int = 10
@@ -65,6 +66,7 @@ class FitOptions:
     seed: int = 0
     ties: Literal["first", "later"] = "first"
     enough: float | None = None
+    score_every: int = 1
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -78,8 +80,8 @@ class FitOptions:
                 raise CamlucidaError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        if self.epochs < 1 or self.step_size < 1:
-            raise CamlucidaError("epochs and step_size must be at least 1")
+        if min(self.epochs, self.step_size, self.score_every) < 1:
+            raise CamlucidaError("epochs, step_size and score_every must be at least 1")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise CamlucidaError(f"learning_rate must be positive, got {self.learning_rate}")
 
@@ -295,7 +297,7 @@ class _Run:
 
     def _judge(self, epoch: int, row: dict[str, float], validate: Score | None) -> None:
         """Keep the weights if they are the best so far."""
-        if validate is not None:
+        if validate is not None and (epoch + 1) % self.options.score_every == 0:
             self.model.eval()
             # Not the wrapped model, whose processes wait for each other: one may have nothing to validate.
             with torch.no_grad(), self.fabric.autocast():

@@ -139,7 +139,7 @@ def _train(
 ) -> dict[str, Any]:
     options = FitOptions(
         plan.epochs, "adam", plan.learning_rate, schedule="constant", accelerator="cpu", seed=plan.seed,
-        enough=plan.enough,
+        enough=plan.enough, score_every=4,
     )  # fmt: skip
     train_classifier(
         net,

@@ -104,7 +104,7 @@ class Recipe:
         """Everything, ready for JSON."""
         fitted = asdict(self.fit)
         # Where it runs may change; seed and ties are the training's.
-        for name in ("accelerator", "seed", "ties", "enough"):
+        for name in ("accelerator", "seed", "ties", "enough", "score_every"):
             del fitted[name]
         return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
 
