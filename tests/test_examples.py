@@ -15,7 +15,17 @@ from torch import nn
 import camlucida
 
 # A room is added here when every public name of it has its example.
-ROOMS = ("common", "targets", "data", "models", "methods", "explanation", "metrics", "benchmark")
+ROOMS = (
+    "common",
+    "targets",
+    "data",
+    "models",
+    "methods",
+    "explanation",
+    "metrics",
+    "benchmark",
+    "training",
+)
 
 
 def public(room):

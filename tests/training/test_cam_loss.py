@@ -307,7 +307,7 @@ def test_refusals(gap, batch):
         (lambda: CAMOptions(mode="fast"), "mode must be"),
         (lambda: TrainableCAM(Dense().double(), images), "cam='gradcam'"),
         (lambda: TrainableCAM(gap, images, CAMOptions(cam_layer="input")), "not of the input"),
-        (lambda: SalienceLoss(TrainableCAM(gap, images, EVAL), 2.0), "0 to 1"),
+        (lambda: SalienceLoss(TrainableCAM(gap, images, EVAL), 2.0), "weight must be"),
         (lambda: SalienceLoss(TrainableCAM(gap, images, EVAL))(gap, batch), "give salience"),
         (
             lambda: SalienceLoss(TrainableCAM(gap, images, EVAL), 0.5, border_mask(6))(gap, batch),

@@ -139,7 +139,7 @@ def test_of_equal_epochs_the_later_one_is_kept_if_asked_for():
     later = {k.removeprefix("_forward_module."): v for k, v in kept[2].items()}
     for name, value in model.state_dict().items():
         assert torch.equal(value, later[name])
-    with pytest.raises(CamlucidaError, match="ties must be one of first, later"):
+    with pytest.raises(CamlucidaError, match="ties must be one of 'first', 'later'"):
         FitOptions(ties="last")
 
 
@@ -177,9 +177,9 @@ def test_the_cosine_rises_and_falls():
 
 def test_what_goes_wrong_is_said(tmp_path):
     for options, words in (
-        ({"epochs": 0}, "at least 1"),
-        ({"optimizer": "x"}, "sgd, adam"),
-        ({"learning_rate": 0.0}, "positive"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"optimizer": "x"}, "'sgd', 'adam'"),
+        ({"learning_rate": 0.0}, "learning_rate must be"),
         ({"precision": "8"}, "bf16"),
     ):
         with pytest.raises(CamlucidaError, match=words):

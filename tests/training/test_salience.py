@@ -16,14 +16,14 @@ from camlucida.training.cam_loss import EntropyLoss, SalienceLoss, TrainableCAM,
 from camlucida.training.classifier import Shuffled
 from camlucida.training.salience import experiment as module
 from camlucida.training.salience.data import DigitSet
-from camlucida.training.salience.experiment import train_arm, train_salience
+from camlucida.training.salience.experiment import train_arm, train_arms
 from camlucida.training.salience.measure import accuracy, example_maps, measure
 from camlucida.training.salience.models import build_start, load_trained
 from camlucida.training.salience.recipe import (
     IRIS_PAD,
     PUBLISHED,
     STAND_IN,
-    Recipe,
+    SalienceRecipe,
     Sets,
     loss_of,
 )
@@ -134,10 +134,10 @@ def test_a_stopped_training_goes_on_where_it_was(sets, tmp_path, arm):
         if done == 5:  # in the second epoch
             raise KeyboardInterrupt
 
-    found = train_salience(TINY, [arm], [0], sets, tmp_path / "halves", say=stop)
+    found = train_arms(TINY, [arm], [0], sets, tmp_path / "halves", say=stop)
     assert not found.complete
     assert found.trained == ()
-    found = train_salience(TINY, [arm], [0], sets, tmp_path / "halves")
+    found = train_arms(TINY, [arm], [0], sets, tmp_path / "halves")
     assert found.complete
     assert found.trained[0].record["resumed_from"] == 1
     assert same(weights(whole), weights(found.trained[0]))
@@ -150,9 +150,9 @@ def test_what_is_done_survives_ctrl_c(sets, tmp_path):
         if "SHAM" in what:
             raise KeyboardInterrupt
 
-    found = train_salience(recipe, ["plain", "sham"], [0, 1], sets, tmp_path, say=stop)
+    found = train_arms(recipe, ["plain", "sham"], [0, 1], sets, tmp_path, say=stop)
     assert [(t.arm, t.seed) for t in found.trained] == [("plain", 0)]
-    found = train_salience(recipe, ["plain", "sham"], [0, 1], sets, tmp_path)
+    found = train_arms(recipe, ["plain", "sham"], [0, 1], sets, tmp_path)
     assert [(t.arm, t.seed) for t in found.trained] == [
         ("plain", 0), ("plain", 1), ("sham", 0), ("sham", 1),
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def test_other_test_images_do_not_spoil_a_training_under_way(sets, tmp_path):
             raise KeyboardInterrupt
 
     recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
-    assert not train_salience(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
+    assert not train_arms(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
     fewer = replace(sets, test=DigitSet(Digits("test", count=10, size=SIZE)))
     trained = train_arm(recipe, "plain", 0, fewer, tmp_path)
     assert trained.record["resumed_from"] == 1
@@ -206,10 +206,10 @@ def test_a_plan_that_nothing_was_trained_by_is_no_obstacle(sets, tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
-    assert not train_salience(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
+    assert not train_arms(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
     assert (tmp_path / "plain" / "seed-0" / "plan.json").is_file()
     other = replace(recipe, batch_size=10)
-    assert train_salience(other, ["plain"], [0], sets, tmp_path).complete
+    assert train_arms(other, ["plain"], [0], sets, tmp_path).complete
 
 
 def test_of_two_equal_epochs_the_later_one_wins(sets, tmp_path, monkeypatch):
@@ -339,7 +339,7 @@ def test_photos_are_not_cropped_before_their_maps():
 def test_one_of_several_processes_is_refused_before_it_writes(sets, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CamlucidaError, match="one process on one device"):
-        train_salience(TINY, ["plain"], [0], sets, tmp_path)
+        train_arms(TINY, ["plain"], [0], sets, tmp_path)
     assert not any(tmp_path.iterdir())
 
 
@@ -383,12 +383,12 @@ def test_networks_that_return_more_than_logits_while_learning(sets):
 
 def test_refusals(sets, tmp_path):
     for make, says in (
-        (lambda: Recipe(batch_size=1), "batch_size"),
-        (lambda: Recipe(size=8), "size must be"),
-        (lambda: Recipe(weight=1.5), "weight must be"),
-        (lambda: Recipe(entropy_weight=-1), "entropy_weight"),
+        (lambda: SalienceRecipe(batch_size=1), "batch_size"),
+        (lambda: SalienceRecipe(size=8), "size must be"),
+        (lambda: SalienceRecipe(weight=1.5), "weight must be"),
+        (lambda: SalienceRecipe(entropy_weight=-1), "entropy_weight"),
         (lambda: train_arm(TINY, "nobody", 0, sets, tmp_path), "guided by one of"),
-        (lambda: train_salience(TINY, [], [0], sets, tmp_path), "at least one arm"),
+        (lambda: train_arms(TINY, [], [0], sets, tmp_path), "at least one arm"),
         (lambda: build_start("hf:a/b", 7), "cannot be trained here"),
         (lambda: build_start("timm:densnet121", 7), "timm has no model"),
         (

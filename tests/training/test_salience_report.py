@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from camlucida.cli.train.salience import salience
 from camlucida.common.errors import CamlucidaError
-from camlucida.training.salience.experiment import Experiment, Trained
+from camlucida.training.salience.experiment import Experiment, TrainedArm
 from camlucida.training.salience.models import load_trained
 from camlucida.training.salience.recipe import IRIS_PAD, STAND_IN
 from camlucida.training.salience.report import salience_report, summary
@@ -49,7 +49,7 @@ def made(arm, seed, correct, *, sham=0.5, entropy=3.3, on=0.2, before=3.8):
         "seconds": 2.0,
         "cpu_seconds": 1.0,
     }
-    return Trained(arm, seed, Path("nowhere"), record)
+    return TrainedArm(arm, seed, Path("nowhere"), record)
 
 
 def experiment(trained, *, stand_in=True, complete=True, recipe=STAND_IN):

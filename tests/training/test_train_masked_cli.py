@@ -108,7 +108,7 @@ def test_the_twin(data, tmp_path, capsys):
         (["--size", "64"], "5 of the 4 rows"),
         (["--size", "56", "--seen-rows", "1"], "a size that 16 divides"),
         (["--precision", "16"], "precision must be one of"),
-        (["--lr", "nan"], "learning_rate must be > 0"),
+        (["--lr", "nan"], "learning_rate must be"),
         (["--devices", "x", "--accelerator", "cpu"], "devices='x'"),
         (["--batch-size", "99", "--accelerator", "cpu", "--width", "0.01"], "less than one batch"),
         (["--strategy", "fsdp"], "use 'ddp'"),

@@ -12,9 +12,9 @@ from PIL import Image
 from camlucida import CamlucidaError
 from camlucida.models.masked_vgg import RECORD, load_masked_vgg
 from camlucida.training.masked import CHECKPOINT, WEIGHTS, train_masked_vgg
-from camlucida.training.masked_photos import Order, Recipe
+from camlucida.training.masked_photos import MaskedRecipe, Order
 
-TINY = Recipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
+TINY = MaskedRecipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_twin_sees_everything(data, tmp_path):
 
 def test_batches_larger_than_the_data_are_refused(data, tmp_path):
     with pytest.raises(CamlucidaError, match="less than one batch"):
-        train(data, tmp_path / "out", Recipe(batch_size=99, size=32, workers=0))
+        train(data, tmp_path / "out", MaskedRecipe(batch_size=99, size=32, workers=0))
 
 
 def test_processes_share_the_images_without_overlap():
@@ -95,11 +95,11 @@ def test_processes_share_the_images_without_overlap():
 
 
 def test_the_recipe_is_the_papers():
-    recipe = Recipe()
+    recipe = MaskedRecipe()
     assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.03, 0.9, 1e-4)
     assert (recipe.epochs, recipe.step_size, recipe.gamma, recipe.batch_size) == (90, 30, 0.1, 256)
     with pytest.raises(CamlucidaError, match="epochs"):
-        Recipe(epochs=0)
+        MaskedRecipe(epochs=0)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_recipe_is_the_papers():
 )  # fmt: skip
 def test_wrong_recipes_are_refused(options):
     with pytest.raises(CamlucidaError, match=next(iter(options))):
-        Recipe(**options)
+        MaskedRecipe(**options)
 
 
 def test_a_device_that_is_not_there_is_named(data, tmp_path):
@@ -135,11 +135,11 @@ import sys
 from pathlib import Path
 
 from camlucida.models.masked_vgg import load_masked_vgg
-from camlucida.training.masked import Recipe, train_masked_vgg
+from camlucida.training.masked import MaskedRecipe, train_masked_vgg
 
 data, out = map(Path, sys.argv[1:])
 for epochs in (1, 2):
-    recipe = Recipe(epochs=epochs, batch_size=2, size=32, workers=0, learning_rate=0.01)
+    recipe = MaskedRecipe(epochs=epochs, batch_size=2, size=32, workers=0, learning_rate=0.01)
     train_masked_vgg(
         data, out, recipe=recipe, width=1 / 32, seen_rows=1, accelerator="cpu", devices=2, strategy="ddp"
     )

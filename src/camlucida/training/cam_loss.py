@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Share, check_fields
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers import Layer, default_layer, find_grid, resolve
 from camlucida.engine.linear_head import LinearInputs, find_head
@@ -75,15 +76,7 @@ class CAMOptions:
         Raises:
             CamlucidaError: naming the option and the words that it knows.
         """
-        for name, choices in (
-            ("cam_class", CAMClass),
-            ("scaling", Normalise),
-            ("mode", Mode),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise CamlucidaError(
-                    f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}"
-                )
+        check_fields(self)
         if self.cam == WEIGHTS and (self.aggregator or self.options):
             raise CamlucidaError(
                 "cam='weights' explains a class by its own weights; for a margin or other options name a method, "
@@ -127,6 +120,12 @@ class TrainableCAM:
     Raises:
         CamlucidaError: unknown layer, or ``cam="weights"`` with a network that does not end in pooling and one
             linear layer.
+
+    Example:
+        >>> cam = camlucida.training.TrainableCAM(model, images)
+        >>> logits, maps = cam(model, images, torch.tensor([0, 1]))
+        >>> maps.shape, maps.requires_grad
+        (torch.Size([2, 16, 16]), True)
     """
 
     def __init__(self, model: nn.Module, images: Tensor, options: CAMOptions | None = None) -> None:
@@ -305,16 +304,22 @@ class SalienceLoss:
 
     A batch is ``(images, labels)`` or ``(images, labels, salience)``, the latter ``(N, h, w)`` as
     :func:`fit_salience` makes it. Logged: ``ce``, ``cam_mse``, ``accuracy``.
+
+    Example:
+        >>> cam = camlucida.training.TrainableCAM(model, images)
+        >>> loss = camlucida.training.SalienceLoss(cam, salience=camlucida.training.sham_mask(cam.size))
+        >>> value, logged = loss(model, (images, torch.tensor([0, 1])))
+        >>> sorted(logged)
+        ['accuracy', 'cam_mse', 'ce']
     """
 
     cam: TrainableCAM
-    weight: float = 0.5
+    weight: Share = 0.5
     salience: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the weight."""
-        if not 0 <= self.weight <= 1:
-            raise CamlucidaError(f"weight must be 0 to 1, got {self.weight}")
+        check_fields(self)
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and what to log."""
@@ -387,10 +392,7 @@ class EntropyLoss:
 
     def __post_init__(self) -> None:
         """Check the kind."""
-        if self.kind not in get_args(EntropyKind):
-            raise CamlucidaError(
-                f"kind must be one of {', '.join(get_args(EntropyKind))}, got {self.kind!r}"
-            )
+        check_fields(self)
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch ``(images, labels)``, and what to log."""

@@ -35,7 +35,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedDigits:
     """The trained network and what is known about it.
 
     Attributes:
@@ -62,7 +62,7 @@ def train_digits(
     config: SmallConfig | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Say | None = None,
-) -> Trained:
+) -> TrainedDigits:
     """Train a :class:`SmallCNN` on digits on photos; a minute or two on two cores.
 
     The same arguments give the same weights on the same machine with the same number of threads.
@@ -81,6 +81,12 @@ def train_digits(
 
     Raises:
         CamlucidaError: an option is out of range, or the folder cannot be written to.
+
+    Example:
+        >>> found = camlucida.training.train_digits(epochs=7)  # doctest: +SKIP
+        >>> camlucida.training.train_digits(images=3)
+        Traceback (most recent call last):
+        camlucida.common.errors.CamlucidaError: images must be 128 or more, got 3
     """
     if images < 2 * _BATCH:
         raise CamlucidaError(f"images must be {2 * _BATCH} or more, got {images}")
@@ -127,7 +133,7 @@ def train_digits(
         "curves": fitted.curves,
     }
     weights, record = save_digits(module, record, folder)
-    return Trained(module, right, fitted, record, weights)
+    return TrainedDigits(module, right, fitted, record, weights)
 
 
 def save_digits(

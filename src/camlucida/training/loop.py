@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import plain
+from camlucida.common.limits import Count, NotNegative, Positive, check_fields
 from camlucida.common.optional import first_line, require
 from camlucida.common.store import check_plan, write_torch
 
@@ -49,41 +50,37 @@ class FitOptions:
         ties: which of two epochs with the same score is kept, the ``"first"`` or the ``"later"``.
         enough: a score with which the training ends early; ``None`` for all epochs.
         score_every: epochs from one validation to the next.
+
+    Example:
+        >>> options = camlucida.training.FitOptions(epochs=3, schedule="cosine")
+        >>> options.optimizer, options.learning_rate
+        ('sgd', 0.01)
     """
 
-    epochs: int = 10
+    epochs: Count = 10
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    learning_rate: Positive = 0.01
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Literal["step", "cosine", "constant"] = "step"
-    step_size: int = 30
-    gamma: float = 0.1
+    step_size: Count = 30
+    gamma: NotNegative = 0.1
     warmup: int = 0
-    clip: float | None = None
+    clip: Positive | None = None
     precision: Precision = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     seed: int = 0
     ties: Literal["first", "later"] = "first"
     enough: float | None = None
-    score_every: int = 1
+    score_every: Count = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("optimizer", ("sgd", "adam")),
-            ("schedule", ("step", "cosine", "constant")),
-            ("precision", get_args(Precision)),
-            ("accelerator", ("auto", "cpu", "gpu")),
-            ("ties", ("first", "later")),
-        ):
-            if getattr(self, name) not in choices:
-                raise CamlucidaError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
-        if min(self.epochs, self.step_size, self.score_every) < 1:
-            raise CamlucidaError("epochs, step_size and score_every must be at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise CamlucidaError(f"learning_rate must be positive, got {self.learning_rate}")
+        """Check the words and numbers.
+
+        Raises:
+            CamlucidaError: one is out of range.
+        """
+        check_fields(self)
 
 
 @dataclass

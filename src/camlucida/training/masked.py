@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from camlucida.common.optional import first_line, require
 from camlucida.common.progress import Say
 from camlucida.common.store import write_torch
 from camlucida.data.train_val import Part, named, photos_of
-from camlucida.models.masked_vgg import RECORD, MaskedVGG, remask
+from camlucida.models.masked_vgg import RECORD, SEEN_ROWS, MaskedVGG, remask
 from camlucida.training.loop import FitOptions, Fitted, fit
-from camlucida.training.masked_photos import Order, Photos, Recipe
+from camlucida.training.masked_photos import MaskedRecipe, Order, Photos
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
 """Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
@@ -44,14 +44,15 @@ def train_masked_vgg(
     out: str | os.PathLike[str],
     *,
     masked: bool = True,
-    recipe: Recipe | None = None,
+    recipe: MaskedRecipe | None = None,
     width: float = 1.0,
-    seen_rows: int = 5,
+    seen_rows: int | None = None,
     accelerator: str = "auto",
     devices: int | str = "auto",
     nodes: int = 1,
     strategy: str = "auto",
     say: Say | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Train the paper's [VGG], or its unmasked twin.
 
@@ -66,13 +67,14 @@ def train_masked_vgg(
         masked: ``False`` trains the twin that sees everything.
         recipe: how.
         width: of the network; see :class:`MaskedVGG`.
-        seen_rows: rows of the last map that the head sees.
+        seen_rows: rows of the last map that the head sees; 5 by default.
         accelerator: such as ``"gpu"`` or ``"cpu"``.
         devices: of each machine.
         nodes: machines.
         strategy: of Fabric, ``"ddp"`` and its kin; those that split weights (FSDP, DeepSpeed) are refused, since
             the mask needs the layer in one piece.
         say: told about the progress, on the first process.
+        note: told where only cells of the map are masked, and no pixel.
 
     Returns:
         The record: curves with top-1 and top-5 accuracy of every epoch, options, number of steps.
@@ -80,8 +82,14 @@ def train_masked_vgg(
     Raises:
         CamlucidaError: the folders do not fit, the loss is not finite, or the checkpoint is of another training.
         ModelError: a package is missing.
+
+    Example:
+        >>> record = camlucida.training.train_masked_vgg("ILSVRC2012", "run")  # doctest: +SKIP
+        >>> camlucida.training.train_masked_vgg("no-such-folder", "run")
+        Traceback (most recent call last):
+        camlucida.common.errors.ImageError: ...
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or MaskedRecipe()
     photos = photos_of(data)
     classes = sorted(set(photos["train"].names))
     if unknown := sorted(set(photos["val"].names) - set(classes)):
@@ -104,12 +112,25 @@ def train_masked_vgg(
             f"cannot train on accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: "
             f"{first_line(error)}"
         ) from error
+    cells = recipe.size // 16
+    rows = seen_rows or (SEEN_ROWS if masked else min(SEEN_ROWS, cells))
+    if masked and rows >= cells:
+        raise CamlucidaError(
+            f"a head that sees {rows} of the {cells} rows of the last map of {recipe.size} pixels is not masked; give "
+            "a smaller --seen-rows or a larger --size, or --unmasked for the twin"
+        )
+    # Row r of the map sees the image's rows up to 16 r + 105.
+    if masked and recipe.size % 16 == 0 and recipe.size <= 16 * (rows - 1) + 106:
+        note(
+            f"of images of {recipe.size} pixels the first {rows} rows of the map see everything; only cells of the "
+            "map will be dead"
+        )
     fabric.launch()
     plan = {
         **asdict(replace(recipe, workers=0)),
         "masked": masked,
         "width": width,
-        "seen_rows": seen_rows,
+        "seen_rows": rows,
         "classes": len(classes),
         "photos": len(photos["train"].paths),
         "photo_list": digest(named(part) for part in photos.values()),
@@ -118,7 +139,7 @@ def train_masked_vgg(
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         model = MaskedVGG(
-            len(classes), masked=masked, seen_rows=seen_rows, size=recipe.size, width=width
+            len(classes), masked=masked, seen_rows=rows, size=recipe.size, width=width
         )
     loaders = _Loaders(fabric, recipe, photos, {name: i for i, name in enumerate(classes)})
 
@@ -176,7 +197,7 @@ class _Loaders:
     """This process's share of the photos."""
 
     def __init__(
-        self, fabric: Any, recipe: Recipe, photos: dict[str, Part], index: dict[str, int]
+        self, fabric: Any, recipe: MaskedRecipe, photos: dict[str, Part], index: dict[str, int]
     ) -> None:
         self.fabric, self.recipe = fabric, recipe
         self.train = Photos(photos["train"], index, recipe, crop=True)
@@ -221,7 +242,7 @@ class _Loaders:
         return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
-def _precision(recipe: Recipe, accelerator: str) -> str:
+def _precision(recipe: MaskedRecipe, accelerator: str) -> str:
     if recipe.precision != "auto":
         return recipe.precision
     gpu = accelerator != "cpu" and torch.cuda.is_available()

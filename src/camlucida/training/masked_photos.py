@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count, Limits, NotNegative, Positive, check_fields
 from camlucida.common.optional import require
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -25,7 +25,7 @@ class Photos(Dataset[tuple[Tensor, int]]):
         self,
         part: Part,
         index: dict[str, int],
-        recipe: Recipe,
+        recipe: MaskedRecipe,
         *,
         crop: bool,
     ) -> None:
@@ -81,11 +81,8 @@ class Order(Sampler[int]):
         return own if self.count is None else min(own, self.count)
 
 
-_PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
-
-
 @dataclass(frozen=True)
-class Recipe:
+class MaskedRecipe:
     """The authors' training.
 
     SGD, learning rate times 0.1 every 30 epochs, cross-entropy, random crops of a tenth to all of the area and
@@ -108,20 +105,20 @@ class Recipe:
         steps: steps per epoch at most, for a trial; ``None`` for all.
     """
 
-    epochs: int = 90
-    batch_size: int = 256
-    learning_rate: float = 0.03
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    step_size: int = 30
-    gamma: float = 0.1
+    epochs: Count = 90
+    batch_size: Count = 256
+    learning_rate: Positive = 0.03
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 1e-4
+    step_size: Count = 30
+    gamma: NotNegative = 0.1
     area: tuple[float, float] = (0.1, 1.0)
     aspect: tuple[float, float] = (0.8, 1.25)
     size: int = 224
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     seed: int = 3
-    workers: int = 8
-    steps: int | None = None
+    workers: Annotated[int, Limits(0)] = 8
+    steps: Count | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -129,14 +126,7 @@ class Recipe:
         Raises:
             CamlucidaError: one is out of range.
         """
-        for name in ("epochs", "batch_size", "step_size", "steps"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise CamlucidaError(f"{name} must be at least 1, got {value}")
-        for name in ("momentum", "weight_decay", "gamma", "workers"):
-            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
-                raise CamlucidaError(f"{name} must be at least 0, got {value}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise CamlucidaError(f"learning_rate must be > 0, got {self.learning_rate}")
+        check_fields(self)
         for name in ("area", "aspect"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "area" and high > 1):
@@ -144,7 +134,3 @@ class Recipe:
                     f"{name} must be an ascending pair of positive numbers (the area's up to 1), "
                     f"got {low}, {high}"
                 )
-        if self.precision not in _PRECISIONS:
-            raise CamlucidaError(
-                f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}"
-            )

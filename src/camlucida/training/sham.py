@@ -55,6 +55,11 @@ def sham_mask(
             no middle is left.
 
     Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, section 3.2.
+
+    Example:
+        >>> mask = camlucida.training.sham_mask(7)
+        >>> mask.shape, int(mask.sum())
+        (torch.Size([7, 7]), 28)
     """
     height, width = (size, size) if isinstance(size, int) else size
     if height * width < 2:

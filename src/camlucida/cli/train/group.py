@@ -30,23 +30,23 @@ train.command("masked-vgg", cls=Command)(masked_vgg)
 @train.command(cls=Command)
 def digits(
     seed: Annotated[int, seed_option("images, weights and order")] = 0,
-    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 7,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the training images.")] = 7,
     size: Annotated[int, typer.Option(metavar="PX", help="Height and width of the images.")] = 64,
-    images: Annotated[int, typer.Option(metavar="N", help="How many to train on.")] = 10_000,
+    images: Annotated[int, typer.Option(metavar="N", help="Images to train on.")] = 10_000,
     out: Annotated[
         Path | None,
         out_option(
-            "Where weights and record go; --model digits looks in the cache. (default: the cache)"
+            "Where weights and record go. (default: the cache, in which --model digits looks)"
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the model 'digits': a small network that tells digits on photos apart.
 
-    Where the digit is, is known to the pixel: maps can be judged exactly. One or two minutes on two cores.
+    The pixels of each digit are known, so that maps can be judged exactly. Takes one or two minutes on two cores.
     """
     from camlucida.models.small import RECORD
-    from camlucida.training.digits import train_digits
+    from camlucida.training import train_digits
 
     with bars() as progress:
         found = train_digits(

@@ -11,7 +11,6 @@ from camlucida.cli.audit.group import telling
 from camlucida.cli.shared.console import complain, console, print_json, shown
 from camlucida.cli.shared.options import AsJson, out_option, refuse_unused, seed_option
 from camlucida.cli.shared.writing import out_folder
-from camlucida.common.errors import CamlucidaError
 
 
 def masked_vgg(
@@ -25,19 +24,19 @@ def masked_vgg(
         ),
     ],
     unmasked: Annotated[
-        bool, typer.Option("--unmasked", help="Train the twin, which sees everything.")
+        bool, typer.Option("--unmasked", help="Train the twin without a mask, which sees the whole image.")
     ] = False,
     seen_rows: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Rows of the last map that the head sees. (default: 5)"),
     ] = None,
     width: Annotated[
-        float, typer.Option(metavar="X", min=0.001, help="Multiplies all channels; small for a trial.")
+        float, typer.Option(metavar="X", min=0.001, help="Factor on the channels of all layers; small for a trial.")
     ] = 1.0,
     size: Annotated[
-        int, typer.Option(metavar="PX", min=16, help="Height and width of the images; 16 divides it.")
+        int, typer.Option(metavar="PX", min=16, help="Height and width of the images, a multiple of 16.")
     ] = 224,
-    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the photos.")] = 90,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the training photos.")] = 90,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Photos per step, over all devices together.")
     ] = 256,
@@ -46,50 +45,46 @@ def masked_vgg(
         int, typer.Option(metavar="N", min=1, help="Epochs after which the learning rate falls to a tenth.")
     ] = 30,
     steps_per_epoch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="At most, for a trial. (default: all photos)")
+        int | None, typer.Option(metavar="N", min=1, help="Steps per epoch, for a trial. (default: all photos)")
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(metavar="P", help="32-true, 16-mixed, bf16-mixed, or auto: 16-mixed on a GPU."),
+        typer.Option(metavar="P", help="Number format: 32-true, 16-mixed, bf16-mixed, or auto (16-mixed on a GPU)."),
     ] = "auto",
     accelerator: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to train.")] = "auto",
     devices: Annotated[
-        str, typer.Option(metavar="N|LIST", help="Of each machine: how many, or which, as in 0,1.")
+        str, typer.Option(metavar="N|LIST", help="Devices of each machine: how many, or which, as in 0,1.")
     ] = "auto",
     nodes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Machines; run the command once on each.")
+        int, typer.Option(metavar="N", min=1, help="How many machines train together; run the command once on each.")
     ] = 1,
     strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="Of Lightning Fabric: auto, ddp and its kin.")
+        str, typer.Option(metavar="NAME", help="Strategy of Lightning Fabric: auto, ddp or one of its kin.")
     ] = "auto",
     workers: Annotated[
         int, typer.Option(metavar="N", min=0, help="Processes that read photos, for each device.")
     ] = 8,
     seed: Annotated[int, seed_option("weights, order, crops and dropout")] = 3,
-    out: Annotated[Path, out_option("The run; the same command goes on where it was stopped.")] = Path(
+    out: Annotated[Path, out_option("Where the run goes; the same command goes on where it was stopped.")] = Path(
         "camlucida-out/masked-vgg"
     ),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train the masked VGG of the dead-zone paper, which provably sees a part of the image only.
 
-    The defaults are the published training on ImageNet. After every epoch checkpoint and record are written, and
-    the weights of the best. On several machines they share RUN.
+    The defaults are the published training on ImageNet. After every epoch the checkpoint, the record and the best
+    weights are written. Several machines must share the folder RUN.
 
     [bold]camlucida train masked-vgg ILSVRC2012 --out RUN[/]
     [bold]camlucida audit deadzone --model masked-vgg:RUN/best.pt --data imagenet:ILSVRC2012[/]
     """
-    from camlucida.models.masked_vgg import RECORD, SEEN_ROWS
+    from camlucida.models.masked_vgg import RECORD
     from camlucida.training.masked import WEIGHTS, is_first_process, train_masked_vgg
-    from camlucida.training.masked_photos import Recipe
+    from camlucida.training.masked_photos import MaskedRecipe
 
     if unmasked:
         refuse_unused(context, ("seen_rows",), "without --unmasked")
-    cells = size // 16
-    rows = seen_rows or (min(SEEN_ROWS, cells) if unmasked else SEEN_ROWS)
-    if not unmasked:
-        _check_mask(rows, size)
-    recipe = Recipe(
+    recipe = MaskedRecipe(
         epochs=epochs, batch_size=batch_size, learning_rate=lr, step_size=lr_every, size=size,
         precision=precision, seed=seed, workers=workers, steps=steps_per_epoch,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -100,12 +95,13 @@ def masked_vgg(
             masked=not unmasked,
             recipe=recipe,
             width=width,
-            seen_rows=rows,
+            seen_rows=seen_rows,
             accelerator=accelerator,
             devices=int(devices) if devices.isdecimal() else devices,
             nodes=nodes,
             strategy=strategy,
             say=say,
+            note=lambda text: complain(f"note: {text}"),
         )
     if not is_first_process():
         return
@@ -116,21 +112,6 @@ def masked_vgg(
     place = console()
     for line in (_said(record), *files):
         place.print(line, markup=False, soft_wrap=True)
-
-
-def _check_mask(rows: int, size: int) -> None:
-    """Refuse a mask that hides nothing, and say so where it hides cells but no pixel."""
-    if rows >= size // 16:
-        raise CamlucidaError(
-            f"a head that sees {rows} of the {size // 16} rows of the last map of {size} pixels is not masked; give a "
-            "smaller --seen-rows or a larger --size, or --unmasked for the twin"
-        )
-    # Row r of the map sees the image's rows up to 16 r + 105.
-    if size % 16 == 0 and size <= 16 * (rows - 1) + 106:
-        complain(
-            f"note: of images of {size} pixels the first {rows} rows of the map see everything; only cells of the map "
-            "will be dead"
-        )
 
 
 def _said(record: dict[str, Any]) -> str:

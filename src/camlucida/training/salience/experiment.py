@@ -24,9 +24,9 @@ from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.classifier import Shuffled
 from camlucida.training.loop import check_alone, fit
 from camlucida.training.salience.data import Batch, DigitSet
-from camlucida.training.salience.measure import Measured, accuracy, measure
-from camlucida.training.salience.models import RECORD, Start, build_start, save_weights
-from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, Recipe, Sets, loss_of
+from camlucida.training.salience.measure import Measurement, accuracy, measure
+from camlucida.training.salience.models import RECORD, Start, save_weights
+from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, SalienceRecipe, Sets, loss_of
 from camlucida.training.sham import sham_mask
 
 CHECKPOINT = "checkpoint.pt"
@@ -35,7 +35,7 @@ _BEFORE = 500  # images that the untrained maps are measured on
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedArm:
     """One training, done.
 
     Attributes:
@@ -45,7 +45,7 @@ class Trained:
         record: everything measured, ready for JSON.
     """
 
-    arm: str
+    arm: Arm
     seed: int
     folder: Path
     record: Mapping[str, Any]
@@ -67,8 +67,8 @@ class Trained:
 
 
 def train_arm(
-    recipe: Recipe, arm: Arm, seed: int, sets: Sets, out: Path, *, say: Say | None = None
-) -> Trained:
+    recipe: SalienceRecipe, arm: Arm, seed: int, sets: Sets, out: Path, *, say: Say | None = None
+) -> TrainedArm:
     """One training: from the store where it is done, else resumed or begun.
 
     All arms of a seed start from the same weights and see the same batches.
@@ -100,32 +100,24 @@ def train_arm(
         "weights": _hash(Path(recipe.model)), "data": sets.describe(),
     })  # fmt: skip
     if done := _kept(folder, plan):
-        return Trained(arm, seed, folder, done)
+        return TrainedArm(arm, seed, folder, done)
     write_bytes(folder / PLAN, to_json(plan).encode())
     record = _train(recipe, arm, seed, sets, folder, say or (lambda *_: None))
     write_bytes(folder / RECORD, to_json(record).encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Trained(arm, seed, folder, json.loads(to_json(record)))
+    return TrainedArm(arm, seed, folder, json.loads(to_json(record)))
 
 
 # ---- one training -------------------------------------------------------------------------------
 
 
 def _train(
-    recipe: Recipe, arm: Arm, seed: int, sets: Sets, folder: Path, say: Say
+    recipe: SalienceRecipe, arm: Arm, seed: int, sets: Sets, folder: Path, say: Say
 ) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
     title = f"{ARMS[arm]}, seed {seed}"
     names = sets.train.class_names
-    start = build_start(
-        recipe.model,
-        len(names),
-        architecture=recipe.architecture,
-        pretrained=recipe.pretrained,
-        size=recipe.size,
-        layer=None if recipe.cam.cam_layer is None else str(recipe.cam.cam_layer),
-        seed=seed,
-    )
+    start = recipe.start(len(names), seed)
     module = start.module.to(memory_format=torch.channels_last)
     probe = sets.train.inputs(torch.arange(1))
     cam = TrainableCAM(module, probe, replace(recipe.cam, cam_layer=start.layer))
@@ -189,7 +181,7 @@ def _weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str,
     return save_weights(folder, module, start, kept)
 
 
-def _numbers(found: Measured) -> dict[str, Any]:
+def _numbers(found: Measurement) -> dict[str, Any]:
     values = {k: v for k, v in vars(found).items() if k != "correct"}
     return {"accuracy": found.accuracy, **values}
 
@@ -239,16 +231,16 @@ class Experiment:
         complete: whether all are done; ``False`` after Ctrl-C.
     """
 
-    recipe: Recipe
-    arms: tuple[str, ...]
+    recipe: SalienceRecipe
+    arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainedArm, ...]
     data: Mapping[str, Any]
     stand_in: bool
     own_test: bool
     complete: bool
 
-    def of(self, arm: str) -> list[Trained]:
+    def of(self, arm: Arm) -> list[TrainedArm]:
         """The trainings of an arm, by seed."""
         return [t for t in self.trained if t.arm == arm]
 
@@ -274,8 +266,8 @@ class Experiment:
         )
 
 
-def train_salience(
-    recipe: Recipe,
+def train_arms(
+    recipe: SalienceRecipe,
     arms: Sequence[Arm],
     seeds: Sequence[int],
     sets: Sets,
@@ -301,7 +293,7 @@ def train_salience(
     """
     if not arms or not seeds:
         raise CamlucidaError("at least one arm and one seed are needed")
-    done: list[Trained] = []
+    done: list[TrainedArm] = []
     complete = True
     try:
         # Seed by seed, so that whatever is done when it is stopped can be compared.
@@ -311,7 +303,7 @@ def train_salience(
     except KeyboardInterrupt:
         complete = False
     order = {arm: i for i, arm in enumerate(arms)}
-    done.sort(key=lambda t: (order[t.arm], t.seed))  # type: ignore[index]
+    done.sort(key=lambda t: (order[t.arm], t.seed))
     return Experiment(
         recipe,
         tuple(arms),

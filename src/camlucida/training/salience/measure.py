@@ -21,7 +21,7 @@ BATCH = 100
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Of some images, means where nothing else is said.
 
     Attributes:
@@ -56,7 +56,7 @@ def measure(
     *,
     limit: int | None = None,
     progress: Callable[[int, int], object] | None = None,
-) -> Measured:
+) -> Measurement:
     """Measure a network in eval mode.
 
     The maps are those of the loss: of the label, scaled to [0, 1]; a map that is constant has no energy and
@@ -105,7 +105,7 @@ def measure(
         if progress is not None:
             progress(done, len(places))
     means = {name: _mean(parts) for name, parts in sums.items()}
-    return Measured(
+    return Measurement(
         tuple(correct), means["entropy"], means["border"], means["sham"], means["object"], means["area"],
         len(places),
     )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Limits, NotNegative, Share, check_fields
 from camlucida.data.digits import Digits
 from camlucida.training.cam_loss import (
     CAMOptions,
@@ -21,11 +21,11 @@ from camlucida.training.cam_loss import (
 from camlucida.training.classifier import SMALL_FIT, class_loss
 from camlucida.training.loop import FitOptions, Loss
 from camlucida.training.salience.data import DigitSet, ImageSet
-from camlucida.training.salience.models import SMALL
+from camlucida.training.salience.models import SMALL, Start, build_start
 from camlucida.training.sham import HUMAN_ENTROPY, Layout
 
 Arm: TypeAlias = Literal["human", "mask", "sham", "plain", "droid", "fmmce", "hb-cam"]
-ARMS: Mapping[str, str] = {
+ARMS: Mapping[Arm, str] = {
     "human": "human salience",
     "mask": "true masks",
     "sham": "SHAM",
@@ -36,6 +36,9 @@ ARMS: Mapping[str, str] = {
 }
 """What a training is guided by, and how it is called in tables."""
 
+ENTROPY_ARMS: tuple[EntropyKind, ...] = get_args(EntropyKind)
+"""The arms with an entropy loss."""
+
 PUBLISHED: Mapping[str, tuple[float, float]] = {
     "human": (0.9723, 0.0021),
     "sham": (0.9766, 0.0018),
@@ -45,7 +48,7 @@ heading says AUROC, its values are accuracies)."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SalienceRecipe:
     """How networks are trained; the defaults are those of the published Iris PAD experiment.
 
     Attributes:
@@ -66,7 +69,7 @@ class Recipe:
     model: str = "timm:densenet121"
     architecture: str | None = None
     pretrained: bool = True
-    size: int = 224
+    size: Annotated[int, Limits(16, 2048)] = 224
     fit: FitOptions = field(
         default_factory=lambda: FitOptions(
             epochs=50,
@@ -79,11 +82,11 @@ class Recipe:
             gamma=0.1,
         )
     )
-    batch_size: int = 20
-    weight: float = 0.5
+    batch_size: Annotated[int, Limits(2)] = 20
+    weight: Share = 0.5
     cam: CAMOptions = field(default_factory=CAMOptions)
     layout: Layout = "rounded"
-    entropy_weight: float = 1.0
+    entropy_weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -91,14 +94,22 @@ class Recipe:
         Raises:
             CamlucidaError: one is out of range.
         """
-        if self.batch_size < 2:
-            raise CamlucidaError(f"batch_size must be 2 or more, got {self.batch_size}")
-        if not 16 <= self.size <= 2048:
-            raise CamlucidaError(f"size must be 16 to 2048 pixels, got {self.size}")
-        if not 0 <= self.weight <= 1:
-            raise CamlucidaError(f"weight must be 0 to 1, got {self.weight}")
-        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
-            raise CamlucidaError(f"entropy_weight must not be negative, got {self.entropy_weight}")
+        check_fields(self)
+
+    def start(self, classes: int, seed: int = 0) -> Start:
+        """The network before it is trained.
+
+        Args:
+            classes: outputs.
+            seed: of everything drawn.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        return build_start(
+            self.model, classes, architecture=self.architecture, pretrained=self.pretrained, size=self.size,
+            layer=None if self.cam.cam_layer is None else str(self.cam.cam_layer), seed=seed,
+        )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -109,10 +120,10 @@ class Recipe:
         return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
 
 
-IRIS_PAD = Recipe()
+IRIS_PAD = SalienceRecipe()
 """The published experiment: DenseNet-121 from ImageNet's weights, 50 epochs, 5 seeds."""
 
-STAND_IN = Recipe(
+STAND_IN = SalienceRecipe(
     model=SMALL,
     pretrained=False,
     size=56,
@@ -165,7 +176,7 @@ def stand_in_sets(
     )
 
 
-def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
+def loss_of(recipe: SalienceRecipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
     """What goes down in an arm.
 
     Args:
@@ -180,7 +191,7 @@ def loss_of(recipe: Recipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
         return SalienceLoss(cam, recipe.weight)
     if arm == "sham":
         return SalienceLoss(cam, recipe.weight, sham)
-    kinds: dict[str, EntropyKind] = {k: k for k in get_args(EntropyKind)}
+    (kind,) = (k for k in ENTROPY_ARMS if k == arm)
     # On another grid the same share of the cells.
     human = HUMAN_ENTROPY + math.log(cam.size[0] * cam.size[1] / 49)
-    return EntropyLoss(cam, kinds[arm], recipe.entropy_weight, human)
+    return EntropyLoss(cam, kind, recipe.entropy_weight, human)

@@ -16,9 +16,9 @@ from camlucida.common.statistics import mean_std
 from camlucida.report import Cell, Column, Document, Section, Table, save
 from camlucida.report.charts import Line, lines
 from camlucida.report.page import answers, facts, figures, picture
-from camlucida.training.salience.experiment import Experiment, Trained
+from camlucida.training.salience.experiment import Experiment, TrainedArm
 from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
-from camlucida.training.salience.verdict import MARGIN, Verdict, verdicts
+from camlucida.training.salience.verdict import MARGIN, Claim, verdicts
 
 NAME = "salience"
 
@@ -33,13 +33,15 @@ class SalienceReport:
         verdicts: on the published claims.
         tables: accuracy, and maps.
         picture: PNG of maps on a few images; empty where none could be drawn.
+        files: what was written by :func:`camlucida.training.train_salience`, the page first.
     """
 
     experiment: Experiment
     remarks: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Claim, ...]
     tables: tuple[Table, ...]
     picture: bytes = field(default=b"", repr=False)
+    files: tuple[Path, ...] = ()
 
     @property
     def lead(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ def salience_report(
     return SalienceReport(experiment, _remarks(experiment), found, tables, drawn)
 
 
-def summary(trained: Sequence[Trained]) -> dict[str, Any]:
+def summary(trained: Sequence[TrainedArm]) -> dict[str, Any]:
     """Mean and standard deviation of an arm's numbers over its seeds."""
 
     def of(*names: str) -> tuple[float, float]:

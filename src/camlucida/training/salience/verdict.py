@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from camlucida.common.statistics import mean_std
-from camlucida.training.salience.experiment import Experiment, Trained
-from camlucida.training.salience.recipe import ARMS
+from camlucida.training.salience.experiment import Experiment, TrainedArm
+from camlucida.training.salience.recipe import ARMS, Arm
 
-Outcome: TypeAlias = Literal["holds", "does not hold", "not decided"]
+Standing: TypeAlias = Literal["holds", "does not hold", "not decided"]
 
 MARGIN = 0.01
 """Accuracy that may be lost for it to count as no worse: one percentage point. The paper names none."""
@@ -38,8 +38,8 @@ class Difference:
         high_images: upper end of the like.
     """
 
-    one: str
-    other: str
+    one: Arm
+    other: Arm
     mean: float
     per_seed: tuple[float, ...]
     low_seeds: float
@@ -47,7 +47,7 @@ class Difference:
     low_images: float
     high_images: float
 
-    def no_worse(self, margin: float = MARGIN) -> Outcome:
+    def no_worse(self, margin: float = MARGIN) -> Standing:
         """Whether less than a margin is lost, beyond chance of seeds and of images."""
         lows = (self.low_seeds, self.low_images)
         highs = (self.high_seeds, self.high_images)
@@ -59,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Claim:
     """A claim of the paper, and how it fares.
 
     Attributes:
@@ -69,11 +69,11 @@ class Verdict:
     """
 
     claim: str
-    outcome: Outcome
+    outcome: Standing
     text: str
 
 
-def compare(experiment: Experiment, one: str, other: str) -> Difference | None:
+def compare(experiment: Experiment, one: Arm, other: Arm) -> Difference | None:
     """Compare two arms over the seeds that both have; ``None`` where there is none."""
     first = {t.seed: t for t in experiment.of(one)}
     second = {t.seed: t for t in experiment.of(other)}
@@ -92,7 +92,7 @@ def compare(experiment: Experiment, one: str, other: str) -> Difference | None:
     return Difference(one, other, mean, per_seed, low, high, low_images, high_images)
 
 
-def verdicts(experiment: Experiment, margin: float = MARGIN) -> list[Verdict]:
+def verdicts(experiment: Experiment, margin: float = MARGIN) -> list[Claim]:
     """What can be said of the published claims; only of arms that were trained."""
     found = []
     for other in (arm for arm in ("human", "mask", "plain") if experiment.of(arm)):
@@ -105,7 +105,7 @@ def verdicts(experiment: Experiment, margin: float = MARGIN) -> list[Verdict]:
     return found
 
 
-def _guesses(trained: Sequence[Trained]) -> bool:
+def _guesses(trained: Sequence[TrainedArm]) -> bool:
     """Whether these trainings are not better than guessing, beyond two standard errors of a guess."""
     images = len(trained[0].correct)
     guess = max(t.guess for t in trained)
@@ -113,7 +113,7 @@ def _guesses(trained: Sequence[Trained]) -> bool:
     return guess > 0 and mean_std([t.accuracy for t in trained])[0] <= least
 
 
-def _accuracy(found: Difference, margin: float, *, idle: bool) -> Verdict:
+def _accuracy(found: Difference, margin: float, *, idle: bool) -> Claim:
     outcome = found.no_worse(margin)
     if idle and outcome == "holds":
         outcome = "not decided"
@@ -134,19 +134,20 @@ def _accuracy(found: Difference, margin: float, *, idle: bool) -> Verdict:
         said += "; a second seed is needed to tell"
     if idle:
         said += f"; with {ARMS[found.other]} nothing was learned beyond guessing, so there was nothing to lose"
-    return Verdict(
+    return Claim(
         f"Accuracy is no worse with SHAM than with {ARMS[found.other]}", outcome, f"{said}."
     )
 
 
-def _border(experiment: Experiment) -> Verdict:
+def _border(experiment: Experiment) -> Claim:
     trained = experiment.of("sham")
-    rivals = [arm for arm in ("plain", "human", "mask") if experiment.of(arm)]
+    order: tuple[Arm, ...] = ("plain", "human", "mask")
+    rivals = [arm for arm in order if experiment.of(arm)]
     claim = "With SHAM the maps lie at the border"
     share = [_number(t, "maps", "sham") for t in trained]
     if blank := [t.seed for t, value in zip(trained, share, strict=True) if math.isnan(value)]:
         said = f"All maps of seed {blank[0]} are constant: nothing lies anywhere."
-        return Verdict(claim, "does not hold", said)
+        return Claim(claim, "does not hold", said)
     mean = mean_std(share)[0]
     text = f"{100 * mean:.0f} % of the maps' energy lies on the mask's ones"
     if rivals:
@@ -171,16 +172,16 @@ def _border(experiment: Experiment) -> Verdict:
     text += (
         f". The least moved seed has gone {least} of the way; {100 * MOVED:.0f} % count as moved."
     )
-    return Verdict(claim, "holds" if ok else "does not hold", text)
+    return Claim(claim, "holds" if ok else "does not hold", text)
 
 
-def _entropy(experiment: Experiment) -> Verdict:
+def _entropy(experiment: Experiment) -> Claim:
     trained = experiment.of("sham")
     target = float(trained[0].record["sham_entropy"])
     after = mean_std([_number(t, "maps", "entropy") for t in trained])[0]
     before = mean_std([_number(t, "maps_before", "entropy") for t in trained])[0]
     near = abs(after - target)
-    return Verdict(
+    return Claim(
         "The maps' entropy is that of the mask",
         "holds" if near < min(0.1, abs(before - target)) else "does not hold",
         f"{after:.3f} nats after the training and {before:.3f} before it; the mask has {target:.3f}. Within 0.1 "
@@ -188,7 +189,7 @@ def _entropy(experiment: Experiment) -> Verdict:
     )
 
 
-def _number(trained: Trained, part: str, name: str) -> float:
+def _number(trained: TrainedArm, part: str, name: str) -> float:
     """A measured number; NaN where there is none."""
     value = trained.record[part][name]
     return math.nan if value is None else float(value)
