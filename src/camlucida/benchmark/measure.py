@@ -23,7 +23,6 @@ from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.methods import row_of
-from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Measured, Metric, Scene
 
 T = TypeVar("T")
@@ -190,7 +189,7 @@ def _scene(
         classes = torch.as_tensor(settled, device=logits.device).expand(len(inputs))
     references = {label: e for label, e in explanations.items() if e is not None}
     for explanation in made:
-        row = row_of(unwrapped(explanation.method))
+        row = row_of(explanation.method)
         if row is not None:
             references.setdefault(row.name, explanation)
     return Scene(

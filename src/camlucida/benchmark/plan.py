@@ -26,7 +26,6 @@ from camlucida.engine.borrow import unwrap
 from camlucida.explanation.explain import MethodLike, settle
 from camlucida.explanation.subject import Subject
 from camlucida.methods import Method, read_method, row_of
-from camlucida.methods.smoothing import unwrapped
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
 from camlucida.models import LoadedModel, load_model
@@ -143,7 +142,7 @@ class Bench:
         self.methods = tuple(_plain(one, self.target) for one in methods)
         built = [settle(one, self.target) for one in self.methods]
         self.labels = _distinct([label for _, _, label in built])
-        rows = [row_of(unwrapped(method)) for method, _, _ in built]
+        rows = [row_of(method) for method, _, _ in built]
         self.references = {*self.labels, *(row.name for row in rows if row is not None)}
         self.takes_layers = tuple(method.uses_layers for method, _, _ in built)
         self.metrics, optional = chosen_metrics(metrics)

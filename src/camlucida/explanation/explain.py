@@ -21,9 +21,8 @@ from camlucida.engine.tap import sharing
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
-from camlucida.methods import Method, Progress, RawMap, Task, build, method_row, row_of
+from camlucida.methods import Method, Progress, RawMap, Task, build, method_name, method_row
 from camlucida.methods.registry import SMOOTHING
-from camlucida.methods.smoothing import unwrapped
 from camlucida.models import LoadedModel
 from camlucida.targets import LogitMargin, Target, TargetLike, as_target
 from camlucida.targets.base import join_targets
@@ -217,8 +216,7 @@ def settle(
                 f"{type(method).__name__} was given as an object; set {', '.join(options)} on it"
             )
         built, wanted = method, target
-        row = row_of(unwrapped(method))
-        label = row.name if row else type(unwrapped(method)).__name__
+        label = method_name(method)
     else:
         raise MethodError(
             f"a method is a name, a Method object or a pair of a name and options, got {type(method).__name__}"
@@ -226,7 +224,7 @@ def settle(
     changed = {
         name: value
         for name, value in built.describe()["options"].items()
-        if value != getattr(type(unwrapped(built)), name, None if name in SMOOTHING else value)
+        if value != getattr(type(built.unsmoothed), name, None if name in SMOOTHING else value)
     }
     extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
     if implied is LogitMargin and isinstance(wanted, LogitMargin) and wanted.aggregator != "mean":

@@ -13,8 +13,7 @@ from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
-from camlucida.methods import Method, Progress, build, method_row, read_method, row_of
-from camlucida.methods.smoothing import unwrapped
+from camlucida.methods import Method, Progress, build, method_name, method_row, read_method, row_of
 from camlucida.targets import Target
 
 SIMILAR_ONLY = (
@@ -103,8 +102,7 @@ def face_method(
         MethodError: an unknown name or option, or a method that explains classes only.
     """
     if isinstance(method, Method):
-        row = row_of(unwrapped(method))
-        return method, row.name if row else type(unwrapped(method)).__name__
+        return method, method_name(method)
     name, options = read_method(method)
     row = method_row(name)
     label = row.name + (

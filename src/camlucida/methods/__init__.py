@@ -23,7 +23,14 @@ from camlucida.methods.input_gradient import (
 )
 from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.refinecam import RefineCAM
-from camlucida.methods.registry import MethodRow, list_methods, method_row, register, row_of
+from camlucida.methods.registry import (
+    MethodRow,
+    list_methods,
+    method_name,
+    method_row,
+    register,
+    row_of,
+)
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
@@ -71,6 +78,7 @@ __all__ = [
     "build",
     "full_gradient",
     "list_methods",
+    "method_name",
     "method_row",
     "read_method",
     "register",

@@ -29,6 +29,7 @@ class AttentionMethod(Method):
     """Base of the methods that read attention maps; their layers are the blocks of a transformer."""
 
     explains = "layers"
+    steps = Steps(rectify=False)  # shares, and sums of rectified gradients, are never negative
 
     def default_layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
         """All blocks whose tokens form the grid of the last one's."""
@@ -101,11 +102,6 @@ class AttentionRollout(AttentionMethod):
     heads: Heads = "mean"
     residual: Annotated[float, Limits(0, 1, open_high=True)] = 0.5
     query: Query = "auto"
-
-    @property
-    def steps(self) -> Steps:
-        """Scaled; a share is never negative."""
-        return Steps(rectify=False)
 
     def run(self, task: Task) -> RawMap:
         """One forward pass, and the backward pass of what follows the last block."""
@@ -220,11 +216,6 @@ class LeGrad(AttentionMethod):
         >>> camlucida.methods.method_row("legrad").needs
         ('attention', 'gradients')
     """
-
-    @property
-    def steps(self) -> Steps:
-        """Rectified before the heads are averaged."""
-        return Steps(rectify=False)
 
     def run(self, task: Task) -> RawMap:
         """One forward pass in which no gradient crosses from block to block, and one backward pass."""

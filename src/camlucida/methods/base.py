@@ -97,6 +97,11 @@ class Method:
         return Steps()
 
     @property
+    def unsmoothed(self) -> Method:
+        """The method without what ``aug_smooth`` and ``eigen_smooth`` put around it."""
+        return self
+
+    @property
     def uses_layers(self) -> bool:
         """Whether the method explains layers that a user can choose."""
         return self.explains != "input"

@@ -123,6 +123,7 @@ class CorrRISE(Method):
     """
 
     explains = "input"
+    steps = Steps(normalise="max")  # no correlation stays 0
 
     masks: Annotated[int, Limits(2)] = 500
     patches: Count = 3
@@ -132,11 +133,6 @@ class CorrRISE(Method):
     mask_space: MaskSpace = "auto"
     mask_seed: int = 0
     chunk: Count | None = None
-
-    @property
-    def steps(self) -> Steps:
-        """What raises the score, its largest value 1; no correlation stays 0."""
-        return Steps(normalise="max")
 
     def draw(self, size: tuple[int, int]) -> Tensor:
         """The mask set ``(masks, H, W)`` for images of this size."""

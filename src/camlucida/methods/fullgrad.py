@@ -48,13 +48,9 @@ class FullGrad(Method):
     """
 
     explains = "input"
+    steps = Steps(rectify=False)  # terms are absolute values already
 
     scale: Scale = "channel"
-
-    @property
-    def steps(self) -> Steps:
-        """Terms are absolute values already."""
-        return Steps(rectify=False)
 
     def run(self, task: Task) -> RawMap:
         """One forward and one backward pass through the whole model."""

@@ -69,6 +69,8 @@ class OptiCAM(Method):
         >>> found = camlucida.explain(model, images, method=camlucida.methods.OptiCAM(iterations=2))
     """
 
+    steps = Steps(rectify=False, layer_normalise="none", normalise="none")  # the mask is the map
+
     iterations: Count = 50
     learning_rate: Positive = 0.1
     loss: Loss = "plain"
@@ -76,11 +78,6 @@ class OptiCAM(Method):
     mask_space: MaskSpace = "auto"
     early_stop: bool = True
     keep: Keep = "last"
-
-    @property
-    def steps(self) -> Steps:
-        """None: the mask is the map."""
-        return Steps(rectify=False, layer_normalise="none", normalise="none")
 
     def run(self, task: Task) -> RawMap:
         """One tap, then ``iterations`` forward and backward passes for each layer."""

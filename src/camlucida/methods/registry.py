@@ -244,10 +244,21 @@ def method_row(name: str) -> MethodRow:
 
 
 def row_of(method: Method) -> MethodRow | None:
-    """The first row registered for the class of a method object.
+    """The first row registered for the class of a method object, smoothed or not.
 
     Example:
         >>> camlucida.methods.row_of(camlucida.methods.FAME()).name
         'fame'
     """
-    return METHODS.row_of(method)
+    return METHODS.row_of(method.unsmoothed)
+
+
+def method_name(method: Method) -> str:
+    """The registered name of a method object, or the name of its class.
+
+    Example:
+        >>> camlucida.methods.method_name(camlucida.methods.GradCAMpp())
+        'gradcam++'
+    """
+    row = row_of(method)
+    return row.name if row else type(method.unsmoothed).__name__

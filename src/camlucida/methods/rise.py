@@ -73,6 +73,7 @@ class RISE(Method):
     """
 
     explains = "input"
+    steps = Steps(rectify=False)  # every value counts: a mean of masks has no sign
 
     masks: Count = 4000
     s: Count = 7
@@ -84,11 +85,6 @@ class RISE(Method):
     budget_seconds: Positive | None = None
     on_interrupt: Interrupt = "raise"
     chunk: Count | None = None
-
-    @property
-    def steps(self) -> Steps:
-        """Scaled: every value counts, a mean of masks has no sign."""
-        return Steps(rectify=False)
 
     def run(self, task: Task) -> RawMap:
         """Forward passes only, block by block for all images."""

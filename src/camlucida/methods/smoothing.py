@@ -13,7 +13,7 @@ from camlucida.common.errors import MethodError
 from camlucida.engine.maps import Steps
 from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
 from camlucida.methods.eigengradcam import Sign, principal
-from camlucida.methods.registry import row_of
+from camlucida.methods.registry import method_name
 from camlucida.methods.task import Task
 from camlucida.targets import Cell, Cells, Segmentation
 
@@ -51,6 +51,11 @@ class Wrapper(Method):
     def steps(self) -> Steps:
         """The other method's."""
         return self.method.steps
+
+    @property
+    def unsmoothed(self) -> Method:
+        """The other method, without what may be around it."""
+        return self.method.unsmoothed
 
     @property
     def uses_layers(self) -> bool:
@@ -174,7 +179,7 @@ class EigenSmooth(Wrapper):
         """Check the method, as far as it can be told without running it."""
         super().__post_init__()
         if not self.method.uses_layers:
-            raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+            raise MethodError(_NO_CHANNELS.format(name=method_name(self.method)))
 
     def run(self, task: Task) -> RawMap:
         """One tap for methods that combine; else the method itself, and one pass for the activations."""
@@ -214,32 +219,20 @@ class EigenSmooth(Wrapper):
             scale = whole.nan_to_num().abs().flatten(1).amax(1)
             off = (whole - found[name]).nan_to_num().abs().flatten(1).amax(1)
             if (off > 1e-3 * scale).any():
-                raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+                raise MethodError(_NO_CHANNELS.format(name=method_name(self.method)))
 
     def _weights(self, raw: RawMap) -> dict[str, Tensor]:
         several = len(raw.layers) > 1
         keys = {name: f"weights[{name}]" if several else "weights" for name in raw.layers}
         if any(key not in raw.details for key in keys.values()):
-            raise MethodError(_NO_CHANNELS.format(name=_name(self.method)))
+            raise MethodError(_NO_CHANNELS.format(name=method_name(self.method)))
         return {name: raw.details[key] for name, key in keys.items()}
-
-
-def unwrapped(method: Method) -> Method:
-    """The method inside all wrappers."""
-    while isinstance(method, Wrapper):
-        method = method.method
-    return method
 
 
 _NO_CHANNELS = (
     "{name} adds up no weighted channels, so eigen_smooth has nothing to take the principal component of; "
     "aug_smooth works with every method"
 )
-
-
-def _name(method: Method) -> str:
-    row = row_of(unwrapped(method))
-    return row.name if row else type(unwrapped(method)).__name__
 
 
 def _mirror(maps: Tensor, flip: bool) -> Tensor:
