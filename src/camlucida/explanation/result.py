@@ -27,8 +27,62 @@ if TYPE_CHECKING:
 _PICTURES = {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}
 
 
+class Drawable:
+    """What can be drawn and saved: it has a figure, arrays and a record."""
+
+    def figure(self) -> Figure:
+        """Drawn with matplotlib."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All numbers, by name."""
+        raise NotImplementedError
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the maps, ready for JSON."""
+        raise NotImplementedError
+
+    def save_into(self, folder: Path) -> None:
+        """Everything, into a folder that is there."""
+        raise NotImplementedError
+
+    def _repr_png_(self) -> bytes:
+        return overlays.png(self.figure(), dpi=90)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a file, or everything into a folder.
+
+        Args:
+            path: ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg`` for the figure, ``.npz`` for the maps,
+                ``.json`` for the record; without a suffix, a folder that gets all three and an overlay per image.
+                A comparison names its maps ``"gradcam/maps"``, and its folder has one subfolder per method.
+
+        Returns:
+            The path written.
+
+        Raises:
+            CamlucidaError: for another suffix.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in {"", ".npz", ".json", *_PICTURES}:
+            raise CamlucidaError(
+                f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
+            )
+        (path.parent if suffix else path).mkdir(parents=True, exist_ok=True)
+        if not suffix:
+            self.save_into(path)
+        elif suffix == ".npz":
+            np.savez_compressed(path, **self.arrays())  # type: ignore[arg-type]
+        elif suffix == ".json":
+            path.write_text(to_json(self.record()), encoding="utf-8")
+        else:
+            self.figure().savefig(path, dpi=130)
+        return path
+
+
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Drawable):
     """Attribution maps of one method for a batch of images.
 
     Attributes:
@@ -183,9 +237,6 @@ class Explanation:
         """Each image beside its map, on a matplotlib figure."""
         return Comparison((self,)).figure()
 
-    def _repr_png_(self) -> bytes:
-        return overlays.png(self.figure(), dpi=90)
-
     # -------------------------------------------------------------------------------------- saving
 
     def record(self) -> dict[str, Any]:
@@ -209,22 +260,8 @@ class Explanation:
             "provenance": self.provenance.to_dict(),
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write to a file, or everything into a folder.
-
-        Args:
-            path: ``.png``, ``.jpg``, ``.pdf`` or ``.svg`` for the figure, ``.npz`` for the maps, ``.json``
-                for the record; without a suffix, a folder that gets all three and an overlay per image.
-
-        Returns:
-            The path written.
-
-        Raises:
-            CamlucidaError: for another suffix.
-        """
-        return _save(Path(path), self.figure, self.arrays, self.record, self._save_into)
-
-    def _save_into(self, folder: Path) -> None:
+    def save_into(self, folder: Path) -> None:
+        """Everything, into a folder that is there."""
         sources = self.sources or [None] * len(self)
         stems = [Path(source or f"image{i}").stem for i, source in enumerate(sources)]
         for i, name in enumerate(distinct(["figure", *stems])[1:]):
@@ -271,7 +308,7 @@ class Views(Sequence[overlays.View]):
         return self._makers[index]()
 
 
-class Comparison(Mapping[str, Explanation]):
+class Comparison(Drawable, Mapping[str, Explanation]):
     """Explanations of the same images by several methods, by label.
 
     Args:
@@ -314,21 +351,6 @@ class Comparison(Mapping[str, Explanation]):
         bar = (overlays.SIGNED, -1.0, 1.0) if signed else (overlays.COLOURS, 0.0, 1.0)
         return overlays.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
 
-    def _repr_png_(self) -> bytes:
-        return overlays.png(self.figure(), dpi=90)
-
-    def save(self, path: str | Path) -> Path:
-        """Write to a file; without a suffix, a folder with one subfolder per method and the grid.
-
-        Args:
-            path: a picture format for the grid, ``.npz`` for the maps of all methods (``"gradcam/maps"``),
-                ``.json`` for their records.
-
-        Raises:
-            CamlucidaError: for another suffix.
-        """
-        return _save(Path(path), self.figure, self.arrays, self.record, self._save_into)
-
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """The maps and values of all methods, such as ``gradcam/maps``."""
         return {f"{label}/{k}": v for label, one in self.items() for k, v in one.arrays().items()}
@@ -337,7 +359,8 @@ class Comparison(Mapping[str, Explanation]):
         """The records of all methods by their labels, ready for JSON."""
         return {label: explanation.record() for label, explanation in self.items()}
 
-    def _save_into(self, folder: Path) -> None:
+    def save_into(self, folder: Path) -> None:
+        """Everything, into a folder that is there."""
         names = distinct(_file_name(label) for label in self)
         for name, explanation in zip(names, self.values(), strict=True):
             explanation.save(folder / name)
@@ -346,32 +369,3 @@ class Comparison(Mapping[str, Explanation]):
 
 def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
-
-
-def _save(
-    path: Path,
-    figure: Callable[[], Figure],
-    arrays: Callable[[], dict[str, np.ndarray[Any, Any]]],
-    record: Callable[[], dict[str, Any]],
-    save_into: Callable[[Path], None],
-) -> Path:
-    """Write what the suffix asks for; without one everything goes into a folder.
-
-    Raises:
-        CamlucidaError: for a suffix that is none of these.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in {"", ".npz", ".json", *_PICTURES}:
-        raise CamlucidaError(
-            f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
-        )
-    (path.parent if suffix else path).mkdir(parents=True, exist_ok=True)
-    if not suffix:
-        save_into(path)
-    elif suffix == ".npz":
-        np.savez_compressed(path, **arrays())  # type: ignore[arg-type]
-    elif suffix == ".json":
-        path.write_text(to_json(record()), encoding="utf-8")
-    else:
-        figure().savefig(path, dpi=130)
-    return path
