@@ -17,9 +17,10 @@ from torch import nn
 import camlucida.models
 from camlucida.cli import main
 from camlucida.cli.shared.console import complain, shown, to_json
-from camlucida.cli.shared.photos import Names, slug
+from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder, write
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.printable import slug
 from camlucida.common.version import __version__
 from camlucida.methods import Method, list_methods
 from camlucida.models import LoadedModel
@@ -58,7 +59,7 @@ def test_every_command_has_help(capsys, command):
 def test_explain_s_help_shows_the_defaults(capsys):
     _, out, _ = run(capsys, "explain", "--help")
     words = " ".join(out.replace("│", " ").split())
-    for default in ("gradcam", "embedded", "the predicted one", "camlucida-out"):
+    for default in ("gradcam", "embedded", "the predicted class", "camlucida-out"):
         assert f"default: {default}" in words
 
 
@@ -370,7 +371,7 @@ def test_a_long_name_leaves_room_and_stays_its_own(tmp_path):
     ],
 )  # fmt: skip
 def test_a_label_as_a_file_name(label, name):
-    assert slug(label) == name
+    assert slug(label, "method") == name
 
 
 def test_json_is_strict():

@@ -49,34 +49,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
+
 _command: Callable[..., None]
-for _command in (
-    explain,
-    demo,
-    methods,
-    metrics,
-    layers,
-    cells,
-    layers_report,
-    examples,
-    cases,
-    evaluate,
-    summary,
-    compare,
-    report,
-    verify,
-    version,
-):
-    app.command(cls=Command)(_command)
+for _command in (explain, demo, layers, methods, metrics, verify, version):
+    app.command(cls=Command, rich_help_panel=_DAILY)(_command)
+for _command in (evaluate, summary, compare, report):
+    app.command(cls=Command, rich_help_panel=_JUDGING)(_command)
+app.add_typer(audit, name="audit", rich_help_panel=_JUDGING)
+for _command in (layers_report, cells, examples, cases):
+    app.command(cls=Command, rich_help_panel=_RESEARCH)(_command)
+app.add_typer(survey, name="survey", rich_help_panel=_RESEARCH)
+app.add_typer(train, name="train", rich_help_panel=_RESEARCH)
+app.add_typer(reproduce, name="reproduce", rich_help_panel=_RESEARCH)
 audit.command("all", cls=Command)(all_)
 for _command in (sanity, sham, logit_shift, residual_logits):
     audit.command(cls=Command)(_command)
 for _command in (diff_table1, diff_table2, diff_table3):
     reproduce.command(cls=Command)(_command)
-app.add_typer(audit, name="audit")
-app.add_typer(reproduce, name="reproduce")
-app.add_typer(train, name="train")
-app.add_typer(survey, name="survey")
 
 
 @app.callback(invoke_without_command=True)

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN1", help="What camlucida evaluate wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run.")],
+    first: Annotated[
+        Path, typer.Argument(metavar="RUN1", help="The folder that camlucida evaluate wrote.")
+    ],
+    second: Annotated[Path, typer.Argument(metavar="RUN2", help="The folder of another run.")],
     seed: BootstrapSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs photo by photo: what changed, and whether it could be chance.
 
-    Photos are matched by their names in the data set. What only one run has is listed.
+    Photos are matched by their names in the data set. Photos that only one run has are listed.
     """
     from camlucida.benchmark.compare import compare as compare_runs
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camlucida.cli.shared.console import console, shown
+from camlucida.cli.shared.console import console, print_lines, shown
 from camlucida.cli.shared.options import out_option
 from camlucida.cli.shared.writing import write
 
@@ -17,11 +17,11 @@ _METHODS = ("gradcam", "gradcam++", "layercam", "eigencam", "fullgrad", "diffgra
 
 
 def demo(
-    out: Annotated[Path, out_option("Where the pictures, maps and records go.")] = Path(
-        "camlucida-demo"
-    ),
+    out: Annotated[
+        Path, out_option("The folder where pictures, maps and records are written.")
+    ] = Path("camlucida-demo"),
 ) -> None:
-    """Explain the pictures of the package with several methods; needs no network."""
+    """Explain the pictures of this package with several methods; this needs no network."""
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.results import show
     from camlucida.data import picture
@@ -38,8 +38,7 @@ def demo(
     terminal = console()
     show(outcome.done, out, terminal)
     if outcome.done and not outcome.interrupted:
-        overview = _overview(outcome.done, out)
-        terminal.print(f"All in one: {shown(overview)}", markup=False, soft_wrap=True)
+        print_lines(f"All in one: {shown(_overview(outcome.done, out))}")
     raise typer.Exit(outcome.exit_code)
 
 

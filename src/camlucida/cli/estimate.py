@@ -26,9 +26,9 @@ def estimate(
         bench: What to do.
         images: Photos that are timed.
         batch_size: Photos explained at a time.
-        threads: That read photos.
-        workers: Of the larger runs.
-        price: Of a worker for an hour; ``None`` where no cost is asked for.
+        threads: Threads that read photos.
+        workers: How many do the larger runs.
+        price: The price of one worker for an hour; ``None`` where no cost is asked for.
         as_json: Print one JSON document instead of a table.
     """
     from camlucida.benchmark import capacity

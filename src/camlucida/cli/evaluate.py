@@ -13,14 +13,15 @@ from camlucida.cli.shared.console import complain, console, print_json, shown
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
+    BatchSize,
     ClassNames,
     Device,
     FusedLayers,
     Model,
     Steps,
     TargetText,
-    batch_option,
     methods_option,
+    option,
     out_option,
     refuse_unused,
     seed_option,
@@ -37,8 +38,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder with one folder per class, a table, a COCO file, or kind:path,option=value "
-            "with the kinds folder, imagenet, csv, coco, voc, hf, digits and photos.",
+            help="The photos: a folder with one subfolder per class, a table, a COCO file, or "
+            "kind:path,option=value with the kinds folder, imagenet, csv, coco, voc, hf, digits and photos.",
         ),
     ],
     context: typer.Context,
@@ -51,83 +52,85 @@ def evaluate(
         typer.Option(
             "--metric",
             metavar="METRIC",
-            help="NAME or NAME:key=value,key=value, several times; or a group: localisation, faithfulness, "
-            "stability, agreement, concentration, all. "
-            "See camlucida metrics. (default: those of localisation and faithfulness that the data allow)",
+            help="A metric of camlucida metrics, as NAME or NAME:key=value,key=value, or a group of them: "
+            "localisation, faithfulness, stability, agreement, concentration or all. Repeat the option for several. "
+            "(default: the metrics of localisation and faithfulness that the data allow)",
         ),
     ] = None,
     target: TargetText = "logit",
     explain: Annotated[
         str,
-        typer.Option(
-            metavar="CLASS",
-            help="Whose class is explained: predicted, label, or one class by name or index.",
+        option(
+            "CLASS", "The class that is explained: predicted, label, or one class by name or index."
         ),
     ] = "predicted",
     layer: FusedLayers = None,
     steps: Steps = None,
-    seed: Annotated[int, seed_option("methods and metrics that draw")] = 0,
+    seed: Annotated[int, seed_option("methods and metrics that draw random numbers")] = 0,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="So many photos, spread evenly over the data."),
+        option("N", "Use at most this many photos, spread evenly over the data.", 1),
     ] = None,
     legacy_boxes: Annotated[
         bool, typer.Option("--legacy-boxes", help="Map boxes as the published scripts did.")
     ] = False,
     shard_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Photos whose results are written together. (default: 64; 8 for up to 512 photos)",
+        option(
+            "N",
+            "The number of photos whose results are written together. (default: 64; 8 for up to 512 photos)",
+            1,
         ),
     ] = None,
-    batch_size: Annotated[int, batch_option("Photos explained")] = 8,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=1, help="That read photos, in each worker.")
-    ] = 2,
+    batch_size: BatchSize = 8,
+    threads: Annotated[int, option("N", "Threads that read photos, in each worker.", 1)] = 2,
     device: Device = None,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="local: this process; ray: workers, here or on a cluster."),
+        typer.Option(
+            help="Where the work is done: local is this process, ray has workers here or on a cluster."
+        ),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="With --engine ray (default: one per GPU or two processors), or --estimate (default: 1).",
+        option(
+            "N",
+            "The number of workers, with --engine ray (default: one per GPU or two processors) or with "
+            "--estimate (default: 1).",
+            1,
         ),
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="With --engine ray: of a running cluster. (default: one is started here)",
+        option(
+            "ADDRESS",
+            "With --engine ray: the address of a running cluster. (default: a cluster is started here)",
         ),
     ] = None,
     estimate: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Only time N photos, write nothing, and work out how long larger runs take on --workers.",
+        option(
+            "N",
+            "Time this many photos, write nothing, and work out how long larger runs would take on --workers.",
+            1,
         ),
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="PRICE", min=0, help="With --estimate: of a worker for an hour."),
+        option("PRICE", "With --estimate: the price of one worker for an hour.", 0),
     ] = None,
     report: Annotated[
-        bool, typer.Option(help="Write the report at the end; with --json none is written.")
+        bool, typer.Option(help="Write the report at the end; with --json no report is written.")
     ] = True,
-    out: Annotated[Path, out_option("Where the results go.", "RUN")] = Path("camlucida-run"),
+    out: Annotated[
+        Path, out_option("The folder of the run, where the results are written.", "RUN")
+    ] = Path("camlucida-run"),
     as_json: AsJson = False,
 ) -> None:
     """Measure methods on a data set, and learn which is best on your model.
 
-    What is done is kept, whatever ends it; the same command goes on from there. Results of another plan are
-    never mixed. With --engine ray several machines write into one RUN, which then lies on storage they share.
+    Whatever ends a run, its results are kept, and the same command goes on from there. Results of different plans are
+    never mixed. With --engine ray several machines write into one RUN, which must lie on storage that they share.
 
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """

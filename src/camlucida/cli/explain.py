@@ -12,17 +12,17 @@ from camlucida.cli.shared.console import console, print_json, shown
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
+    BatchSize,
     ClassNames,
     Device,
     FusedLayers,
+    MethodsSeed,
     Model,
     Photos,
     Steps,
     TargetText,
-    batch_option,
     methods_option,
     out_option,
-    seed_option,
 )
 from camlucida.common.version import __version__
 
@@ -39,45 +39,45 @@ def explain(
     architecture: Architecture = None,
     class_names: ClassNames = None,
     method: Annotated[
-        list[str] | None, methods_option("gradcam", "several are shown side by side")
+        list[str] | None,
+        methods_option("gradcam", "Repeat the option to see several methods side by side."),
     ] = None,
     class_: Annotated[
         list[str] | None,
         typer.Option(
             "--class",
             metavar="CLASS",
-            help="Name or index; repeat it for several. (default: the predicted one)",
+            help="An explained class, by name or index; repeat the option for several classes. "
+            "(default: the predicted class)",
         ),
     ] = None,
     layer: FusedLayers = None,
     target: TargetText = "logit",
     steps: Steps = None,
-    seed: Annotated[int, seed_option("methods that draw random numbers")] = 0,
+    seed: MethodsSeed = 0,
     device: Device = None,
-    batch_size: Annotated[int, batch_option("Photos explained")] = 8,
-    out: Annotated[Path, out_option("Where the pictures, maps and records go.")] = Path(
-        "camlucida-out"
-    ),
+    batch_size: BatchSize = 8,
+    out: Annotated[
+        Path, out_option("The folder where pictures, maps and records are written.")
+    ] = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """Explain what a model saw in photos.
 
     Writes an overlay, the maps and a record for every photo, and a comparison of several methods.
-    A photo that cannot be read is reported, and the others are done.
+    A photo that cannot be read is reported, and the others are explained.
 
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
     """
     from camlucida.cli.shared.job import Job, Outcome, check, run
+    from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
-    from camlucida.methods import build
     from camlucida.models import load_model
     from camlucida.targets import build_target
 
     classes: list[str | None] = [*class_] if class_ else [None]
     wanted = [build_target(target, name) for name in classes]
-    methods = method or ["gradcam"]
-    for text in methods:
-        build(text, wanted[0])  # now, so that no model is loaded for a wrong word
+    methods = known_methods(method or ["gradcam"], wanted[0])
     loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
     resolved = _by_class([check(loaded, one, layer or [], steps) for one in wanted], loaded)
     outcome = Outcome()

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from camlucida.cli.shared.console import console, print_json
-from camlucida.cli.shared.options import MODELS, Architecture, AsJson
+from camlucida.cli.shared.options import MODELS, Architecture, AsJson, option
 from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ def layers(
     architecture: Architecture = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Of the input, in pixels. (default: the model's own)"),
+        option("HxW", "The height and width of the input, in pixels. (default: the model's own)"),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also the modules that cannot be explained, and why.")
+        bool, typer.Option("--all", help="Show the modules that cannot be explained too, and why.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the layers of a model that can be explained, and which one is the default.
 
-    A map of C x h x w cells; the stride is the distance of neighbouring cells in pixels of the input, and
-    sees is the receptive field: how many pixels a cell can depend on.
+    A layer's map has C x h x w cells. The stride is the distance of neighbouring cells in pixels of the input.
+    What a cell sees is its receptive field: how many pixels it can depend on.
     """
     from camlucida.models import load_model
 

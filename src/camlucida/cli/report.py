@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
-from camlucida.cli.shared.options import AsJson, Device, model_option, out_option, refuse_unused
+from camlucida.cli.shared.options import (
+    AsJson,
+    Device,
+    model_option,
+    option,
+    out_option,
+    refuse_unused,
+)
 from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
@@ -20,23 +27,28 @@ def report(
         Path, typer.Argument(metavar="RUN", help="The folder that camlucida evaluate wrote.")
     ],
     context: typer.Context,
-    out: Annotated[Path | None, out_option("The page. (default: RUN/report.html)", "FILE")] = None,
+    out: Annotated[
+        Path | None, out_option("The page that is written. (default: RUN/report.html)", "FILE")
+    ] = None,
     no_gallery: Annotated[
         bool,
-        typer.Option("--no-gallery", help="Numbers only; neither model nor photos are needed."),
+        typer.Option(
+            "--no-gallery",
+            help="Show numbers only; then neither the model nor the photos are needed.",
+        ),
     ] = False,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Where the photos lie now. (default: as in the run)"),
+        option("DATA", "Where the photos lie now. (default: where they were in the run)"),
     ] = None,
-    model: Annotated[str | None, model_option("(default: as in the run)")] = None,
+    model: Annotated[str | None, model_option("(default: the model of the run)")] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a web page of a benchmark: which method is best on the model, and how certain that is.
 
-    The page is one file that loads nothing; its tables lie beside it as CSV and LaTeX. The maps it shows are
-    computed again, so the photos and the model have to be where they were, or be given.
+    The page is one file that loads nothing; its tables lie beside it as CSV and LaTeX. The maps on it are computed
+    again, so the photos and the model must be where they were in the run, or be given.
     """
     from camlucida.benchmark.report.run_report import compose, page_of, save
     from camlucida.benchmark.report.wording import headline

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.shared.console import console, print_json, print_table
-from camlucida.cli.shared.options import AsJson, BootstrapSeed
+from camlucida.cli.shared.options import AsJson, BootstrapSeed, option
 
 if TYPE_CHECKING:
     from camlucida.benchmark.summary import Summary
@@ -22,7 +22,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 def summary(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="What camlucida evaluate has written.")
+        Path, typer.Argument(metavar="RUN", help="The folder that camlucida evaluate wrote.")
     ],
     tests: Annotated[
         bool,
@@ -32,15 +32,15 @@ def summary(
     ] = False,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also write summary.csv and tests.csv there."),
+        option("FOLDER", "Also write summary.csv and tests.csv into this folder."),
     ] = None,
     seed: BootstrapSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Sum up a run: mean, 95 % interval, rank, tests between methods, and cost.
 
-    Also of a run that is not finished. Tests are Wilcoxon's, rank-sum as in published tables and signed-rank
-    for pairs, corrected after Holm.
+    A run that is not finished can be summed up too. The tests are Wilcoxon's: rank-sum as in published tables, and
+    signed-rank for pairs, corrected after Holm.
     """
     from camlucida.benchmark.summary import summarise
 

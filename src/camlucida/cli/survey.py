@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.console import complain, print_lines, print_result, progress, shown
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -18,46 +18,52 @@ from camlucida.cli.shared.options import (
     Model,
     Photos,
     methods_option,
+    option,
     out_option,
     seed_option,
 )
-from camlucida.cli.shared.writing import out_folder, write
+from camlucida.cli.shared.writing import out_folder, write, write_text
 from camlucida.common.errors import CamlucidaError
 
-survey = typer.Typer(help="A blind survey: which method's maps do people find best?")
+survey = typer.Typer(help="Ask people, blindly, which method's maps they find best.")
 
 
 @survey.command(cls=Command)
 def make(
     folder: Photos,
-    method: Annotated[list[str], methods_option("", "at least two")],
+    method: Annotated[
+        list[str], methods_option("", "Repeat the option; at least two methods are compared.")
+    ],
     model: Model = "embedded",
     architecture: Architecture = None,
     class_: ClassName = None,
     question: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT", help="What is asked. (default: which map shows best where and why)"
+        option(
+            "TEXT",
+            "The question about each photo. (default: which map shows best where the object is and why)",
         ),
     ] = None,
-    seed: Annotated[int, seed_option("the order, and of methods that draw")] = 0,
+    seed: Annotated[
+        int, seed_option("the order of the maps, and of methods that draw random numbers")
+    ] = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
-    out: Annotated[Path, out_option("The page.", "FILE")] = Path("survey.html"),
+    out: Annotated[Path, out_option("The page that is written.", "FILE")] = Path("survey.html"),
 ) -> None:
     """Write a page that asks which map is best, and the key that says whose map it is.
 
-    The page holds everything, names no method, and sends nothing: whoever answers downloads a file with the
-    answers. The key (survey.key.json) stays with you.
+    The page holds everything, names no method and sends nothing: people who answer download a file with their
+    answers and send it to you. The key (survey.key.json) stays with you.
     """
     from dataclasses import replace
 
+    from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
     from camlucida.common.errors import ImageError
     from camlucida.data import read_image
-    from camlucida.explanation import Comparison, Explanation
+    from camlucida.explanation import Comparison
     from camlucida.explanation.explain import explain
-    from camlucida.methods import build
     from camlucida.models import load_model
     from camlucida.studies.survey import QUESTION, key_file, make_survey, save_key
     from camlucida.targets import Logit
@@ -65,8 +71,7 @@ def make(
     if out.suffix.lower() not in {".html", ".htm"}:
         raise CamlucidaError(f"the page must be called .html, not '{shown(out)}'")
     target = Logit(class_)
-    for text in method:
-        build(text, target)  # now, so that no model is loaded for a wrong word
+    methods = known_methods(method, target)
     files, unusable = collect(folder, out.with_suffix(".files"))
     for _, reason in unusable:
         complain(reason)
@@ -80,51 +85,42 @@ def make(
     if not pictures:
         raise CamlucidaError("there is no photo for the survey")
     loaded = load_model(model, architecture=architecture, device=device)
-    with out_folder(out.parent), progress_bar() as bar:
-        task = bar.add_task("explaining", total=len(method))
-        found: list[Explanation] = []
-        for number, text in enumerate(method):
-
-            def report(done: float, total: float, before: int = number) -> None:
-                bar.update(task, completed=before + done / total)
-
-            one = explain(
-                loaded,
-                pictures,
-                method=text,
-                target=target,
-                seed=seed,
-                batch_size=batch_size,
-                progress=report,
-            )
-            found.append(replace(one, sources=tuple(good)))
-        made = make_survey(Comparison(found), question=question or QUESTION, seed=seed)
+    with out_folder(out.parent), progress("explaining") as advance:
+        found = explain(
+            loaded,
+            pictures,
+            method=methods,
+            target=target,
+            seed=seed,
+            batch_size=batch_size,
+            progress=advance,
+        )
+        named = [replace(one, sources=tuple(good)) for one in found.values()]
+        made = make_survey(Comparison(named), question=question or QUESTION, seed=seed)
         written = [
-            write(out, lambda p: p.write_text(made.html, encoding="utf-8")),
+            write_text(out, made.html),
             write(key_file(out), lambda p: save_key(made, p)),
         ]
-    for file in written:
-        console().print(shown(file), markup=False, soft_wrap=True)
-    console().print(
-        f"survey {made.id}: hand out the page, keep the key; then camlucida survey tally KEY ANSWERS..."
+    print_lines(
+        *written,
+        f"survey {made.id}: hand out the page, keep the key; then camlucida survey tally KEY ANSWERS...",
     )
 
 
 @survey.command(cls=Command)
 def tally(
-    key: Annotated[Path, typer.Argument(metavar="KEY", help="The survey.key.json.")],
-    answers: Annotated[
-        list[Path], typer.Argument(metavar="ANSWERS...", help="The files of those who answered.")
+    key: Annotated[
+        Path, typer.Argument(metavar="KEY", help="The key that camlucida survey make wrote.")
     ],
-    permutations: Annotated[int, typer.Option(metavar="N", min=1, help="Of the test.")] = 9999,
-    seed: Annotated[int, seed_option("the test")] = 0,
+    answers: Annotated[
+        list[Path], typer.Argument(metavar="ANSWERS...", help="The files with the answers.")
+    ],
+    permutations: Annotated[int, option("N", "How many permutations the test draws.", 1)] = 9999,
+    seed: Annotated[int, seed_option("the permutation test")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Count the answers: wins per method, their spread over people, and whether it could be chance."""
+    """Count the answers: wins per method, their spread over people, and whether they could be chance."""
     from camlucida.studies.survey import tally as count
 
     result = count(key, answers, permutations=permutations, seed=seed)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        console().print(result)
+    print_result(result, result.to_dict(), [], as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,23 +9,26 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from camlucida.cli.shared.console import console, print_json, progress_bar, shown
+from camlucida.cli.shared.console import print_json, print_lines, progress, shown
+from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     BACKBONES,
     PAIR_LISTS,
     Aligned,
     AsJson,
     Device,
+    MethodsSeed,
     Out,
     Preset,
     layer_option,
     layout_option,
     methods_option,
     model_option,
+    option,
     refuse_unused,
-    seed_option,
     split_option,
 )
+from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder
 from camlucida.common.errors import CamlucidaError, ImageError
 
@@ -40,7 +42,9 @@ def verify(
     context: typer.Context,
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PROBE GALLERY]", help="Two photos; none with --pairs."),
+        typer.Argument(
+            metavar="[PROBE GALLERY]", help="Two photos of faces; leave them out with --pairs."
+        ),
     ] = None,
     model: Annotated[str, model_option(known=BACKBONES, metavar="NAME[:FILE]")] = "dlib",
     preset: Preset = None,
@@ -50,7 +54,9 @@ def verify(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Of the similarity. (default: the model's own)"),
+        option(
+            "T", "The faces match from this similarity on. (default: the model's own threshold)"
+        ),
     ] = None,
     aligned: Aligned = False,
     landmarks: Annotated[
@@ -58,42 +64,44 @@ def verify(
         typer.Option(
             "--landmarks",
             metavar="FILE",
-            help="x and y of 5 or 68 points in pixels, one file per photo, the probe's first.",
+            help="A file with x and y of 5 or 68 points in pixels; give the option twice, the probe's file first.",
         ),
     ] = None,
     face: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="WHICH",
-            help="Of several: only, largest, or a number from 0, the largest; given twice, the probe's first. "
-            "(default: only; with --pairs largest)",
+        option(
+            "WHICH",
+            "Which of several faces in a photo is meant: only (there is one), largest, or a number from 0 "
+            "for the largest; given twice, the probe's first. (default: only; with --pairs largest)",
         ),
     ] = None,
     layer: Annotated[
-        str | None, layer_option("the last", "Of activation maps of two photos.")
+        str | None,
+        layer_option("the last feature map", "With two photos: the layer of activation maps."),
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option("--pairs", metavar="FILE|FOLDER", help=f"Many pairs: {PAIR_LISTS}"),
+        typer.Option("--pairs", metavar="FILE|FOLDER", help=f"Verify many pairs: {PAIR_LISTS}"),
     ] = None,
     layout: Annotated[str, layout_option("--pairs")] = "auto",
     split: Annotated[int | None, split_option("--pairs")] = None,
     draw: Annotated[
-        int, typer.Option(metavar="N", min=0, help="With --pairs: pairs that are drawn too.")
+        int,
+        option("N", "With --pairs: also draw the maps of this many pairs.", 0),
     ] = 8,
     both: Annotated[
         bool, typer.Option("--both", help="With --pairs: alter the gallery photo too.")
     ] = False,
-    seed: Annotated[int, seed_option("methods that draw random numbers")] = 0,
+    seed: MethodsSeed = 0,
     device: Device = None,
     out: Out = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
     """Do these two faces match, and which pixels make them similar or set them apart?
 
-    Prints similarity, threshold and decision; draws for both sides what makes them similar and what sets
-    them apart, on the crops and on the photos. With --pairs a whole list is judged by deleting and inserting
-    pixels; a stopped run goes on where it was.
+    Prints similarity, threshold and decision, and draws for both faces what makes them similar and what sets
+    them apart, on the crops and on the photos. With --pairs a whole list is verified, and the maps are judged by
+    deleting and inserting pixels; a stopped run goes on where it was.
 
     Photos stay on this machine, and embeddings are not written.
     """
@@ -120,11 +128,8 @@ def verify(
     which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
     if len(which) > (2 if pairs is None else 1):
         raise CamlucidaError("--face is given once for all photos, or twice for PROBE and GALLERY")
-    methods = method or ["fame:iterations=75"]
-    chosen = [
-        build(text)[0] for text in methods
-    ]  # now, so that no model is loaded for a wrong word
-    if layer is not None and not any(one.uses_layers for one in chosen):
+    methods = known_methods(method or ["fame:iterations=75"])
+    if layer is not None and not any(build(text)[0].uses_layers for text in methods):
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=device)
     if pairs is not None:
@@ -144,30 +149,12 @@ def verify(
         explained = _explain(
             embedder, given, methods, landmarks, which, aligned, threshold, layer, seed
         )
-        files = explained.save(out, _name(given, out))
+        files = explained.save(out, Names(out).take(*given))
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
     if as_json:
         print_json(record)
     else:
         _show(explained, out, files)
-
-
-def _name(photos: Sequence[Path], out: Path) -> str:
-    """What a pair's results are called; a name is taken where the folder holds another pair's record."""
-    from camlucida.faces.pair import slug
-
-    own = [slug(shown(photo.stem))[:60] for photo in photos]
-    longer = [slug(shown(f"{photo.resolve().parent.name}-{photo.stem}"))[:60] for photo in photos]
-    plain, full = "-".join(own), "-".join(longer)
-    for name in (plain, full, *(f"{full}-{n}" for n in range(2, 1_000_000))):
-        try:
-            record = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-            sources = [record[side]["source"] for side in ("probe", "gallery")]
-        except (OSError, ValueError, TypeError, KeyError):
-            return name  # nobody's, or no record of a pair
-        if [Path(s or "").resolve() for s in sources] == [photo.resolve() for photo in photos]:
-            return name
-    raise CamlucidaError(f"no name is left for this pair in '{shown(out)}'")
 
 
 def _explain(
@@ -202,8 +189,7 @@ def _explain(
             if "there is no face" in str(error) and len(which) == 1:
                 hint = " (--face twice: the probe's, then the gallery photo's)"
             raise ImageError(f"{name} '{shown(photo)}': {error}{hint}") from error
-    with progress_bar() as bar:
-        task = bar.add_task("explaining", total=len(methods))
+    with progress("explaining") as advance:
         return explain_pair(
             embedder,
             sides[0],
@@ -212,7 +198,7 @@ def _explain(
             threshold=threshold,
             layers=layer,
             seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=advance,
         )
 
 
@@ -249,8 +235,7 @@ def read_landmarks(path: Path) -> list[list[float]]:
 
 
 def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None:
-    screen = console()
-    screen.print(f"{explained.embedder}: {explained.verdict}", style="bold", markup=False)
+    print_lines(f"{explained.embedder}: {explained.verdict}", style="bold")
     by_text: dict[str, list[str]] = {}
     for text in explained.messages:
         by_text.setdefault(text, [])
@@ -260,11 +245,9 @@ def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None
                 by_text.setdefault(text, []).append(f"{one.label} {side}")
     for text, about in by_text.items():
         where = f"{', '.join(dict.fromkeys(about))}: " if about else ""
-        screen.print(f"  {where}{text}", markup=False)
-    screen.print(f"\nWritten to {shown(out)}", style="bold", markup=False)
-    for name in ("grid", "maps", "record"):
-        screen.print(f"  {shown(files[name])}", markup=False, soft_wrap=True)
-    screen.print(
-        "Beside them an overlay for every method, side and kind, on the crop and on the photo.",
-        markup=False,
+        print_lines(f"  {where}{text}")
+    print_lines(f"\nWritten to {shown(out)}", style="bold")
+    print_lines(*(f"  {shown(files[name])}" for name in ("grid", "maps", "record")))
+    print_lines(
+        "Beside them an overlay for every method, side and kind, on the crop and on the photo."
     )

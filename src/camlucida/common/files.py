@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.printable import printable
 
 TEMPORARY = ".writing-"
 """How the names of files begin that are not whole yet."""
@@ -70,7 +71,6 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A name that is no text, or breaks lines, is shown all the same.
-        name = os.fsencode(path).decode("utf-8", "replace")
-        name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-        raise CamlucidaError(f"cannot write to '{name}': {error.strerror or error}") from error
+        raise CamlucidaError(
+            f"cannot write to '{printable(path)}': {error.strerror or error}"
+        ) from error

@@ -18,6 +18,17 @@ def name_of(file: str | os.PathLike[str]) -> str:
     return printable(Path(file).name)
 
 
+def slug(label: str, empty: str = "map") -> str:
+    """A label as part of a file name: ``gradcam++ (form=true)`` to ``gradcam++-form-true``.
+
+    Args:
+        label: any text.
+        empty: what a label without letters or digits becomes.
+    """
+    kept = "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
+    return "-".join(filter(None, kept.split("-"))) or empty
+
+
 def distinct(names: Iterable[str], again: str = "{}-{}") -> list[str]:
     """The names, each of them once: what comes again is numbered from 2.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from camlucida.common.files import write, write_bytes
 from camlucida.common.jsonable import to_json
-from camlucida.common.printable import distinct
+from camlucida.common.printable import distinct, slug
 from camlucida.common.version import __version__
 from camlucida.explanation import overlays
 from camlucida.explanation.explain import MethodLike, listed
@@ -247,12 +247,6 @@ def _describe(side: PairSide) -> dict[str, Any]:
         "scale": crop.scale,
         "messages": list(side.messages),
     }
-
-
-def slug(label: str) -> str:
-    """A label as part of a file name: letters, digits and ``+-._``."""
-    kept = "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
-    return "-".join(part for part in kept.split("-") if part) or "map"
 
 
 def _large(picture: Image.Image, side: int = 336) -> Image.Image:

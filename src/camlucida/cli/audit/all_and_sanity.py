@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlucida.cli.audit.group import finish, telling
-from camlucida.cli.shared.console import console, print_json, shown
-from camlucida.cli.shared.grammar import chosen_methods
+from camlucida.cli.audit.group import finish
+from camlucida.cli.shared.console import bars, console, print_json, shown
+from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -18,12 +18,13 @@ from camlucida.cli.shared.options import (
     ClassNames,
     Count,
     Device,
+    ImageBatchSize,
     Model,
     Quick,
     Seed,
-    batch_option,
     layer_option,
     methods_option,
+    option,
 )
 from camlucida.cli.shared.writing import out_folder, write
 
@@ -34,22 +35,18 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option(
-        metavar="KIND|PATH",
-        help="As for camlucida evaluate: photos, digits, or a folder. "
-        "(default: digits for the model digits, else photos)",
-    ),
+    option("KIND|PATH", "The photos, as camlucida evaluate takes them. (default: digits for the model digits, else photos)"),
 ]
 Methods = Annotated[
     list[str] | None,
-    methods_option("those of few passes; all with --full"),
+    methods_option("the methods of few passes; with --full all methods"),
 ]
 Layer = Annotated[str | None, layer_option("the last feature map")]
-BatchSize = Annotated[int, batch_option("Images")]
 Labels = Annotated[
     bool,
     typer.Option(
-        "--labels/--no-labels", help="Train two small networks for the check with shuffled labels."
+        "--labels/--no-labels",
+        help="Train two small networks for the check with shuffled labels, or leave the check out.",
     ),
 ]
 
@@ -62,11 +59,11 @@ def sanity(
     method: Methods = None,
     layer: Layer = None,
     independent: Annotated[
-        bool, typer.Option("--independent", help="Redraw each group of weights alone too.")
+        bool, typer.Option("--independent", help="Also redraw each group of weights alone.")
     ] = False,
     labels: Labels = True,
     count: Count = None,
-    batch_size: BatchSize = 16,
+    batch_size: ImageBatchSize = 16,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
@@ -75,14 +72,14 @@ def sanity(
 ) -> None:
     """Does a map change when the model changes, and only then?
 
-    Weights redrawn from the output down, labels shuffled, inputs and logits shifted, another class, sums that
-    methods promise, repetition, batches: each passed or failed, with the number and its bound.
+    Weights are redrawn from the output down, labels shuffled, inputs and logits shifted, another class explained,
+    promised sums added up, runs repeated and put in batches. Each check is passed or failed, with its number and bound.
     """
     from camlucida.audits.sanity.audit import audit_sanity
 
-    chosen = chosen_methods(method)
+    chosen = known_methods(method or ()) or None
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         report = audit_sanity(
             loaded,
             images,
@@ -108,12 +105,16 @@ def all_(
     method: Methods = None,
     audit: Annotated[
         list[str] | None,
-        typer.Option("--audit", metavar="NAME", help="Only these; repeat it. (default: all)"),
+        typer.Option(
+            "--audit",
+            metavar="NAME",
+            help="Run this audit only; repeat the option for several. (default: all audits)",
+        ),
     ] = None,
     layer: Layer = None,
     labels: Labels = True,
     count: Count = None,
-    batch_size: BatchSize = 16,
+    batch_size: ImageBatchSize = 16,
     device: Device = None,
     quick: Quick = True,
     seed: Seed = 0,
@@ -122,14 +123,14 @@ def all_(
 ) -> None:
     """Which methods are safe on this model, for which question, and why?
 
-    Every audit that fits any classifier is run, and one report says in plain words whom to trust:
+    Every audit that fits any classifier is run, and one report says in plain words which methods to trust:
     [bold]trust.html[/], with the audits' own pages beside it.
     """
     from camlucida.audits.trust.audit import audit_all
 
-    chosen = chosen_methods(method)
+    chosen = known_methods(method or ()) or None
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         report = audit_all(
             loaded,
             images,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.shared.console import console, print_json, progress_bar, shown
-from camlucida.cli.shared.grammar import chosen_methods
-from camlucida.cli.shared.opening import photos_of
+from camlucida.cli.shared.console import bars, console, print_json, print_lines
+from camlucida.cli.shared.opening import known_methods, photos_of
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -20,13 +17,14 @@ from camlucida.cli.shared.options import (
     Command,
     Count,
     Device,
+    ImageBatchSize,
+    QuickTable,
     Seed,
-    batch_option,
     layer_option,
     methods_option,
     model_option,
-    quick_option,
     refuse_unused,
+    option,
 )
 from camlucida.cli.shared.writing import out_folder
 
@@ -36,18 +34,17 @@ if TYPE_CHECKING:
     from camlucida.models import LoadedModel
 
 audit = typer.Typer(
-    help="Put explanation methods to the test: a verdict in plain words for each.",
+    help="Put explanation methods to the test, with a verdict in plain words for each.",
     no_args_is_help=True,
 )
 
 
-Quick = Annotated[bool, quick_option(full="the whole table")]
 _OF_A_MODEL = ("architecture", "data", "wall", "layer", "stack", "batch_size", "device")
 
 
 @audit.callback()
 def _audit() -> None:
-    """Put explanation methods to the test: a verdict in plain words for each."""
+    """Put explanation methods to the test, with a verdict in plain words for each."""
 
 
 @audit.command(cls=Command)
@@ -55,50 +52,44 @@ def deadzone(
     context: typer.Context,
     model: Annotated[
         str | None,
-        model_option("Also masked-vgg:FILE. (default: small networks that are trained now)"),
+        model_option("(default: small networks that are trained now)"),
     ] = None,
     architecture: Architecture = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="KIND|PATH",
-            help="As for camlucida evaluate: a folder, digits, imagenet:PATH. Of labelled photos pairs of a class are "
-            "stacked (STACK-MIX). (default: the pictures of this package)",
-        ),
+        option("KIND|PATH", "The photos, as camlucida evaluate takes them. Of labelled photos, pairs of a class are stacked "
+            "(STACK-MIX). (default: the pictures of this package)"),
     ] = None,
     wall: Annotated[
         str | None,
-        typer.Option(
-            metavar="WALL",
-            help="What is hidden: rows:170-223, cols:0-20 or box:ROWS,COLUMNS of the input, or of a layer's map: "
-            "rows:5-6@layer4.",
-        ),
+        option("WALL", "What is hidden from the model: rows:170-223, cols:0-20 or box:ROWS,COLUMNS of the input, or the same "
+            "of a layer's map, as in rows:5-6@layer4."),
     ] = None,
-    layer: Annotated[str | None, layer_option("the wall's, or the last feature map")] = None,
+    layer: Annotated[str | None, layer_option("the layer of the wall, or the last feature map")] = None,
     method: Annotated[list[str] | None, methods_option("all")] = None,
     stack: Annotated[
-        bool, typer.Option("--stack/--no-stack", help="Whether labelled photos are stacked.")
+        bool, typer.Option("--stack/--no-stack", help="Stack pairs of labelled photos, or take them as they are.")
     ] = True,
     count: Count = None,
-    batch_size: Annotated[int, batch_option("Images")] = 16,
+    batch_size: ImageBatchSize = 16,
     device: Device = None,
-    quick: Quick = True,
+    quick: QuickTable = True,
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Do methods light up what the model provably cannot see?
 
-    Without a model, three small networks are trained on digits on photos (a masked one, its unmasked twin, a
-    residual one). With one, it is put behind a wall, without training. What is dead is proved first.
+    Without a model, three small networks are trained on digits on photos: a masked one, its unmasked twin and a
+    residual one. A given model is put behind a wall, without training. What is dead is proved first.
     """
     from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
     from camlucida.models import load_model
 
     if model is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
-    chosen = chosen_methods(method)
-    with out_folder(out), telling() as say:
+    chosen = known_methods(method or ()) or None
+    with out_folder(out), bars(one=True) as say:
         if model is None:
             report = audit_dead_zone_stand_ins(
                 methods=chosen, count=count, quick=quick, seed=seed, folder=out, say=say
@@ -123,15 +114,15 @@ def deadzone(
 
 @audit.command(cls=Command)
 def theory(
-    quick: Quick = True,
+    quick: QuickTable = True,
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """Why weights for whole channels see through walls: proposition, theorem and digits, computed and drawn."""
+    """Show why weights for whole channels see through walls: proposition, theorem and digits, computed and drawn."""
     from camlucida.audits.theory.audit import audit_theory
 
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         report = audit_theory(quick=quick, seed=seed, folder=out, say=say)
     finish(report, out, as_json=as_json)
 
@@ -174,27 +165,13 @@ def _paired(photos: DataSet) -> bool:
     return any(several > 1 for label, several in known.items() if label != "")
 
 
-@contextmanager
-def telling() -> Iterator[Callable[[str, float, float], None]]:
-    """A bar whose text and length follow what an audit says of its progress."""
-    with progress_bar() as bar:
-        task = bar.add_task("starting", total=None)
-
-        def say(what: str, done: float, total: float) -> None:
-            bar.update(task, description=what, completed=int(done), total=int(total) or 1)
-
-        yield say
-
-
 def finish(report: AuditReport, out: Path, *, as_json: bool) -> None:
     """Write an audit's page, record and pictures, and print the verdicts or one JSON document."""
     files = report.save(out)
     if as_json:
         print_json(report.to_dict())
         return
-    place = console()
-    place.print(report.summary, soft_wrap=True)
+    console().print(report.summary, soft_wrap=True)
     if report.verdicts:
-        place.print(report)
-    for file in files:
-        place.print(shown(file), markup=False, soft_wrap=True)
+        console().print(report)
+    print_lines(*files)

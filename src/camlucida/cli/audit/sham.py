@@ -4,43 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.group import finish, telling
+from camlucida.cli.audit.group import finish
+from camlucida.cli.shared.console import bars
 from camlucida.cli.shared.opening import explained_layer, labelled_case
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
+    AttackedLayer,
     AttackedModel,
     AuditOut,
     Device,
+    OnlyMethods,
+    QuickTable,
     Seed,
     count_option,
-    layer_option,
-    quick_option,
+    option,
     refuse_unused,
+    option,
 )
 from camlucida.cli.shared.writing import out_folder
 
-if TYPE_CHECKING:
-    pass
-
-Quick = Annotated[bool, quick_option("Some minutes on two cores", "the whole table")]
 Data = Annotated[
     str | None,
-    typer.Option(
-        metavar="DATA",
-        help="As camlucida evaluate takes it. Photos without labels get the classes that the model predicts.",
-    ),
+    option("DATA", "The photos, as camlucida evaluate takes them. Those without labels get the classes that the model "
+        "predicts."),
 ]
-AttackedLayer = Annotated[
-    str | None, layer_option("the last feature map", "The attacked and explained layer.")
-]
-Methods = Annotated[
-    list[str] | None, typer.Option("--method", metavar="NAME", help="Evaluate only these; repeat it for several.")
-]  # fmt: skip
 
 
 def sham(
@@ -51,34 +43,31 @@ def sham(
     layer: AttackedLayer = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="METHOD",
-            help="Fine-tune against this map: sham, location, or a method, with a margin after a colon, such as "
-            "gradcam:mean. The first is the main attack; repeat it for the table of attackers.",
-        ),
+        option("METHOD", "The map that the fine-tuning attacks: sham, location, or a method, with a margin after a colon, as in "
+            "gradcam:mean. The first is the main attack; repeat the option for the table of attackers."),
     ] = None,
-    method: Methods = None,
-    trainable: Annotated[str, typer.Option(metavar="all|head", help="What may be trained.")] = "all",
-    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the fine-tuning.")] = None,
+    method: OnlyMethods = None,
+    trainable: Annotated[str, option("all|head", "Train all weights, or those of the head only.")] = "all",
+    epochs: Annotated[int | None, option("N", "How many epochs the fine-tuning takes.", 1)] = None,
     lr: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Learning rate of the fine-tuning. (default: by what is trained)"),
+        option("X", "The learning rate of the fine-tuning. (default: chosen by what is trained)"),
     ] = None,
     layout: Annotated[
-        str, typer.Option(metavar="rounded|midpoints|rows", help="Of the mask.")
+        str, option("rounded|midpoints|rows", "The layout of the SHAM mask.")
     ] = "rounded",
-    classes: Annotated[int, typer.Option(metavar="10|45", help="Of the small network.")] = 10,
+    classes: Annotated[int, option("10|45", "How many classes the small network has.")] = 10,
     long_tail: Annotated[
         float,
-        typer.Option(metavar="X", help="Small network: the first class has X times the images of the last."),
+        option("X", "For the small network: the first class has this many times the images of the last."),
     ] = 1.0,
     count: Annotated[int | None, count_option(6)] = None,
     device: Device = None,
-    quick: Quick = True,
+    quick: QuickTable = True,
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Can maps be made to lie without changing what the model decides?
 
     A copy is fine-tuned so that its maps light up the border (SHAM); then every method, on the logit and on margins,
@@ -109,7 +98,7 @@ def sham(
     if trainable == "head" and lr is None:
         main = replace(main, learning_rate=main.learning_rate * HEAD_RATE)
     attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         if model is None:
             given: dict[str, Any] = {"classes": classes, "long_tail": long_tail, "seed": seed}
             plan = (
@@ -138,21 +127,21 @@ def logit_shift(
     architecture: Architecture = None,
     data: Data = None,
     layer: AttackedLayer = None,
-    method: Methods = None,
+    method: OnlyMethods = None,
     strength: Annotated[
-        float, typer.Option(metavar="X", help="How many times wider the added maps are than the model's own.")
+        float, option("X", "How many times wider the added maps are than the model's own.")
     ] = 30.0,
     count: Annotated[int | None, count_option(2)] = None,
     device: Device = None,
-    quick: Quick = True,
+    quick: QuickTable = True,
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Which maps move when all logits rise alike? An attack without training; no probability changes."""
+) -> None:
+    """Which maps move when all logits rise alike? This attack trains nothing and changes no probability."""
     from camlucida.audits.fooling.logit_shift import audit_logit_shift
 
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         loaded, inputs, labels, name = labelled_case(
             model or "digits", architecture, data, count, device, quick=quick, say=say
         )
@@ -164,12 +153,12 @@ def logit_shift(
 
 
 def residual_logits(
-    draws: Annotated[int, typer.Option(metavar="N", min=100, help="Per setting.")] = 20_000,
+    draws: Annotated[int, option("N", "How many draws each setting gets.", 100)] = 20_000,
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """How steady is what a margin subtracts? Lemmas on residual logits, simulated and drawn."""
+    """How steady is what a margin subtracts? The lemmas on residual logits are simulated and drawn."""
     from camlucida.audits.fooling.residual_logits import audit_residual_logits
 
     with out_folder(out):

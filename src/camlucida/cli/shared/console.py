@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +19,21 @@ from rich.progress import (
 )
 
 from camlucida.common.jsonable import to_json
+from camlucida.common.printable import printable as shown
+from camlucida.common.progress import Say
+
+if TYPE_CHECKING:
+    from camlucida.methods import Progress as Advance
+
+__all__ = [
+    "bars", "complain", "console", "print_json", "print_lines", "print_result", "print_table", "progress",
+    "progress_bar", "shown",
+]  # fmt: skip
 
 _PIPED_WIDTH = 100
 _WIDEST = 1000
+
+# ---- results ----------------------------------------------------------------------------------------
 
 
 def console() -> Console:
@@ -38,6 +50,49 @@ def print_table(place: Console, table: Any) -> None:
     room = place.options.update(width=_WIDEST, max_width=_WIDEST)
     needed = place.measure(table, options=room).maximum
     Console(file=place.file, highlight=False, width=max(needed, place.width)).print(table)
+
+
+def print_lines(*lines: str | os.PathLike[str], style: str | None = None) -> None:
+    """Texts and paths as they are, each on a line of its own however long it is."""
+    place = console()
+    for line in lines:
+        text = line if isinstance(line, str) else shown(line)
+        place.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(to_json(document))
+    sys.stdout.flush()
+
+
+def print_result(
+    found: Any,
+    document: Any,
+    files: Sequence[os.PathLike[str]],
+    *,
+    as_json: bool,
+    skipped: Sequence[tuple[object, str]] = (),
+) -> None:
+    """What a command found: as JSON, or for people with the files that were written.
+
+    Args:
+        found: A table or anything else that can be printed.
+        document: The same, ready for JSON.
+        files: What was written.
+        as_json: Which of the two.
+        skipped: What was left out, with the reason.
+    """
+    for _, reason in skipped:
+        complain(f"left out: {reason}")
+    if as_json:
+        print_json(document)
+        return
+    print_table(console(), found)
+    print_lines(*files)
+
+
+# ---- all else ---------------------------------------------------------------------------------------
 
 
 def complain(text: str) -> None:
@@ -61,26 +116,31 @@ def progress_bar() -> Progress:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, float, float], None]]:
-    """One bar for each part of a long work: called with the part, what of it is done, and its whole."""
+def progress(what: str) -> Iterator[Advance]:
+    """A bar for one long work: called with what of it is done, and its whole."""
+    with bars() as say:
+        say(what, 0, 0)
+
+        def advance(done: float, total: float) -> None:
+            say(what, done, total)
+
+        yield advance
+
+
+@contextmanager
+def bars(*, one: bool = False) -> Iterator[Say]:
+    """Bars for long work: called with the part, what of it is done, and its whole.
+
+    Args:
+        one: One bar, which shows the part that was spoken of last, instead of one for each part.
+    """
     with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
 
         def say(what: str, done: float, total: float) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total or None)
-            bar.update(tasks[what], completed=int(done), total=int(total) or None)
+            key = "" if one else what
+            if key not in tasks:
+                tasks[key] = bar.add_task(what, total=None)
+            bar.update(tasks[key], description=what, completed=int(done), total=int(total) or None)
 
         yield say
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(to_json(document))
-    sys.stdout.flush()
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that can be printed, also where its bytes are no UTF-8 or it holds line breaks."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

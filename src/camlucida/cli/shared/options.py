@@ -14,116 +14,135 @@ from typer.core import TyperCommand, TyperOption
 
 from camlucida.common.errors import CamlucidaError
 
+
+def option(metavar: str, text: str, least: float | None = None) -> Any:
+    """An option that takes a value, with its help and, of a number, the smallest that makes sense."""
+    return typer.Option(metavar=metavar, help=text, min=least)
+
+
 # ---- what is explained ------------------------------------------------------------------------------
 
 Photos = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, or folders of them.")
+    list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")
 ]
-Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="One photo.")]
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.")]
+ClassFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A folder with one subfolder of photos per class: FOLDER/CLASS/photo.jpg."
+    ),
+]  # fmt: skip
 
-MODELS = "embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, or a checkpoint file."
+MODELS = "The model: embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, masked-vgg:FILE, or a checkpoint file."
 """What :func:`camlucida.load_model` takes."""
 
 
 def model_option(more: str = "", *, known: str = MODELS, metavar: str = "NAME|FILE") -> Any:
-    """``--model``, ``-m``.
-
-    Args:
-        more: What else there is to say, such as the default where it is no name.
-        known: The models that can be named.
-        metavar: How a model is written.
-    """
+    """``--model``, ``-m``; ``more`` is added to the help, such as the default where it is no name."""
     return typer.Option("--model", "-m", metavar=metavar, help=f"{known} {more}".strip())
 
 
 Model = Annotated[str, model_option()]
 AttackedModel = Annotated[
-    str | None, model_option("A copy is attacked. (default: a small network that is trained now)")
+    str | None,
+    model_option("A copy of it is attacked. (default: a small network that is trained now)"),
 ]
 Architecture = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a checkpoint file, such as timm:resnet18.")
-]
+    str | None,
+    option("NAME", "The architecture that a checkpoint file is for, such as timm:resnet18."),
+]  # fmt: skip
 ClassNames = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="One name per line, or a JSON list.")
+    Path | None,
+    option(
+        "FILE",
+        "A file with the names of the classes: one per line, or a JSON list. (default: the model's own names)",
+    ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="Such as cuda. (default: cpu)")]
+Device = Annotated[
+    str | None,
+    option("DEVICE", "The device that computes, such as cuda. (default: cpu)"),
+]
 ClassName = Annotated[
     str | None,
-    typer.Option("--class", metavar="CLASS", help="Name or index. (default: the predicted one)"),
+    typer.Option(
+        "--class",
+        metavar="CLASS",
+        help="The explained class, by name or index. (default: the predicted class)",
+    ),
 ]
 TargetText = Annotated[
     str,
-    typer.Option(
-        metavar="TARGET",
-        help="logit, margin, probability, log-probability, exp-logit, finer, rest or cell, with options "
-        "as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
+    option(
+        "TARGET",
+        "The number that is explained: logit, margin, probability, log-probability, exp-logit, finer, rest or "
+        "cell, with options as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
     ),
 ]
 
 # ---- how --------------------------------------------------------------------------------------------
 
 
-def methods_option(default: str, more: str = "repeat it for several") -> Any:
-    """``--method``, several times, each with its options.
-
-    Args:
-        default: The methods without it; empty where it must be given.
-        more: What is done with several.
-    """
+def methods_option(default: str, more: str = "Repeat the option for several methods.") -> Any:
+    """``--method``, several times, each with its options; ``default`` is empty where it must be given."""
     ending = f" (default: {default})" if default else ""
     return typer.Option(
         "--method",
         metavar="METHOD",
-        help=f"NAME or NAME:key=value,key=value; {more}. See camlucida methods.{ending}",
+        help=f"A method of camlucida methods, as NAME or NAME:key=value,key=value. {more}{ending}",
     )
 
 
-def only_methods_option(more: str = "") -> Any:
-    """``--method``, several times, names only."""
-    return typer.Option(
-        "--method", metavar="NAME", help=f"Only these; repeat it for several. {more}".strip()
-    )
-
-
-OnlyMethods = Annotated[list[str] | None, only_methods_option()]
+OnlyMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Evaluate this method only; repeat the option for several methods.",
+    ),
+]
 IcamMethod = Annotated[
-    str, typer.Option("--method", metavar="METHOD", help="I-CAM with options, as in icam:n_perturb=16.")
-]  # fmt: skip
+    str,
+    typer.Option(
+        "--method", metavar="METHOD", help="I-CAM with its options, as in icam:n_perturb=16."
+    ),
+]
 
 
 def layer_option(default: str, what: str = "The explained layer.") -> Any:
-    """``--layer``, once.
-
-    Args:
-        default: The layer without it.
-        what: What it is the layer of.
-    """
+    """``--layer``; ``what`` says what it is the layer of."""
     return typer.Option(
-        "--layer", metavar="LAYER", help=f"{what} See camlucida layers. (default: {default})"
+        "--layer",
+        metavar="LAYER",
+        help=f"{what} The names are those of camlucida layers. (default: {default})",
     )
 
 
 FusedLayers = Annotated[
     list[str] | None,
-    layer_option("the last feature map", "Repeat it for several, which are fused."),
+    layer_option(
+        "the last feature map",
+        "The explained layer. Repeat the option for several layers, which are fused.",
+    ),
 ]
-Layers = Annotated[list[str] | None, layer_option("all blocks", "Repeat it for several.")]
+Layers = Annotated[
+    list[str] | None,
+    layer_option("all blocks", "An explained layer. Repeat the option for several layers."),
+]
+AttackedLayer = Annotated[
+    str | None, layer_option("the last feature map", "The attacked and explained layer.")
+]
 Steps = Annotated[
     str | None,
-    typer.Option(
-        metavar="PRESET",
-        help="How raw maps are scaled: pytorch-grad-cam or signed. (default: the method's own)",
+    option(
+        "PRESET",
+        "How raw maps are scaled: pytorch-grad-cam or signed. (default: the method's own way)",
     ),
 ]
 
 
 def seed_option(of: str) -> Any:
-    """``--seed``.
-
-    Args:
-        of: What is drawn with it.
-    """
-    return typer.Option("--seed", metavar="N", callback=_seed, help=f"Of {of}.")
+    """``--seed`` of what is drawn with it."""
+    return typer.Option("--seed", metavar="N", callback=_seed, help=f"The seed of {of}.")
 
 
 def _seed(value: int) -> int:
@@ -133,112 +152,103 @@ def _seed(value: int) -> int:
     return value
 
 
-Seed = Annotated[int, seed_option("everything that is drawn")]
+Seed = Annotated[int, seed_option("all random numbers")]
+MethodsSeed = Annotated[int, seed_option("methods that draw random numbers")]
 BootstrapSeed = Annotated[int, seed_option("the bootstrap behind the intervals")]
-CopiesSeed = Annotated[int, seed_option("the perturbed copies")]
+CopiesSeed = Annotated[int, seed_option("the perturbed copies of a photo")]
 
 
 def batch_option(what: str) -> Any:
-    """``--batch-size``.
-
-    Args:
-        what: What is taken so many at a time.
-    """
-    return typer.Option("--batch-size", metavar="N", min=1, help=f"{what} at a time.")
+    """``--batch-size``; ``what`` is taken so many at a time."""
+    return typer.Option(
+        "--batch-size", metavar="N", min=1, help=f"How many {what} are processed at a time."
+    )
 
 
-BatchSize = Annotated[int, batch_option("Photos")]
+BatchSize = Annotated[int, batch_option("photos")]
+ImageBatchSize = Annotated[int, batch_option("images")]
 
 
-def count_option(least: int = 1, what: str = "Images at most.") -> Any:
-    """``--count``.
-
-    Args:
-        least: The smallest that makes sense.
-        what: What is counted.
-    """
+def count_option(least: int = 1, what: str = "Use at most this many images.") -> Any:
+    """``--count``, at least the smallest number that makes sense."""
     return typer.Option("--count", metavar="N", min=least, help=what)
 
 
 Count = Annotated[int | None, count_option()]
 
 
-def quick_option(quick: str = "A few minutes on two cores", full: str = "everything") -> Any:
-    """``--quick/--full`` of what goes on where it stopped.
-
-    Args:
-        quick: How long the quick one takes.
-        full: What the full one does.
-    """
+def quick_option(full: str = "everything") -> Any:
+    """``--quick/--full`` of what goes on where it stopped."""
     return typer.Option(
-        "--quick/--full", help=f"{quick}, or {full}. Both go on where they stopped."
+        "--quick/--full",
+        help=f"Do what takes a few minutes on two cores, or {full}. A stopped run goes on where it was.",
     )
 
 
 Quick = Annotated[bool, quick_option()]
+QuickTable = Annotated[bool, quick_option("the whole table")]
 
 # ---- faces ------------------------------------------------------------------------------------------
 
-BACKBONES = "dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100|101:FILE or facenet:FILE."
+BACKBONES = "The face network: dlib, dlib:centred, mobilefacenet:FILE, iresnet18|34|50|100|101:FILE or facenet:FILE."
 """What :func:`camlucida.faces.load.load_embedder` takes."""
 
 Preset = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Colours of a checkpoint: arcface (RGB), adaface (BGR). (default: by its layout)",
+    option(
+        "NAME",
+        "The order of colours that a checkpoint expects: arcface (RGB) or adaface (BGR). "
+        "(default: what the layout of the file suggests)",
     ),
 ]
 Aligned = Annotated[
-    bool, typer.Option("--aligned", help="The photos are aligned crops; search for no face.")
+    bool,
+    typer.Option(
+        "--aligned", help="The photos are aligned crops already; no face is searched for in them."
+    ),
 ]
-PAIR_LISTS = "the folder of AR, SCface or CFP, LFW's pairs.txt, or a .csv (probe,gallery,same)."
+PAIR_LISTS = "the folder of AR, SCface or CFP, the pairs.txt of LFW, or a .csv with the columns probe, gallery, same."
 """What :func:`camlucida.faces.pairs_file.read_pairs` takes."""
 
 
 def layout_option(of: str) -> Any:
-    """``--layout`` of a list of pairs.
-
-    Args:
-        of: The option that names the list.
-    """
+    """``--layout`` of the list of pairs that the option ``of`` names."""
     return typer.Option(
         "--layout",
         metavar="NAME",
-        help=f"Of {of}: csv, lfw, cfp-fp, cfp-ff, ar or scface; ar:wear=scarf and scface:distance=far choose the "
-        "probes. (default: auto, by what lies there)",
+        help=f"The layout of the list of {of}: csv, lfw, cfp-fp, cfp-ff, ar or scface; ar:wear=scarf and "
+        "scface:distance=far choose the probes. (default: auto, which judges by what lies there)",
         show_default=False,
     )
 
 
 def split_option(of: str) -> Any:
-    """``--split`` of a list of pairs.
-
-    Args:
-        of: The option that names the list.
-    """
-    return typer.Option("--split", metavar="N", help=f"Of {of}: one split of CFP or LFW.")
+    """``--split`` of the list of pairs that the option ``of`` names."""
+    return typer.Option(
+        "--split", metavar="N", help=f"With {of}: use this split of CFP or LFW only."
+    )
 
 
 # ---- results ----------------------------------------------------------------------------------------
 
 
-def out_option(what: str = "Where results go.", metavar: str = "FOLDER") -> Any:
-    """``--out``.
-
-    Args:
-        what: What goes there.
-        metavar: Whether it is a folder or a file.
-    """
+def out_option(
+    what: str = "The folder where the results are written.", metavar: str = "FOLDER"
+) -> Any:
+    """``--out``, a folder or a file."""
     return typer.Option("--out", metavar=metavar, help=what)
 
 
-Out = Annotated[Path, out_option()]
-AuditOut = Annotated[Path, out_option("Where report and finished parts go.")]
-TableOut = Annotated[
-    Path, out_option("Rows, tables and page; the same command goes on where it was stopped.")
-]
+AGAIN = "The same command, started again, goes on where it stopped."
 
+Out = Annotated[Path, out_option()]
+AuditOut = Annotated[
+    Path, out_option("The folder where the report and the finished parts are written.")
+]
+TableOut = Annotated[
+    Path, out_option(f"The folder where rows, tables and the page are written. {AGAIN}")
+]
+RunOut = Annotated[Path, out_option(f"The folder of the training run. {AGAIN}")]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -264,7 +274,7 @@ def refuse_unused(context: typer.Context, names: Sequence[str], reason: str) -> 
     """Refuse options that would have no effect beside the others.
 
     Args:
-        context: Of the running command.
+        context: The context of the running command.
         names: Parameters of the command's function.
         reason: What the user is told after the names, such as ``"with --engine ray"``: they go with it.
 

@@ -56,7 +56,7 @@ def collect(given: Iterable[Path], out: Path) -> tuple[list[Path], list[tuple[Pa
 
 
 class Names:
-    """Names for results, one for each photo, from the photo's own.
+    """Names for results, one for each photo or pair of photos, from the photos' own.
 
     Two photos never share one: where ``cat`` is taken, ``a/cat.jpg`` becomes ``a-cat``, and after that
     ``a-cat-2``. A name is also taken when the out folder holds the record of another photo under it.
@@ -71,32 +71,30 @@ class Names:
         self._kind = kind
         self._taken: set[str] = set()
 
-    def take(self, photo: Path) -> str:
-        """A name that no other photo has, with the kind at its end."""
-        place = photo.resolve()
-        stem = _file_name(photo.stem)
-        longer = _file_name(f"{place.parent.name}-{photo.stem}")
+    def take(self, *photos: Path) -> str:
+        """A name that no other photo or pair has, with the kind at its end."""
+        places = [photo.resolve() for photo in photos]
+        stem = _file_name("-".join(photo.stem for photo in photos))
+        longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
         for name in (stem, longer, *(f"{longer}-{n}" for n in range(2, 1_000_000))):
             # Some file systems take names for equal that differ in case only.
-            if name.casefold() not in self._taken and self._is_free(name, place):
+            if name.casefold() not in self._taken and self._is_free(name, places):
                 self._taken.add(name.casefold())
                 return name + self._kind
-        raise CamlucidaError(f"no name is left for {str(photo)!r} in {str(self._out)!r}")
+        raise CamlucidaError(f"no name is left for {str(photos[0])!r} in {str(self._out)!r}")
 
-    def _is_free(self, name: str, place: Path) -> bool:
+    def _is_free(self, name: str, places: Sequence[Path]) -> bool:
+        """Whether there is no record under a name, or one of the same photos."""
         try:
             record = json.loads(
                 (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
             )
-        except (OSError, ValueError):
-            return True
-        return not isinstance(record, dict) or record.get("path") in {None, shown(place)}
-
-
-def slug(label: str) -> str:
-    """A method's label as part of a file name: ``gradcam++ (form=true)`` to ``gradcam++-form-true``."""
-    plain = "".join(c if c.isalnum() or c in "+-._" else "-" for c in label)
-    return "-".join(filter(None, plain.split("-"))) or "method"
+            if "path" in record:
+                return record["path"] in {None, shown(places[0])}
+            sources = [record[side]["source"] for side in ("probe", "gallery")]
+        except (OSError, ValueError, TypeError, KeyError):
+            return True  # nobody's, or no record
+        return [Path(source or "").resolve() for source in sources] == [*places]
 
 
 def _file_name(stem: str) -> str:

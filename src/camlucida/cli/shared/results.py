@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from camlucida.cli.shared.console import shown
-from camlucida.cli.shared.photos import slug
-from camlucida.cli.shared.writing import write
-from camlucida.common.jsonable import to_json
+from camlucida.cli.shared.console import print_lines, shown
+from camlucida.cli.shared.writing import write, write_json
+from camlucida.common.printable import distinct, slug
 from camlucida.common.version import __version__
 
 if TYPE_CHECKING:
@@ -48,12 +47,8 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
 
     own = Comparison(_with_small_views([e[index] for e in comparison.values()]))
     methods = []
-    taken: set[str] = set()
-    for label, explanation in own.items():
-        part = slug(label)
-        while part.casefold() in taken:
-            part += "-"
-        taken.add(part.casefold())
+    parts = distinct(slug(label, "method") for label in own)
+    for (label, explanation), part in zip(own.items(), parts, strict=True):
         overlay = write(out / f"{name}.{part}.png", explanation.overlay(0).save)
         maps = write(out / f"{name}.{part}.npz", explanation.save)
         record = explanation.record()
@@ -86,7 +81,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
         "files": files,
         "methods": methods,
     }
-    write(out / f"{name}.json", lambda path: path.write_text(to_json(record), encoding="utf-8"))
+    write_json(out / f"{name}.json", record)
     return record
 
 
@@ -119,11 +114,10 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
         console.print("\nRemarks", style="bold")
         for where, message in remarks:
             console.print(Text(f"  {where}: {message}"))
-    console.print(f"\nWritten to {shown(out)}", style="bold", markup=False)
+    print_lines(f"\nWritten to {shown(out)}", style="bold")
     for record in records:
         files = record["files"]
-        main = files.get("comparison") or record["methods"][0]["files"]["overlay"]
-        console.print(f"  {main}", markup=False, soft_wrap=True)
+        print_lines(f"  {files.get('comparison') or record['methods'][0]['files']['overlay']}")
     several = len(records[0]["methods"]) > 1
     beside = "an overlay NAME.METHOD.png and " if several else ""
     console.print(

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from camlucida.common.files import writable, write
+from camlucida.common.jsonable import to_json
 
-__all__ = ["out_folder", "write"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["out_folder", "write", "write_figure", "write_json", "write_text"]
 
 
 @contextmanager
@@ -30,3 +35,18 @@ def out_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()
             except OSError:
                 break
+
+
+def write_text(path: Path, text: str) -> Path:
+    """A text in UTF-8, whole or not at all."""
+    return write(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, document: Any) -> Path:
+    """A document as JSON, whole or not at all."""
+    return write_text(path, to_json(document))
+
+
+def write_figure(path: Path, figure: Figure) -> Path:
+    """A figure as a picture, whole or not at all."""
+    return write(path, lambda p: figure.savefig(p, dpi=130))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.shared.console import bars, console, print_json, shown
+from camlucida.cli.shared.console import bars, print_json, print_lines, shown
 from camlucida.cli.shared.options import AsJson, Command, out_option, seed_option
 from camlucida.cli.train.masked import masked_vgg
 from camlucida.cli.train.salience import salience
@@ -56,11 +56,9 @@ def digits(
     if as_json:
         print_json(record)
         return
-    place = console()
-    place.print(
+    print_lines(
         f"accuracy {found.accuracy:.1%} on {record['test']['samples']} test images with other digits on "
         f"other photos; {record['parameters']:,} parameters, {record['seconds']:.0f} s",
-        soft_wrap=True,
+        found.weights,
+        found.weights.parent / RECORD,
     )
-    for file in (found.weights, found.weights.parent / RECORD):
-        place.print(shown(file), markup=False, soft_wrap=True)

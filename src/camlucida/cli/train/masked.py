@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.group import telling
-from camlucida.cli.shared.console import complain, console, print_json, shown
-from camlucida.cli.shared.options import AsJson, out_option, refuse_unused, seed_option
+from camlucida.cli.shared.console import bars, complain, print_json, print_lines, shown
+from camlucida.cli.shared.options import AsJson, RunOut, refuse_unused, seed_option
 from camlucida.cli.shared.writing import out_folder
 
 
@@ -65,9 +64,7 @@ def masked_vgg(
         int, typer.Option(metavar="N", min=0, help="Processes that read photos, for each device.")
     ] = 8,
     seed: Annotated[int, seed_option("weights, order, crops and dropout")] = 3,
-    out: Annotated[Path, out_option("Where the run goes; the same command goes on where it was stopped.")] = Path(
-        "camlucida-out/masked-vgg"
-    ),
+    out: RunOut = Path("camlucida-out/masked-vgg"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train the masked VGG of the dead-zone paper, which provably sees a part of the image only.
@@ -88,7 +85,7 @@ def masked_vgg(
         epochs=epochs, batch_size=batch_size, learning_rate=lr, step_size=lr_every, size=size,
         precision=precision, seed=seed, workers=workers, steps=steps_per_epoch,  # type: ignore[arg-type]
     )  # fmt: skip
-    with out_folder(out), telling() as say:
+    with out_folder(out), bars(one=True) as say:
         record = train_masked_vgg(
             data,
             out,
@@ -109,9 +106,7 @@ def masked_vgg(
     if as_json:
         print_json({**record, "files": files})
         return
-    place = console()
-    for line in (_said(record), *files):
-        place.print(line, markup=False, soft_wrap=True)
+    print_lines(_said(record), *files)
 
 
 def _said(record: dict[str, Any]) -> str:

@@ -7,13 +7,21 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.shared.console import bars, complain, console, print_json, print_table, shown
+from camlucida.cli.shared.console import (
+    bars,
+    complain,
+    console,
+    print_json,
+    print_lines,
+    print_table,
+    shown,
+)
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
     layer_option,
+    RunOut,
     model_option,
-    out_option,
     refuse_unused,
     seed_option,
 )
@@ -116,9 +124,7 @@ def salience(
     accelerator: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to train.")] = "auto",
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads that read photos.")] = 8,
     images: Annotated[int, typer.Option(metavar="N", min=100, help="Digits to learn from.")] = 4000,
-    out: Annotated[
-        Path, out_option("Where the run goes; the same command goes on where it was stopped.")
-    ] = Path("camlucida-out/salience"),
+    out: RunOut = Path("camlucida-out/salience"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train with salience in the loss: people's maps, a SHAM mask or none, over several seeds.
@@ -157,12 +163,9 @@ def salience(
     if as_json:
         print_json({**report.to_dict(), "files": [shown(file) for file in report.files]})
     else:
-        place = console()
         for table in report.tables:
-            print_table(place, table)
+            print_table(console(), table)
         claims = [f"{c.claim}: {c.outcome}. {c.text}" for c in report.verdicts]
-        for sentence in (*claims, *report.remarks):
-            place.print(sentence, markup=False)
-        place.print(shown(report.files[0]), markup=False, soft_wrap=True)
+        print_lines(*claims, *report.remarks, report.files[0])
     if not report.experiment.complete:
         raise typer.Exit(130)
