@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    option("KIND|PATH", "The photos, as camlucida evaluate takes them. (default: digits for the model digits, else photos)"),
+    option(
+        "KIND|PATH",
+        "The photos, as camlucida evaluate takes them. (default: digits for the model digits, else photos)",
+    ),
 ]
 Methods = Annotated[
     list[str] | None,

@@ -23,8 +23,8 @@ from camlucida.cli.shared.options import (
     layer_option,
     methods_option,
     model_option,
-    refuse_unused,
     option,
+    refuse_unused,
 )
 from camlucida.cli.shared.writing import out_folder
 
@@ -57,18 +57,29 @@ def deadzone(
     architecture: Architecture = None,
     data: Annotated[
         str | None,
-        option("KIND|PATH", "The photos, as camlucida evaluate takes them. Of labelled photos, pairs of a class are stacked "
-            "(STACK-MIX). (default: the pictures of this package)"),
+        option(
+            "KIND|PATH",
+            "The photos, as camlucida evaluate takes them. Of labelled photos, pairs of a class are stacked "
+            "(STACK-MIX). (default: the pictures of this package)",
+        ),
     ] = None,
     wall: Annotated[
         str | None,
-        option("WALL", "What is hidden from the model: rows:170-223, cols:0-20 or box:ROWS,COLUMNS of the input, or the same "
-            "of a layer's map, as in rows:5-6@layer4."),
+        option(
+            "WALL",
+            "What is hidden from the model: rows:170-223, cols:0-20 or box:ROWS,COLUMNS of the input, or the same "
+            "of a layer's map, as in rows:5-6@layer4.",
+        ),
     ] = None,
-    layer: Annotated[str | None, layer_option("the layer of the wall, or the last feature map")] = None,
+    layer: Annotated[
+        str | None, layer_option("the layer of the wall, or the last feature map")
+    ] = None,
     method: Annotated[list[str] | None, methods_option("all")] = None,
     stack: Annotated[
-        bool, typer.Option("--stack/--no-stack", help="Stack pairs of labelled photos, or take them as they are.")
+        bool,
+        typer.Option(
+            "--stack/--no-stack", help="Stack pairs of labelled photos, or take them as they are."
+        ),
     ] = True,
     count: Count = None,
     batch_size: ImageBatchSize = 16,
@@ -77,7 +88,7 @@ def deadzone(
     seed: Seed = 0,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Do methods light up what the model provably cannot see?
 
     Without a model, three small networks are trained on digits on photos: a masked one, its unmasked twin and a

@@ -24,14 +24,16 @@ from camlucida.cli.shared.options import (
     count_option,
     option,
     refuse_unused,
-    option,
 )
 from camlucida.cli.shared.writing import out_folder
 
 Data = Annotated[
     str | None,
-    option("DATA", "The photos, as camlucida evaluate takes them. Those without labels get the classes that the model "
-        "predicts."),
+    option(
+        "DATA",
+        "The photos, as camlucida evaluate takes them. Those without labels get the classes that the model "
+        "predicts.",
+    ),
 ]
 
 
@@ -43,11 +45,16 @@ def sham(
     layer: AttackedLayer = None,
     attack: Annotated[
         list[str] | None,
-        option("METHOD", "The map that the fine-tuning attacks: sham, location, or a method, with a margin after a colon, as in "
-            "gradcam:mean. The first is the main attack; repeat the option for the table of attackers."),
+        option(
+            "METHOD",
+            "The map that the fine-tuning attacks: sham, location, or a method, with a margin after a colon, as in "
+            "gradcam:mean. The first is the main attack; repeat the option for the table of attackers.",
+        ),
     ] = None,
     method: OnlyMethods = None,
-    trainable: Annotated[str, option("all|head", "Train all weights, or those of the head only.")] = "all",
+    trainable: Annotated[
+        str, option("all|head", "Train all weights, or those of the head only.")
+    ] = "all",
     epochs: Annotated[int | None, option("N", "How many epochs the fine-tuning takes.", 1)] = None,
     lr: Annotated[
         float | None,
@@ -59,7 +66,10 @@ def sham(
     classes: Annotated[int, option("10|45", "How many classes the small network has.")] = 10,
     long_tail: Annotated[
         float,
-        option("X", "For the small network: the first class has this many times the images of the last."),
+        option(
+            "X",
+            "For the small network: the first class has this many times the images of the last.",
+        ),
     ] = 1.0,
     count: Annotated[int | None, count_option(6)] = None,
     device: Device = None,

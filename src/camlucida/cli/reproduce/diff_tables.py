@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.sham import AttackedLayer
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.shared.opening import explained_layer, labelled_case
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
+    AttackedLayer,
     AttackedModel,
     Device,
     Seed,
     TableOut,
     count_option,
+    option,
     refuse_unused,
 )
 from camlucida.common.progress import Say
@@ -30,22 +31,19 @@ if TYPE_CHECKING:
 Quick = Annotated[
     bool,
     typer.Option(
-        "--quick/--full", help="Train the small networks that stand in briefly, or fully."
+        "--quick/--full",
+        help="Train the small networks for a few minutes, or as long as the table takes.",
     ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option(
-        metavar="DATA", help="With --model: labelled photos, as camlucida evaluate takes them."
-    ),
+    option("DATA", "With --model: labelled photos, as camlucida evaluate takes them."),
 ]
-Count = Annotated[int | None, count_option(6, "With --model: use at most N images.")]
+Count = Annotated[int | None, count_option(6, "With --model: use at most this many images.")]
 
 
 def diff_table1(
-    seeds: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Train each network with N seeds.")
-    ] = 3,
+    seeds: Annotated[int, option("N", "How many seeds each network is trained with.", 1)] = 3,
     quick: Quick = True,
     out: TableOut = Path("camlucida-out/diff-table1"),
     as_json: AsJson = False,
@@ -79,10 +77,10 @@ def diff_table3(
     data: Data = None,
     layer: AttackedLayer = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Epochs of the fine-tuning with SHAM.")
+        int | None, option("N", "How many epochs the fine-tuning with SHAM takes.", 1)
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(metavar="X", help="Learning rate of the fine-tuning with SHAM.")
+        float | None, option("X", "The learning rate of the fine-tuning with SHAM.")
     ] = None,
     count: Count = None,
     device: Device = None,

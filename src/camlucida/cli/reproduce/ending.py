@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from camlucida.cli.shared.console import bars, console, print_json, print_table, shown
+from camlucida.cli.shared.console import bars, console, print_json, print_lines, print_table, shown
 from camlucida.cli.shared.writing import out_folder
 from camlucida.common.progress import Say
 
@@ -29,11 +29,8 @@ def finish(run: Callable[[Say], Reproduced | FameTable1], out: Path, *, as_json:
     if as_json:
         print_json({**found.to_dict(), "files": [shown(file) for file in files]})
     else:
-        place = console()
         for table in found.tables:
-            print_table(place, table)
-        for sentence in found.lead:
-            place.print(sentence, markup=False)
-        place.print(shown(files[0]), markup=False, soft_wrap=True)
+            print_table(console(), table)
+        print_lines(*found.lead, files[0])
     if not found.complete:
         raise typer.Exit(130)

@@ -9,6 +9,7 @@ import typer
 
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.shared.console import complain
+from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     BACKBONES,
     PAIR_LISTS,
@@ -20,6 +21,7 @@ from camlucida.cli.shared.options import (
     TableOut,
     layout_option,
     methods_option,
+    option,
     refuse_unused,
     split_option,
 )
@@ -33,7 +35,7 @@ def fame_table1(
     context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER|FILE", help=f"{PAIR_LISTS[0].upper()}{PAIR_LISTS[1:]}"),
+        option("FOLDER|FILE", f"The pairs: {PAIR_LISTS}"),
     ] = None,
     layout: Annotated[str, layout_option("--data")] = "auto",
     split: Annotated[int | None, split_option("--data")] = None,
@@ -41,25 +43,25 @@ def fame_table1(
         bool,
         typer.Option(
             "--standin",
-            help="Run it offline: photos of people against computed variations of them (glasses, scarf, low "
+            help="Run it offline: compare photos of people with computed variations of them (glasses, scarf, low "
             "resolution, turned, other light).",
         ),
     ] = False,
     photos: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="With --standin: a folder IDENTITY/photo.jpg, or the folder that packages with photos were fetched "
-            "into. (default: the 4 people in this package)",
+        option(
+            "DIR",
+            "With --standin: a folder with photos IDENTITY/photo.jpg, or the folder that packages with photos "
+            "were fetched into. (default: the 4 people in this package)",
         ),
     ] = None,
     people: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="With --standin: that many at most.")
+        int | None, option("N", "With --standin: use at most this many people.", 2)
     ] = None,
     per_person: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With --standin: genuine pairs per person.")
+        int, option("N", "With --standin: make this many genuine pairs per person.", 1)
     ] = 2,
-    backbone: Annotated[str, typer.Option(metavar="NAME[:FILE]", help=BACKBONES)] = "dlib",
+    backbone: Annotated[str, option("NAME[:FILE]", BACKBONES)] = "dlib",
     preset: Preset = None,
     method: Annotated[
         list[str] | None,
@@ -67,18 +69,21 @@ def fame_table1(
     ] = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Of FAME. (default: 500 as published; 20 with --standin)"),
+        option(
+            "N", "How many steps FAME takes. (default: 500, as published; 20 with --standin)", 1
+        ),
     ] = None,
     aligned: Aligned = False,
     limit: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Pairs, half of them genuine.")
+        int | None, option("N", "Use at most this many pairs, half of them genuine.", 2)
     ] = None,
     round_theta: Annotated[
         bool,
         typer.Option("--round-theta", help="Round the threshold as the authors' scripts did."),
     ] = False,
     grid: Annotated[
-        bool, typer.Option("--grid/--no-grid", help="Also their figure 3: methods and variations.")
+        bool,
+        typer.Option("--grid/--no-grid", help="Also draw FAME's figure 3: methods and variations."),
     ] = True,
     seed: Seed = 0,
     device: Device = None,
@@ -91,7 +96,6 @@ def fame_table1(
     """
     from camlucida.faces.load import load_embedder
     from camlucida.faces.photos import how_to_get
-    from camlucida.methods import build
     from camlucida.studies.published.fame_table1 import MANY
     from camlucida.studies.published.fame_table1 import fame_table1 as again
 
@@ -99,8 +103,7 @@ def fame_table1(
         refuse_unused(context, ("layout", "split", "aligned"), "with --data")
     elif data is not None and not standin:
         refuse_unused(context, ("photos", "people", "per_person"), "with --standin")
-    for text in method or ():
-        build(text)  # now, so that no model is loaded for a wrong word
+    known_methods(method or ())
     embedder = load_embedder(backbone, preset=preset, device=device)
 
     def run(say: Say) -> FameTable1:

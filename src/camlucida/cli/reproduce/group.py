@@ -19,13 +19,14 @@ from camlucida.cli.shared.options import (
     TableOut,
     count_option,
     model_option,
+    option,
     refuse_unused,
 )
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 
 reproduce = typer.Typer(
-    help="Run the protocol behind a published table, and print ours beside it.",
+    help="Run the protocol behind a published table, and print our numbers beside the published ones.",
     no_args_is_help=True,
 )
 
@@ -42,13 +43,11 @@ OnStandIns = Annotated[
     bool,
     typer.Option(
         "--standin",
-        help="Run it on what is at hand offline: the embedded model on labelled photos with boxes drawn by hand, "
-        "and a small network on digits on photos.",
+        help="Run it offline: the embedded model on labelled photos with boxes drawn by hand, and a small network "
+        "on digits on photos.",
     ),
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Use at most N photos of each data set.")
-]
+Limit = Annotated[int | None, option("N", "Use at most this many photos of each data set.", 1)]
 
 
 @reproduce.command("fame-table2", cls=Command)
@@ -60,8 +59,8 @@ def fame_table2(
     standin: OnStandIns = False,
     iterations: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Iterations of FAME. (default: 500, as published; 50 with --standin)"
+        option(
+            "N", "How many steps FAME takes. (default: 500, as published; 50 with --standin)", 1
         ),
     ] = None,
     legacy: Annotated[
@@ -98,7 +97,7 @@ def icam_table1(
     architecture: Architecture = None,
     standin: OnStandIns = False,
     runs: Annotated[
-        int, typer.Option(min=1, help="Runs of I-CAM, which draws perturbations.")
+        int, option("N", "How often I-CAM, which draws perturbations, is run.", 1)
     ] = 10,
     method: Annotated[
         list[str] | None,
@@ -164,23 +163,28 @@ def wall_table1(
     model: Annotated[
         str | None,
         model_option(
-            "(default: a small stand-in)", known="A masked VGG, as masked-vgg:FILE.", metavar="FILE"
+            "(default: a small network that is trained now)",
+            known="The masked VGG, as masked-vgg:FILE.",
+            metavar="FILE",
         ),
     ] = None,
     stack_mix: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Photos that STACK-MIX is made of, such as imagenet:PATH or folders by class; of ImageNet's classes "
-            "the animals, as published.",
+        option(
+            "DATA",
+            "The photos that STACK-MIX is made of, such as imagenet:PATH or a folder with one subfolder per "
+            "class; of ImageNet's classes the animals are used, as published.",
         ),
     ] = None,
     stack_gen: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The folder with the pictures of STACK-GEN."),
+        option("FOLDER", "The folder with the pictures of STACK-GEN."),
     ] = None,
     count: Annotated[
-        int, count_option(what="Images of each set; the quick stand-in has 20.")
+        int,
+        count_option(
+            what="How many images each set has; without --model and with --quick there are 20."
+        ),
     ] = 100,
     seed: Seed = 0,
     device: Device = None,
@@ -188,7 +192,8 @@ def wall_table1(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick/--full", help="Run the stand-in on 20 images after a short training, or fully."
+            "--quick/--full",
+            help="Without --model: use 20 images after a short training, or all images after a full one.",
         ),
     ] = True,
     out: TableOut = Path("camlucida-out/wall-table1"),

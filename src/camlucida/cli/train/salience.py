@@ -19,8 +19,8 @@ from camlucida.cli.shared.console import (
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
-    layer_option,
     RunOut,
+    layer_option,
     model_option,
     refuse_unused,
     seed_option,
