@@ -5,27 +5,23 @@ import json
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from camlucida.cli.audit.group import audit
 from camlucida.common.errors import CamlucidaError
 from camlucida.models.masked_vgg import MaskedVGG
 from camlucida.studies.published.wall_table1 import ACCURACY, PUBLISHED, parity_methods, wall_table1
-
-
-def run(*arguments):
-    return CliRunner().invoke(audit, [str(a) for a in arguments])
+from reference.commands import invoke
 
 
 def test_commands_explain_themselves():
-    shown = run("--help").output
+    shown = invoke(audit, "--help").output
     assert "deadzone" in shown
     assert "theory" in shown
-    assert "rows:170-223" in run("deadzone", "--help").output
+    assert "rows:170-223" in invoke(audit, "deadzone", "--help").output
 
 
 def test_a_wall_needs_a_model(tmp_path):
-    result = run("deadzone", "--wall", "rows:1-2", "--out", tmp_path / "out")
+    result = invoke(audit, "deadzone", "--wall", "rows:1-2", "--out", tmp_path / "out")
     assert isinstance(result.exception, CamlucidaError)
     assert not (tmp_path / "out").exists()
 
@@ -40,7 +36,9 @@ def masked(tmp_path):
 
 
 def audited(masked, out, *arguments):
-    result = run("deadzone", "--model", masked, "--count", 2, "--out", out, "--json", *arguments)
+    result = invoke(
+        audit, "deadzone", "--model", masked, "--count", 2, "--out", out, "--json", *arguments
+    )
     assert result.exit_code == 0, result.exception
     return json.loads(result.stdout)
 
@@ -85,14 +83,14 @@ def test_folders_that_the_model_does_not_know_are_paired_all_the_same(masked, tm
     ],
 )
 def test_what_does_not_fit_a_dead_zone_is_said(masked, tmp_path, arguments, said):
-    result = run("deadzone", "--model", masked, *arguments, "--out", tmp_path / "out")
+    result = invoke(audit, "deadzone", "--model", masked, *arguments, "--out", tmp_path / "out")
     assert isinstance(result.exception, CamlucidaError)
     assert said in str(result.exception)
 
 
 @pytest.mark.slow
 def test_theory_writes_its_report(tmp_path):
-    result = run("theory", "--out", tmp_path, "--json")
+    result = invoke(audit, "theory", "--out", tmp_path, "--json")
     document = json.loads(result.output)
     outcomes = {v["subject"]: v["outcome"] for v in document["verdicts"]}
     assert outcomes["Proposition 1"] == outcomes["Theorem 1, 32 filters"] == "pass"

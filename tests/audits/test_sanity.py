@@ -28,6 +28,7 @@ from camlucida.methods.registry import METHODS
 from camlucida.metrics.agreement import rank_correlation
 from camlucida.targets import LogitMargin
 from reference import sanity as slow
+from reference.state import same
 
 
 class Net(nn.Module):
@@ -68,10 +69,6 @@ def inputs():
 
 def state(model):
     return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(a[k], b[k]) for k in a)
 
 
 # ------------------------------------------------------------------------------------ weights redrawn

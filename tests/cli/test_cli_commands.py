@@ -15,7 +15,6 @@ from rich.console import Console
 from torch import nn
 
 import camlucida.models
-from camlucida.cli import main
 from camlucida.cli.shared.console import complain, shown, to_json
 from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder, write
@@ -24,14 +23,7 @@ from camlucida.common.printable import slug
 from camlucida.common.version import __version__
 from camlucida.methods import Method, list_methods
 from camlucida.models import LoadedModel
-
-
-def run(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out, err.splitlines()
-
+from reference.commands import run
 
 # ---- the command itself -------------------------------------------------------------------------
 

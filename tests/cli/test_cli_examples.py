@@ -11,18 +11,11 @@ from PIL import Image
 from torch import nn
 
 import camlucida.models
-from camlucida.cli import main
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
+from reference.commands import run
 
 FAST = "icam:n_perturb=1"
-
-
-def run(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out, err.splitlines()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import LoadedModel
+from reference.commands import run
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -65,14 +66,6 @@ def photo(path, colour=RED, size=(48, 40)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path
-
-
-def run(capsys, *arguments):
-    """Exit code, stdout and the lines of stderr."""
-    code = main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out, err.splitlines()
 
 
 def explain_json(capsys, *arguments):

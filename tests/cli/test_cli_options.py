@@ -6,8 +6,9 @@ import pytest
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from camlucida.cli import app, main
+from camlucida.cli import app
 from camlucida.cli.shared.options import Command
+from reference.commands import run
 
 
 def _commands():
@@ -26,13 +27,6 @@ def _commands():
 
 COMMANDS = _commands()
 EVERY = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-
-
-def run(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out, err.splitlines()
 
 
 def _options(command):

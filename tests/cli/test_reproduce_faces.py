@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
 from camlucida.cli.reproduce.group import reproduce
 from camlucida.faces import bench_pairs, load
 from camlucida.faces.detect import Face
 from camlucida.studies.published import fame_figure3
+from reference.commands import invoke
 from reference.embedders import picture, small
 
 FAST = ["--method", "fame:iterations=1,sigma=1.0,kernel=5", "--method", "gradcam"]
@@ -25,13 +25,6 @@ def _small_embedder(monkeypatch):
     monkeypatch.setattr(fame_figure3, "find_faces", lambda _: (face,))
 
 
-def run(*arguments):
-    found = CliRunner().invoke(reproduce, ["fame-table1", *map(str, arguments)])
-    if found.exception is not None and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found
-
-
 @pytest.fixture
 def people(tmp_path):
     for i in range(3):
@@ -44,7 +37,7 @@ def people(tmp_path):
 def test_stand_in_table_grid_and_page(people, tmp_path):
     out = tmp_path / "out"
     arguments = ["--standin", "--photos", people, "--per-person", 1, *FAST, "--out", out]
-    text = run(*arguments).stdout
+    text = invoke(reproduce, "fame-table1", *arguments).stdout
     assert "by percentile" in text
     assert "by rank" in text
     assert "random patches" in text
@@ -57,12 +50,14 @@ def test_stand_in_table_grid_and_page(people, tmp_path):
     assert set(record["figure3"]["share_on_cover"]["gradcam"]) == {"glasses", "scarf"}
     assert "biometric" in record["care"]
     kept = {p: p.stat().st_mtime_ns for p in (out / "run").rglob("*") if p.is_file()}
-    assert json.loads(run(*arguments, "--json").stdout)["pairs"] == 6
+    assert json.loads(invoke(reproduce, "fame-table1", *arguments, "--json").stdout)["pairs"] == 6
     assert kept == {p: p.stat().st_mtime_ns for p in (out / "run").rglob("*") if p.is_file()}
 
 
 def test_four_people_are_said_to_be_few(tmp_path):
-    found = run(
+    found = invoke(
+        reproduce,
+        "fame-table1",
         "--standin",
         "--per-person",
         1,
@@ -81,12 +76,23 @@ def test_a_data_set_has_published_numbers_beside(tmp_path):
         for number in (1, 8, 11):
             picture(10 * person + number).save(tmp_path / f"m-{person:03d}-{number:02d}.png")
     common = ["--data", tmp_path, "--aligned", *FAST]
-    record = json.loads(run(*common, "--json", "--out", tmp_path / "a").stdout)
+    record = json.loads(
+        invoke(reproduce, "fame-table1", *common, "--json", "--out", tmp_path / "a").stdout
+    )
     assert record["data"] == "ar-glass"
     assert record["published"]["fame"] == [56.1, 92.1]
     assert "56.1" in (tmp_path / "a/fame-table1-percentile.csv").read_text()
     scarf = json.loads(
-        run(*common, "--layout", "ar:wear=scarf", "--json", "--out", tmp_path / "b").stdout
+        invoke(
+            reproduce,
+            "fame-table1",
+            *common,
+            "--layout",
+            "ar:wear=scarf",
+            "--json",
+            "--out",
+            tmp_path / "b",
+        ).stdout
     )
     assert scarf["data"] == "ar-scarf"
     assert scarf["published"] == {}
@@ -100,4 +106,4 @@ def test_a_data_set_has_published_numbers_beside(tmp_path):
 )  # fmt: skip
 def test_wrong_arguments(arguments, match, tmp_path):
     with pytest.raises(CamlucidaError, match=match):
-        run(*arguments, "--out", tmp_path / "out")
+        invoke(reproduce, "fame-table1", *arguments, "--out", tmp_path / "out")

@@ -7,36 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-import camlucida
 from camlucida import CamlucidaError
-from camlucida.metrics.base import Scene
 from camlucida.metrics.curves import Deletion, Insertion, area, blank, path, resample
 from reference import curves as slow
 from reference import networks
+from reference.scenes import explained, scene_of
 from reference.state import differences, snapshot
 
 SIZE = (9, 10)
 
 
-def scene_of(n=2, **options):
-    model, x = networks.build(head="deep", size=SIZE), networks.images(n, 3, SIZE)
-    with torch.no_grad():
-        logits = model(x)
-    none = torch.full((n,), -1)
-    return Scene(
-        model, x, logits, options.pop("classes", logits.argmin(1)), none, (torch.empty(0, 4),) * n,
-        torch.zeros(n, *SIZE, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), **options
-    )  # fmt: skip
-
-
-def explained(scene):
-    return camlucida.explain(scene.model, scene.inputs, method="hirescam", layers="features")
-
-
 @pytest.mark.parametrize("step", [1, 7, 30, 90, 224])
 @pytest.mark.parametrize("score", ["predicted", "explained"])
 def test_both_are_the_loop(step, score):
-    scene = scene_of(batch_size=5)
+    scene = scene_of(2, classes=torch.argmin, batch_size=5)
     explanation = explained(scene)
     options = {"step": step, "score": score, "points": 11}
     deletion = Deletion(**options).measure(scene, explanation)
@@ -102,7 +86,7 @@ def test_area_and_resampling():
 
 
 def test_a_batch_equals_its_images_and_chunks_do_not_matter():
-    scene = scene_of(n=3, batch_size=4)
+    scene = scene_of(3, classes=torch.argmin, batch_size=4)
     explanation = explained(scene)
     for metric in (Deletion(step=9), Insertion(step=9, start="mean")):
         together = metric.measure(scene, explanation)
@@ -115,7 +99,7 @@ def test_a_batch_equals_its_images_and_chunks_do_not_matter():
 
 
 def test_the_clean_logits_are_not_computed_again():
-    scene = scene_of()
+    scene = scene_of(2, classes=torch.argmin)
     explanation = explained(scene)
     passes = []
     scene.model.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
@@ -127,7 +111,7 @@ def test_the_clean_logits_are_not_computed_again():
 
 
 def test_the_model_is_left_alone_and_nan_maps_do_not_count():
-    scene = scene_of()
+    scene = scene_of(2, classes=torch.argmin)
     explanation = explained(scene)
     maps = explanation.maps.clone()
     maps[0, 0, 0] = torch.nan

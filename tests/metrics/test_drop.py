@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import camlucida
 from camlucida import CamlucidaError, Preprocess
-from camlucida.metrics.base import Scene
 from camlucida.metrics.drop import (
     ADCC,
     AverageDrop,
@@ -23,7 +21,7 @@ from camlucida.metrics.drop import (
 )
 from camlucida.metrics.registry import describe_number
 from reference import curves as slow
-from reference import networks
+from reference import networks, scenes
 from reference.state import differences, snapshot
 
 SIZE = (9, 10)
@@ -31,20 +29,11 @@ PIXELS = Preprocess(size=SIZE, resize=None, mean=(0.4, 0.5, 0.3), std=(0.2, 0.25
 
 
 def scene_of(n=4, **options):
-    model, x = networks.build(head="deep", size=SIZE), 0.1 * networks.images(n, 3, SIZE)
-    with torch.no_grad():
-        logits = model(x)
-    none = torch.full((n,), -1)
-    return Scene(
-        model, x, logits, logits.argmax(1), none, (torch.empty(0, 4),) * n,
-        torch.zeros(n, *SIZE, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), **options
-    )  # fmt: skip
+    return scenes.scene_of(n, inputs=0.1 * networks.images(n, 3, SIZE), **options)
 
 
 def explained(scene, inputs=None):
-    inputs = scene.inputs if inputs is None else inputs
-    options = {"target": scene.classes.tolist(), "method": "hirescam", "layers": "features"}
-    return camlucida.explain(scene.model, inputs, **options)
+    return scenes.explained(scene, inputs=inputs, target=scene.classes.tolist())
 
 
 @pytest.mark.parametrize("space", ["pixel", "input"])

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-import camlucida
 from camlucida import CamlucidaError, Preprocess
 from camlucida.common.seeds import ImageGenerators
-from camlucida.metrics.base import Scene
 from camlucida.metrics.registry import build_metric, describe_number
 from camlucida.metrics.road import Road, RoadDelete, area, road
-from reference import networks
 from reference import road as slow
+from reference import scenes
+from reference.scenes import explained, part
 from reference.state import differences, snapshot
 
 PIXELS = Preprocess(size=(9, 10), resize=None, mean=(0.4, 0.5, 0.3), std=(0.2, 0.25, 0.3))
@@ -22,24 +21,9 @@ P = (10, 30, 50, 90)
 
 
 def scene_of(n=3, size=(9, 10), **options):
-    model = networks.build(head="deep", size=size)
     x = PIXELS.normalise(torch.rand(n, 3, *size, dtype=torch.float64))
-    with torch.no_grad():
-        logits = model(x)
     options = {"labels": torch.arange(n) % 3, "preprocess": PIXELS, **options}
-    return Scene(
-        model=model, inputs=x, logits=logits, classes=logits.argmax(1), boxes=(torch.empty(0, 4),) * n,
-        masks=torch.zeros(n, *size, dtype=torch.bool), exact=torch.zeros(n, dtype=torch.bool), **options
-    )  # fmt: skip
-
-
-def part(scene, i):
-    names = ("inputs", "logits", "classes", "labels", "boxes", "masks", "exact")
-    return replace(scene, **{name: getattr(scene, name)[i : i + 1] for name in names})
-
-
-def explained(scene):
-    return camlucida.explain(scene.model, scene.inputs, method="hirescam", layers="features")
+    return scenes.scene_of(n, size=size, inputs=x, **options)
 
 
 def heights(scene, maps, **options):

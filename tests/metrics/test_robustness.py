@@ -11,36 +11,17 @@ import camlucida
 from camlucida import CamlucidaError, Preprocess
 from camlucida.common.seeds import ImageGenerators
 from camlucida.metrics import Infidelity, SensitivityMax, infidelity, sensitivity_max
-from camlucida.metrics.base import Scene
 from camlucida.metrics.robustness import streams
 from reference import metrics_robustness as slow
-from reference import networks
+from reference import scenes
+from reference.scenes import part, scene_of
 from reference.state import differences, snapshot
 
 PIXELS = Preprocess(size=(9, 10), resize=None, mean=(0.4, 0.5, 0.3), std=(0.2, 0.25, 0.3))
 
 
-def scene_of(n=3, size=(9, 10), **options):
-    model, x = networks.build(head="deep", size=size), networks.images(n, 3, size)
-    with torch.no_grad():
-        logits = model(x)
-    none = torch.full((n,), -1)
-    return Scene(
-        model, x, logits, logits.argmax(1), none, (torch.empty(0, 4),) * n,
-        torch.zeros(n, *size, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), **options
-    )  # fmt: skip
-
-
-PER_IMAGE = ("inputs", "logits", "classes", "labels", "boxes", "masks", "exact")
-
-
-def part(scene, i):
-    return replace(scene, **{name: getattr(scene, name)[i : i + 1] for name in PER_IMAGE})
-
-
 def explained(scene, method="gradcam", **options):
-    options = {"layers": "features", **options}
-    return camlucida.explain(scene.model, scene.inputs, method=method, **options)
+    return scenes.explained(scene, method, **options)
 
 
 @torch.enable_grad()

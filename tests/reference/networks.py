@@ -39,6 +39,14 @@ def randomise(model, seed, scale=0.7):
     return model
 
 
+def small(classes=3):
+    """Two convolutions with ReLUs, pooling and a linear layer, in single precision."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes),
+    ).eval()  # fmt: skip
+
+
 def build(
     *, channels=3, k=4, m=3, size=(5, 6), head="gap", signed=True, seed=0, bias=True, smooth=False
 ):

@@ -22,16 +22,14 @@ from camlucida.studies.icam.four_cases import measure
 from camlucida.studies.icam.four_cases.measure import box_mask
 from camlucida.studies.icam.four_cases.patchiness import VARIANTS
 from camlucida.studies.icam.four_cases.study import DIALLED
+from reference import networks
 
 FAST = ICAM(n_perturb=1)
 
 
 @pytest.fixture
 def net():
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
-    ).eval()  # fmt: skip
+    return networks.small()
 
 
 @pytest.fixture

@@ -20,16 +20,14 @@ from camlucida.models import LoadedModel
 from camlucida.studies.icam import examples
 from camlucida.studies.icam.neighbours.features import describe, weighted_features
 from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
+from reference import networks
 
 FAST = ICAM(n_perturb=1)
 
 
 @pytest.fixture
 def model():
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
-    ).eval()  # fmt: skip
+    net = networks.small()
     preprocess = Preprocess(size=(12, 12), resize=None)
     return LoadedModel(net, "tiny", preprocess, ("red, ruby", "green", "blue"))
 

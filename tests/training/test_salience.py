@@ -28,6 +28,7 @@ from camlucida.training.salience.recipe import (
     loss_of,
 )
 from camlucida.training.sham import sham_mask
+from reference.state import same
 
 pytest.importorskip("lightning_fabric")
 
@@ -47,10 +48,6 @@ def sets():
 
 def weights(trained):
     return load_trained(trained.folder).module.state_dict()
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_defaults_are_the_published_experiment():
