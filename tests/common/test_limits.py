@@ -46,3 +46,13 @@ def test_what_does_not(options, words):
         check_fields(Options(**options), MethodError)
     with pytest.raises(CamlucidaError):
         check_fields(Options(**options))
+
+
+def test_several_words_in_a_tuple():
+    @dataclass
+    class Several:
+        kinds: tuple[Literal["a", "b"], ...] = ()
+
+    check_fields(Several(("a", "b", "a")))
+    with pytest.raises(CamlucidaError, match="kinds must be one of 'a', 'b', got"):
+        check_fields(Several(("a", "c")))

@@ -71,6 +71,9 @@ def _test(hint: Any, value: Any) -> tuple[bool, str]:
         return value is None, ""
     if get_origin(hint) is Literal:
         return value in get_args(hint), f"one of {', '.join(map(repr, get_args(hint)))}"
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        tests = [_test(get_args(hint)[0], one) for one in value]
+        return all(fits for fits, _ in tests), next((text for fits, text in tests if not fits), "")
     if get_origin(hint) is not Annotated:
         return True, ""
     kind, *facts = get_args(hint)

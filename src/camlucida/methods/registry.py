@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar
 
 from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import Option, options_of
+from camlucida.common.limits import check_fields
 from camlucida.common.registry import Registry, Row
 from camlucida.methods.base import Explains, Method
 from camlucida.targets import Target
@@ -137,16 +138,12 @@ class MethodRow(Row[Method]):
     opposite: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse words of ``needs`` that nobody knows.
+        """Refuse facts in words that nobody knows.
 
         Raises:
-            MethodError: naming the word and those that there are.
+            MethodError: naming the fact and the words that there are.
         """
-        if unknown := [need for need in self.needs if need not in get_args(Need)]:
-            known = ", ".join(get_args(Need))
-            raise MethodError(
-                f"method {self.name!r} needs {', '.join(unknown)}; known words: {known}"
-            )
+        check_fields(self, MethodError)
 
     @property
     def explains(self) -> Explains:
