@@ -87,22 +87,16 @@ class Results:
 
     def _filled(self, names: tuple[str, ...], methods: tuple[str, ...], index: Any) -> Floats:
         """The values of some numbers, ``(numbers, images, methods)``, in one pass over the files."""
+        pandas = require("pandas", "benchmark")
         cells = np.full((len(names), len(index), len(methods)), np.nan)
-        at_number = {name: i for i, name in enumerate(names)}
-        at_method = {label: i for i, label in enumerate(methods)}
+        images = pandas.Index(index)
         scanner = self._read("rows").scanner(columns=["index", "method", "metric", "value"])
         for batch in self._batches(scanner):
-            if batch.num_rows == 0:
-                continue
-            number = _codes(batch.column("metric"), at_number)
-            method = _codes(batch.column("method"), at_method)
-            which = batch.column("index").to_numpy()
-            position = np.minimum(np.searchsorted(index, which), max(len(index) - 1, 0))
-            fits = (number >= 0) & (method >= 0)
-            if len(index):
-                fits &= index[position] == which
-            value = batch.column("value").to_numpy(zero_copy_only=False)
-            cells[number[fits], position[fits], method[fits]] = value[fits]
+            rows = batch.to_pandas()
+            number, method = _codes(rows["metric"], names), _codes(rows["method"], methods)
+            image = images.get_indexer(rows["index"])
+            fits = (number >= 0) & (method >= 0) & (image >= 0)
+            cells[number[fits], image[fits], method[fits]] = rows["value"][fits]
         return cells
 
     def _batches(self, scanner: Any) -> Iterator[Any]:
@@ -125,14 +119,12 @@ class Results:
             raise self._unreadable(error) from error
 
 
-def _codes(column: Any, known: dict[str, int]) -> npt.NDArray[np.int64]:
-    """The position of each word; -1 for words that are not known."""
-    if hasattr(column, "dictionary"):
-        words = column.dictionary.to_pylist()
-        lookup = np.array([known.get(word, -1) for word in words] or [-1], np.int64)
-        found: npt.NDArray[np.int64] = lookup[column.indices.to_numpy(zero_copy_only=False)]
-        return found
-    return np.array([known.get(word, -1) for word in column.to_pylist()], np.int64)
+def _codes(column: Any, known: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The position of each word of a column; -1 for words that are not known."""
+    pandas = require("pandas", "benchmark")
+    words = column.astype("category").cat
+    found: npt.NDArray[np.int64] = pandas.Index(known).get_indexer(words.categories)[words.codes]
+    return found
 
 
 def describe(name: str, facts: Mapping[str, Any] | None = None) -> Number:

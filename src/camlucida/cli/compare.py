@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from camlucida.cli.shared.console import console, print_json, print_table
+from camlucida.cli.shared.listing import grid
 from camlucida.cli.shared.options import AsJson, BootstrapSeed
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from camlucida.benchmark.compare import RunComparison
 
 
@@ -62,37 +62,15 @@ def _show(found: RunComparison) -> None:
 
 
 def _table(found: RunComparison) -> Table:
-    from camlucida.cli.summary import probability
+    from camlucida.cli.summary import interval, probability, short
 
-    table = Table(box=None, pad_edge=False)
-    for name, right in (
-        ("number", False), ("method", False), ("first", True), ("second", True), ("difference", True),
-        ("interval", True), ("p", True), ("photos", True), ("better", False),
-    ):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
-    last = None
-    for row in found.table.itertuples():
-        if last not in {None, row.metric}:
-            table.add_section()
-        table.add_row(
-            Text(row.metric if row.metric != last else ""),
-            Text(row.method),
-            _number(row.first),
-            _number(row.second),
-            _number(row.difference, "+"),
-            f"{_number(row.low, '+')} to {_number(row.high, '+')}"
-            if math.isfinite(row.low)
-            else "",
-            probability(row.p_holm),
-            str(row.n),
-            row.better,
-        )
-        last = row.metric
-    return table
-
-
-def _number(value: Any, sign: str = "") -> str:
-    if not math.isfinite(value):
-        return ""
-    small = 1e-3 <= abs(value) < 1e4 or value == 0
-    return f"{value:{sign}.4f}" if small else f"{value:{sign}.3g}"
+    columns = (
+        "number", "method", "first", "second", "difference", "interval", "p", "photos", "better",
+    )  # fmt: skip
+    rows = [
+        (row.metric, row.method, short(row.first), short(row.second), short(row.difference, "+"),
+         interval(row.low, row.high, "+"), probability(row.p_holm), str(row.n), row.better)
+        for row in found.table.itertuples()
+    ]  # fmt: skip
+    left = ("number", "method", "better")
+    return grid(columns, ((cells, False) for cells in rows), left=left, grouped=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.listing import grid
 
 if TYPE_CHECKING:
     from camlucida.benchmark.capacity import Forecast, Rate
@@ -45,8 +46,6 @@ def estimate(
 
 
 def _show_plans(rate: Rate, plans: list[Forecast]) -> None:
-    from rich.table import Table
-
     from camlucida.cli.summary import photos
 
     terminal = console()
@@ -56,27 +55,14 @@ def _show_plans(rate: Rate, plans: list[Forecast]) -> None:
         f"{rate.measuring / rate.seconds:.0%} measuring, "
         f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"
     )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("data")
-    for name in (
-        "photos",
-        "workers",
-        "hours",
-        "worker hours",
-        *(["cost"] * (plans[0].cost is not None)),
-    ):
-        table.add_column(name, justify="right")
-    for plan in plans:
-        cost = [] if plan.cost is None else [f"{plan.cost:,.2f}"]
-        table.add_row(
-            plan.name,
-            f"{plan.images:,}",
-            f"{plan.workers:,}",
-            _hours(plan.hours),
-            _hours(plan.worker_hours),
-            *cost,
-        )
-    terminal.print(table)
+    columns = ["data", "photos", "workers", "hours", "worker hours"]
+    columns += ["cost"] * (plans[0].cost is not None)
+    rows = [
+        (p.name, f"{p.images:,}", f"{p.workers:,}", _hours(p.hours), _hours(p.worker_hours),
+         *([] if p.cost is None else [f"{p.cost:,.2f}"]))
+        for p in plans
+    ]  # fmt: skip
+    terminal.print(grid(columns, ((cells, False) for cells in rows), left=["data"]))
     terminal.print("\nThe rate is taken to grow with the workers: each its own GPU or processors.")
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.listing import listing, word
 from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
@@ -28,39 +26,27 @@ def methods(
     if as_json:
         print_json([_record(row) for row in rows])
         return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(Text(row.name), _facts(row))
     terminal = console()
-    terminal.print(table)
+    terminal.print(listing((row.name, _facts(row)) for row in rows))
     terminal.print(
         " Every method also takes aug_smooth=true (mean over flipped and dimmed copies)\n"
         " and, where it weighs channels, eigen_smooth=true."
     )
 
 
-def _facts(row: MethodRow) -> Table:
+def _facts(row: MethodRow) -> dict[str, str]:
     """What there is to say about a method."""
     number = row.equation[:1].isdigit()
     several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
     equation = f"equation{'s' if several else ''} {row.equation}"
-    facts = {
+    return {
         "paper": f"{row.paper}, {equation if number else row.equation}",
         "needs": row.needs_in_words,
         "class": "decides the map" if row.discriminative else "makes no difference",
         "cost": row.cost_in_words,
-        "options": ", ".join(f"{k}={_word(v)}" for k, v in _options(row).items()),
+        "options": ", ".join(f"{k}={word(v)}" for k, v in _options(row).items()),
         "remark": row.remark,
     }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True, min_width=7)
-    table.add_column(overflow="fold")
-    for name, fact in facts.items():
-        if fact:
-            table.add_row(name, Text(fact))
-    return table
 
 
 def _options(row: MethodRow) -> dict[str, Any]:
@@ -80,10 +66,3 @@ def _record(row: MethodRow) -> dict[str, Any]:
         "options": _options(row),
         "remark": row.remark,
     }
-
-
-def _word(value: Any) -> str:
-    """A default as it is written on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.listing import listing, word
 from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
@@ -31,36 +29,24 @@ def metrics(
     if as_json:
         print_json([_record(row) for row in rows])
         return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(Text(row.name), _facts(row))
-    console().print(table)
+    console().print(listing((row.name, _facts(row)) for row in rows))
 
 
-def _facts(row: MetricRow) -> Table:
+def _facts(row: MetricRow) -> dict[str, str]:
     """What there is to say about a metric."""
     from camlucida.metrics.registry import MetricCost, range_in_words
 
     limits = range_in_words(row.range) + (f" {row.unit}" if row.unit else "")
-    facts = {
+    return {
         "what": row.summary.replace("``", ""),
         "range": f"{limits}; {_DIRECTIONS[row.direction]}",
         "numbers": ", ".join(_number(number, row) for number in _numbers(row)),
         "source": row.source,
         "needs": ", ".join(row.needs),
         "cost": "" if row.cost == MetricCost() else str(row.cost),
-        "options": ", ".join(f"{k}={_word(v)}" for k, v in row.options.items()),
+        "options": ", ".join(f"{k}={word(v)}" for k, v in row.options.items()),
         "remark": row.remark,
     }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True, min_width=7)
-    table.add_column(overflow="fold")
-    for name, fact in facts.items():
-        if fact:
-            table.add_row(name, Text(fact))
-    return table
 
 
 def _numbers(row: MetricRow) -> list[Number]:
@@ -78,36 +64,25 @@ def _number(number: Number, row: MetricRow) -> str:
 
 
 def _record(row: MetricRow) -> dict[str, Any]:
+    own = (
+        "name",
+        "title",
+        "direction",
+        "range",
+        "unit",
+        "question",
+        "source",
+        "needs",
+        "options",
+        "remark",
+    )
     return {
-        "name": row.name,
-        "title": row.title,
+        **{name: getattr(row, name) for name in own},
         "summary": row.summary.replace("``", ""),
-        "direction": row.direction,
-        "range": row.range,
-        "unit": row.unit,
-        "source": row.source,
-        "needs": row.needs,
         "cost": str(row.cost),
         "costs": asdict(row.cost),
-        "options": row.options,
         "numbers": [
-            {
-                "name": number.name,
-                "title": number.title,
-                "direction": number.direction,
-                "range": number.range,
-                "unit": number.unit,
-            }
+            {n: getattr(number, n) for n in ("name", "title", "direction", "range", "unit")}
             for number in _numbers(row)
         ],
-        "remark": row.remark,
     }
-
-
-def _word(value: Any) -> str:
-    """A default as a user reads it."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(_word, value)) + ")"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from camlucida.cli.shared.options import (
     refuse_unused,
 )
 from camlucida.common.errors import CamlucidaError
-
-if TYPE_CHECKING:
-    from camlucida.models import LoadedModel
 
 
 def report(
@@ -50,6 +47,8 @@ def report(
     The page is one file that loads nothing; its tables lie beside it as CSV and LaTeX. The maps on it are computed
     again, so the photos and the model must be where they were in the run, or be given.
     """
+    from camlucida.benchmark import RunFolder
+    from camlucida.benchmark.report.gallery import model_of
     from camlucida.benchmark.report.run_report import compose, page_of, save
     from camlucida.benchmark.report.wording import headline
     from camlucida.cli.summary import document
@@ -67,7 +66,7 @@ def report(
         parse(data)
     loaded = None
     if device is not None or model is not None:
-        loaded = _loaded(run, model, device)
+        loaded = model_of(RunFolder(run).plan(), model, device)
     page = page_of(run, out)
     with progress_bar() as bar:
         task = bar.add_task("explaining", total=None)
@@ -95,18 +94,3 @@ def report(
         console().print(text, markup=False)
     console().print(shown(page), markup=False, soft_wrap=True)
     console().print(shown(tables), markup=False, soft_wrap=True)
-
-
-def _loaded(run: Path, model: str | None, device: str | None) -> LoadedModel:
-    """The model of a run, on a device."""
-    from camlucida.benchmark.shards import RunFolder
-    from camlucida.models import load_model
-
-    plan = RunFolder(run).plan()
-    how = plan.get("how") or {}
-    return load_model(
-        model or str(how.get("model") or plan["model"]["name"]),
-        architecture=plan["model"].get("architecture"),
-        class_names=None if model else how.get("class_names"),
-        device=device,
-    )

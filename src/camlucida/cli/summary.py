@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from camlucida.cli.shared.console import console, print_json, print_table
+from camlucida.cli.shared.listing import grid
 from camlucida.cli.shared.options import AsJson, BootstrapSeed, option
+from camlucida.report.tables import ARROWS
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from camlucida.benchmark.summary import Summary
 
 _SHOWN = 5  # broken photos that are named
-_ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 
 def summary(
@@ -93,50 +94,33 @@ def show(found: Summary, *, tests: bool = False) -> None:
 
 
 def _means(found: Summary) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, right in (
-        ("number", False), ("method", False), ("mean", True), ("±", True), ("interval", True), ("rank", True),
-        ("photos", True),
-    ):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
     facts = found.plan["about"]["numbers"]
     several = found.table["method"].nunique() > 1
-    last = None
+    columns = ("number", "method", "mean", "±", "interval", "rank", "photos")
+    rows = []
     for row in found.table.itertuples():
-        arrow = _ARROWS[facts[row.metric]["direction"]]
-        new = row.metric != last
-        name = f"{row.metric} {arrow}".rstrip() if new else ""
-        if new and last is not None:
-            table.add_section()
-        last = row.metric
         best = row.best and several
-        style = "bold" if best else ""
-        table.add_row(
-            Text(name),
-            Text(f"{row.method}{' *' if best else ''}", style=style),
-            Text(_number(row.mean), style=style),
-            _number(row.std),
-            f"{_number(row.low)} to {_number(row.high)}" if math.isfinite(row.low) else "",
+        cells = (
+            f"{row.metric} {ARROWS[facts[row.metric]['direction']]}".rstrip(),
+            f"{row.method}{' *' if best else ''}",
+            short(row.mean),
+            short(row.std),
+            interval(row.low, row.high),
             f"{row.rank:.2f}" if math.isfinite(row.rank) else "",
             str(row.n),
         )
-    return table
+        rows.append((cells, best))
+    return grid(columns, rows, left=columns[:2], grouped=True)
 
 
 def _tests(found: Summary) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("number", "methods", "difference", "photos", "rank-sum", "signed-rank"):
-        table.add_column(name, justify="left" if name in {"number", "methods"} else "right")
-    for row in found.tests.itertuples():
-        table.add_row(
-            Text(row.metric),
-            Text(f"{row.a} - {row.b}"),
-            _number(row.difference),
-            str(row.n),
-            probability(row.rank_sum_holm),
-            probability(row.signed_rank_holm),
-        )
-    return table
+    columns = ("number", "methods", "difference", "photos", "rank-sum", "signed-rank")
+    rows = [
+        (row.metric, f"{row.a} - {row.b}", short(row.difference), str(row.n),
+         probability(row.rank_sum_holm), probability(row.signed_rank_holm))
+        for row in found.tests.itertuples()
+    ]  # fmt: skip
+    return grid(columns, ((cells, False) for cells in rows), left=columns[:2])
 
 
 def _write(found: Summary, folder: Path) -> None:
@@ -147,10 +131,17 @@ def _write(found: Summary, folder: Path) -> None:
             write(folder / f"{name}.csv", lambda p, table=table: table.to_csv(p, index=False))  # type: ignore[misc]
 
 
-def _number(value: Any) -> str:
+def short(value: Any, sign: str = "") -> str:
+    """A number, short; ``sign="+"`` writes its sign also where it is positive."""
     if not math.isfinite(value):
         return ""
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+    small = 1e-3 <= abs(value) < 1e4 or value == 0
+    return f"{value:{sign}.4f}" if small else f"{value:{sign}.3g}"
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    """Both ends of an interval, where there is one."""
+    return f"{short(low, sign)} to {short(high, sign)}" if math.isfinite(low) else ""
 
 
 def photos(count: int) -> str:

@@ -186,7 +186,7 @@ def differences(
         sides: what the two are called.
     """
     was, is_now = sides
-    one, other = dict(_leaves(old)), dict(_leaves(new))
+    one, other = dict(leaves(old)), dict(leaves(new))
     absent = object()
     found: list[str] = []
     for name in dict.fromkeys([*one, *other]):
@@ -209,15 +209,16 @@ def _changes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     return differences(kept, wanted) or (["its digest"] if "digest" in wanted else [])
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single value of a plan with its path, such as ``methods[rise].options.n``; how it was run is left out."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             if path or key not in {"digest", "how", "about"}:
-                yield from _leaves(item, f"{path}.{key}" if path else str(key))
+                yield from leaves(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         for i, item in enumerate(value):
             named = item.get("label") or item.get("name") if isinstance(item, Mapping) else None
-            yield from _leaves(item, f"{path}[{named or i}]")
+            yield from leaves(item, f"{path}[{named or i}]")
     else:
         yield path, value
 

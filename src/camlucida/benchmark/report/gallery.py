@@ -20,7 +20,7 @@ from camlucida.report.tables import number
 from camlucida.report.template import jpeg
 
 if TYPE_CHECKING:
-    from camlucida.data.samples import DataSet, Sample
+    from camlucida.data import DataSet, Sample
     from camlucida.explanation import Explanation
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
@@ -168,33 +168,44 @@ def explained(
 # ----------------------------------------------------------------------------------------- what is needed
 
 
+def model_of(
+    plan: Mapping[str, Any], given: str | None = None, device: str | None = None
+) -> LoadedModel:
+    """The model of a run.
+
+    Args:
+        plan: of the run.
+        given: what :func:`camlucida.load_model` takes; by default the plan's.
+        device: where it goes.
+
+    Raises:
+        CamlucidaError: the plan does not say how to load it, or it cannot be loaded.
+    """
+    from camlucida.models import load_model
+
+    planned, how = plan.get("model") or {}, plan.get("how") or {}
+    name = given or how.get("model") or planned.get("name")
+    if not name:
+        raise CamlucidaError("the plan does not say how to load the model; give it with --model")
+    return load_model(
+        str(name),
+        architecture=planned.get("architecture"),
+        class_names=None if given else how.get("class_names"),
+        device=device,
+    )
+
+
 def _model(results: RunResults, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:
     from camlucida.common.provenance import fingerprint
     from camlucida.engine.borrow import unwrap
-    from camlucida.models import LoadedModel, load_model
 
-    planned = results.plan.get("model") or {}
-    if isinstance(given, LoadedModel):
-        loaded = given
-    else:
-        name = given or (results.plan.get("how") or {}).get("model") or planned.get("name")
-        if not name:
-            raise CamlucidaError(
-                "the plan does not say how to load the model; give it with --model"
-            )
-        loaded = load_model(
-            str(name),
-            architecture=planned.get("architecture"),
-            class_names=None if given else (results.plan.get("how") or {}).get("class_names"),
-        )
-    wanted = planned.get("weights_sha256")
-    if wanted and fingerprint(unwrap(loaded.module)) != wanted:
-        warning = (
-            "The weights of the model are not those of the run, so the maps below may differ from the "
-            "measured ones."
-        )
-        return loaded, [warning]
-    return loaded, []
+    loaded = model_of(results.plan, given) if given is None or isinstance(given, str) else given
+    wanted = (results.plan.get("model") or {}).get("weights_sha256")
+    if not wanted or fingerprint(unwrap(loaded.module)) == wanted:
+        return loaded, []
+    return loaded, [
+        "The weights of the model are not those of the run, so the maps below may differ from the measured ones."
+    ]
 
 
 def _pictures(
@@ -204,8 +215,7 @@ def _pictures(
     loaded: LoadedModel,
 ) -> tuple[dict[int, Image.Image], list[str]]:
     """The photos that can be read, and what is said about the others."""
-    from camlucida.data.images import read_image
-    from camlucida.data.samples import DataSet
+    from camlucida.data import DataSet, read_image
 
     opened: DataSet | None = data if isinstance(data, DataSet) else None
     spec = data if isinstance(data, str) else (results.plan.get("how") or {}).get("data")
@@ -221,11 +231,19 @@ def _pictures(
             if opened is None:
                 opened = _open(spec, loaded)
             found[position] = _sample(opened, index, key).picture()
-        except (CamlucidaError, OSError, IndexError) as error:
+        except (CamlucidaError, OSError) as error:
             if opened is None:
                 raise
             problems.append(f"{key} cannot be shown: {error}")
     return found, problems
+
+
+def _open(spec: Any, loaded: LoadedModel) -> DataSet:
+    from camlucida.data import open_data
+
+    if not spec:
+        raise CamlucidaError("the plan does not say where the data lie; give them with --data")
+    return open_data(str(spec), class_names=loaded.class_names)
 
 
 def _sample(data: DataSet, index: int, key: str) -> Sample:
@@ -235,23 +253,16 @@ def _sample(data: DataSet, index: int, key: str) -> Sample:
     return sample
 
 
-def _open(spec: Any, loaded: LoadedModel) -> DataSet:
-    if not spec:
-        raise CamlucidaError("the plan does not say where the data lie; give them with --data")
-    from camlucida.data.open import open_data
-
-    return open_data(str(spec), class_names=loaded.class_names)
-
-
 def _target(results: RunResults, classes: list[Any]) -> Target:
     """The plan's target, for the classes that the run explained."""
-    from camlucida import targets
+    from camlucida.targets import TARGETS
 
-    described = dict(results.plan.get("target") or {"target": "Logit"})
-    kind = getattr(targets, str(described.pop("target", "Logit")), None)
+    described = dict(results.plan.get("target") or {})
+    name = described.pop("target", "Logit")
+    kind = next((row.make for row in TARGETS if row.make.__name__ == name), None)
     if kind is None:
         raise CamlucidaError("its target is the run's own and cannot be made again from the plan")
-    target: Target = kind(**{k: v for k, v in described.items() if k != "classes"})
+    target = kind(**{k: v for k, v in described.items() if k != "classes"})
     if hasattr(target, "classes") and all(c is not None for c in classes):
         return replace(target, classes=[int(c) for c in classes])  # type: ignore[type-var]
     return target

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from camlucida.benchmark.report.results import RunResults
+from camlucida.common.store import leaves
 from camlucida.common.version import __version__
 from camlucida.report.page import Section, facts, paragraph
 from camlucida.report.tables import Cell, Column, Table
@@ -18,7 +19,6 @@ _LONG = 300
 def provenance(results: RunResults) -> tuple[Section, list[Table]]:
     """What was done with what, so that anybody can do it again."""
     plan = results.plan
-    how = plan.get("how") or {}
     head = [
         ("plan's digest", str(plan.get("digest") or "unknown")),
         ("measured by", f"camlucida {plan.get('camlucida', '?')}"),
@@ -27,72 +27,53 @@ def provenance(results: RunResults) -> tuple[Section, list[Table]]:
     spent = _spent(results)
     if spent:
         head.append(("time spent", spent))
-    methods = Table(
-        "plan-methods",
-        "Methods",
-        (Column("name"), Column("options")),
-        tuple(
-            (
-                str(m.get("label") or m.get("name")),
-                (Cell(str(m.get("name"))), Cell(_options(m.get("options")))),
-            )
-            for m in plan.get("methods") or []
+    rest = {k: v for k, v in plan.items() if k not in {"methods", "metrics", "format"}}
+    tables = [
+        Table(
+            "plan-methods",
+            "Methods",
+            (Column("name"), Column("options")),
+            tuple(
+                (m["label"], (Cell(m["name"]), Cell(_options(m["options"]))))
+                for m in plan["methods"]
+            ),
         ),
-    )
-    metrics = Table(
-        "plan-metrics",
-        "Metrics",
-        (Column("numbers"), Column("options")),
-        tuple(
-            (
-                str(m.get("name")),
-                (
-                    Cell(", ".join(map(str, m.get("numbers") or [])) or "–"),
-                    Cell(_options(m.get("options"))),
-                ),
-            )
-            for m in plan.get("metrics") or []
+        Table(
+            "plan-metrics",
+            "Metrics",
+            (Column("numbers"), Column("options")),
+            tuple(
+                (m["name"], (Cell(", ".join(m["numbers"]) or "–"), Cell(_options(m["options"]))))
+                for m in plan["metrics"]
+            ),
+            stub="metric",
         ),
-        stub="metric",
-    )
-    rest = {
-        k: v
-        for k, v in plan.items()
-        if k not in {"methods", "metrics", "digest", "about", "how", "format"}
-    }
-    settings = Table(
-        "plan-settings",
-        "Everything else that decides the numbers",
-        (Column("value"),),
-        tuple((name, (Cell(value),)) for name, value in _leaves(rest)),
-        stub="setting",
-    )
-    tables = [methods, metrics, settings]
-    if how:
-        tables.append(
-            Table(
-                "plan-how",
-                "How it was run; this does not decide the numbers, but what they cost",
-                (Column("value"),),
-                tuple((name, (Cell(value),)) for name, value in _leaves(how)),
-                stub="setting",
-            )
-        )
-    parts: list[str | Table] = [facts(head)]
-    parts += [t.html(sortable=False) for t in tables if t.rows]
-    parts.append(paragraph("The same plan in full is the run's plan.json.", note=True))
-    return Section("provenance", "How these numbers were made", parts), [
-        t for t in tables if t.rows
+        _settings("plan-settings", "Everything else that decides the numbers", rest),
+        _settings(
+            "plan-how",
+            "How it was run; this does not decide the numbers, but what they cost",
+            plan.get("how") or {},
+        ),
     ]
+    tables = [table for table in tables if table.rows]
+    parts: list[str | Table] = [facts(head)]
+    parts += [t.html(sortable=False) for t in tables]
+    parts.append(paragraph("The same plan in full is the run's plan.json.", note=True))
+    return Section("provenance", "How these numbers were made", parts), tables
+
+
+def _settings(name: str, caption: str, values: Mapping[str, Any]) -> Table:
+    rows = tuple((path, (Cell(_text(value)),)) for path, value in leaves(values) if path)
+    return Table(name, caption, (Column("value"),), rows, stub="setting")
 
 
 def _spent(results: RunResults) -> str:
-    total, found = 0.0, False
-    for shard in results.table.folder.facts():
-        for name in ("explaining", "measuring"):
-            if isinstance(value := shard.get(name), int | float):
-                total, found = total + value, True
-    if not found:
+    total = sum(
+        shard.get(name) or 0.0
+        for shard in results.table.folder.facts()
+        for name in ("explaining", "measuring")
+    )
+    if not total:
         return ""
     return (
         f"{total:.0f} s"
@@ -107,14 +88,6 @@ def _options(options: Any) -> str:
     if not isinstance(options, Mapping) or not options:
         return "defaults"
     return ", ".join(f"{name}={_text(value)}" for name, value in options.items())
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, _text(value)
 
 
 def _text(value: Any) -> str:
