@@ -7,8 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
-from camlucida.cli.verify import read_landmarks, verify
-from camlucida.faces import load
+from camlucida.cli.verify import verify
+from camlucida.faces import load, read_landmarks
 from reference.embedders import picture, small
 
 FAST = ["--method", "fame:iterations=2,sigma=1.0,kernel=5"]

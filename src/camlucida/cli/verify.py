@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -133,17 +132,12 @@ def verify(
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=device)
     if pairs is not None:
-        from camlucida.cli.verify_pairs import PairsJob, verify_pairs
+        from camlucida.cli.verify_pairs import verify_list
 
-        found = verify_pairs(
-            PairsJob(
-                embedder, methods, pairs, layout, split, which[0],
-                aligned, threshold, draw, both, seed, out,
-            ),
-            quiet=as_json,
+        verify_list(
+            embedder, pairs, out, as_json=as_json, methods=methods, layout=layout, split=split, face=which[0],
+            already_aligned=aligned, threshold=threshold, draw=draw, sides="both" if both else "probe", seed=seed,
         )  # fmt: skip
-        if as_json:
-            print_json(found)
         return
     with out_folder(out):
         explained = _explain(
@@ -169,7 +163,7 @@ def _explain(
     seed: int,
 ) -> PairExplanation:
     from camlucida.faces.pair import explain_pair
-    from camlucida.faces.pair_side import face_photo
+    from camlucida.faces.pair_side import face_photo, read_landmarks
 
     sides = []
     for index, (photo, name) in enumerate(zip(photos, ("probe", "gallery"), strict=True)):
@@ -208,30 +202,6 @@ def _which(text: str) -> WhichFace:
     if text not in ("only", "largest"):
         raise CamlucidaError(f"--face is only, largest or a number from 0, got {text!r}")
     return cast("WhichFace", text)
-
-
-def read_landmarks(path: Path) -> list[list[float]]:
-    """Points ``x y`` from a text, CSV or JSON file: the numbers in their order, two by two.
-
-    Raises:
-        ImageError: the file cannot be read, or holds no even list of numbers.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"the landmarks '{shown(path)}' cannot be read: {error}") from error
-    words = re.sub(r"[\[\](),;]", " ", text).split()
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError as error:
-        raise ImageError(
-            f"the landmarks '{shown(path)}' must hold numbers only: {error}"
-        ) from error
-    if not numbers or len(numbers) % 2:
-        raise ImageError(
-            f"the landmarks '{shown(path)}' hold {len(numbers)} numbers, not pairs x y"
-        )
-    return [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
 
 
 def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None:

@@ -177,6 +177,11 @@ class Crop:
         photo: width and height of the photo.
         landmarks: in pixels of the crop, where they are known.
         scheme: what the landmarks mean.
+
+    Example:
+        >>> face = camlucida.faces.aligned(camlucida.data.read_image(photo))
+        >>> face.size
+        (64, 48)
     """
 
     image: Image.Image
@@ -257,6 +262,11 @@ def align(
 
     Raises:
         ImageError: the landmarks do not fit, lie on one point, or lie far outside the photo.
+
+    Example:
+        >>> eyes_nose_mouth = [[20, 18], [42, 18], [31, 28], [23, 38], [39, 38]]
+        >>> camlucida.faces.align(camlucida.data.read_image(photo), eyes_nose_mouth).size
+        (112, 112)
     """
     points = np.asarray(landmarks, dtype=np.float64)
     scheme = scheme or scheme_of(points)
@@ -323,6 +333,10 @@ def aligned(image: Image.Image, landmarks: npt.ArrayLike | None = None) -> Crop:
     Args:
         image: RGB, of any size; the embedder's preprocessing resizes it.
         landmarks: in its pixels, where they are known.
+
+    Example:
+        >>> camlucida.faces.aligned(camlucida.data.read_image(photo)).turned
+        0.0
     """
     if landmarks is None:
         return Crop(image)

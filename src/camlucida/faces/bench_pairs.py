@@ -67,8 +67,9 @@ def listed_pairs(
 
     Example:
         >>> _ = open("pairs.csv", "w").write(f"probe,gallery,same\n{photo},{photo},1\n")
-        >>> embedder = camlucida.faces.load_embedder("dlib")
-        >>> len(camlucida.faces.listed_pairs(embedder, camlucida.faces.read_pairs("pairs.csv")))
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
+        >>> len(camlucida.faces.listed_pairs(pixels, camlucida.faces.read_pairs("pairs.csv")))
         1
     """
 
@@ -103,6 +104,13 @@ class VariedPairs:
         people: whose faces were found.
         variations: that were used.
         skipped: photos that could not be used, with the reason.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
+        >>> found = camlucida.faces.varied_pairs(pixels, people=2)
+        >>> found.describe()["pairs"]
+        8
     """
 
     pairs: tuple[BenchPair, ...]
@@ -147,6 +155,13 @@ def varied_pairs(
 
     Raises:
         CamlucidaError: faces of fewer than two people are found, or a variation is unknown.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
+        >>> found = camlucida.faces.varied_pairs(pixels, people=2, per_person=1)
+        >>> [pair.same for pair in found.pairs]
+        [True, False, True, False]
     """
     check_variations(variations)
     if photos is None or isinstance(photos, str | os.PathLike):

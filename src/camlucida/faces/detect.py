@@ -38,6 +38,12 @@ class Face:
         score: the detector's confidence: above 0, seldom above 4; about 1 for a face that is hard to see.
         scheme: what the landmarks mean, see ``camlucida.faces.align``.
         turn: by how many degrees the photo was turned counter-clockwise to find it; 0 for upright faces.
+
+    Example:
+        >>> photo = camlucida.faces.demo_photos()[0]
+        >>> face = camlucida.faces.find_faces(photo)[0]
+        >>> face.crop(camlucida.data.read_image(photo)).size
+        (112, 112)
     """
 
     box: tuple[float, float, float, float]
@@ -83,6 +89,11 @@ def find_faces(
     Raises:
         ImageError: not a picture; no face; or only faces of less than 20 pixels.
         ModelError: dlib or the predictors are not installed.
+
+    Example:
+        >>> photo = camlucida.faces.demo_photos()[0]
+        >>> [face.scheme for face in camlucida.faces.find_faces(photo)]
+        ['68']
     """
     picture = read_image(photo)
     name = f"the photo {str(photo)!r}" if isinstance(photo, str | os.PathLike) else "the photo"
@@ -120,6 +131,11 @@ def choose(faces: Sequence[Face], which: Literal["largest", "only"] | int = "onl
 
     Raises:
         ImageError: there are several faces, or none at that position.
+
+    Example:
+        >>> found = camlucida.faces.find_faces(camlucida.faces.demo_photos()[0])
+        >>> camlucida.faces.choose(found, "largest") is found[0]
+        True
     """
     if not faces:
         raise ImageError("there is no face to choose from")

@@ -68,6 +68,13 @@ class Embedder(LoadedModel):
         centre: the vector ``(D,)`` that ``module`` takes off its embeddings; ``None`` for none.
         threshold: pairs with at least this similarity are taken for one person; ``None`` where not known.
         layer: the feature map that activation maps are made from; ``None`` for the last one.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
+        >>> embeddings = pixels.embed([photo, photo])
+        >>> pixels.same(pixels.similarity(*embeddings)).item()
+        True
     """
 
     class_names: tuple[str, ...] | None = None
@@ -248,6 +255,13 @@ def centred(embedder: Embedder, centre: Tensor | Sequence[float]) -> Embedder:
 
     Raises:
         ModelError: it is centred already, or the vector is not ``(D,)``.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
+        >>> about_grey = camlucida.faces.centred(pixels, torch.zeros(3 * 16 * 16))
+        >>> about_grey.compare
+        'cosine'
     """
     from dataclasses import replace
 

@@ -81,6 +81,11 @@ def load_embedder(
 
     Raises:
         ModelError: an unknown name, or a file that is missing, damaged, contains code or does not fit.
+
+    Example:
+        >>> embedder = camlucida.faces.load_embedder("dlib")
+        >>> embedder.size, embedder.threshold
+        ((150, 150), -0.6)
     """
     name, _, given = spec.partition(":")
     if spec != "dlib:centred" and (

@@ -146,7 +146,7 @@ def verification_table(
 
 def _curves(report: VerificationReport) -> str:
     charts = []
-    for rule in dict.fromkeys(report.plan["rules"]):
+    for rule in report.rules:
         for mode, better in (("delete", "lower"), ("insert", "higher")):
             found = [(label, curves[rule, mode]) for label, curves in report.curves.items()]
             series = [

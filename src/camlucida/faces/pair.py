@@ -91,6 +91,14 @@ class PairExplanation(Mapping[str, PairMaps]):
         compare: ``"cosine"`` or ``"distance"``, whose similarity is its negative.
         methods: the maps of each method.
         messages: about the pair as a whole.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
+        >>> first, second = camlucida.faces.demo_photos()[:2]
+        >>> found = camlucida.faces.explain_pair(pixels, first, second, method="saliency")
+        >>> found["saliency"].map("probe", "similar").shape
+        torch.Size([16, 16])
     """
 
     sides: tuple[PairSide, PairSide]
@@ -300,6 +308,12 @@ def explain_pair(
     Raises:
         CamlucidaError: a photo cannot be read or shows no face, a method is unknown or cannot explain
             similarities.
+
+    Example:
+        >>> embedder = camlucida.faces.load_embedder("dlib")
+        >>> first, second = camlucida.faces.demo_photos()[:2]
+        >>> camlucida.faces.explain_pair(embedder, first, second, method="gradcam").match
+        True
     """
     chosen = listed(method)
     sides = tuple(

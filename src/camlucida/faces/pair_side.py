@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.printable import printable
 from camlucida.data.images import read_image
 from camlucida.explanation import overlays
 from camlucida.explanation.subject import Photo
@@ -36,6 +39,12 @@ class PairSide:
         crop: the face as the embedder sees it.
         photo: the photo, RGB; ``None`` for a crop that came without one.
         source: its file, where there is one.
+
+    Example:
+        >>> embedder = camlucida.faces.load_embedder("dlib")
+        >>> side = camlucida.faces.face_photo(embedder, camlucida.faces.demo_photos()[0])
+        >>> side.messages
+        ()
     """
 
     crop: Crop
@@ -78,6 +87,11 @@ def face_photo(
 
     Raises:
         ImageError: not a picture, no face, several faces, or landmarks that do not fit.
+
+    Example:
+        >>> embedder = camlucida.faces.load_embedder("dlib")
+        >>> camlucida.faces.face_photo(embedder, camlucida.faces.demo_photos()[0]).crop.size
+        (150, 150)
     """
     if isinstance(photo, Crop):
         return PairSide(photo)
@@ -93,6 +107,30 @@ def face_photo(
     found = find_faces(photo if source is not None else picture)
     crop = choose(found, face).crop(picture, embedder.align)
     return PairSide(crop, picture, source)
+
+
+def read_landmarks(file: str | os.PathLike[str]) -> list[list[float]]:
+    r"""Points ``x y`` from a text, CSV or JSON file: the numbers in their order, two by two.
+
+    Raises:
+        ImageError: the file cannot be read, or holds no even list of numbers.
+
+    Example:
+        >>> written = open("points.csv", "w").write("38,52\n74,52\n56,72\n42,92\n71,92\n")
+        >>> camlucida.faces.read_landmarks("points.csv")[0]
+        [38.0, 52.0]
+    """
+    name = f"the landmarks '{printable(file)}'"
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        numbers = [float(word) for word in re.sub(r"[\[\](),;]", " ", text).split()]
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read: {error}") from error
+    except ValueError as error:
+        raise ImageError(f"{name} must hold numbers only: {error}") from error
+    if not numbers or len(numbers) % 2:
+        raise ImageError(f"{name} hold {len(numbers)} numbers, not pairs x y")
+    return [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
 
 
 def photo_overlay(side: PairSide, attribution: Tensor, *, alpha: float = 0.6) -> Image.Image:

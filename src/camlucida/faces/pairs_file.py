@@ -34,6 +34,10 @@ class FacePair:
         same: whether both show the same person; ``None`` where nobody says.
         fold: the data set's fold, from 1; 0 where it has none.
         person: who is on the probe, where the list says; pairs of a person are resampled together.
+
+    Example:
+        >>> from pathlib import Path
+        >>> pair = camlucida.faces.FacePair(Path("ann/1.jpg"), Path("ann/2.jpg"), same=True, person="ann")
     """
 
     probe: Path

@@ -24,6 +24,10 @@ class FacePhoto(os.PathLike[str]):
     Attributes:
         identity: who it is; photos of the same person share it.
         path: the file.
+
+    Example:
+        >>> camlucida.faces.demo_photos()[-1].identity
+        'joe-biden'
     """
 
     identity: str
@@ -94,7 +98,12 @@ SOURCES = (
 
 
 def demo_photos() -> tuple[FacePhoto, ...]:
-    """The photos in the package: four people, one of them three times; see ``pictures/ORIGIN.md``."""
+    """The photos in the package: four people, one of them three times; see ``pictures/ORIGIN.md``.
+
+    Example:
+        >>> len(camlucida.faces.demo_photos())
+        5
+    """
     folder = Path(str(files("camlucida.faces") / "pictures"))
     return tuple(
         FacePhoto(path.stem.rpartition("-")[0], path) for path in sorted(folder.glob("*.jpg"))
@@ -114,6 +123,11 @@ def face_photos(folder: str | os.PathLike[str] | None = None) -> tuple[FacePhoto
 
     Raises:
         ImageError: the folder is missing, holds no photo, or photos that lie in no person's folder only.
+
+    Example:
+        >>> people = {photo.identity for photo in camlucida.faces.face_photos()}
+        >>> sorted(people)
+        ['barack-obama', 'eileen-collins', 'grace-hopper', 'joe-biden']
     """
     if folder is None:
         return demo_photos()
@@ -157,6 +171,11 @@ def gather_photos(
 
     Raises:
         ImageError: no such folder, none of the packages is in it, or one is damaged.
+
+    Example:
+        >>> camlucida.faces.gather_photos(".", "people")
+        Traceback (most recent call last):
+        camlucida.common.errors.ImageError: none of the packages with photos lies in ...
     """
     folder, root = Path(archives), Path(into)
     if not folder.is_dir():

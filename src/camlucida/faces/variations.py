@@ -48,6 +48,14 @@ class Varied:
         landmarks: where they are now, in its pixels.
         covered: ``(height, width)`` of bool: pixels that something was put over; ``None`` for none.
         facts: what was drawn, by kind, ready for JSON.
+
+    Example:
+        >>> photo = camlucida.faces.demo_photos()[0]
+        >>> face = camlucida.faces.find_faces(photo)[0]
+        >>> picture = camlucida.data.read_image(photo)
+        >>> varied = camlucida.faces.vary(picture, face.landmarks, "scarf")
+        >>> varied.covered.shape == picture.size[::-1]
+        True
     """
 
     image: Image.Image
@@ -76,6 +84,12 @@ def vary(
 
     Raises:
         ImageError: an unknown kind, or landmarks that do not fit.
+
+    Example:
+        >>> photo = camlucida.faces.demo_photos()[0]
+        >>> face = camlucida.faces.find_faces(photo)[0]
+        >>> picture = camlucida.data.read_image(photo)
+        >>> camlucida.faces.vary(picture, face.landmarks, "glasses").image.save("glasses.png")
     """
     kinds = kind.split("+")
     check_variations([kind])
@@ -124,6 +138,13 @@ def varied_face(
     Returns:
         The crop, its geometry that of the varied window; and which of its pixels are covered, ``None`` for
         none.
+
+    Example:
+        >>> photo = camlucida.faces.demo_photos()[0]
+        >>> face = camlucida.faces.find_faces(photo)[0]
+        >>> crop, covered = camlucida.faces.varied_face(camlucida.data.read_image(photo), face, "light")
+        >>> crop.size, covered
+        ((112, 112), None)
     """
     matrix = similarity_transform(five_points(face.landmarks, face.scheme), _WINDOW_POINTS)
     window = warp(photo, matrix, (_WINDOW, _WINDOW))

@@ -20,6 +20,7 @@ from camlucida.faces.protocol import (
     bootstrap,
     error_curves,
 )
+from camlucida.metrics.ranking import MaskRule
 
 Key = tuple[str, str]
 """A rule and a mode, such as ``("percentile", "delete")``."""
@@ -40,6 +41,15 @@ class VerificationReport:
         empty: of each method, the number of probes whose map was empty.
         seconds: of each method, per probe.
         errors: pairs that could not be used, with the reason.
+
+    Example:
+        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
+        >>> pairs = camlucida.faces.varied_pairs(pixels, people=2, per_person=1).pairs
+        >>> bench = camlucida.faces.VerificationBenchmark(pixels, pairs, ["fame:iterations=1"])
+        >>> report = camlucida.faces.run_verification(bench)
+        >>> 0 <= report.clean_accuracy <= 1
+        True
     """
 
     plan: dict[str, Any] = field(repr=False)
@@ -96,6 +106,11 @@ class VerificationReport:
         ]
         apart = areas[0] - areas[1]
         return float(apart.mean()), *bootstrap(apart, self.people, seed=self.plan["seed"])
+
+    @property
+    def rules(self) -> tuple[MaskRule, ...]:
+        """How pixels were ranked, each way once."""
+        return tuple(dict.fromkeys(self.plan["rules"]))
 
     @property
     def percentages(self) -> tuple[float, ...]:

@@ -90,6 +90,8 @@ def save(
     record: Mapping[str, Any],
     tables: Sequence[Table] = (),
     pictures: Mapping[str, bytes] | None = None,
+    *,
+    page_name: str = "",
 ) -> tuple[Path, ...]:
     """Write a page, its numbers, its tables and its pictures, each file whole or not at all.
 
@@ -100,6 +102,7 @@ def save(
         record: the numbers, ready for JSON.
         tables: each is written as ``.csv`` and ``.tex`` under its own name.
         pictures: their content by file name.
+        page_name: of the page, where it is another than that of the numbers.
 
     Returns:
         The files, the page first.
@@ -112,7 +115,10 @@ def save(
         >>> [file.name for file in files]
         ['means.html', 'means.json']
     """
-    contents = {f"{name}.html": html.encode(), f"{name}.json": to_json(record).encode()}
+    contents = {
+        f"{page_name or name}.html": html.encode(),
+        f"{name}.json": to_json(record).encode(),
+    }
     contents |= pictures or {}
     for table in tables:
         contents[f"{table.name}.csv"] = table.csv().encode()

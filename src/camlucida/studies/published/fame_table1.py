@@ -80,11 +80,6 @@ class FameTable1:
         """Delete and Insert of the paper by method; empty for data that it does not use."""
         return {name: row[self.data] for name, row in FAME_TABLE1.items() if self.data in row}
 
-    @property
-    def rules(self) -> tuple[MaskRule, ...]:
-        """How pixels were ranked, each way once."""
-        return tuple(dict.fromkeys(self.report.plan["rules"]))
-
     def table(self, rule: MaskRule = "percentile") -> Table:
         """Our areas with their intervals, the published ones beside them."""
 
@@ -115,7 +110,7 @@ class FameTable1:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Ours by every rule, side by side with the published ones, and what covers do to the maps."""
-        found = [*map(self.table, self.rules), self.published_table(), self.versus_fame()]
+        found = [*map(self.table, self.report.rules), self.published_table(), self.versus_fame()]
         return (*found, *([self.grid.table()] if self.grid is not None else []))
 
     def versus_random(self, rule: MaskRule = "percentile") -> dict[str, dict[str, bool]]:
@@ -135,7 +130,7 @@ class FameTable1:
         """Every other map's area less FAME's, on the same pairs, with intervals; empty without FAME."""
         labels = list(self.report.curves)
         fame = next((name for name in labels if name.partition(" ")[0] == "fame"), "")
-        keys = [(rule, mode) for rule in self.rules for mode in MODES]
+        keys = [(rule, mode) for rule in self.report.rules for mode in MODES]
         return Table(
             "fame-table1-differences",
             "Other maps less FAME's, on the same pairs",
@@ -210,7 +205,7 @@ class FameTable1:
             "Which pixels decide that two faces match: FAME, table 1",
             self.lead,
             report=self.report,
-            tables=[self.table(rule) for rule in self.rules],
+            tables=[self.table(rule) for rule in self.report.rules],
             others=others,
             facts=[
                 ("network", plan["embedder"]),
