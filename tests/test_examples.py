@@ -25,6 +25,12 @@ ROOMS = (
     "metrics",
     "benchmark",
     "training",
+    "report",
+    "faces",
+    "studies.fame",
+    "studies.icam",
+    "studies.published",
+    "studies.survey",
 )
 
 

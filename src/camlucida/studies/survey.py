@@ -28,6 +28,8 @@ from camlucida.explanation import Explanation, overlays
 from camlucida.report import Column, Document, Section, Table
 from camlucida.report.template import data_uri, jpeg
 
+__all__ = ["Survey", "Tally", "make_survey", "tally"]
+
 Array = npt.NDArray[np.float64]
 
 QUESTION = "Which map shows best where the object is, and so why the model names it?"
@@ -50,6 +52,12 @@ class Survey:
     Attributes:
         html: the page: pictures inside, nothing fetched, no method named.
         key: which map is whose; keep it from those who answer.
+
+    Example:
+        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
+        >>> made = camlucida.studies.survey.make_survey(compared)
+        >>> made.key["methods"]
+        ['gradcam', 'layercam']
     """
 
     html: str = field(repr=False)
@@ -80,6 +88,11 @@ def make_survey(
 
     Raises:
         CamlucidaError: for fewer than two or more than ten methods, or explanations of different images.
+
+    Example:
+        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
+        >>> made = camlucida.studies.survey.make_survey(compared)
+        >>> written = open("survey.html", "w").write(made.html)
     """
     labels = list(explanations)
     if not 2 <= len(labels) <= len(LETTERS):
@@ -225,6 +238,13 @@ class Tally:
             the same picture are not independent.
         p_independent: the same if all answers were independent: exact binomial for two methods, else
             chi-square; ties left out. ``None`` if all answers are ties.
+
+    Example:
+        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
+        >>> made = camlucida.studies.survey.make_survey(compared)
+        >>> sheet = {"survey": made.id, "rater": "ann", "answers": {"q1": "A", "q2": "tie"}}
+        >>> camlucida.studies.survey.tally(made.key, [sheet], permutations=9).ties
+        1
     """
 
     survey: str
@@ -278,6 +298,14 @@ def tally(
     Raises:
         CamlucidaError: a file cannot be read, the key was changed, answers belong to another survey, a rater
             comes twice, or nobody answered anything.
+
+    Example:
+        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
+        >>> made = camlucida.studies.survey.make_survey(compared)
+        >>> sheet = {"survey": made.id, "rater": "ann", "answers": {"q1": "A", "q2": "tie"}}
+        >>> found = camlucida.studies.survey.tally(made.key, [sheet], permutations=9)
+        >>> found.raters, found.answers
+        (1, 2)
     """
     if permutations < 1:
         raise CamlucidaError(f"permutations must be >= 1, got {permutations}")
