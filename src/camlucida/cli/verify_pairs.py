@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camlucida.cli.shared.console import bars, complain, console, print_json, print_lines, print_table
+from camlucida.cli.shared.console import (
+    bars,
+    complain,
+    console,
+    print_json,
+    print_lines,
+    print_table,
+)
 from camlucida.cli.shared.writing import out_folder
 
 if TYPE_CHECKING:
