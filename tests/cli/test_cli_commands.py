@@ -139,6 +139,18 @@ def test_methods_as_json(capsys):
     assert {"paper", "equation", "needs", "cost", "remark", "summary"} <= set(row)
 
 
+@pytest.mark.parametrize(
+    ("command", "names"), [("targets", ["margin", "cell"]), ("data", ["folder", "coco", "photos"])]
+)
+def test_targets_and_kinds_of_data_are_listed(capsys, command, names):
+    code, out, err = run(capsys, command)
+    assert (code, err) == (0, [])
+    assert all(any(line.startswith(name + " ") for line in out.splitlines()) for name in names)
+    rows = {row["name"]: row for row in json.loads(run(capsys, command, "--json")[1])}
+    assert set(names) <= set(rows)
+    assert "classes" not in rows[names[0]]["options"]
+
+
 def test_a_method_of_one_s_own_is_listed_and_chosen(capsys, monkeypatch):
     from camlucida.methods import build, registry
 

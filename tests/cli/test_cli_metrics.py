@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from camlucida.cli.metrics import metrics
+from camlucida.cli.listings import metrics
 from camlucida.metrics import list_metrics
 
 

@@ -26,8 +26,7 @@ from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
 from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
-from camlucida.cli.methods import methods
-from camlucida.cli.metrics import metrics
+from camlucida.cli.listings import data, methods, metrics, targets
 from camlucida.cli.report import report
 from camlucida.cli.reproduce.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.reproduce.group import reproduce
@@ -52,7 +51,7 @@ app = typer.Typer(
 _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 
 _command: Callable[..., None]
-for _command in (explain, demo, layers, methods, metrics, verify, version):
+for _command in (explain, demo, layers, methods, metrics, targets, data, verify, version):
     app.command(cls=Command, rich_help_panel=_DAILY)(_command)
 for _command in (evaluate, summary, compare, report):
     app.command(cls=Command, rich_help_panel=_JUDGING)(_command)

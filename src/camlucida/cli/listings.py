@@ -1,0 +1,172 @@
+"""``camlucida methods``, ``metrics``, ``targets`` and ``data``: what can be called by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.listing import listing, word
+from camlucida.cli.shared.options import AsJson
+
+if TYPE_CHECKING:
+    from camlucida.methods import MethodRow
+    from camlucida.metrics import MetricRow, Number
+
+_DIRECTIONS = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "none": "describes, does not judge",
+}
+
+
+def methods(as_json: AsJson = False) -> None:
+    """List the methods: paper, formula, needs, cost and options.
+
+    Options are set as in --method gradcam++:form=true,eps=1e-7
+    """
+    from camlucida.methods import list_methods
+
+    rows = list_methods()
+    if as_json:
+        print_json([_method_record(row) for row in rows])
+        return
+    console().print(listing((row.name, _method_facts(row)) for row in rows))
+    console().print(
+        " Every method also takes aug_smooth=true (mean over flipped and dimmed copies)\n"
+        " and, where it weighs channels, eigen_smooth=true."
+    )
+
+
+def metrics(as_json: AsJson = False) -> None:
+    """List the metrics: what they measure, direction, range, source, needs, cost and options."""
+    from camlucida.metrics import list_metrics
+
+    rows = list_metrics()
+    if as_json:
+        print_json([_metric_record(row) for row in rows])
+        return
+    console().print(listing((row.name, _metric_facts(row)) for row in rows))
+
+
+def targets(as_json: AsJson = False) -> None:
+    """List the targets, which are the numbers that can be explained, and their options.
+
+    Options are set as in --target margin:aggregator=max
+    """
+    from camlucida.targets import list_targets
+
+    _print_summaries(list_targets(), as_json=as_json, without=("classes",))
+
+
+def data(as_json: AsJson = False) -> None:
+    """List the kinds of data sets and their options.
+
+    Options are set as in camlucida evaluate voc:VOCdevkit,year=2012
+    """
+    from camlucida.data import KINDS
+
+    _print_summaries(KINDS, as_json=as_json)
+
+
+# ---- what is said -------------------------------------------------------------------------------
+
+
+def _print_summaries(rows: Iterable[Any], *, as_json: bool, without: Iterable[str] = ()) -> None:
+    """Rows of which there is no more to say than what they are and which options they have."""
+    records = [
+        {
+            "name": row.name,
+            "summary": row.summary,
+            "options": {k: v for k, v in row.options.items() if k not in without},
+        }
+        for row in rows
+    ]
+    if as_json:
+        print_json(records)
+        return
+    facts = (
+        (r["name"], {"what": _plain(r["summary"]), "options": _written(r["options"])})
+        for r in records
+    )
+    console().print(listing(facts))
+
+
+def _method_facts(row: MethodRow) -> dict[str, str]:
+    number = row.equation[:1].isdigit()
+    several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
+    equation = f"equation{'s' if several else ''} {row.equation}"
+    return {
+        "paper": f"{row.paper}, {equation if number else row.equation}",
+        "needs": row.needs_in_words,
+        "class": "decides the map" if row.discriminative else "makes no difference",
+        "cost": row.cost_in_words,
+        "options": _written({**row.target_options, **row.options}),
+        "remark": row.remark,
+    }
+
+
+def _method_record(row: MethodRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "summary": row.summary,
+        "paper": row.paper,
+        "year": row.year,
+        "equation": row.equation,
+        "needs": row.needs_in_words,
+        "discriminative": row.discriminative,
+        "cost": row.cost_in_words,
+        "options": {**row.target_options, **row.options},
+        "remark": row.remark,
+    }
+
+
+def _metric_facts(row: MetricRow) -> dict[str, str]:
+    from camlucida.metrics.registry import MetricCost, range_in_words
+
+    def named(number: Number) -> str:
+        other = number.direction != row.direction
+        return number.name + (f" ({_DIRECTIONS[number.direction]})" if other else "")
+
+    limits = range_in_words(row.range) + (f" {row.unit}" if row.unit else "")
+    return {
+        "what": _plain(row.summary),
+        "range": f"{limits}; {_DIRECTIONS[row.direction]}",
+        "numbers": ", ".join(map(named, _numbers(row))),
+        "source": row.source,
+        "needs": ", ".join(row.needs),
+        "cost": "" if row.cost == MetricCost() else str(row.cost),
+        "options": _written(row.options),
+        "remark": row.remark,
+    }
+
+
+def _metric_record(row: MetricRow) -> dict[str, Any]:
+    facts = ("name", "title", "direction", "range", "unit")
+    own = (*facts, "question", "source", "needs", "options", "remark")
+    return {
+        **{fact: getattr(row, fact) for fact in own},
+        "summary": _plain(row.summary),
+        "cost": str(row.cost),
+        "costs": asdict(row.cost),
+        "numbers": [{n: getattr(number, n) for n in facts} for number in _numbers(row)],
+    }
+
+
+def _numbers(row: MetricRow) -> list[Number]:
+    """Facts of each number that the metric returns with its default options."""
+    from camlucida.metrics import describe_number
+
+    return [describe_number(name) for name in row.make().names]
+
+
+def _plain(summary: str) -> str:
+    """A first line of documentation without its markup."""
+    return re.sub(r":\w+:|[`$\\]", "", summary)
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    """Options and their defaults, as they are written on the command line."""
+    return ", ".join(f"{name}={word(value)}" for name, value in options.items())
