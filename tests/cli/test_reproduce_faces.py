@@ -106,4 +106,4 @@ def test_a_data_set_has_published_numbers_beside(tmp_path):
 )  # fmt: skip
 def test_wrong_arguments(arguments, match, tmp_path):
     with pytest.raises(CamlucidaError, match=match):
-        invoke(reproduce, "fame-table1", *arguments, "--out", tmp_path / "out")
+        raise invoke(reproduce, "fame-table1", *arguments, "--out", tmp_path / "out").exception
