@@ -103,9 +103,9 @@ def test_theory_writes_its_report(tmp_path):
 @pytest.mark.slow
 def test_stand_ins_show_the_papers_finding(tmp_path):
     from camlucida.audits.deadzone.audit import audit_dead_zone_stand_ins
-    from camlucida.audits.deadzone.nets import Plan
+    from camlucida.audits.deadzone.nets import WallPlan
 
-    plan = Plan(train=320, validation=40, test=40, epochs=1)
+    plan = WallPlan(train=320, validation=40, test=40, epochs=1)
     options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "folder": tmp_path}
     report = audit_dead_zone_stand_ins(**options)
     assert report["hirescam"].value == 0

@@ -517,15 +517,15 @@ def test_stacked_images_are_not_resized_again(plain, tmp_path):
 
 
 def test_a_lost_training_record_is_measured_again(tmp_path):
-    from camlucida.audits.deadzone.nets import Plan, StandIns
+    from camlucida.audits.deadzone.nets import WalledNets, WallPlan
     from camlucida.common.store import Store
 
-    plan = Plan(train=64, validation=10, test=10, epochs=1)
-    nets = StandIns(plan, Store(tmp_path, {"a": 1}))
+    plan = WallPlan(train=64, validation=10, test=10, epochs=1)
+    nets = WalledNets(plan, Store(tmp_path, {"a": 1}))
     first = nets.get("masked").record
     (kept,) = (tmp_path / "parts").glob("masked-training*.json")
     kept.unlink()
-    again = StandIns(plan, Store(tmp_path, {"a": 1})).get("masked").record
+    again = WalledNets(plan, Store(tmp_path, {"a": 1})).get("masked").record
     assert again["accuracy"] == first["accuracy"]
     assert again["parameters"] == first["parameters"]
     assert not list((tmp_path / "parts").glob("*.ckpt"))

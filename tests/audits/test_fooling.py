@@ -24,7 +24,7 @@ from camlucida.audits.fooling.measure import (
     moved,
     ratio,
 )
-from camlucida.audits.fooling.nets import PAIRS, Plan, stand_in, tail
+from camlucida.audits.fooling.nets import PAIRS, DigitPlan, stand_in, tail
 from camlucida.audits.fooling.tables import condition_row, tail_table
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
 from camlucida.audits.fooling.verdicts import said_of_gap, verdict
@@ -368,7 +368,7 @@ def test_a_head_that_is_not_linear_is_attacked_through_gradcam(case):
 
 @pytest.mark.slow
 def test_stand_ins(tmp_path):
-    plan = Plan(train=200, test=40, epochs=1, long_tail=4)
+    plan = DigitPlan(train=200, test=40, epochs=1, long_tail=4)
     options = {
         "plan": plan, "count": 8, "methods": ["gradcam", "eigencam"], "attackers": ("none", "sham"),
         "attack": Attack(epochs=2, learning_rate=0.02), "folder": tmp_path,
@@ -393,12 +393,12 @@ def test_stand_ins(tmp_path):
 
 @pytest.mark.slow
 def test_the_net_of_45_classes():
-    net = stand_in(Plan(train=90, test=45, epochs=1, classes=45), Store(None, {}))
+    net = stand_in(DigitPlan(train=90, test=45, epochs=1, classes=45), Store(None, {}))
     assert len(PAIRS) == len(net.class_names) == 45
     assert net.model(net.test[:2]).shape == (2, 45)
     assert net.test.shape[1:] == (3, 56, 56)
     with pytest.raises(CamlucidaError, match="10 or 45"):
-        Plan(classes=12)
+        DigitPlan(classes=12)
 
 
 def of_one_epoch(**changed):
@@ -487,7 +487,7 @@ def test_what_is_unknown_is_told_before_anything_is_trained():
             audit_sham_stand_ins(say=never, **options)
     for options, says in (
         ({"learning_rate": -1.0}, "learning_rate"),
-        ({"epochs": 0}, "epochs must be 1"),
+        ({"epochs": 0}, "epochs must be"),
         ({"weight": 2.0}, "weight"),
         ({"layout": "circle"}, "layout must be"),
     ):
@@ -573,7 +573,7 @@ def test_refusals():
         (lambda: Attack(batch=1), "batch"),
         (lambda: Attack().against("scorecam"), "cannot take part"),
         (lambda: Attack().against("sham:mean"), "no margin"),
-        (lambda: Plan(long_tail=0.5), "long_tail"),
+        (lambda: DigitPlan(long_tail=0.5), "long_tail"),
     ):
         with pytest.raises(CamlucidaError, match=says):
             make()

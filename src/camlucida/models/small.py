@@ -39,6 +39,7 @@ class SmallConfig:
         hidden: widths of the fully connected layers before the last one.
         seen_rows: how many rows of the map, from the top, the head sees; the rest are behind a wall. All of
             them unless told.
+        residual: each convolution and its norm have a 1 x 1 convolution beside them, so that cells see as far.
     """
 
     stages: tuple[Stage, ...] = (16, "pool", 32, "pool", 64, 64, "pool", 80)
@@ -47,6 +48,7 @@ class SmallConfig:
     head: Literal["gap", "flatten"] = "gap"
     hidden: tuple[int, ...] = ()
     seen_rows: int | None = None
+    residual: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # lists from JSON become tuples
@@ -100,13 +102,16 @@ class SmallCNN(nn.Module):
         for stage in config.stages:
             if stage == "pool":
                 layers.append(nn.MaxPool2d(2))
+                continue
+            if config.residual:
+                layers.append(_Residual(width, stage))
             else:
                 layers += [
                     nn.Conv2d(width, stage, 3, padding=1, bias=False),
                     nn.BatchNorm2d(stage),
                     nn.ReLU(),
                 ]
-                width = stage
+            width = stage
         self.features = nn.Sequential(*layers)
         rows = config.seen_rows or config.map_size
         if config.head == "gap":
@@ -127,6 +132,18 @@ class SmallCNN(nn.Module):
             maps = maps[:, :, : self.config.seen_rows]
         logits: Tensor = self.classifier(self.pool(maps).flatten(1))
         return logits
+
+
+class _Residual(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(after)
+        self.skip = nn.Conv2d(before, after, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rectified: Tensor = (self.norm(self.conv(x)) + self.skip(x)).relu()
+        return rectified
 
 
 def small_preprocess(size: int) -> Preprocess:

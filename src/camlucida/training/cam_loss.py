@@ -6,6 +6,7 @@ the forward pass that the cross-entropy needs anyway; the losses fit :func:`caml
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
@@ -36,6 +37,7 @@ Mode: TypeAlias = Literal["train", "norms", "eval"]
 EntropyKind: TypeAlias = Literal["droid", "fmmce", "hb-cam"]
 
 WEIGHTS = "weights"
+_Logged: TypeAlias = dict[str, Tensor]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -291,7 +293,32 @@ def fit_salience(salience: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SalienceLoss:
+class MapLoss(ABC):
+    """A loss on the maps that ``cam`` makes, beside the cross-entropy, of a batch ``(images, labels, ...)``."""
+
+    cam: TrainableCAM
+
+    def __post_init__(self) -> None:
+        """Check words and numbers."""
+        check_fields(self)
+
+    @abstractmethod
+    def total(self, entropy: Tensor, maps: Tensor, *given: Tensor) -> tuple[Tensor, _Logged]:
+        """The whole loss, and what to log, from cross-entropy, maps ``(N, h, w)`` and what else a batch brings."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, _Logged]:
+        """The loss of a batch, and what to log."""
+        images, labels, *given = batch
+        logits, maps = self.cam(model, images, labels)
+        entropy = F.cross_entropy(logits, labels)
+        total, logged = self.total(entropy, maps, *given)
+        right = (logits.argmax(1) == labels).float().mean()
+        detached = {name: value.detach() for name, value in logged.items()}
+        return total, {"ce": entropy.detach(), "accuracy": right, **detached}
+
+
+@dataclass(frozen=True)
+class SalienceLoss(MapLoss):
     r"""Cross-entropy, and the distance of the model's maps from a salience.
 
     $a\,\mathrm{CE}(z, y) + (1 - a)\,\mathrm{MSE}(M, T)$, the mean over images and cells. With human maps as $T$
@@ -313,21 +340,14 @@ class SalienceLoss:
         ['accuracy', 'cam_mse', 'ce']
     """
 
-    cam: TrainableCAM
     weight: Share = 0.5
     salience: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        """Check the weight."""
-        check_fields(self)
-
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and what to log."""
-        images, labels, *rest = batch
-        salience = rest[0] if rest else self.salience
+    def total(self, entropy: Tensor, maps: Tensor, *given: Tensor) -> tuple[Tensor, _Logged]:
+        """See :class:`MapLoss`."""
+        salience = given[0] if given else self.salience
         if salience is None:
             raise CamlucidaError("give salience= to the loss, or a salience with each batch")
-        logits, maps = self.cam(model, images, labels)
         target = salience.to(maps)
         if target.shape not in {maps.shape, maps.shape[1:]}:
             raise CamlucidaError(
@@ -335,13 +355,11 @@ class SalienceLoss:
                 "fit_salience"
             )
         error = (maps - target).square().mean()  # one mask serves all images
-        entropy = F.cross_entropy(logits, labels)
-        total = self.weight * entropy + (1 - self.weight) * error
-        return total, _logged(logits, labels, entropy, cam_mse=error)
+        return self.weight * entropy + (1 - self.weight) * error, {"cam_mse": error}
 
 
 @dataclass(frozen=True)
-class LocationFooling:
+class LocationFooling(MapLoss):
     r"""Passive fooling: cross-entropy, and the distance of Grad-CAM from a border.
 
     $\mathrm{CE} + \lambda\, \mathrm{mean}((m - h)^2)$ with $h$ the rectified Grad-CAM of the label over its maximum
@@ -353,18 +371,14 @@ class LocationFooling:
         mask: ``(h, w)``; the border by default.
     """
 
-    cam: TrainableCAM
     strength: float = 2.0
     mask: Tensor | None = None
 
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch ``(images, labels)``, and what to log."""
-        images, labels = batch[:2]
-        logits, maps = self.cam(model, images, labels)
+    def total(self, entropy: Tensor, maps: Tensor, *_: Tensor) -> tuple[Tensor, _Logged]:
+        """See :class:`MapLoss`."""
         mask = border_mask(self.cam.size) if self.mask is None else self.mask
         error = (mask.to(maps) - maps).square().mean()
-        entropy = F.cross_entropy(logits, labels)
-        return entropy + self.strength * error, _logged(logits, labels, entropy, cam_mse=error)
+        return entropy + self.strength * error, {"cam_mse": error}
 
 
 HEO = CAMOptions(cam="gradcam", relu=True, scaling="max", mode="eval")
@@ -372,7 +386,7 @@ HEO = CAMOptions(cam="gradcam", relu=True, scaling="max", mode="eval")
 
 
 @dataclass(frozen=True)
-class EntropyLoss:
+class EntropyLoss(MapLoss):
     r"""Cross-entropy, and the entropy $H$ of the maps (Piland et al., "Model focus").
 
     ``"droid"``: mean of $\ln(H + 1)$; ``"fmmce"``: mean of $H$; ``"hb-cam"``: squared difference of the mean of
@@ -385,19 +399,12 @@ class EntropyLoss:
         human: mean entropy in nats of models trained with human salience, for ``"hb-cam"``.
     """
 
-    cam: TrainableCAM
     kind: EntropyKind = "droid"
     weight: float = 1.0
     human: float = HUMAN_ENTROPY
 
-    def __post_init__(self) -> None:
-        """Check the kind."""
-        check_fields(self)
-
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch ``(images, labels)``, and what to log."""
-        images, labels = batch[:2]
-        logits, maps = self.cam(model, images, labels)
+    def total(self, entropy: Tensor, maps: Tensor, *_: Tensor) -> tuple[Tensor, _Logged]:
+        """See :class:`MapLoss`."""
         found = cam_entropy(maps)
         if self.kind == "droid":
             term = (found + 1).log().mean()
@@ -405,15 +412,8 @@ class EntropyLoss:
             term = found.mean()
         else:
             term = (found.mean() - self.human).square()
-        entropy = F.cross_entropy(logits, labels)
-        total = entropy + self.weight * term.to(entropy)
-        return total, _logged(logits, labels, entropy, cam_entropy=found.mean())
+        return entropy + self.weight * term.to(entropy), {"cam_entropy": found.mean()}
 
 
 def _of_classes(target: Target, classes: Tensor) -> Target:
     return replace(target, classes=classes)  # type: ignore[type-var]
-
-
-def _logged(logits: Tensor, labels: Tensor, entropy: Tensor, **more: Tensor) -> dict[str, Tensor]:
-    right = (logits.argmax(1) == labels).float().mean()
-    return {"ce": entropy.detach(), "accuracy": right, **{k: v.detach() for k, v in more.items()}}

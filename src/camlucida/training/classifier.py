@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,34 @@ SMALL_FIT = FitOptions(
     accelerator="cpu",
 )
 """How a small network is trained on digits on photos."""
+
+
+@dataclass(frozen=True)
+class SmallPlan:
+    """How a small network is trained on digits on photos.
+
+    Attributes:
+        train: training images.
+        test: images that accuracy is measured on.
+        epochs: passes over the training images.
+        learning_rate: the highest of a cosine.
+        batch: images per step.
+        seed: of weights, data and order.
+    """
+
+    train: int = 5000
+    test: int = 500
+    epochs: int = 8
+    learning_rate: float = 4e-3
+    batch: int = 32
+    seed: int = 0
+
+    @property
+    def options(self) -> FitOptions:
+        """For the loop."""
+        return replace(
+            SMALL_FIT, epochs=self.epochs, learning_rate=self.learning_rate, seed=self.seed
+        )
 
 
 class Shuffled:

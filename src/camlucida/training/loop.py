@@ -165,7 +165,9 @@ def fit(
     options = options or FitOptions()
     if options.schedule == "cosine" and not steps_per_epoch:
         raise CamlucidaError("a cosine schedule needs steps_per_epoch")
-    fabric = fabric or _fabric(options)
+    if fabric is None:
+        check_alone()
+        fabric = make_fabric(options.accelerator, options.precision, devices=1)
     drawn = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=drawn):
         run = _Run(model, fabric, options, plan or {}, steps_per_epoch or 0)
@@ -200,18 +202,25 @@ def check_alone() -> None:
         )
 
 
-def _fabric(options: FitOptions) -> Any:
-    """Lightning Fabric on one device."""
-    check_alone()
+def make_fabric(accelerator: str, precision: str, **options: Any) -> Any:
+    """Lightning Fabric.
+
+    Args:
+        accelerator: such as ``"cpu"``.
+        precision: as Fabric names it.
+        **options: of Fabric: devices, num_nodes, strategy.
+
+    Raises:
+        CamlucidaError: there is no such device, or it knows no such precision.
+        ModelError: Fabric is not installed.
+    """
     package = require("lightning_fabric", "train")
     try:
-        return package.Fabric(
-            accelerator=options.accelerator, devices=1, precision=options.precision
-        )
+        return package.Fabric(accelerator=accelerator, precision=precision, **options)
     except Exception as error:  # Fabric raises many kinds
+        given = {"accelerator": accelerator, "precision": precision, **options}
         raise CamlucidaError(
-            f"cannot train on accelerator={options.accelerator!r} with precision={options.precision!r}: "
-            f"{first_line(error)}"
+            f"cannot train on {', '.join(f'{k}={v!r}' for k, v in given.items())}: {first_line(error)}"
         ) from error
 
 

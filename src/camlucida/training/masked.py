@@ -16,12 +16,11 @@ from torch.utils.data import DataLoader
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import digest, to_json
-from camlucida.common.optional import first_line, require
 from camlucida.common.progress import Say
 from camlucida.common.store import write_torch
 from camlucida.data.train_val import Part, named, photos_of
 from camlucida.models.masked_vgg import RECORD, SEEN_ROWS, MaskedVGG, remask
-from camlucida.training.loop import FitOptions, Fitted, fit
+from camlucida.training.loop import FitOptions, Fitted, fit, make_fabric
 from camlucida.training.masked_photos import MaskedRecipe, Order, Photos
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
@@ -101,17 +100,13 @@ def train_masked_vgg(
             f"strategy={strategy!r} splits the weights, but the mask needs the first dense layer in one piece; use "
             "'ddp'"
         )
-    package = require("lightning_fabric", "train")
-    options: dict[str, Any] = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
-    try:
-        fabric = package.Fabric(
-            accelerator=accelerator, precision=_precision(recipe, accelerator), **options
-        )
-    except Exception as error:  # Fabric raises many kinds
-        raise CamlucidaError(
-            f"cannot train on accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: "
-            f"{first_line(error)}"
-        ) from error
+    precision: str = recipe.precision
+    if precision == "auto":
+        gpu = accelerator != "cpu" and torch.cuda.is_available()
+        precision = "16-mixed" if gpu else "32-true"
+    fabric = make_fabric(
+        accelerator, precision, devices=devices, num_nodes=nodes, strategy=strategy
+    )
     cells = recipe.size // 16
     rows = seen_rows or (SEEN_ROWS if masked else min(SEEN_ROWS, cells))
     if masked and rows >= cells:
@@ -240,10 +235,3 @@ class _Loaders:
             pin_memory=self.fabric.device.type == "cuda",
         )  # fmt: skip
         return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-
-
-def _precision(recipe: MaskedRecipe, accelerator: str) -> str:
-    if recipe.precision != "auto":
-        return recipe.precision
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return "16-mixed" if gpu else "32-true"

@@ -31,9 +31,9 @@ from camlucida.audits.deadzone.nets import (
     LAYER,
     NETS,
     PREPROCESS,
-    Plan,
-    StandIn,
-    StandIns,
+    WalledNet,
+    WalledNets,
+    WallPlan,
     audit_images,
 )
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
@@ -197,7 +197,7 @@ def audit_dead_zone_stand_ins(
     methods: Sequence[Chosen] | None = None,
     count: int | None = None,
     quick: bool = True,
-    plan: Plan | None = None,
+    plan: WallPlan | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     say: Say | None = None,
@@ -219,9 +219,9 @@ def audit_dead_zone_stand_ins(
     """
     report = say or (lambda *_: None)
     most = count or (20 if quick else 100)
-    plan = plan or (Plan(seed=seed) if quick else Plan(20_000, 500, 1000, 12, seed=seed))
+    plan = plan or WallPlan.of(quick=quick, seed=seed)
     store = Store(folder, {"plan": asdict(plan), "images": most, "quick": quick, "seed": seed})
-    trainer = StandIns(plan, store, report)
+    trainer = WalledNets(plan, store, report)
     nets = [trainer.get(kind) for kind in NETS]
     inputs, labels, others = audit_images(trainer.dead_from, most, seed + 2)
     chosen = all_methods(quick=quick, names=methods)
@@ -304,7 +304,7 @@ def audit_dead_zone_stand_ins(
 # -------------------------------------------------------------------------------------------- pieces
 
 
-def _stand_in_zones(net: StandIn, inputs: Tensor, masked: DeadZone, seed: int) -> Zones:
+def _stand_in_zones(net: WalledNet, inputs: Tensor, masked: DeadZone, seed: int) -> Zones:
     found = zones_of(net.model, inputs, LAYER, draws=2, seed=seed)
     if net.kind != "unmasked":
         return found

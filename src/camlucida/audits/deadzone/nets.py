@@ -18,13 +18,14 @@ from camlucida.data.digits import Digits
 from camlucida.models.small import (
     SmallCNN,
     SmallConfig,
+    Stage,
     as_input,
     count_parameters,
     small_preprocess,
 )
 from camlucida.training.classifier import (
-    SMALL_FIT,
     Shuffled,
+    SmallPlan,
     accuracy,
     keep_trained,
     train_classifier,
@@ -44,103 +45,54 @@ SIZE, SEEN_ROWS = 64, 3
 _WIDTHS = (12, 24, 48, 64)
 
 
-class ResidualNet(nn.Module):
-    """Four residual blocks with poolings between them, and a head that sees the upper rows of the last map.
-
-    Each block is one 3 x 3 convolution with batch norm beside a 1 x 1 one, so that cells see as far as those of
-    the plain net. The authors of the walls paper leave residual networks to future work.
-
-    Args:
-        widths: channels of the blocks.
-        seen_rows: rows of the last map that the head sees.
-        size: height and width of the images.
-        classes: outputs.
-    """
-
-    def __init__(
-        self,
-        widths: tuple[int, ...] = _WIDTHS,
-        seen_rows: int = SEEN_ROWS,
-        size: int = SIZE,
-        classes: int = 10,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for index, width in enumerate(widths):
-            if index:
-                layers.append(nn.MaxPool2d(2))
-            layers.append(_Block(before, width))
-            before = width
-        self.features = nn.Sequential(*layers)
-        self.seen_rows = seen_rows
-        columns = size // 2 ** (len(widths) - 1)
-        self.classifier = nn.Linear(before * seen_rows * columns, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to logits ``(N, classes)``."""
-        logits: Tensor = self.classifier(self.features(x)[:, :, : self.seen_rows].flatten(1))
-        return logits
-
-
-class _Block(nn.Module):
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(after)
-        self.skip = nn.Conv2d(before, after, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rectified: Tensor = (self.norm(self.conv(x)) + self.skip(x)).relu()
-        return rectified
-
-
 def build_net(kind: Kind, seed: int = 0) -> nn.Module:
     """An untrained stand-in, in eval mode.
 
     Args:
-        kind: ``"masked"``, ``"unmasked"`` (the same weights, no mask) or ``"residual"`` (masked).
+        kind: ``"masked"``, ``"unmasked"`` (the same weights, no mask) or ``"residual"`` (masked; the authors of the
+            walls paper leave residual networks to future work).
         seed: of the weights.
     """
     if kind not in NETS:
         raise CamlucidaError(f"a stand-in is one of {', '.join(NETS)}, got {kind!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if kind == "residual":
-            return ResidualNet().eval()
-        stages: list[int | Literal["pool"]] = []
-        for index, width in enumerate(_WIDTHS):
-            stages += ["pool", width] if index else [width]
-        seen = SEEN_ROWS if kind == "masked" else None
-        config = SmallConfig(stages=tuple(stages), size=SIZE, head="flatten", seen_rows=seen)
-        return SmallCNN(config).eval()
+        first, *others = _WIDTHS
+        stages: tuple[Stage, ...] = (
+            first,
+            *(stage for width in others for stage in ("pool", width)),
+        )
+        seen = None if kind == "unmasked" else SEEN_ROWS
+        return SmallCNN(
+            SmallConfig(
+                stages=stages,
+                size=SIZE,
+                head="flatten",
+                seen_rows=seen,
+                residual=kind == "residual",
+            )
+        ).eval()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the stand-ins are trained.
+class WallPlan(SmallPlan):
+    """How the stand-ins are trained; half of the training images have the digit anywhere, half in the seen part.
 
     Attributes:
-        train: training images: half of them with the digit anywhere, half with it in the seen part.
         validation: images that choose the best epoch.
-        test: images of each kind that accuracies are measured on.
-        epochs: passes over the training images.
-        learning_rate: the highest of a cosine.
-        batch: images per step.
-        seed: of weights, data and order.
     """
 
     train: int = 6000
     validation: int = 300
-    test: int = 500
-    epochs: int = 8
-    learning_rate: float = 4e-3
-    batch: int = 32
-    seed: int = 0
+
+    @classmethod
+    def of(cls, *, quick: bool, seed: int) -> WallPlan:
+        """The plan of a quick audit, or of a full one."""
+        return cls(seed=seed) if quick else cls(20_000, 1000, 12, validation=500, seed=seed)
 
 
 @dataclass(frozen=True)
-class StandIn:
+class WalledNet:
     """A trained stand-in.
 
     Attributes:
@@ -171,7 +123,7 @@ def stacked(
     )
 
 
-class StandIns:
+class WalledNets:
     """Trains the stand-ins, and draws their images once.
 
     Args:
@@ -180,7 +132,7 @@ class StandIns:
         say: told about the progress.
     """
 
-    def __init__(self, plan: Plan, store: Store, say: Say | None = None) -> None:
+    def __init__(self, plan: WallPlan, store: Store, say: Say | None = None) -> None:
         self.plan, self.store = plan, store
         self.say = say or (lambda *_: None)
         # The wall is where the masked net's is, also for its twin.
@@ -189,7 +141,7 @@ class StandIns:
             raise CamlucidaError(f"the stand-in has no dead rows at its lower edge: {self.zone}")
         self.dead_from = self.zone.rows[0]
 
-    def get(self, kind: Kind) -> StandIn:
+    def get(self, kind: Kind) -> WalledNet:
         """A trained stand-in, from the store or trained now."""
         model = build_net(kind, self.plan.seed)
         zone = dead_zone(model, (SIZE, SIZE), draws=2, seed=self.plan.seed)
@@ -201,21 +153,18 @@ class StandIns:
             "parameters": count_parameters(model),
             "plan": asdict(self.plan),
         }
-        return StandIn(kind, model, zone, {**known, **record})
+        return WalledNet(kind, model, zone, {**known, **record})
 
     def _train(self, kind: Kind, model: nn.Module, checkpoint: Path | None) -> dict[str, Any]:
         plan = self.plan
         chosen = stacked(self.dead_from, plan.validation, seed=plan.seed + 1).tensors()
         inputs = as_input(chosen.images)
         batches = Shuffled(plan.train, plan.batch, plan.seed)
-        options = replace(
-            SMALL_FIT, epochs=plan.epochs, learning_rate=plan.learning_rate, seed=plan.seed
-        )
         fitted = train_classifier(
             model,
             batches,
             self._training,
-            replace(options, warmup=batches.steps),
+            replace(plan.options, warmup=batches.steps),
             prepare=as_input,
             validate=lambda net: accuracy(net, inputs, chosen.labels),
             checkpoint=checkpoint,

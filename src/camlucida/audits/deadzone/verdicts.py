@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlucida.audits.deadzone.activity import LOST, THRESHOLD, Zones, verdict
-from camlucida.audits.deadzone.nets import NETS, Kind, StandIn
+from camlucida.audits.deadzone.nets import NETS, Kind, WalledNet
 from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.report import Column, Table
 
@@ -112,7 +112,7 @@ def tuning_table(tuning: Mapping[str, Any], net: Kind | None = None) -> Table:
     )
 
 
-def accuracy_table(nets: Sequence[StandIn], dead_from: int) -> Table:
+def accuracy_table(nets: Sequence[WalledNet], dead_from: int) -> Table:
     """Accuracies of the stand-ins."""
     kinds = list(nets[0].record.get("accuracy", {}))
     percents = (Column(kind, "higher", places=1) for kind in kinds)

@@ -17,7 +17,7 @@ from camlucida.audits.fooling.measure import (
     all_variants,
     core_variants,
 )
-from camlucida.audits.fooling.nets import LAYER, PREPROCESS, Plan, StandIn, stand_in
+from camlucida.audits.fooling.nets import LAYER, PREPROCESS, DigitNet, DigitPlan, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
 from camlucida.audits.fooling.tables import (
     CONDITIONS,
@@ -81,7 +81,7 @@ def audit_sham_stand_ins(
     methods: Sequence[str] | None = None,
     count: int | None = None,
     quick: bool = True,
-    plan: Plan | None = None,
+    plan: DigitPlan | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     say: Say | None = None,
@@ -100,9 +100,7 @@ def audit_sham_stand_ins(
         say: told about the progress.
     """
     tell = say or (lambda *_: None)
-    plan = plan or (
-        Plan(train=3000, epochs=7, seed=seed) if quick else Plan(10_000, 1000, 8, seed=seed)
-    )
+    plan = plan or DigitPlan.of(quick=quick, seed=seed)
     most = min(count or (60 if quick else 200), plan.test)
     main = replace(attack or QUICK_ATTACK, seed=seed)
     chosen = attackers or (ATTACKERS[:6] if quick else ATTACKERS)
@@ -228,7 +226,7 @@ def audit_sham(
     )
 
 
-def stand_in_case(net: StandIn, most: int, seed: int) -> Case:
+def stand_in_case(net: DigitNet, most: int, seed: int) -> Case:
     """A trained stand-in as a case of which ``most`` test images are explained."""
     subject = Subject(net.test[:most], net.test_labels[:most], LAYER, PREPROCESS, seed)
     return Case(
@@ -247,7 +245,7 @@ def stand_in_case(net: StandIn, most: int, seed: int) -> Case:
 
 
 def _conditions(
-    study: Study, main: Attack, plan: Plan, *, quick: bool
+    study: Study, main: Attack, plan: DigitPlan, *, quick: bool
 ) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
     """The attack with the head alone or everything, few epochs or many, ten classes or more."""
     found: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -17,8 +17,8 @@ from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
 from camlucida.training.classifier import (
-    SMALL_FIT,
     Shuffled,
+    SmallPlan,
     accuracy,
     keep_trained,
     train_classifier,
@@ -33,29 +33,24 @@ PAIRS = tuple(combinations(range(10), 2))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a network to be fooled is trained, before it is fooled.
+class DigitPlan(SmallPlan):
+    """How a network to be fooled is trained, before it is fooled, with the images that fool it.
 
     Attributes:
-        train: training images, which the attack uses too.
-        test: images that accuracy is measured on; the first of them are explained.
-        epochs: passes over the training images.
-        learning_rate: the highest of a cosine.
-        batch: images per step.
         classes: 10 (one digit), or 45 (two digits, the class is which two).
         long_tail: how many times more training images the first class has than the last; 1 for equal numbers.
             The classes between fall geometrically (Cui et al. 2019, "Class-balanced loss").
-        seed: of weights, data and order.
     """
 
-    train: int = 5000
-    test: int = 500
-    epochs: int = 8
-    learning_rate: float = 4e-3
-    batch: int = 32
     classes: Literal[10, 45] = 10
     long_tail: float = 1.0
-    seed: int = 0
+
+    @classmethod
+    def of(cls, *, quick: bool, seed: int, **more: Any) -> DigitPlan:
+        """The plan of a quick audit, or of a full one."""
+        if quick:
+            return cls(train=3000, epochs=7, seed=seed, **more)
+        return cls(train=10_000, test=1000, seed=seed, **more)
 
     def __post_init__(self) -> None:
         """Check what cannot be trained."""
@@ -66,7 +61,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class StandIn:
+class DigitNet:
     """A trained network and its images.
 
     Attributes:
@@ -88,7 +83,7 @@ class StandIn:
     record: dict[str, Any]
 
 
-def stand_in(plan: Plan, store: Store, say: Say | None = None) -> StandIn:
+def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
     """Train a network, or take it from the store.
 
     Args:
@@ -114,9 +109,7 @@ def stand_in(plan: Plan, store: Store, say: Say | None = None) -> StandIn:
             model,
             Shuffled(len(images), plan.batch, plan.seed),
             (images, labels),
-            replace(
-                SMALL_FIT, epochs=plan.epochs, learning_rate=plan.learning_rate, seed=plan.seed
-            ),
+            plan.options,
             prepare=as_input,
             checkpoint=checkpoint,
             progress=None if say is None else lambda done, total, _: say(title, done, total),
@@ -124,7 +117,7 @@ def stand_in(plan: Plan, store: Store, say: Say | None = None) -> StandIn:
         return {"plan": asdict(plan), "images": len(images), "curve": fitted.curves}
 
     record = keep_trained(store, f"net-{plan.classes}-{plan.long_tail:g}", model, train)
-    return StandIn(
+    return DigitNet(
         model,
         images,
         labels,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
+from camlucida.common.limits import Count, Limits, Positive, Share, check_fields
 from camlucida.common.progress import Say
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import resolve
@@ -68,14 +68,14 @@ class Attack:
 
     kind: Kind = "sham"
     cam: CAMOptions = field(default_factory=CAMOptions)
-    weight: float = 0.5
+    weight: Share = 0.5
     strength: float = 2.0
     trainable: Trainable = "all"
-    epochs: int = 1
-    learning_rate: float = 0.002
+    epochs: Count = 1
+    learning_rate: Positive = 0.002
     momentum: float = 0.9
     weight_decay: float = 1e-6
-    batch: int = 20
+    batch: Annotated[int, Limits(2)] = 20
     layout: Layout | Tensor = "rounded"
     entropy: float | None = None
     seed: int = 0
@@ -88,22 +88,11 @@ class Attack:
         Raises:
             CamlucidaError: naming the option and what it may be.
         """
-        for name, choices in (("kind", Kind), ("trainable", Trainable), ("optimizer", Optimizer)):
-            if getattr(self, name) not in get_args(choices):
-                raise CamlucidaError(
-                    f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}"
-                )
+        check_fields(self)
         if not isinstance(self.layout, Tensor) and self.layout not in get_args(Layout):
             raise CamlucidaError(
                 f"layout must be {', '.join(get_args(Layout))} or a tensor, got {self.layout!r}"
             )
-        for name, least in (("batch", 2), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise CamlucidaError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise CamlucidaError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.weight <= 1:
-            raise CamlucidaError(f"weight must be 0 to 1, got {self.weight}")
 
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""

@@ -89,7 +89,7 @@ def sham(
         audit_sham,
         audit_sham_stand_ins,
     )
-    from camlucida.audits.fooling.nets import Plan
+    from camlucida.audits.fooling.nets import DigitPlan
     from camlucida.audits.fooling.tune import Attack
 
     if model is None:
@@ -110,12 +110,7 @@ def sham(
     attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
     with out_folder(out), bars(one=True) as say:
         if model is None:
-            given: dict[str, Any] = {"classes": classes, "long_tail": long_tail, "seed": seed}
-            plan = (
-                Plan(train=3000, epochs=7, **given)
-                if quick
-                else Plan(train=10_000, test=1000, **given)
-            )
+            plan = DigitPlan.of(quick=quick, seed=seed, classes=classes, long_tail=long_tail)
             report = audit_sham_stand_ins(
                 attack=main, attackers=attackers, methods=method, count=count, quick=quick, plan=plan, seed=seed,
                 folder=out, say=say,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK, stand_in_case
 from camlucida.audits.fooling.measure import Subject, Variant, compare_with
-from camlucida.audits.fooling.nets import Plan, stand_in
+from camlucida.audits.fooling.nets import DigitPlan, stand_in
 from camlucida.audits.fooling.study import Case, Study, described
 from camlucida.audits.fooling.tune import Attack, check_labels, fitting
 from camlucida.audits.fooling.verdicts import KEPT, WORKED
@@ -315,7 +315,7 @@ _MEANS = "Published are means over 5,000 validation images of ImageNet, DenseNet
 def _stand_in(
     quick: bool, seed: int, folder: str | os.PathLike[str] | None, say: Say | None
 ) -> Case:
-    plan = Plan(train=3000, epochs=7, seed=seed) if quick else Plan(10_000, 1000, 8, seed=seed)
+    plan = DigitPlan.of(quick=quick, seed=seed)
     # The same network for both tables.
     own = Store(folder, {"net": "diff", "plan": asdict(plan)})
     return replace(

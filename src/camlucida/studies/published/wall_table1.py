@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camlucida.audits.deadzone.activity import tune_opticam
 from camlucida.audits.deadzone.audit import region_of
 from camlucida.audits.deadzone.images import described, prepared
-from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, Plan, StandIns, audit_images
+from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, WalledNets, WallPlan, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say, part
@@ -133,9 +133,9 @@ def wall_table1(
             raise CamlucidaError(
                 "images of your own go with a model of your own; give both or none"
             )
-        plan = Plan(seed=seed) if quick else Plan(20_000, 500, 1000, 12, seed=seed)
+        plan = WallPlan.of(quick=quick, seed=seed)
         trained = Store(folder, {"table": "wall-table1", "plan": asdict(plan)})
-        nets = StandIns(plan, trained, report)
+        nets = WalledNets(plan, trained, report)
         module, zone, layer = nets.get("masked").model, nets.zone, LAYER
         inputs["two digits"] = audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]
         preprocess, name = PREPROCESS, "a small masked network, digits on photos"

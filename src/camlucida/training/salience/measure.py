@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,15 +77,9 @@ def measure(
     if limit is not None and limit < len(places):
         places = torch.linspace(0, len(data) - 1, limit).round().long()
     # Of fewer than 3 x 3 cells all are at the border.
-    ring = (border_mask(cam.size) if min(cam.size) > 2 else torch.ones(cam.size)).to(device)
-    regions = {"border": ring, "sham": sham.to(device)}
-    sums: dict[str, list[Tensor]] = {
-        "entropy": [],
-        "border": [],
-        "sham": [],
-        "object": [],
-        "area": [],
-    }
+    ring = border_mask(cam.size) if min(cam.size) > 2 else torch.ones(cam.size)
+    regions = {"border": ring.bool().to(device), "sham": sham.bool().to(device)}
+    sums: dict[str, list[Tensor]] = defaultdict(list)
     correct: list[bool] = []
     done = 0
     chunks = list(torch.split(places, BATCH))
@@ -93,22 +88,25 @@ def measure(
         correct += (logits.argmax(1).cpu() == labels).tolist()
         maps = maps.double()
         sums["entropy"].append(cam_entropy(maps).cpu())
-        for name, region in regions.items():
-            sums[name].append(_share(maps, region).cpu())
+        lit = maps.flatten(1).any(1)
+        on = {
+            name: energy_pointing(maps, mask.expand(maps.shape)) for name, mask in regions.items()
+        }
         if data.has_masks:
             masks = data.masks(chunk).to(device)
             size = (int(masks.shape[-2]), int(masks.shape[-1]))
-            on = energy_pointing(resize(maps, size), masks)
-            sums["object"].append(torch.where(maps.flatten(1).any(1), on, math.nan).cpu())
-            sums["area"].append(masks.flatten(1).double().mean(1).cpu())
+            on["object"] = energy_pointing(resize(maps, size), masks)
+            sums["object_area"].append(masks.flatten(1).double().mean(1).cpu())
+        for name, share in on.items():
+            sums[name].append(torch.where(lit, share, math.nan).cpu())
         done += len(chunk)
         if progress is not None:
             progress(done, len(places))
-    means = {name: _mean(parts) for name, parts in sums.items()}
-    return Measurement(
-        tuple(correct), means["entropy"], means["border"], means["sham"], means["object"], means["area"],
-        len(places),
-    )  # fmt: skip
+    names = ("entropy", "border", "sham", "object", "object_area")
+    means = {
+        n: float(torch.cat(sums[n]).double().nanmean()) if n in sums else math.nan for n in names
+    }
+    return Measurement(tuple(correct), images=len(places), **means)
 
 
 def example_maps(model: nn.Module, cam: TrainableCAM, data: ImageSet, places: Tensor) -> Tensor:
@@ -129,16 +127,3 @@ def accuracy(model: nn.Module, data: ImageSet) -> float:
             logits = first_tensor(model(images.to(device)))
             right += int((logits.argmax(1).cpu() == labels).sum())
     return right / len(data)
-
-
-def _share(maps: Tensor, region: Tensor) -> Tensor:
-    total = maps.sum((1, 2))
-    found = (maps * region.to(maps)).sum((1, 2)) / torch.where(total == 0, 1, total)
-    return torch.where(total == 0, math.nan, found)
-
-
-def _mean(parts: list[Tensor]) -> float:
-    if not parts:
-        return math.nan
-    values = torch.cat(parts).double()
-    return float(values.nanmean())

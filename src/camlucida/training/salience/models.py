@@ -17,6 +17,7 @@ from camlucida.common.jsonable import to_json
 from camlucida.common.optional import first_line, require
 from camlucida.common.store import write_torch
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.models import LoadedModel, load_model
 from camlucida.models.small import SmallCNN, SmallConfig, config_dict, load_digits, small_preprocess
@@ -197,18 +198,14 @@ def _loaded(model: str, architecture: str | None, *, pretrained: bool) -> tuple[
 
 
 def _outputs(module: nn.Module, size: int) -> int:
-    was = {m: m.training for m in module.modules()}
-    module.eval()
+    probe = _probe(size)
     try:
-        with torch.no_grad():
-            found = module(_probe(size))
+        with borrowed(module, probe) as quiet, torch.no_grad():
+            found = quiet(probe)
     except Exception as error:  # networks for one size raise many kinds
         raise ModelError(
             f"the network takes no images of {size} x {size} pixels ({first_line(error)}); set another size (--size)"
         ) from error
-    finally:
-        for inner, training in was.items():
-            inner.training = training
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise ModelError("the network returns no logits (N, classes), so it cannot be trained here")
     return int(found.shape[1])
