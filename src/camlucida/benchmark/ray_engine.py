@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,44 +177,29 @@ def _stream(
         raise _in_words(error) from error
 
 
-class _connected:  # noqa: N801 - used like a function
+@contextmanager
+def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Ray, connected: to what this process is connected to, to an address, or to a cluster of our own."""
-
-    def __init__(self, address: str | None, workers: int | None) -> None:
-        self._address = address
-        self._workers = workers
-        self._ours = False
-
-    def __enter__(self) -> Any:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray = require("ray", "ray")
-        require("ray.data", "ray")
-        if ray.is_initialized():
-            return ray
-        options: dict[str, Any] = {}
-        if self._address is None:
-            processors = max(os.cpu_count() or 1, (self._workers or 1) + 1)
-            options = {"num_cpus": processors, "include_dashboard": False}
-        try:
-            ray.init(
-                address=self._address or "local",
-                log_to_driver=False,
-                logging_level="ERROR",
-                **options,
-            )
-        except Exception as error:
-            where = (
-                f"the Ray cluster at {self._address!r}" if self._address else "a Ray cluster here"
-            )
-            raise CamlucidaError(f"{where} cannot be used: {first_line(error)}") from error
-        self._ours = True
-        self._ray = ray
-        return ray
-
-    def __exit__(self, *_: object) -> None:
-        if self._ours:
-            with suppress(Exception):
-                self._ray.shutdown()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = require("ray", "ray")
+    require("ray.data", "ray")
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {}
+    if address is None:
+        processors = max(os.cpu_count() or 1, (workers or 1) + 1)
+        options = {"num_cpus": processors, "include_dashboard": False}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    except Exception as error:
+        where = f"the Ray cluster at {address!r}" if address else "a Ray cluster here"
+        raise CamlucidaError(f"{where} cannot be used: {first_line(error)}") from error
+    try:
+        yield ray
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
 
 
 def _gpus_here() -> bool:

@@ -182,10 +182,15 @@ class Metric:
     which options, on which of the maps. A metric of your own derives from this, or from :class:`OneNumber`, and
     is made known with :func:`camlucida.metrics.register`.
 
+    Attributes:
+        named: the names of its numbers where no option changes them; registering fills them in.
+
     Example:
         >>> camlucida.metrics.PointingGame(tolerance=15).describe()["options"]
         {'tolerance': 15, 'ties': 'mean'}
     """
+
+    named: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Check the options by their types.
@@ -198,7 +203,7 @@ class Metric:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the numbers that :meth:`measure` returns, such as ``("iou@0.3", "iou@0.5")``."""
-        raise NotImplementedError
+        return self.named
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Judge the maps of one method.
@@ -220,20 +225,10 @@ class Metric:
 class OneNumber(Metric):
     """Base of the metrics that return one number, without a curve.
 
-    Attributes:
-        number: its name.
-
     Example:
         >>> camlucida.metrics.Sparseness().names
         ('sparseness',)
     """
-
-    number: ClassVar[str]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.number,)
 
     def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """The number of each image, ``(N,)``; NaN where an image does not count. Arguments as :meth:`measure`."""
@@ -241,4 +236,4 @@ class OneNumber(Metric):
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Judge the maps of one method by :meth:`value`."""
-        return Measured({self.number: self.value(scene, explanation)})
+        return Measured({self.names[0]: self.value(scene, explanation)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -219,8 +219,6 @@ class Sparseness(OneNumber):
         ('sparseness',)
     """
 
-    number: ClassVar = "sparseness"
-
     def value(self, scene: Scene, explanation: Explanation) -> Tensor:  # noqa: ARG002
         """On the attribution map at the input's resolution."""
         return sparseness(explanation.maps)
@@ -248,11 +246,6 @@ class CAMEntropy(Metric):
         >>> camlucida.metrics.CAMEntropy().names
         ('cam_entropy', 'cam_entropy_bits')
     """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Nats, and bits."""
-        return ("cam_entropy", "cam_entropy_bits")
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:  # noqa: ARG002
         """On the signed map, before rectifying."""
@@ -283,11 +276,6 @@ class Complexity(Metric):
         >>> camlucida.metrics.Complexity().names
         ('complexity', 'effective_area')
     """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The entropy in nats, and the area."""
-        return ("complexity", "effective_area")
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:  # noqa: ARG002
         """On the attribution map at the input's resolution."""
@@ -330,11 +318,6 @@ class DeadZone(Metric):
 
     dead_rows: Count = 54
     resolution: Literal["input", "native"] = "input"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The activity before and after the last steps, and its price."""
-        return ("dead_zone", "dead_zone_finished", "seen_area_lost", "blank_map")
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """On the method's own map, enlarged bilinearly."""

@@ -151,7 +151,6 @@ class _Way(Metric):
     """What insertion and deletion share: a way between the whole image and one without its content.
 
     Attributes:
-        number: the metric's one number, which has a curve.
         inserts: whether the way leads to the whole image.
         step: pixels that change at a time, 224 by default.
         score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
@@ -161,18 +160,12 @@ class _Way(Metric):
             where 0 is usually the mean colour of the training images.
     """
 
-    number: ClassVar[str]
     inserts: ClassVar[bool]
 
     step: Count = 224
     score: ScoredClass = "predicted"
     points: Annotated[int, Limits(2)] = 101
     start: BlankKind = "zero"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One number with a curve."""
-        return (self.number,)
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Forward passes of partly changed images; the whole image's logits are the scene's."""
@@ -197,7 +190,7 @@ class _Way(Metric):
         shares = (steps * self.step / maps[0].numel()).clamp_max(1)
         at = torch.linspace(0, 1, self.points, dtype=torch.float64, device=curves.device)
         kept = resample(curves, shares, self.points)
-        return Measured({self.number: area(curves)}, {self.number: kept}, {self.number: at})
+        return Measured({self.names[0]: area(curves)}, {self.names[0]: kept}, {self.names[0]: at})
 
 
 @register(
@@ -224,7 +217,6 @@ class Deletion(_Way):
         ('deletion',)
     """
 
-    number: ClassVar = "deletion"
     inserts: ClassVar = False
 
 
@@ -252,7 +244,6 @@ class Insertion(_Way):
         ('insertion',)
     """
 
-    number: ClassVar = "insertion"
     inserts: ClassVar = True
 
     start: BlankKind = "blur"

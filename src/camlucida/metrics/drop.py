@@ -189,11 +189,6 @@ class AverageDrop(Metric):
 
     space: Space = "auto"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Drop, increase, gain."""
-        return ("average_drop", "average_increase", "average_gain")
-
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """One forward pass of the masked images."""
         whole, kept, _ = probabilities(scene, explanation.maps, self.space)
@@ -232,11 +227,6 @@ class ADCC(Metric):
     """
 
     space: Space = "auto"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The mean and two of its terms."""
-        return ("adcc", "coherency", "map_complexity")
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """One forward pass and one explanation of the masked images."""

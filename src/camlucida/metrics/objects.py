@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -126,8 +126,6 @@ class BoxIoU(OneNumber):
         ('box_iou',)
     """
 
-    number: ClassVar = "box_iou"
-
     threshold: Annotated[float, Limits(0, 1, open_low=True)] = 0.5
     component: Component = "largest"
     gt: Truth = "best"
@@ -168,8 +166,6 @@ class SaliencyScore(OneNumber):
         >>> camlucida.metrics.SaliencyScore().names
         ('saliency_score',)
     """
-
-    number: ClassVar = "saliency_score"
 
     correct_only: bool = True
 
@@ -215,8 +211,6 @@ class EnergyPointing(_OnObject):
         ('energy_pointing',)
     """
 
-    number: ClassVar = "energy_pointing"
-
     def on(self, maps: Tensor, masks: Tensor) -> Tensor:
         """:func:`~camlucida.metrics.energy_pointing`."""
         return energy_pointing(maps, masks)
@@ -249,8 +243,6 @@ class PointingGame(_OnObject):
         ('pointing_game',)
     """
 
-    number: ClassVar = "pointing_game"
-
     tolerance: NotNegative = 0.0
     ties: PeakTies = "mean"
 
@@ -282,8 +274,6 @@ class TopKMass(_OnObject):
         >>> camlucida.metrics.TopKMass(k=100).names
         ('top_k_mass',)
     """
-
-    number: ClassVar = "top_k_mass"
 
     k: Count | None = None
 

@@ -210,8 +210,6 @@ def register(
         ... class Brightest(camlucida.metrics.OneNumber):
         ...     "The largest value of the map."
         ...
-        ...     number = "brightest"
-        ...
         ...     def value(self, scene, explanation):
         ...         return explanation.maps.amax((1, 2)).double()
         >>> camlucida.metrics.registry.METRICS.remove("brightest")
@@ -226,6 +224,8 @@ def register(
                         f"number name {number!r} is taken by metric {other.name!r}"
                     )
         METRICS.add(replace(row, make=metric))
+        if "named" not in vars(metric):
+            metric.named = (name, *row.numbers)
         return metric
 
     return add

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -266,8 +266,6 @@ class SensitivityMax(OneNumber):
         ('sensitivity_max',)
     """
 
-    number: ClassVar = "sensitivity_max"
-
     radius: NotNegative = 0.02
     samples: Count = 10
     space: Literal["input", "pixel"] = "input"
@@ -334,11 +332,6 @@ class Infidelity(Metric):
     scale: bool = True
     space: Space = "auto"
     of: Map = "maps"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """As it is, and relative."""
-        return ("infidelity", "infidelity_relative")
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Forward passes of perturbed images, with the explained target."""
