@@ -341,9 +341,7 @@ class Infidelity(Metric):
 
             def score(changed: Tensor, which: Tensor) -> Tensor:
                 target = explanation.target.take(which)
-                outputs = run(
-                    module, as_inputs(changed).to(scene.inputs.dtype), {}, _no_edit, target
-                )
+                outputs = run(module, as_inputs(changed).to(scene.inputs.dtype), target=target)
                 return evaluate(target, outputs, len(which))
 
             found = infidelity(
@@ -379,7 +377,3 @@ def explain_again(scene: Scene, explanation: Explanation, images: Tensor) -> Exp
         batch_size=scene.batch_size,
         **options,
     )
-
-
-def _no_edit(_: str, output: Tensor) -> Tensor:
-    return output
