@@ -11,7 +11,7 @@ from camlucida.benchmark.report.results import RunResults
 from camlucida.common.store import leaves
 from camlucida.common.version import __version__
 from camlucida.report.page import Section, facts, paragraph
-from camlucida.report.tables import Cell, Column, Table
+from camlucida.report.tables import Table
 
 _LONG = 300
 
@@ -29,24 +29,20 @@ def provenance(results: RunResults) -> tuple[Section, list[Table]]:
         head.append(("time spent", spent))
     rest = {k: v for k, v in plan.items() if k not in {"methods", "metrics", "format"}}
     tables = [
-        Table(
+        Table.of_rows(
             "plan-methods",
             "Methods",
-            (Column("name"), Column("options")),
-            tuple(
-                (m["label"], (Cell(m["name"]), Cell(_options(m["options"]))))
-                for m in plan["methods"]
-            ),
+            ["method", "name", "options"],
+            [(m["label"], m["name"], _options(m["options"])) for m in plan["methods"]],
         ),
-        Table(
+        Table.of_rows(
             "plan-metrics",
             "Metrics",
-            (Column("numbers"), Column("options")),
-            tuple(
-                (m["name"], (Cell(", ".join(m["numbers"]) or "–"), Cell(_options(m["options"]))))
+            ["metric", "numbers", "options"],
+            [
+                (m["name"], ", ".join(m["numbers"]) or "–", _options(m["options"]))
                 for m in plan["metrics"]
-            ),
-            stub="metric",
+            ],
         ),
         _settings("plan-settings", "Everything else that decides the numbers", rest),
         _settings(
@@ -63,8 +59,8 @@ def provenance(results: RunResults) -> tuple[Section, list[Table]]:
 
 
 def _settings(name: str, caption: str, values: Mapping[str, Any]) -> Table:
-    rows = tuple((path, (Cell(_text(value)),)) for path, value in leaves(values) if path)
-    return Table(name, caption, (Column("value"),), rows, stub="setting")
+    rows = [(path, _text(value)) for path, value in leaves(values) if path]
+    return Table.of_rows(name, caption, ["setting", "value"], rows)
 
 
 def _spent(results: RunResults) -> str:

@@ -58,22 +58,21 @@ def overview(report: RunResults) -> Table:
         columns.append(Column("time per image", "lower", "s", digits=3))
     rows = []
     for m in report.methods:
-        cells = [
-            Cell(sum(f.mark(m) != "" for f in judged)),
-            Cell(sum(f.best == m and not f.tied for f in judged)),
-            Cell(float(np.mean(ranks[m])) if ranks[m] else None),
+        row: list[float | str | None] = [
+            m,
+            sum(f.mark(m) != "" for f in judged),
+            sum(f.best == m and not f.tied for f in judged),
+            float(np.mean(ranks[m])) if ranks[m] else None,
         ]
-        if cost is not None:
-            cells.append(Cell(cost.estimates[m].mean))
-        rows.append((m, tuple(cells)))
-    return Table(
+        rows.append(row if cost is None else [*row, cost.estimates[m].mean])
+    return Table.of_rows(
         "overview",
         f"The methods over the {len(judged)} numbers that judge them",
-        tuple(columns),
-        tuple(rows),
-        legend="Level with the best: not told apart from it by a signed-rank test with Holm's correction, p of "
+        ["method", *columns],
+        rows,
+        "Level with the best: not told apart from it by a signed-rank test with Holm's correction, p of "
         f"{LEVEL} or more.",
-    ).marked()  # fmt: skip
+    ).marked()
 
 
 def means(report: RunResults) -> list[Table]:
@@ -142,14 +141,8 @@ def tests(report: RunResults) -> tuple[Section | None, list[Table]]:
         return None, []
     counts = wins(methods, judged)
     total = len(judged)
-    shares = [
-        [math.nan if r == c else counts[r, c] / total for c in range(len(methods))]
-        for r in range(len(methods))
-    ]
-    texts = [
-        ["" if r == c else f"{counts[r, c]:.0f}" for c in range(len(methods))]
-        for r in range(len(methods))
-    ]
+    places = range(len(methods))
+    known = [[None if r == c else int(counts[r, c]) for c in places] for r in places]
     beaten = counts.sum(1)
     first = methods[int(beaten.argmax())]
     svg = charts.matrix(
@@ -157,22 +150,19 @@ def tests(report: RunResults) -> tuple[Section | None, list[Table]]:
         "How often the method of a row beats that of a column",
         methods,
         methods,
-        shares,
-        texts=texts,
+        [[math.nan if n is None else n / total for n in row] for row in known],
+        texts=[["" if n is None else str(n) for n in row] for row in known],
         describe=f"Of {total} judged numbers, on how many the method of the row is better than that of the column "
         f"beyond chance. {first} has the most such wins, {beaten.max():.0f} of {total * (len(methods) - 1)}. The "
         "same numbers are in the table below."
         if beaten.max()
         else f"Of {total} judged numbers, no method is better than another beyond chance on any.",
     )
-    count_table = Table(
+    count_table = Table.of_rows(
         "wins-table",
         f"On how many of the {total} judged numbers the method of the row beats that of the column",
-        tuple(Column(m) for m in methods),
-        tuple(
-            (m, tuple(Cell(None if r == c else int(counts[r, c])) for c in range(len(methods))))
-            for r, m in enumerate(methods)
-        ),
+        ["method", *methods],
+        [[m, *row] for m, row in zip(methods, known, strict=True)],
     )
     made = [count_table, *(_pairs(f, methods) for f in report.leading)]
     caption = (
@@ -216,35 +206,27 @@ def confidence(
     total = sum(map(len, cases.values()))
     sure = report.images["probability"]
     made = [
-        Table(
+        Table.of_rows(
             "cases",
             f"The {total:,} images with a known class; confident means a probability of {CONFIDENT} or more",
-            (Column("images"), Column("share", unit="%", places=1), Column("mean confidence")),
-            tuple(
-                (
-                    title,
-                    (
-                        Cell(len(cases[case])),
-                        Cell(100 * len(cases[case]) / total),
-                        Cell(float(sure[cases[case]].mean()) if cases[case] else None),
-                    ),
-                )
+            ["case", "images", Column("share", unit="%", places=1), "mean confidence"],
+            [
+                (title, len(own := cases[case]), 100 * len(own) / total, _mean(sure[own]))
                 for case, title in CASES.items()
-            ),
-            stub="case",
+            ],
         )
     ]
     for finding in report.leading[:3]:
         values = report.leading_values[finding.number.name]
         made.append(
-            Table(
+            Table.of_rows(
                 f"cases-{finding.number.question.replace(' ', '-')}",
                 f"{finding.number.title} in each case, mean over its images",
-                tuple(Column(title, finding.number.direction) for title in CASES.values()),
-                tuple(
-                    (m, tuple(_mean(values[i][cases[case]]) for case in CASES))
+                ["method", *(Column(title, finding.number.direction) for title in CASES.values())],
+                [
+                    [m, *(_mean(values[i][cases[case]]) for case in CASES)]
                     for i, m in enumerate(report.methods)
-                ),
+                ],
             )
         )
     parts: list[str | Table] = [made[0], side_by_side(made[1:])]
@@ -257,9 +239,9 @@ def confidence(
     return Section("cases", "Confident or unsure, right or wrong", parts), made
 
 
-def _mean(values: Any) -> Cell:
+def _mean(values: Any) -> float | None:
     known = values[np.isfinite(values)]
-    return Cell(float(known.mean()) if len(known) else None)
+    return float(known.mean()) if len(known) else None
 
 
 def gallery(report: RunResults, chosen: dict[str, list[int]], pictures: Gallery) -> Section | None:
@@ -291,13 +273,8 @@ def broken(report: RunResults) -> tuple[Section | None, list[Table]]:
     ):
         if not found:
             continue
-        table = Table(
-            name,
-            f"{len(found):,} image{'s' if len(found) > 1 else ''} {caption}",
-            (Column("reason"),),
-            tuple((key, (Cell(reason),)) for key, reason in found),
-            stub="image",
-        )
+        many = f"{len(found):,} image{'s' if len(found) > 1 else ''} {caption}"
+        table = Table.of_rows(name, many, ["image", "reason"], found)
         made.append(table)
         parts.append(replace(table, rows=table.rows[:BROKEN]))
         if len(found) > BROKEN:
