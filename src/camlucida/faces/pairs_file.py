@@ -6,7 +6,9 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -21,7 +23,10 @@ Wear: TypeAlias = Literal["glass", "scarf", "neutral"]
 Distance: TypeAlias = Literal["far", "medium", "close"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
-_YES, _NO = {"1", "true", "yes", "same", "genuine"}, {"0", "false", "no", "different", "impostor"}
+_SAME = {
+    **dict.fromkeys(("1", "true", "yes", "same", "genuine"), True),
+    **dict.fromkeys(("0", "false", "no", "different", "impostor"), False),
+}
 
 
 @dataclass(frozen=True)
@@ -187,10 +192,9 @@ def _recognise(path: Path) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    try:
+    with suppress(ImageError):
         return list(find_images(folder))
-    except ImageError:
-        return []
+    return []
 
 
 # ------------------------------------------------------------------------------------------------ a table
@@ -211,28 +215,20 @@ def _csv(path: Path, root: Path | None) -> list[FacePair]:
             table.fieldnames = columns
             for row in table:
                 where = f"'{path}', line {table.line_num}"
-                probe, gallery = (row[name] or "" for name in ("probe", "gallery"))
-                if not probe.strip() or not gallery.strip():
-                    raise CamlucidaError(f"{where}: expected a probe and a gallery photo")
-                same = _same(row.get("same"), where)
-                person = (row.get("person") or "").strip()
-                pairs.append(
-                    FacePair(base / probe.strip(), base / gallery.strip(), same, person=person)
+                probe, gallery, same, person = (
+                    (row.get(name) or "").strip() for name in ("probe", "gallery", "same", "person")
                 )
+                if not probe or not gallery:
+                    raise CamlucidaError(f"{where}: expected a probe and a gallery photo")
+                if same and same.lower() not in _SAME:
+                    raise CamlucidaError(f"{where}: same must be 1 or 0 (or empty), got {same!r}")
+                known = _SAME.get(same.lower())
+                pairs.append(FacePair(base / probe, base / gallery, known, person=person))
     except (UnicodeDecodeError, csv.Error) as error:
         raise CamlucidaError(f"'{path}' is no readable table: {error}") from error
     except OSError as error:
         raise CamlucidaError(f"cannot read '{path}': {error.strerror or error}") from error
     return pairs
-
-
-def _same(text: str | None, where: str) -> bool | None:
-    word = (text or "").strip().lower()
-    if not word:
-        return None
-    if word not in _YES | _NO:
-        raise CamlucidaError(f"{where}: same must be 1 or 0 (or empty), got {text!r}")
-    return word in _YES
 
 
 # ---------------------------------------------------------------------------------------------------- LFW
@@ -250,46 +246,32 @@ def _lfw(path: Path, root: Path | None, skipped: list[str]) -> list[FacePair]:
     per_fold = 2 * numbers[-1]
     base: Path | None = root
     pairs: list[FacePair] = []
-    for index, (number, line) in enumerate(lines[1:]):
-        words = line.split("\t") if "\t" in line else line.split()
-        where = f"'{path}', line {number}"
-        if len(words) == 3:
-            left, right = (words[0], words[1]), (words[0], words[2])
-        elif len(words) == 4:
-            left, right = (words[0], words[1]), (words[2], words[3])
-        else:
-            raise CamlucidaError(
-                f"{where}: expected 'NAME n m' or 'NAME n NAME m', got {line.strip()!r}"
-            )
-        if not (left[1].isdecimal() and right[1].isdecimal()):
-            raise CamlucidaError(f"{where}: expected the numbers of two photos, got {line!r}")
+    expected = "'NAME n m' or 'NAME n NAME m', with the numbers of two photos"
+    rows = _parsed(path, r"(.+?)\s+(\d+)\s+(?:(.+?)\s+)?(\d+)", expected, lines[1:])
+    for index, (where, row) in enumerate(rows):
+        stems = [
+            f"{name}/{name}_{int(n):04d}"
+            for name, n in ((row[1], row[2]), (row[3] or row[1], row[4]))
+        ]
         if base is None:
-            base = _lfw_root(path, left)
-        found = [_with_suffix(base / name / f"{name}_{int(n):04d}") for name, n in (left, right)]
-        if None in found:
-            name, n = (left, right)[found.index(None)]
-            skipped.append(f"{where}: no photo {base / name / f'{name}_{int(n):04d}'}.jpg")
+            base = _lfw_root(path, stems[0])
+        found = [_with_suffix(base / stem) for stem in stems]
+        if found[0] is None or found[1] is None:
+            skipped.append(f"{where}: no photo {base / stems[found.index(None)]}.jpg")
             continue
-        probe, gallery = (file for file in found if file is not None)
         fold = index // per_fold + 1 if len(head) == 2 else 0
-        pairs.append(FacePair(probe, gallery, len(words) == 3, fold, left[0]))
+        pairs.append(FacePair(found[0], found[1], row[3] is None, fold, row[1]))
     return pairs
 
 
-def _lfw_root(path: Path, photo: tuple[str, str]) -> Path:
+def _lfw_root(path: Path, stem: str) -> Path:
     near = [path.parent, path.parent / "lfw", *sorted(path.parent.glob("lfw*"))]
-    for folder in near:
-        if _with_suffix(folder / photo[0] / f"{photo[0]}_{int(photo[1]):04d}") is not None:
-            return folder
-    return path.parent
+    return next((f for f in near if _with_suffix(f / stem) is not None), path.parent)
 
 
 def _with_suffix(stem: Path) -> Path | None:
-    for suffix in _SUFFIXES:
-        file = stem.with_name(stem.name + suffix)
-        if file.is_file():
-            return file
-    return None
+    files = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -301,6 +283,18 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise CamlucidaError(f"cannot read '{path}': {error.strerror}") from error
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _parsed(
+    path: Path, pattern: str, expected: str, lines: list[tuple[int, str]] | None = None
+) -> Iterator[tuple[str, re.Match[str]]]:
+    """What is read of each line, and how an error about it begins."""
+    for number, line in _lines(path) if lines is None else lines:
+        where = f"'{path}', line {number}"
+        found = re.fullmatch(pattern, line.strip())
+        if found is None:
+            raise CamlucidaError(f"{where}: expected {expected}, got {line.strip()!r}")
+        yield where, found
 
 
 # ---------------------------------------------------------------------------------------------------- CFP
@@ -315,24 +309,19 @@ def _cfp(path: Path, kind: str, skipped: list[str]) -> list[FacePair]:
     if not splits:
         raise CamlucidaError(f"'{folder}' holds no splits; expected '{folder / '01' / 'same.txt'}'")
     pairs = []
-    for fold, split in enumerate(splits, 1):
-        for name, same in (("same.txt", True), ("diff.txt", False)):
-            file = split / name
-            if not file.is_file():
-                raise CamlucidaError(f"'{split}' has no {name}")
-            for number, line in _lines(file):
-                where = f"'{file}', line {number}"
-                words = [word.strip() for word in line.split(",")]
-                if len(words) != 2 or not all(word.isdecimal() for word in words):
-                    raise CamlucidaError(f"{where}: expected two numbers 'i,j', got {line!r}")
-                gallery, probe = frontal.get(int(words[0])), other.get(int(words[1]))
-                if gallery is None or probe is None:
-                    raise CamlucidaError(f"{where}: photo {line.strip()} is not in the photo lists")
-                missing = next((f for f in (gallery, probe) if not f.is_file()), None)
-                if missing is not None:
-                    skipped.append(f"{where}: no photo {missing}")
-                    continue
-                pairs.append(FacePair(probe, gallery, same, fold, probe.parent.parent.name))
+    for (fold, split), same in product(enumerate(splits, 1), (True, False)):
+        file = split / ("same.txt" if same else "diff.txt")
+        if not file.is_file():
+            raise CamlucidaError(f"'{split}' has no {file.name}")
+        for where, row in _parsed(file, r"(\d+)\s*,\s*(\d+)", "two numbers 'i,j'"):
+            gallery, probe = frontal.get(int(row[1])), other.get(int(row[2]))
+            if gallery is None or probe is None:
+                raise CamlucidaError(f"{where}: photo {row[0]} is not in the photo lists")
+            missing = next((f for f in (gallery, probe) if not f.is_file()), None)
+            if missing is not None:
+                skipped.append(f"{where}: no photo {missing}")
+                continue
+            pairs.append(FacePair(probe, gallery, same, fold, probe.parent.parent.name))
     return pairs
 
 
@@ -340,15 +329,11 @@ def _cfp_photos(path: Path) -> dict[int, Path]:
     """Numbers and files of a photo list, ``1 ../Data/Images/001/frontal/01.jpg``."""
     if not path.is_file():
         raise CamlucidaError(f"CFP's photo list '{path}' is missing")
-    photos = {}
-    for number, line in _lines(path):
-        words = line.split(maxsplit=1)
-        if len(words) != 2 or not words[0].isdecimal():
-            raise CamlucidaError(f"'{path}', line {number}: expected 'number file', got {line!r}")
-        # Relative to the list, whose ".." is the data set's folder also where Protocol is a link.
-        relative = re.sub(r"^(\.\./)+", "", words[1].strip().replace("\\", "/"))
-        photos[int(words[0])] = path.parent.parent / relative
-    return photos
+    # Relative to the list, whose ".." is the data set's folder also where Protocol is a link.
+    return {
+        int(row[1]): path.parent.parent / re.sub(r"^(\.\./)+", "", row[2].replace("\\", "/"))
+        for _, row in _parsed(path, r"(\d+)\s+(.+)", "'number file'")
+    }
 
 
 # ------------------------------------------------------------------------------------------ AR and SCface
@@ -359,21 +344,16 @@ _AR_WEAR: dict[str, tuple[int, ...]] = {
     "scarf": (11, 12, 13, 24, 25, 26),
     "neutral": (14,),
 }
-_SCFACE = re.compile(r"(\d{3})_(frontal|cam([1-5])_([123]))", re.IGNORECASE)
+_SCFACE = re.compile(r"(\d{3})_(frontal|cam[1-5]_([123]))", re.IGNORECASE)
 _SCFACE_DISTANCE = {"far": "1", "medium": "2", "close": "3"}
 
 
 def _ar(path: Path, wear: str, seed: int) -> list[FacePair]:
     if wear not in _AR_WEAR:
         raise CamlucidaError(f"wear must be one of {', '.join(_AR_WEAR)}, got {wear!r}")
-    gallery: dict[str, Path] = {}
-    probes: list[tuple[str, Path]] = []
-    for file, found in _named(path, _AR):
-        person, number = found[1].lower(), int(found[2])
-        if number == 1:
-            gallery.setdefault(person, file)
-        elif number in _AR_WEAR[wear]:
-            probes.append((person, file))
+    named = list(_named(path, _AR))
+    gallery = [(found[1], file) for file, found in named if int(found[2]) == 1]
+    probes = [(found[1], file) for file, found in named if int(found[2]) in _AR_WEAR[wear]]
     return _balanced(path, probes, gallery, seed, f"{wear} photos", "m-001-01")
 
 
@@ -382,34 +362,31 @@ def _scface(path: Path, distance: str, seed: int) -> list[FacePair]:
         raise CamlucidaError(
             f"distance must be one of {', '.join(_SCFACE_DISTANCE)}, got {distance!r}"
         )
-    gallery: dict[str, Path] = {}
-    probes: list[tuple[str, Path]] = []
-    for file, found in _named(path, _SCFACE):
-        if found[2].lower() == "frontal":
-            gallery.setdefault(found[1], file)
-        elif found[4] == _SCFACE_DISTANCE[distance]:
-            probes.append((found[1], file))
+    named = list(_named(path, _SCFACE))
+    gallery = [(found[1], file) for file, found in named if found[3] is None]
+    probes = [(f[1], file) for file, f in named if f[3] == _SCFACE_DISTANCE[distance]]
     return _balanced(path, probes, gallery, seed, f"{distance} photos", "001_frontal")
 
 
 def _named(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
     seen: set[str] = set()
     for file in _pictures(folder):
-        found = pattern.fullmatch(file.stem)
-        if found is not None and file.stem.lower() not in seen:
-            seen.add(file.stem.lower())  # SCface holds its photos twice
+        found = pattern.fullmatch(file.stem.lower())
+        if found is not None and found[0] not in seen:
+            seen.add(found[0])  # SCface holds its photos twice
             yield file, found
 
 
 def _balanced(
     path: Path,
     probes: Sequence[tuple[str, Path]],
-    gallery: dict[str, Path],
+    references: Sequence[tuple[str, Path]],
     seed: int,
     what: str,
     example: str,
 ) -> list[FacePair]:
     """For each probe its own gallery photo, and another person's."""
+    gallery = dict(reversed(references))  # the first of each person
     usable = [(person, file) for person, file in probes if person in gallery]
     if not usable or len(gallery) < 2:
         raise CamlucidaError(
