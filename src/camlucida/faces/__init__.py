@@ -1,15 +1,15 @@
 """Face verification: embedders, faces in photos, and what makes two of them similar."""
 
 from camlucida.faces.align import Crop, align, aligned
-from camlucida.faces.bench_pairs import BenchPair, VariedPairs, listed_pairs, varied_pairs
+from camlucida.faces.bench_pairs import BenchPair, listed_pairs, varied_pairs
 from camlucida.faces.detect import Face, choose, find_faces
 from camlucida.faces.embedder import Embedder, centred
 from camlucida.faces.load import load_embedder
 from camlucida.faces.pair import PairExplanation, explain_pair
 from camlucida.faces.pair_side import PairSide, face_photo, read_landmarks
-from camlucida.faces.pairs_file import FacePair, PairList, read_pairs
+from camlucida.faces.pairs_file import PairList, read_pairs
 from camlucida.faces.photos import FacePhoto, demo_photos, face_photos, gather_photos
-from camlucida.faces.variations import Varied, varied_face, vary
+from camlucida.faces.variations import varied_face, vary
 from camlucida.faces.verification import VerificationBenchmark, run_verification
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.faces.verify_list import VerifiedList, verify_pairs
@@ -19,13 +19,10 @@ __all__ = [
     "Crop",
     "Embedder",
     "Face",
-    "FacePair",
     "FacePhoto",
     "PairExplanation",
     "PairList",
     "PairSide",
-    "Varied",
-    "VariedPairs",
     "VerificationBenchmark",
     "VerificationReport",
     "VerifiedList",

@@ -59,7 +59,7 @@ def listed_pairs(
     Args:
         embedder: says how faces are aligned.
         pairs: as ``read_pairs`` returns them; those that do not say whether they show one person are left out.
-        face: which of several faces.
+        face: which one is meant of several faces.
         already_aligned: the photos are aligned crops.
 
     Raises:
@@ -101,16 +101,9 @@ class VariedPairs:
 
     Attributes:
         pairs: as many impostors as genuine pairs.
-        people: whose faces were found.
-        variations: that were used.
+        people: the people whose faces were found.
+        variations: the variations that were used.
         skipped: photos that could not be used, with the reason.
-
-    Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
-        >>> found = camlucida.faces.varied_pairs(pixels, people=2)
-        >>> found.describe()["pairs"]
-        8
     """
 
     pairs: tuple[BenchPair, ...]
@@ -148,10 +141,10 @@ def varied_pairs(
         embedder: says how faces are aligned.
         photos: one or more per person, or a folder ``IDENTITY/photo.jpg``; by default those of the package.
             Each person's first photo in which a face is found is used.
-        variations: of ``camlucida.faces.variations.VARIATIONS``; all by default.
+        variations: some of ``camlucida.faces.variations.VARIATIONS``; all by default.
         per_person: genuine pairs per person, the variations taken in turn.
-        people: that many people at most.
-        seed: of the variations and impostors.
+        people: use at most that many people.
+        seed: the seed of the variations and impostors.
 
     Raises:
         CamlucidaError: faces of fewer than two people are found, or a variation is unknown.

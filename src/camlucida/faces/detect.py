@@ -125,7 +125,7 @@ def choose(faces: Sequence[Face], which: Literal["largest", "only"] | int = "onl
     """One face out of several.
 
     Args:
-        faces: as :func:`find_faces` returns them, the largest first.
+        faces: the faces, as :func:`find_faces` returns them, the largest first.
         which: ``"only"`` (default) insists that there is just one; ``"largest"``; or its position, 0 for the
             largest.
 

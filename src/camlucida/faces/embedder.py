@@ -150,7 +150,7 @@ class Embedder(LoadedModel):
         """The embeddings of aligned faces.
 
         Args:
-            crops: as for :meth:`inputs`.
+            crops: the crops, as for :meth:`inputs`.
             batch_size: faces that pass the network at a time.
 
         Returns:

@@ -60,7 +60,7 @@ def verification_page(
     Args:
         title: its heading.
         lead: the answer, in sentences.
-        report: of the Delete and Insert protocol; ``None`` where the pairs do not say who they show.
+        report: the report of the Delete and Insert protocol; ``None`` where the pairs do not say who they show.
         tables: areas of the methods, one per way of ranking pixels.
         others: sections that follow the tables, such as published numbers.
         drawn: pairs with their maps.

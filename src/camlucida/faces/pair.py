@@ -62,7 +62,7 @@ class PairMaps:
         label: a short name for the method with its options.
         maps: ``(2, 2, H, W)`` in [0, 1]: probe and gallery, similar and dissimilar.
         signed: the method's own maps of both sides ``(2, h, w)`` before rectifying.
-        messages: of each side.
+        messages: the messages about each side.
         facts: method, target and layers, ready for JSON.
         seconds: what the maps took.
     """
@@ -85,7 +85,7 @@ class PairExplanation(Mapping[str, PairMaps]):
 
     Attributes:
         sides: the probe and the gallery face.
-        similarity: of their embeddings, as the embedder compares.
+        similarity: the similarity of their embeddings, as the embedder compares.
         threshold: at which two faces are taken for one person; ``None`` where not known.
         embedder: its name.
         compare: ``"cosine"`` or ``"distance"``, whose similarity is its negative.
@@ -294,13 +294,13 @@ def explain_pair(
         gallery: the same.
         method: a registered name, a pair of a name and its options, a method object, or a list of these. See
             :func:`similarity_maps` for what e+ and e- are.
-        threshold: of the similarity; by default the embedder's.
-        face: which of several faces in a photo, see :func:`face_photo`.
+        threshold: the threshold of the similarity; by default the embedder's.
+        face: which one is meant of several faces in a photo, see :func:`face_photo`.
         already_aligned: photos are aligned crops; nothing is searched.
-        layers: for activation maps; by default the embedder's.
-        target_options: for :meth:`Embedder.target`.
-        seed: of methods that draw random numbers.
-        progress: called with the number of methods done and their number, in fractions.
+        layers: the layers for activation maps; by default the embedder's.
+        target_options: options for :meth:`Embedder.target`.
+        seed: the seed of methods that draw random numbers.
+        progress: is called with the number of methods done and their number, in fractions.
 
     Returns:
         Maps, similarity and decision.

@@ -81,7 +81,7 @@ def face_photo(
     Args:
         embedder: says how faces are aligned.
         photo: a path, picture or array; a :class:`Crop` is taken as it is.
-        face: which of several: ``"only"`` (default) insists on one, ``"largest"``, or a number from 0.
+        face: which one is meant of several: ``"only"`` (default) insists on one, ``"largest"``, or a number from 0.
         already_aligned: the photo is an aligned crop; nothing is searched.
         landmarks: ``(68, 2)`` or ``(5, 2)`` in pixels of the photo; nothing is searched.
 

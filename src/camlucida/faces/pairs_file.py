@@ -39,10 +39,6 @@ class FacePair:
         same: whether both show the same person; ``None`` where nobody says.
         fold: the data set's fold, from 1; 0 where it has none.
         person: who is on the probe, where the list says; pairs of a person are resampled together.
-
-    Example:
-        >>> from pathlib import Path
-        >>> pair = camlucida.faces.FacePair(Path("ann/1.jpg"), Path("ann/2.jpg"), same=True, person="ann")
     """
 
     probe: Path
@@ -408,7 +404,7 @@ def impostors(people: Iterable[str], gallery: Sequence[str], seed: int) -> list[
     Args:
         people: who is on each probe.
         gallery: who is in the gallery, at least two.
-        seed: of the draw.
+        seed: the seed of the draw.
     """
     draw = np.random.default_rng(seed)
     known = sorted(gallery)

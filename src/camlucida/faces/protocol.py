@@ -127,8 +127,16 @@ def eer_threshold(
     value = float(curves.thresholds[at])
     if eer_midpoint and at + 1 < len(curves.thresholds):
         value = (value + float(curves.thresholds[at + 1])) / 2
-    if round_theta:
-        value = round(value, 4)
+    return threshold_at(round(value, 4) if round_theta else value, values, genuine)
+
+
+def threshold_at(value: float, scores: npt.ArrayLike, same: npt.ArrayLike) -> Threshold:
+    """A threshold that is given, with its rates.
+
+    Raises:
+        CamlucidaError: there are no genuine or no impostor pairs, or a score is not finite.
+    """
+    values, genuine = _checked(scores, same)
     accepted = values >= value
     return Threshold(value, float(accepted[~genuine].mean()), float((~accepted[genuine]).mean()))
 
@@ -200,7 +208,7 @@ def altered_scores(
         probe_map: ``(H, W)``.
         gallery_map: alter the gallery photo too, by its own map; ``None`` (default) alters the probe only.
         percentages: P.
-        rules: which pixels count, see :func:`kept_pixels`.
+        rules: the rules by which pixels count, see :func:`kept_pixels`.
         batch_size: altered photos at a time.
 
     Returns:
@@ -237,7 +245,7 @@ class AccuracyCurve:
         auc: area under it over P / 100, times 100: lower is better for Delete, higher for Insert.
         low: lower end of the bootstrap interval of ``auc``.
         high: upper end.
-        level: of that interval.
+        level: the level of that interval.
     """
 
     percentages: tuple[float, ...]
@@ -285,13 +293,13 @@ def accuracy_curve(
     Args:
         scores: ``(N, P)``, of each pair at each percentage.
         same: ``(N,)``, whether each pair is genuine.
-        threshold: of the unaltered pairs; held fixed in the bootstrap.
+        threshold: the threshold of the unaltered pairs; held fixed in the bootstrap.
         percentages: P.
         groups: of each pair, who is on the probe: whole groups are drawn, since pairs of one person are not
             independent. ``None`` draws pairs.
         resamples: bootstrap samples.
-        level: of the interval.
-        seed: of the bootstrap.
+        level: the level of the interval.
+        seed: the seed of the bootstrap.
 
     Returns:
         The curve. The interval is that of the percentiles; NaN with fewer than two groups.
@@ -350,8 +358,8 @@ def random_map(size: tuple[int, int], seed: int, index: int = 0, *, sigma: float
 
     Args:
         size: (H, W).
-        seed: of the benchmark.
-        index: of the pair; each has its own map.
+        seed: the seed of the benchmark.
+        index: the number of the pair; each has its own map.
         sigma: blur in pixels. Deleting single pixels all over a face does more harm than deleting a patch of
             the same area, so that smooth maps are to be held against a smooth random one.
 

@@ -68,7 +68,7 @@ class SimilarityMaps:
         dissimilar: the same for what sets it apart (e-); ``None`` where it was not asked for.
         signed: the method's own map ``(N, h, w)`` before rectifying.
         values: the explained similarity of each face, ``(N,)``.
-        messages: of each face, what a reader has to know.
+        messages: the messages about each face, what a reader has to know.
         facts: method, target and layers, ready for JSON.
         seconds: what the maps took.
     """
@@ -95,8 +95,8 @@ def face_method(
     Args:
         method: a registered name, a pair of a name and its options, or an object.
         target: the similarity.
-        threshold: of the similarity, for FGGB; ``None`` for 0.
-        seed: of the masks that all faces share.
+        threshold: the threshold of the similarity, for FGGB; ``None`` for 0.
+        seed: the seed of the masks that all faces share.
 
     Raises:
         MethodError: an unknown name or option, or a method that explains classes only.
@@ -139,12 +139,12 @@ def similarity_maps(
         references: the embedding each is compared with, ``(N, D)``.
         method: a registered name, a pair of a name and its options, or a method object.
         dissimilar: also make e-.
-        threshold: of the similarity; by default the embedder's.
-        layers: for activation maps; by default the embedder's.
-        target_options: for :meth:`Embedder.target`, such as ``{"detach_norms": True}``.
-        seed: of methods that draw random numbers.
+        threshold: the threshold of the similarity; by default the embedder's.
+        layers: the layers for activation maps; by default the embedder's.
+        target_options: options for :meth:`Embedder.target`, such as ``{"detach_norms": True}``.
+        seed: the seed of methods that draw random numbers.
         batch_size: faces at a time.
-        progress: called with the share of the work done, and 1.
+        progress: is called with the share of the work done, and 1.
 
     Raises:
         MethodError: the method cannot explain similarities.

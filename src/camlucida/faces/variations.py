@@ -48,14 +48,6 @@ class Varied:
         landmarks: where they are now, in its pixels.
         covered: ``(height, width)`` of bool: pixels that something was put over; ``None`` for none.
         facts: what was drawn, by kind, ready for JSON.
-
-    Example:
-        >>> photo = camlucida.faces.demo_photos()[0]
-        >>> face = camlucida.faces.find_faces(photo)[0]
-        >>> picture = camlucida.data.read_image(photo)
-        >>> varied = camlucida.faces.vary(picture, face.landmarks, "scarf")
-        >>> varied.covered.shape == picture.size[::-1]
-        True
     """
 
     image: Image.Image

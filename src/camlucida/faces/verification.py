@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -27,10 +27,10 @@ from camlucida.faces.protocol import (
     PERCENTAGES,
     RULES,
     Floats,
-    Threshold,
     altered_scores,
     eer_threshold,
     random_map,
+    threshold_at,
 )
 from camlucida.faces.similarity_maps import face_method, similarity_maps
 from camlucida.faces.verification_report import VerificationReport
@@ -53,14 +53,14 @@ class VerificationBenchmark:
     Attributes:
         embedder: the network.
         pairs: genuine and impostor ones.
-        methods: as for ``explain_pair``.
+        methods: the methods, as for ``explain_pair``.
         percentages: P, 0 to 100 by tens by default.
-        rules: which pixels count as the P % most important; both by default, side by side.
+        rules: the rules by which pixels count as the P % most important; both by default, side by side.
         sides: alter the probe only (default, the paper), or the gallery photo by its own map too.
         threshold: ``"eer"`` (default) finds it on the unaltered pairs; or a number.
         round_theta: round it to 4 decimals, for parity with published numbers.
         eer_midpoint: see :func:`eer_threshold`.
-        seed: of masks, random maps and bootstrap.
+        seed: the seed of masks, random maps and bootstrap.
         shard: pairs that are explained together and written together.
 
     Example:
@@ -161,7 +161,7 @@ def run_verification(
         out: a folder that keeps what is done, shard by shard: a run that was stopped, by whatever, goes on
             where it was. ``None`` keeps nothing. Neither photos nor embeddings are written.
         batch_size: altered faces at a time.
-        progress: called with the number of shards done and their number.
+        progress: is called with the number of shards done and their number.
 
     Returns:
         Threshold, accuracy curves and areas of every method and of random maps.
@@ -193,7 +193,13 @@ def run_verification(
     scores = np.concatenate([part["score"] for part in clean])
     used = np.isfinite(scores)
     same = np.array([pair.same for pair in bench.pairs])
-    threshold = _threshold(bench, scores[used], same[used])
+    threshold = (
+        eer_threshold(
+            scores[used], same[used], round_theta=bench.round_theta, eer_midpoint=bench.eer_midpoint
+        )
+        if bench.threshold == "eer"
+        else threshold_at(float(bench.threshold), scores[used], same[used])
+    )
     parts: list[dict[str, Any]] = []
     for number, positions in enumerate(bench.shards):
         parts.append(
@@ -223,19 +229,6 @@ def run_verification(
         seconds={label: float(np.nanmean(seconds[:, at])) for at, label in enumerate(bench.labels)},
         errors=tuple(str(e) for part in clean for e in part["error"] if str(e)),
     )
-
-
-def _threshold(
-    bench: VerificationBenchmark, scores: Floats, same: np.typing.NDArray[np.bool_]
-) -> Threshold:
-    found = eer_threshold(
-        scores, same, round_theta=bench.round_theta, eer_midpoint=bench.eer_midpoint
-    )
-    if bench.threshold == "eer":
-        return found
-    value = float(bench.threshold)
-    accepted = scores >= value
-    return Threshold(value, float(accepted[~same].mean()), float((~accepted[same]).mean()))
 
 
 @dataclass
@@ -291,84 +284,77 @@ class _Work:
         """The scores ``(pairs, maps, rule and mode, P)`` of altered probes."""
         bench, embedder = self.bench, self.bench.embedder
         good = [index for index in positions if np.isfinite(scores[index])]
+        methods, count = len(bench.methods), len(positions)
         keys = len(bench.rules) * len(MODES)
-        shape = (len(positions), len(bench.labels) + len(RANDOM), keys, len(bench.percentages))
-        altered = np.full(shape, np.nan)
-        seconds = np.full((len(positions), len(bench.labels)), np.nan)
-        empty = np.zeros((len(positions), len(bench.labels)), dtype=bool)
-        if good:
-            inputs = torch.stack([self.pair(index) for index in good])  # (n, 2, C, H, W)
-            embeddings = torch.stack([embedder.embed(pair) for pair in inputs])
-            rows = [index - positions.start for index in good]
-            for at, method in enumerate(bench.methods):
-                sides = []
-                took = 0.0
-                for side in range(2 if bench.sides == "both" else 1):
-                    maps = similarity_maps(
-                        embedder, inputs[:, side], embeddings[:, 1 - side], method,
-                        dissimilar=False, threshold=threshold, seed=bench.seed,
-                        batch_size=bench.shard,
-                    )  # fmt: skip
-                    sides.append(maps.similar)
-                    took += maps.seconds
+        altered = np.full((count, methods + len(RANDOM), keys, len(bench.percentages)), np.nan)
+        seconds = np.full((count, methods), np.nan)
+        empty = np.zeros((count, methods), dtype=bool)
+        inputs = [self.pair(index) for index in good]  # (2, C, H, W) each
+        embeddings = [embedder.embed(pair) for pair in inputs]
+        rows = [index - positions.start for index in good]
+        for at in range(methods + len(RANDOM)) if good else ():
+            sides, took = self._maps(
+                at, good, torch.stack(inputs), torch.stack(embeddings), threshold
+            )
+            for i, row in enumerate(rows):
+                found = altered_scores(
+                    partial(self._similarity, inputs[i], embeddings[i][1]),
+                    sides[0][i],
+                    sides[1][i] if len(sides) > 1 else None,
+                    percentages=bench.percentages,
+                    rules=bench.rules,
+                    batch_size=self.batch_size,
+                )
+                altered[row, at] = np.stack(list(found.values()))
+            if at < methods:
                 seconds[rows, at] = took / len(good)
                 empty[rows, at] = (sides[0].flatten(1).amax(1) <= 0).cpu().numpy()
-                self._scores(inputs, embeddings, sides, altered, rows, at)
-            height, width = (int(n) for n in inputs.shape[-2:])
-            for offset, sigma in enumerate(RANDOM.values()):
-                sides = [
-                    torch.stack([
-                        random_map((height, width), bench.seed, 2 * index + side, sigma=sigma)
-                        for index in good
-                    ])
-                    for side in range(2 if bench.sides == "both" else 1)
-                ]  # fmt: skip
-                self._scores(inputs, embeddings, sides, altered, rows, len(bench.labels) + offset)
         return {"altered": altered, "seconds": seconds, "empty": empty}
 
-    def _scores(
-        self,
-        inputs: Tensor,
-        embeddings: Tensor,
-        sides: Sequence[Tensor],
-        altered: Floats,
-        rows: Sequence[int],
-        at: int,
-    ) -> None:
+    def _maps(
+        self, at: int, pairs: Sequence[int], inputs: Tensor, embeddings: Tensor, threshold: float
+    ) -> tuple[list[Tensor], float]:
+        """Maps ``(n, H, W)`` of the sides that are altered, by a method or at random, and the seconds they took."""
         bench = self.bench
-        for i, row in enumerate(rows):
-            found = altered_scores(
-                MaskedPair(bench.embedder, inputs[i], embeddings[i, 1]),
-                sides[0][i],
-                sides[1][i] if len(sides) > 1 else None,
-                percentages=bench.percentages,
-                rules=bench.rules,
-                batch_size=self.batch_size,
-            )
-            altered[row, at] = np.stack(list(found.values()))
+        sides = range(2 if bench.sides == "both" else 1)
+        if at < len(bench.methods):
+            found = [
+                similarity_maps(
+                    bench.embedder, inputs[:, side], embeddings[:, 1 - side], bench.methods[at],
+                    dissimilar=False, threshold=threshold, seed=bench.seed, batch_size=bench.shard,
+                )
+                for side in sides
+            ]  # fmt: skip
+            return [maps.similar for maps in found], sum(maps.seconds for maps in found)
+        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        sigma = list(RANDOM.values())[at - len(bench.methods)]
+        drawn = [
+            torch.stack([random_map(size, bench.seed, 2 * i + side, sigma=sigma) for i in pairs])
+            for side in sides
+        ]
+        return drawn, 0.0
 
+    def _similarity(
+        self, pair: Tensor, whole: Tensor, probe: Tensor, gallery: Tensor | None = None
+    ) -> Tensor:
+        """The similarity of a pair whose pixels are blackened.
 
-@dataclass(frozen=True, eq=False)
-class MaskedPair:
-    """The similarity of a pair whose pixels are blackened.
+        Args:
+            pair: probe and gallery as the network receives them, ``(2, C, H, W)``.
+            whole: the embedding of the whole gallery face, ``(D,)``.
+            probe: masks ``(n, H, W)``, ``True`` where a pixel is kept.
+            gallery: the same of the gallery photo; ``None`` leaves it whole.
 
-    Attributes:
-        embedder: the network.
-        pair: probe and gallery as the network receives them, ``(2, C, H, W)``.
-        gallery: the embedding of the whole gallery face, ``(D,)``.
-    """
-
-    embedder: Embedder
-    pair: Tensor
-    gallery: Tensor
-
-    def __call__(self, probe: Tensor, gallery: Tensor | None = None) -> Tensor:
-        """From masks ``(n, H, W)``, ``True`` where a pixel is kept, to scores ``(n,)``."""
-        other = self.gallery if gallery is None else self._embed(self.pair[1], gallery)
-        return self.embedder.similarity(self._embed(self.pair[0], probe), other)
-
-    def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
-        preprocess = self.embedder.preprocess
+        Returns:
+            Scores ``(n,)``.
+        """
+        embedder = self.bench.embedder
+        preprocess = embedder.preprocess
         assert preprocess is not None  # noqa: S101
-        pixels = preprocess.denormalise(image[None]) * masks[:, None].to(image)
-        return self.embedder.embed(preprocess.normalise(pixels))
+
+        def embed(image: Tensor, masks: Tensor) -> Tensor:
+            pixels = preprocess.denormalise(image[None]) * masks[:, None].to(image)
+            return embedder.embed(preprocess.normalise(pixels))
+
+        other = whole if gallery is None else embed(pair[1], gallery)
+        return embedder.similarity(embed(pair[0], probe), other)

@@ -33,10 +33,10 @@ class VerifiedList:
     Attributes:
         embedder: the network's name.
         listed: the pairs.
-        report: of the Delete and Insert protocol; ``None`` where the list does not say who is who.
+        report: the report of the Delete and Insert protocol; ``None`` where the list does not say who is who.
         drawn: of each pair that was drawn its name, verdict, and the file of its maps in ``folder``.
-        folder: with all results.
-        seed: of everything that was drawn.
+        folder: the folder with all results.
+        seed: the seed of everything that was drawn.
 
     Example:
         >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
@@ -126,16 +126,16 @@ def verify_pairs(
         embedder: the network.
         source: the list, see :func:`read_pairs`.
         out: the folder of the results: ``index.html``, ``verify.json``, the tables, and the pairs that are drawn.
-        methods: as for :func:`explain_pair`.
-        layout: of the list, see :func:`read_pairs`.
+        methods: the methods, as for :func:`explain_pair`.
+        layout: the layout of the list, see :func:`read_pairs`.
         split: one fold of LFW or CFP; all by default.
-        face: which of several faces in a photo.
+        face: which one is meant of several faces in a photo.
         already_aligned: photos are aligned crops.
-        threshold: of the similarity; by default that of the equal error rate.
+        threshold: the threshold of the similarity; by default that of the equal error rate.
         draw: pairs that are drawn too, spread over the list.
         sides: alter the ``"probe"`` only, or ``"both"`` photos by their own maps.
-        seed: of everything that is drawn.
-        say: told about the progress.
+        seed: the seed of everything that is drawn.
+        say: is told about the progress.
 
     Raises:
         CamlucidaError: the list cannot be read, or the folder holds the results of another plan.

@@ -42,7 +42,7 @@ class Line:
         y: heights; NaN leaves a gap.
         low: lower edge of the band; empty for none.
         high: its upper edge.
-        style: which colour, line style and marker, see :func:`style`; a name keeps its own in all charts.
+        style: the number of its colour, line style and marker, see :func:`style`; a name keeps its own in all charts.
         quiet: draw it thin and grey, without label or band, as a backdrop for the others.
     """
 
@@ -90,14 +90,14 @@ def lines(
     """Curves with bands, each labelled at its end.
 
     Args:
-        name: of the chart in its page, unique there: small letters, digits and hyphens.
+        name: the name of the chart in its page, unique there: small letters, digits and hyphens.
         title: what it is called.
         series: the curves.
         x_label: what x is.
         y_label: what y is.
         describe: what it shows, in words, for who cannot see it.
         y_range: smallest and largest height; by default those of the curves and bands.
-        height: in pixels, of 460 in width.
+        height: the height in pixels, of 460 in width.
 
     Returns:
         An ``<svg>``.
@@ -173,7 +173,7 @@ def scatter(
         describe: what it shows, in words.
         log_x: powers of ten along x, for positive values.
         x_text: writes the ticks of x.
-        height: in pixels.
+        height: the height in pixels.
     """
     shown = [
         p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and (p.x > 0 or not log_x)

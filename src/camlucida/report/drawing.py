@@ -100,11 +100,11 @@ def draw(
     """An ``<svg>`` with a title and a description.
 
     Args:
-        name: of the chart in its page.
+        name: the name of the chart in its page.
         title: what it is called.
         describe: what it shows, in words.
-        width: in pixels.
-        height: in pixels.
+        width: the width in pixels.
+        height: the height in pixels.
         drawn: what is in it.
         wide: let it grow with the page.
     """

@@ -21,7 +21,7 @@ class Section:
     """A part of a page with a heading.
 
     Attributes:
-        name: of its place in the page, unique there: small letters, digits and hyphens.
+        name: the name of its place in the page, unique there: small letters, digits and hyphens.
         title: the heading.
         parts: tables, and HTML fragments such as :func:`paragraph`, :func:`figures` and :func:`picture` make them.
         lead: one sentence below the heading, plain text.
@@ -47,7 +47,7 @@ class Document:
         sections: what follows, each in the table of contents.
         facts: short pairs below the title, such as ``("images", "5,000")``.
         parts: tables and fragments before the first section, as of a section.
-        language: of the text.
+        language: the language of the text.
         sortable: let readers sort tables by a column; without it the page holds no script but its own.
         style: CSS of its own, after that of all pages.
         script: JavaScript of its own.
@@ -97,12 +97,12 @@ def save(
 
     Args:
         folder: made if need be.
-        name: of the page, ``NAME.html``, and of the numbers, ``NAME.json``.
+        name: the name of the page, ``NAME.html``, and of the numbers, ``NAME.json``.
         html: the page.
         record: the numbers, ready for JSON.
         tables: each is written as ``.csv`` and ``.tex`` under its own name.
         pictures: their content by file name.
-        page_name: of the page, where it is another than that of the numbers.
+        page_name: the name of the page, where it is another than that of the numbers.
 
     Returns:
         The files, the page first.

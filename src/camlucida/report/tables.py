@@ -99,7 +99,7 @@ class Table:
     """A table with one heading per row and per column.
 
     Attributes:
-        name: of its files and its place in a page: small letters, digits and hyphens.
+        name: the name of its files and its place in a page: small letters, digits and hyphens.
         caption: what it shows, in a sentence.
         columns: what stands over the cells.
         rows: the heading and the cells of each row.
@@ -176,7 +176,7 @@ class Table:
         """A table of plain values.
 
         Args:
-            name: of its files and its place in a page.
+            name: the name of its files and its place in a page.
             caption: what it shows.
             columns: headings; the first stands over the row headings.
             rows: the heading and the values of each row.

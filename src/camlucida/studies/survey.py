@@ -84,7 +84,7 @@ def make_survey(
         explanations: at least two, by label, such as the :class:`camlucida.Comparison` that
             :func:`camlucida.explain` returns for a list of methods.
         question: asked for every image.
-        seed: of the order.
+        seed: the seed of the order.
 
     Raises:
         CamlucidaError: for fewer than two or more than ten methods, or explanations of different images.
@@ -292,8 +292,8 @@ def tally(
     Args:
         key: the key file, or what it holds.
         answers: one file per rater, or what they hold.
-        permutations: of the test.
-        seed: of the test.
+        permutations: the permutations of the test.
+        seed: the seed of the test.
 
     Raises:
         CamlucidaError: a file cannot be read, the key was changed, answers belong to another survey, a rater

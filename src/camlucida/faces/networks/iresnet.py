@@ -67,7 +67,7 @@ class IResNet(nn.Module):
         depth: 18, 34, 50, or 100 (also called 101).
         shortcut: the first block's way past its convolutions: a 1x1 convolution (``"conv"``, ArcFace), or every
             other pixel (``"pool"``, AdaFace).
-        dimensions: of the embedding.
+        dimensions: the dimensions of the embedding.
 
     Source: Duta et al. 2021; Deng et al. 2019 (ArcFace), section 3.2; Kim et al. 2022 (AdaFace).
 

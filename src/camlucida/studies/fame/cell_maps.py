@@ -160,7 +160,7 @@ def cells(
         cells: (row, column) of some cells, negative ones counted from the end; all by default.
         batch_size: copies at a time.
         preprocess: how the photo becomes an input; by default the model's own.
-        progress: called with the number of cells done and their total.
+        progress: is called with the number of cells done and their total.
 
     Returns:
         Maps and numbers. Dead cells have an empty map.

@@ -41,7 +41,7 @@ def depth_curve(
         most: cells per layer, spread evenly over the map, so that shallow layers with thousands of cells cost
             no more than deep ones.
         preprocess: how the photo becomes an input.
-        progress: called with layers done and their total.
+        progress: is called with layers done and their total.
 
     Returns:
         One analysis per layer, each of at most ``most`` cells.

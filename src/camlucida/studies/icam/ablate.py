@@ -116,14 +116,14 @@ def ablation(
     setting, not the draw.
 
     Args:
-        model: as for :func:`camlucida.explain`.
-        images: as for :func:`camlucida.explain`.
+        model: the model, as for :func:`camlucida.explain`.
+        images: the images, as for :func:`camlucida.explain`.
         target: what is explained.
         method: the reference, I-CAM with its defaults if left out.
         layers: the layers; all blocks by default.
         parts: which parts to change, of ``bias``, ``alpha``, ``filter``, ``weights``, ``copies``, ``noise``.
-        seed: of the copies.
-        progress: called with the settings done and their number.
+        seed: the seed of the copies.
+        progress: is called with the settings done and their number.
         **options: further options of :func:`camlucida.explain`, such as ``preprocess``.
 
     Raises:

@@ -179,16 +179,16 @@ def layer_importance(
     all layers together with the pseudo-F of the shares.
 
     Args:
-        model: as for :func:`camlucida.explain`.
+        model: the model, as for :func:`camlucida.explain`.
         items: a folder with one subfolder of photos per class, or pairs of photo and label.
         explain_label: explain the class that the label names instead of the predicted one; the model must
             know that name.
         method: I-CAM with its options.
         layers: the layers; all blocks by default.
         permutations: number of relabellings.
-        seed: of the copies and the relabellings.
+        seed: the seed of the copies and the relabellings.
         batch_size: images read and explained at a time.
-        progress: called with the images done and their number.
+        progress: is called with the images done and their number.
         **options: further options of :func:`camlucida.explain`.
 
     Raises:
@@ -314,7 +314,7 @@ def compare_classes(
         labels: group of each row, ``(N,)``.
         layers: names of the columns.
         permutations: number of relabellings.
-        seed: of the relabellings.
+        seed: the seed of the relabellings.
 
     Returns:
         The test over all layers together, and one per layer; nothing where there is one group, or no

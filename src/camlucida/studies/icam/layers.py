@@ -258,7 +258,7 @@ def layer_report(
     """Which layers a prediction comes from, by Integrative CAM.
 
     Args:
-        model: as for :func:`camlucida.explain`.
+        model: the model, as for :func:`camlucida.explain`.
         photo: one photo, or a tensor ``(C, H, W)``.
         target: what is explained; the predicted class by default.
         method: I-CAM with its options; more than one run gives spreads.

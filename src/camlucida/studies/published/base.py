@@ -26,8 +26,8 @@ class Reproduced:
     """Published numbers and ours beside them.
 
     Attributes:
-        name: of the files: ``"fame-table2"``.
-        title: for people.
+        name: the name of the files: ``"fame-table2"``.
+        title: its title, for people.
         lead: what was measured, on what, and what of it can be compared; sentences of plain text.
         tables: one per data set.
         record: everything that is needed to do it again, ready for JSON.

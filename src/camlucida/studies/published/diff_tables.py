@@ -59,10 +59,10 @@ def diff_table2(
 
     Args:
         case: model and images, such as from :func:`case_of`; a stand-in by default.
-        quick: of the stand-in: a shorter training, 200 images.
-        seed: of the stand-in.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        quick: give the stand-in a shorter training, 200 images.
+        seed: the seed of the stand-in.
+        folder: the folder where finished parts are kept.
+        say: is told about the progress.
     """
     if case is not None:
         _known(case)
@@ -84,8 +84,8 @@ def diff_table2(
         "both scaled to [0, 1] at the layer's resolution; the label is explained."
     )
     nearest = (
-        f"Nearest to Grad-CAM is {order[0]}, then {order[1]} and {order[2]}; published are MeanDiffGradCAM, "
-        "LSE-DiffGradCAM, MaxDiffGradCAM."
+        f"{order[0]} is nearest to Grad-CAM, then come {order[1]} and {order[2]}; the paper has the order "
+        "MeanDiffGradCAM, LSE-DiffGradCAM, MaxDiffGradCAM."
     )
     lead = (measured, nearest, _STAND_IN if case is None else _MEANS)
     columns = (
@@ -138,10 +138,10 @@ def diff_table3(
         case: model and images, such as from :func:`case_of`; a stand-in by default.
         attack: how it is fine-tuned; as published, one epoch, for a case of your own. The map is Grad-CAM's where
             the model has no class-weight map.
-        quick: of the stand-in: a shorter training, 200 images.
-        seed: of the stand-in and of the fine-tuning.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        quick: give the stand-in a shorter training, 200 images.
+        seed: the seed of the stand-in and of the fine-tuning.
+        folder: the folder where finished parts are kept.
+        say: is told about the progress.
     """
     main = replace(attack or (QUICK_ATTACK if case is None else Attack()), seed=seed)
     if case is not None:
@@ -227,10 +227,10 @@ def diff_table1(
     what a human would mark. The whole setting for data of your own is ``camlucida train salience``.
 
     Args:
-        seeds: of networks and order.
+        seeds: the seeds of networks and order.
         quick: 2,000 images and 5 epochs, else 10,000 and 10.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        folder: the folder where finished parts are kept.
+        say: is told about the progress.
     """
     tell = say or (lambda *_: None)
     images, epochs = (2000, 5) if quick else (10_000, 10)
@@ -255,11 +255,11 @@ def diff_table1(
     human, fake = (cells[0].number or 0.0 for _, cells in rows[:2])
     measured = (
         f"Measured on small networks on digits on photos, {images} training images, {epochs} epochs, {len(seeds)} "
-        f"seed{'' if len(seeds) == 1 else 's'}; in place of human salience stand the digit's own pixels."
+        f"seed{'' if len(seeds) == 1 else 's'}; the digit's own pixels stand in place of human salience."
     )
     cost = (
-        f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; published is that SHAM costs nothing "
-        "(0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
+        f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; the paper finds that SHAM costs "
+        "nothing (0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
     )
     lead = (measured, cost, "Another network on other data: only the direction can be compared.")
     table = Table(
@@ -295,9 +295,9 @@ def case_of(
         model: left as it is.
         taught: inputs and labels that a copy is fine-tuned on.
         shown: inputs and labels that are explained, and accuracy is measured on.
-        layer: whose map is attacked and explained; for DenseNet-121 ``"features"``.
+        layer: the layer whose map is attacked and explained; for DenseNet-121 ``"features"``.
         name: for the report.
-        preprocess: for methods that work on pixels.
+        preprocess: the preprocessing, for methods that work on pixels.
 
     Raises:
         CamlucidaError: images and labels are not equally many.
@@ -309,7 +309,9 @@ def case_of(
     return Case(model, *taught, subject, *shown, name=name or type(model).__name__)
 
 
-_MEANS = "Published are means over 5,000 validation images of ImageNet, DenseNet-121."
+_MEANS = (
+    "The published numbers are means over 5,000 validation images of ImageNet, of DenseNet-121."
+)
 
 
 def _stand_in(

@@ -39,7 +39,7 @@ class VariationGrid:
 
     Attributes:
         gallery: the face as it is.
-        probes: by variation; ``"none"`` is the photo itself.
+        probes: the varied faces, by variation.
         maps: e+ of each probe ``(V, H, W)``, by method.
         scores: similarity of each probe with the gallery face, ``(V,)``.
         covered: which pixels of each probe are covered, ``None`` where nothing is.
@@ -98,11 +98,11 @@ def variation_grid(
 
     Args:
         embedder: the network.
-        photo: with a face; of several the largest.
-        methods: as for ``explain_pair``.
-        variations: of ``camlucida.faces.variations.VARIATIONS``.
-        threshold: of the similarity, for FGGB.
-        seed: of variations and masks.
+        photo: a photo with a face, of several the largest.
+        methods: the methods, as for ``explain_pair``.
+        variations: some of ``camlucida.faces.variations.VARIATIONS``.
+        threshold: the threshold of the similarity, for FGGB.
+        seed: the seed of variations and masks.
 
     Raises:
         ImageError: no face is found, or a variation is unknown.
@@ -150,7 +150,7 @@ class Figure3:
     Attributes:
         png: the picture.
         photo: name of the photo.
-        shares: by method and covering variation, see ``VariationGrid.share_on_cover``.
+        shares: the shares by method and covering variation, see ``VariationGrid.share_on_cover``.
     """
 
     png: bytes
@@ -192,8 +192,8 @@ def figure3(
         embedder: the network.
         photos: tried in their order.
         methods: its columns.
-        threshold: of the similarity.
-        seed: of variations and masks.
+        threshold: the threshold of the similarity.
+        seed: the seed of variations and masks.
         folder: keeps the figure; one of the same plan that lies there is taken.
 
     Returns:

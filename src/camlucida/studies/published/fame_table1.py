@@ -257,20 +257,20 @@ def fame_table1(
         standin: pairs from photos of people and computed variations instead.
         photos: for the stand-in, a folder ``IDENTITY/photo.jpg`` or of packages with photos, see
             ``camlucida.faces.photos.face_photos``; by default the photos of the package.
-        layout: of the list, see ``read_pairs``, such as ``"ar:wear=scarf"``.
+        layout: the layout of the list, see ``read_pairs``, such as ``"ar:wear=scarf"``.
         split: one split of CFP or LFW; the authors used one of CFP-FP's, 700 pairs.
         methods: the five of the table by default.
-        iterations: of FAME; 500 by default, with ``standin`` 20, which takes minutes.
+        iterations: the iterations of FAME; 500 by default, with ``standin`` 20, which takes minutes.
         people: with ``standin``, that many at most.
         per_person: with ``standin``, genuine pairs per person.
         already_aligned: the photos are aligned crops.
         limit: that many pairs, spread evenly over genuine and impostor ones.
         out: a folder that keeps what is done, so that a stopped run goes on.
-        device: such as ``"cuda"``.
-        seed: of masks, variations and bootstrap.
+        device: the device, such as ``"cuda"``.
+        seed: the seed of masks, variations and bootstrap.
         round_theta: round the threshold to 4 decimals, as the published pipeline does.
         with_grid: also make their figure 3, of the first genuine pair's photo or of one of the package.
-        progress: called with the work done and its whole.
+        progress: is called with the work done and its whole.
 
     Raises:
         CamlucidaError: both or neither of data and stand-in, or anything that cannot be read.

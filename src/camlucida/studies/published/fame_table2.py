@@ -65,18 +65,18 @@ def fame_table2(
     published masks, which spare maps with many equal values, stands the same with exact counts ("by rank").
 
     Args:
-        sets: by name, a model and the labelled photos with boxes that it is measured on.
+        sets: the data sets by name: a model and the labelled photos with boxes that it is measured on.
         out: a folder; each set's rows are kept there, and the same call goes on where it was stopped.
-        methods: of the published five, or any others.
+        methods: some of the published five, or any others.
         iterations: FAME's.
         layer: the explained layer; by default the model's last feature map, which is ``layer4.2`` of a ResNet-50.
         legacy: map boxes as the authors' scripts did, both axes on their own, and use their code's settings
             of FAME.
         limit: photos per set; all of them by default.
-        seed: of everything that is drawn.
+        seed: the seed of everything that is drawn.
         batch_size: photos at a time.
         compare: print the published numbers beside ours; they can be held against ImageNet's only.
-        say: told about the progress.
+        say: is told about the progress.
 
     Raises:
         CamlucidaError: photos lack boxes or labels, or the folder holds another plan.

@@ -52,14 +52,14 @@ def icam_table1(
     draws perturbations, so it is run several times and its runs are averaged; the baselines draw nothing.
 
     Args:
-        sets: by name, a model and the labelled photos with boxes that it is measured on.
+        sets: the data sets by name: a model and the labelled photos with boxes that it is measured on.
         out: a folder; rows are kept there, and the same call goes on where it was stopped.
         baselines: methods beside I-CAM.
-        runs: of I-CAM, each with its own seed, 10 by default as published.
+        runs: the runs of I-CAM, each with its own seed, 10 by default as published.
         limit: photos per set; all of them by default.
-        seed: of the first run.
+        seed: the seed of the first run.
         batch_size: photos at a time.
-        say: told about the progress.
+        say: is told about the progress.
 
     Raises:
         CamlucidaError: photos lack boxes or labels, or the folder holds another plan.

@@ -42,11 +42,6 @@ FAME_TABLE1: dict[str, dict[str, tuple[float, float]]] = {
 IResNet101 of AdaFace, normalised area under the verification accuracy times 100, probe only, P = 0 to 100 by
 tens."""
 
-FAME_TABLE1_INDEX = {
-    "ar-glass": 53.06, "ar-neutral": 50.77, "scface-medium": 57.19, "scface-far": 53.43,
-}  # fmt: skip
-"""FAME's Delete as a public index of benchmarks lists it, without the backbone; only 57.19 is in the table."""
-
 DIFF_TABLE1: Mapping[str, tuple[float, float]] = {
     "human salience": (0.9723, 0.0021),
     "SHAM": (0.9766, 0.0018),

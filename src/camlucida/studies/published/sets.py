@@ -30,14 +30,14 @@ def open_sets(
     """Open a model and labelled photos with boxes, or take what is at hand offline.
 
     Args:
-        data: as :func:`camlucida.data.open_data` takes it, such as ``"imagenet:ILSVRC2012"``.
-        model: as :func:`camlucida.load_model` takes it.
-        architecture: of a checkpoint file.
-        device: such as ``"cuda"``; the CPU by default.
+        data: the data, as :func:`camlucida.data.open_data` takes it, such as ``"imagenet:ILSVRC2012"``.
+        model: the model, as :func:`camlucida.load_model` takes it.
+        architecture: the architecture of a checkpoint file.
+        device: the device, such as ``"cuda"``; the CPU by default.
         standin: in place of data and model the embedded model on labelled photos with boxes drawn by hand, and a
             small network on digits on photos with exact boxes. The network is trained first where that has not
             been done, which takes a minute or two.
-        say: told about the training.
+        say: is told about the training.
 
     Raises:
         CamlucidaError: both or neither of data and stand-ins, or something cannot be opened.

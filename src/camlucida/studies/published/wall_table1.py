@@ -70,7 +70,7 @@ _STAND_IN = (
     "Another network on other images: only the structure can be compared, that HiResCAM is exactly 0 and methods with "
     "one weight per channel are not."
 )
-_SAME = "Published are means over 100 images each, with the authors' weights and pairs of photos."
+_SAME = "The published numbers are means over 100 images each, with the authors' weights and pairs of photos."
 
 
 def parity_methods(opticam: Mapping[str, Any]) -> dict[str, Method]:
@@ -114,11 +114,11 @@ def wall_table1(
         sets: images by name, such as ``{"STACK-MIX": StackMix(...), "STACK-GEN": StackGen(...)}``.
         layer: the explained layer of the given model.
         count: images of each set.
-        seed: of noise and stand-in.
+        seed: the seed of noise and stand-in.
         batch_size: images at a time.
         quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        folder: the folder where finished parts are kept.
+        say: is told about the progress.
 
     Raises:
         CamlucidaError: a model without sets, one with no dead pixels, or a STACK-MIX whose seam is elsewhere.
@@ -220,8 +220,8 @@ def stacks(
             classes the animals, as published.
         stack_gen: the folder with the pictures of STACK-GEN.
         count: images of STACK-MIX.
-        seed: of its pairs.
-        say: told about the progress.
+        seed: the seed of its pairs.
+        say: is told about the progress.
 
     Raises:
         CamlucidaError: the model takes no square inputs or has no dead rows, or the photos cannot be used.
@@ -255,7 +255,7 @@ def stacks(
             if animals is None:
                 raise
             raise CamlucidaError(
-                f"{error}; drawn from are ImageNet's animals, labels 0 to {ANIMALS[-1]}, as published"
+                f"{error}; the photos are drawn from ImageNet's animals, labels 0 to {ANIMALS[-1]}, as published"
             ) from error
     if stack_gen is not None:
         # Published: 256 on the shorter side, of which 224 are left.

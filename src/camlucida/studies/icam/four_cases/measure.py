@@ -42,11 +42,11 @@ class Examination:
     """How each photo is examined.
 
     Attributes:
-        model: as for :func:`camlucida.explain`.
+        model: the model, as for :func:`camlucida.explain`.
         class_names: the model's, where known.
         method: I-CAM.
         layers: the layers; all blocks by default.
-        seed: of the perturbed copies.
+        seed: the seed of the perturbed copies.
     """
 
     model: nn.Module | LoadedModel

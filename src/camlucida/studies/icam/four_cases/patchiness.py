@@ -76,7 +76,7 @@ class Numerics:
     """I-CAM maps of some images, computed in the ways of :data:`VARIANTS`.
 
     Attributes:
-        maps: of each variant, ``(N, H, W)`` in [0, 1].
+        maps: the maps of each variant, ``(N, H, W)`` in [0, 1].
         levels: of each variant, the number of different values in each image's layer maps, averaged by
             layer weight, as a share of the cells, ``(N,)``.
         pole_share: of the entries with a positive gradient, those beyond a pole of alpha, averaged by layer
@@ -103,7 +103,7 @@ def numerics(
     Args:
         model: the network.
         inputs: ``(N, C, H, W)``.
-        explanation: of these images by I-CAM, for a class's logit.
+        explanation: the explanation of these images by I-CAM, for a class's logit.
         confidences: each in (0, 1), or ``None`` for the model's own.
 
     Returns:

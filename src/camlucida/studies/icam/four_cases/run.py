@@ -38,20 +38,20 @@ def cases(
     """Explain the predicted class of every photo, and sort the photos into the four cases.
 
     Args:
-        model: as for :func:`camlucida.explain`; it must know how photos are prepared.
+        model: the model, as for :func:`camlucida.explain`; it must know how photos are prepared.
         folder: one subfolder of photos per class, see :func:`camlucida.data.folders.open_folder`.
         boxes: a table of boxes, see there.
         threshold: confidence from which on a prediction counts as confident.
         method: I-CAM with its options.
         layers: the layers; all blocks by default.
-        seed: of the perturbed copies and the permutation tests.
+        seed: the seed of the perturbed copies and the permutation tests.
         dial: number of photos, spread over the folder, that take part in the experiment on confidence; 0
             for none.
         batch_size: photos at a time.
         cache: a folder that keeps what is measured, so that a stopped study goes on where it was, and another
             threshold costs nothing; what is kept is used only for the same model, options, batch size and
             unchanged files. What is done is kept also after Ctrl-C.
-        progress: called with the number of photos done and their total.
+        progress: is called with the number of photos done and their total.
 
     Raises:
         ImageError: no photo can be read.

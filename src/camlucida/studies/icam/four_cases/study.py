@@ -98,7 +98,7 @@ class CaseStudy:
         skipped: what could not be used, with the reason.
         model: its name.
         method: I-CAM's options.
-        seed: of the perturbed copies and the permutation tests.
+        seed: the seed of the perturbed copies and the permutation tests.
 
     Example:
         >>> import pathlib, shutil

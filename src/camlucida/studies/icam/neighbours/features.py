@@ -34,12 +34,12 @@ def describe(
     """I-CAM of some pictures, and the I-CAM-weighted features of :mod:`camlucida.studies.icam.neighbours`.
 
     Args:
-        model: as for :func:`camlucida.explain`.
-        pictures: of any size.
+        model: the model, as for :func:`camlucida.explain`.
+        pictures: the pictures, of any size.
         classes: one per picture; ``None`` for the predicted ones.
         method: I-CAM.
         layers: the layers; all blocks by default.
-        seed: of the perturbed copies.
+        seed: the seed of the perturbed copies.
 
     Returns:
         The explanation, and the features ``(N, D)``, each of length 1 (0 where nothing is active).
@@ -66,9 +66,9 @@ def weighted_features(
     """The features of images, given what I-CAM found.
 
     Args:
-        activations: of each layer, ``(N, K, h, w)``.
-        maps: of each layer, ``(N, h, w)``.
-        weights: of the layers, ``(N, L)``, in the order of ``maps``.
+        activations: the activations of each layer, ``(N, K, h, w)``.
+        maps: the maps of each layer, ``(N, h, w)``.
+        weights: the weights of the layers, ``(N, L)``, in the order of ``maps``.
 
     Returns:
         ``(N, D)``, D the number of channels of all layers together.

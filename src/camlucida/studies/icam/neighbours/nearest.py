@@ -54,7 +54,7 @@ class ClassExamples:
         role: ``"predicted"``, ``"true"``, or ``"predicted and true"``.
         class_index: the class.
         class_name: its name.
-        explanation: that of the photo, for this class.
+        explanation: the explanation of the photo, for this class.
         neighbours: the nearest first.
         candidates: number of training images they were chosen from.
     """
@@ -176,7 +176,7 @@ def examples(
     """The training images nearest to a photo, for the predicted and, if given, the true class.
 
     Args:
-        model: as for :func:`camlucida.explain`; it must know how photos are prepared.
+        model: the model, as for :func:`camlucida.explain`; it must know how photos are prepared.
         photo: a file or a picture. If it lies in the training folder itself, it is no neighbour of its own.
         train: a folder with one subfolder of photos per class, see
             :func:`camlucida.data.folders.open_folder`.
@@ -184,11 +184,11 @@ def examples(
         k: number of neighbours per class.
         method: I-CAM with its options.
         layers: the layers; all blocks by default.
-        seed: of the perturbed copies.
+        seed: the seed of the perturbed copies.
         cache: a folder that keeps the training images' features, in one file for each model, method, layers and
             seed; it is read only where a photo's file is unchanged. What is done is kept also after Ctrl-C.
         batch_size: training images at a time.
-        progress: called with the number of training images done and their total.
+        progress: is called with the number of training images done and their total.
 
     Raises:
         ImageError: the photo cannot be read, or the folder holds no usable photo of either class.
