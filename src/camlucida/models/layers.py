@@ -1,0 +1,139 @@
+"""The layers of a model: which of them can be explained, and what their cells see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from camlucida.common.errors import CamlucidaError, LayerError, ModelError
+from camlucida.engine.layers import default_layer, list_layers
+from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
+from camlucida.models.loaded import LoadedModel
+from camlucida.models.loading import preprocess_of
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A module of a model, as far as it is known.
+
+    Attributes:
+        name: its dotted name.
+        kind: the class of the module.
+        shape: ``(K, h, w)`` of its feature map; ``None`` where it has none.
+        stride: distance of neighbouring cells, vertical and horizontal, in pixels of the input.
+        field: how many pixels a cell can depend on; ``None`` where that is not known.
+        reason: why the module cannot be explained; empty where it can.
+        default: whether methods explain it where no layer is named.
+
+    Example:
+        >>> camlucida.models.describe_layers(model, (32, 32)).rows[0].shape
+        (8, 32, 32)
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, int, int] | None = None
+    stride: tuple[float, float] | None = None
+    field: ReceptiveField | None = None
+    reason: str = ""
+    default: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        seen: Any = None
+        if self.field is not None:
+            seen = "global" if self.field.is_global else self.field.size
+        return {
+            "name": self.name,
+            "class": self.kind,
+            "shape": self.shape,
+            "stride": self.stride,
+            "receptive_field": seen,
+            "candidate": not self.reason,
+            "reason": self.reason or None,
+            "default": self.default,
+        }
+
+
+@dataclass(frozen=True)
+class ModelLayers:
+    """The modules of a model in its order.
+
+    Attributes:
+        model: the model's name.
+        input: ``(C, H, W)`` of the input that they were run on.
+        rows: one per module.
+        default: the layer that methods explain where none is named; ``None`` where no layer can be explained.
+
+    Example:
+        >>> found = camlucida.models.describe_layers(model, (32, 32))
+        >>> found.default, [row.name for row in found.rows if not row.reason]
+        ('4', ['0', '1', '2', '3', '4'])
+    """
+
+    model: str
+    input: tuple[int, int, int]
+    rows: tuple[LayerRow, ...]
+    default: str | None
+
+
+def describe_layers(
+    model: nn.Module | LoadedModel, size: tuple[int, int] | None = None
+) -> ModelLayers:
+    """Run a model once on noise, and say which of its layers can be explained.
+
+    Args:
+        model: what :func:`camlucida.load_model` returned, or any model; returned as it was.
+        size: height and width of the input; by default those of the model's preprocessing, else 224 x 224.
+
+    Raises:
+        ModelError: the model does not run on an input of this size.
+
+    Example:
+        >>> camlucida.models.describe_layers(model, (32, 32)).default
+        '4'
+    """
+    loaded = isinstance(model, LoadedModel)
+    module = model.module if isinstance(model, LoadedModel) else model
+    name = model.name if isinstance(model, LoadedModel) else type(model).__name__
+    preprocess = model.preprocess if isinstance(model, LoadedModel) else preprocess_of(module)
+    channels = 1 if preprocess is not None and preprocess.channels == "gray" else 3
+    if size is None:
+        size = (224, 224) if preprocess is None else preprocess.size
+    inputs = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    try:
+        infos = {info.name: info for info in list_layers(module, inputs)}
+    except CamlucidaError:
+        raise
+    except Exception as error:
+        hint = "see --size" if loaded else "give another size"
+        raise ModelError(
+            f"{name} does not run on an input of {size[0]}x{size[1]} pixels ({error}); {hint}"
+        ) from error
+    fields = receptive_fields(module, inputs)
+    try:
+        default: str | None = default_layer(module, inputs)
+    except LayerError:
+        default = None
+    rows = []
+    for layer, child in module.named_modules():
+        info = infos.get(layer)
+        if info is None:
+            rows.append(LayerRow(layer, type(child).__name__, reason="does not run by itself"))
+            continue
+        stride, reason = None, ""
+        if info.shape is not None:
+            stride = (size[0] / info.shape[1], size[1] / info.shape[2])
+        if not info.candidate and info.calls > 1:
+            reason = f"runs {info.calls} times"
+        elif not info.candidate:
+            reason = "no spatial map" if info.shape is None else "a single cell"
+        rows.append(
+            LayerRow(
+                layer, info.kind, info.shape, stride, fields.get(layer), reason, layer == default
+            )
+        )
+    return ModelLayers(name, (channels, *size), tuple(rows[1:]), default)
