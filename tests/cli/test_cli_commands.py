@@ -268,9 +268,12 @@ def test_layers_of_a_checkpoint(capsys, tmp_path, monkeypatch):
 
 
 def test_names_are_shortened_only_on_a_narrow_terminal():
-    from camlucida.cli.layers import _Layout, _Row
+    from camlucida.cli.layers import _Layout
+    from camlucida.models import LayerRow
 
-    rows = [_Row("a.very.long.name.of.a.layer", "Conv2d", (64, 7, 7), (32.0, 32.0), default=True)]
+    rows = [
+        LayerRow("a.very.long.name.of.a.layer", "Conv2d", (64, 7, 7), (32.0, 32.0), default=True)
+    ]
     for width, name in ((None, rows[0].name), (200, rows[0].name), (60, "layer")):
         layout = _Layout.of(rows, width)
         terminal = Console(width=300, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115

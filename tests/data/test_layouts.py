@@ -50,7 +50,7 @@ SYNSETS = {1: "n02123045", 2: "n01440764", 3: "n02123045"}
 def _synsets(request, monkeypatch):
     if "imagenet" in request.node.name:
         known = {"n01440764": 0, "n02123045": 281}
-        monkeypatch.setattr("camlucida.data.classes.imagenet_synsets", lambda: known)
+        monkeypatch.setattr("camlucida.data.class_names.imagenet_synsets", lambda: known)
         monkeypatch.setattr(imagenet_module, "imagenet_synsets", lambda: known)
 
 

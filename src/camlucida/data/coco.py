@@ -16,14 +16,13 @@ import numpy.typing as npt
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.common.optional import require
 from camlucida.data.annotation_xml import inside
-from camlucida.data.classes import Classes
+from camlucida.data.class_names import Classes
+from camlucida.data.images import MAX_PIXELS
 from camlucida.data.masks import check_size
 from camlucida.data.samples import Box, Sample, SampleList, Skipped
 
 LabelOf: TypeAlias = Literal["largest", "first", "none"]
 """Which object names a photo: the one with the largest area, the first, or none of them."""
-
-_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def open_coco(
             skipped.append((Path(name), "a file outside of the folder of images"))
             continue
         size = (int(row["width"]), int(row["height"]))
-        if min(size) < 1 or size[0] * size[1] > _MAX_PIXELS:
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             skipped.append((folder / name, f"{size[0]} x {size[1]} is no size of a photo"))
             continue
         own = by_image.get(row["id"], [])

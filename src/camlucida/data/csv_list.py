@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from camlucida.common.errors import CamlucidaError, TargetError
-from camlucida.data.classes import Classes
+from camlucida.data.class_names import Classes
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import DataSet, Skipped
 from camlucida.data.tables import Row, read_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
-from camlucida.data.classes import class_of
+from camlucida.data.class_names import class_of
 from camlucida.data.images import find_images
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import Sample, SampleList, Skipped
@@ -47,7 +47,7 @@ def open_folder(
     Args:
         root: the folder; photos of known classes lie in ``root/CLASS/.../photo.jpg``.
         class_names: the model's; a subfolder is called by an index, a name or a synonym, see
-            :func:`camlucida.data.classes.class_of`; for ImageNet's 1000 classes also by a synset such as
+            :func:`camlucida.data.class_names.class_of`; for ImageNet's 1000 classes also by a synset such as
             ``n02123045``. Without names only indices are understood.
         labels: whether the subfolders are classes; if there are subfolders with photos, unless told.
         boxes: a table with the columns ``file, xmin, ymin, xmax, ymax``, in pixels of the upright photo; a file

@@ -12,7 +12,7 @@ from PIL import Image
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.common.optional import first_line, require
-from camlucida.data.classes import Classes
+from camlucida.data.class_names import Classes
 from camlucida.data.images import read_image
 from camlucida.data.samples import DataSet, Sample
 

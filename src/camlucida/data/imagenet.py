@@ -13,7 +13,7 @@ from typing import Any
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.common.optional import require
 from camlucida.data.annotation_xml import Annotation, inside, read_annotation
-from camlucida.data.classes import Classes, imagenet_synsets, is_synset
+from camlucida.data.class_names import Classes, imagenet_synsets, is_synset
 from camlucida.data.samples import Box, Sample, SampleList, Skipped
 
 _IMAGES = ("", "val", "ILSVRC2012_img_val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val")

@@ -17,6 +17,9 @@ from camlucida.common.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_PIXELS = 100_000_000
+"""The largest width times height that is decoded."""
+
 # Raster formats that Pillow decodes itself. EPS and WMF would run or call other programs.
 _FORMATS = (
     "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "QOI", "TGA",
@@ -30,7 +33,7 @@ _SUFFIXES = (
 def read_image(
     source: str | os.PathLike[str] | Image.Image | npt.NDArray[np.generic],
     *,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Read a picture as 8-bit RGB, upright.
 
@@ -121,6 +124,52 @@ def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     if not found:
         raise ImageError(f"no image in {str(root)!r}; looked for {', '.join(_SUFFIXES)}")
     return tuple(sorted(found))
+
+
+@contextmanager
+def open_picture(
+    path: Path, name: str, formats: tuple[str, ...], expected: str
+) -> Iterator[Image.Image]:
+    """Open a picture whose values are read as they are, such as a mask.
+
+    Args:
+        path: its file.
+        name: what it is called in errors.
+        formats: what Pillow may decode.
+        expected: what is expected instead, for the error.
+
+    Raises:
+        ImageError: it cannot be read, or is too large.
+    """
+    try:
+        with Image.open(path, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(  # noqa: TRY301 - it is the picture that is refused
+                    f"{name} has {image.width} x {image.height} pixels, which is too many"
+                )
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise ImageError(
+            f"{name} cannot be read ({_reason(error)}); expected {expected}"
+        ) from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an upright photo, of which only the header is read.
+
+    Raises:
+        ImageError: it cannot be opened, or has too many pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112) in {5, 6, 7, 8}  # orientations that swap the sides
+            return (image.height, image.width) if turned else image.size
+    except Image.DecompressionBombError:
+        raise ImageError(f"{str(path)!r} has too many pixels") from None
+    except Exception as error:
+        raise ImageError(f"{str(path)!r} cannot be opened as an image") from error
 
 
 # ---- files --------------------------------------------------------------------------------------

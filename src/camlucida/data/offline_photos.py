@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from camlucida.common.errors import ImageError, TargetError
-from camlucida.data.classes import Classes
+from camlucida.data.class_names import Classes
 from camlucida.data.samples import Sample, SampleList, Skipped
 from camlucida.data.tables import read_boxes
 

@@ -18,16 +18,15 @@ from torch import Tensor
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import digest
 from camlucida.data.folders import class_photos
-from camlucida.data.images import find_images
+from camlucida.data.images import find_images, open_picture, upright_size
 from camlucida.data.samples import Skipped
 from camlucida.engine.maps import normalise
 
 Floats = npt.NDArray[np.float32]
 
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM", "JPEG", "WEBP")
-_MAX_PIXELS = 100_000_000
+_EXPECTED = "a grey picture or a .npy array"
 _SAME_SHAPE = 0.05  # of the aspect ratio
-_TURNED = {5, 6, 7, 8}  # EXIF orientations that swap height and width
 
 
 @dataclass(frozen=True)
@@ -185,9 +184,7 @@ def read_map(path: str | os.PathLike[str]) -> Floats:
         raise
     except Exception as error:  # Pillow and numpy raise many kinds for damaged files
         lines = str(error).splitlines() or [type(error).__name__]
-        raise ImageError(
-            f"{name} cannot be read ({lines[0]}); expected a grey picture or a .npy array"
-        ) from error
+        raise ImageError(f"{name} cannot be read ({lines[0]}); expected {_EXPECTED}") from error
     if not np.isfinite(values).all():
         raise ImageError(f"{name} holds values that are not finite")
     return values
@@ -285,15 +282,12 @@ def _size_of(path: Path) -> tuple[int, int]:
                     f"the annotation map {str(path)!r} has shape {shape}; expected (height, width)"
                 )
             return int(shape[0]), int(shape[1])
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112) in _TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
+        width, height = upright_size(path)
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise ImageError(f"{str(path)!r} has too many pixels") from None
     except Exception as error:
         raise ImageError(f"{str(path)!r} cannot be opened: {type(error).__name__}") from error
+    return height, width
 
 
 def _array(path: Path, name: str) -> Floats:
@@ -306,9 +300,7 @@ def _array(path: Path, name: str) -> Floats:
 
 
 def _picture(path: Path, name: str) -> Floats:
-    with Image.open(path, formats=_FORMATS) as image:
-        if image.width * image.height > _MAX_PIXELS:
-            raise ImageError(f"{name} has {image.width} x {image.height} pixels: too many")
+    with open_picture(path, name, _FORMATS, _EXPECTED) as image:
         if image.mode in {"L", "1", "F"} or image.mode.startswith("I"):
             return np.asarray(image).astype(np.float32)
         colours = np.asarray(image.convert("RGBA")).astype(np.float32)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.data.folders import open_folder
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.regions import Region
-from camlucida.data.samples import DataSet, Sample
+from camlucida.data.samples import DataSet, Sample, SampleList
 
 DEAD_ROWS = Region.rows(170, 223)
 """What the paper's masked VGG does not see: 54 of 224 rows (B5: counted from 0, both ends included)."""
@@ -86,8 +87,8 @@ class StackSample(Sample):
         )
 
 
-class StackMix(DataSet):
-    """One image per class: two random photos of that class, the second behind the wall.
+class StackMix(SampleList):
+    """One image per class, in their order: two random photos of that class, the second behind the wall.
 
     The paper draws 100 of ImageNet's animal classes (``classes=ANIMALS``) and looks the images over by hand;
     name what is to be left out in ``leave_out``.
@@ -125,8 +126,6 @@ class StackMix(DataSet):
     ) -> None:
         if not isinstance(source, DataSet):
             source = open_folder(source, class_names, labels=True, unlabelled=True)
-        self.skipped = source.skipped
-        self.name = f"stack-mix:{source.name}"
         self.dead, self.size, self.seed = dead, size, seed
         self.resize = size if resize is None else resize
         dead.mask((size, size))
@@ -146,7 +145,8 @@ class StackMix(DataSet):
         chosen = sorted(pairs, key=lambda label: _draw(seed, "class", label))[:count]
         chosen.sort(key=lambda label: (isinstance(label, str), label))
         found = [self._pair(label, pairs[label], set(leave_out)) for label in chosen]
-        self._samples = [sample for sample in found if sample is not None]
+        samples = [sample for sample in found if sample is not None]
+        super().__init__(f"stack-mix:{source.name}", samples, source.skipped)
 
     def _pair(
         self, label: int | str, photos: list[Sample], leave_out: set[str]
@@ -162,20 +162,10 @@ class StackMix(DataSet):
                         label_name=first.label_name,
                         first=first,
                         second=second,
-                        make=self._make,
+                        make=partial(_cut, preprocess=self._cut),
                         dead=self.dead,
                     )
         return None
-
-    def _make(self, image: Image.Image) -> Image.Image:
-        return _cut(image, self._cut)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def sample(self, index: int) -> StackSample:
-        """The image at a position; classes ascend."""
-        return self._samples[index]
 
     def describe(self) -> dict[str, Any]:
         """Name, size, fingerprint and options, ready for JSON."""
@@ -201,7 +191,7 @@ class CutSample(Sample):
         return self.make(super().picture())
 
 
-class StackGen(DataSet):
+class StackGen(SampleList):
     """The authors' STACK-GEN, or any folder of such photos: resized to 256, cut to 224 about the centre.
 
     Args:
@@ -223,23 +213,11 @@ class StackGen(DataSet):
         size: int = 224,
         resize: int = 256,
     ) -> None:
-        folder = Path(root)
-        self.name = f"stack-gen:{folder.name}"
         self.size = size
-        self._cut = Preprocess(size=(size, size), resize=resize)
-        found = open_folder(folder, class_names, labels=None if class_names else False)
-        self.skipped = found.skipped
-        self._samples = [
-            CutSample(s.key, s.label, s.label_name, s.path, make=lambda i: _cut(i, self._cut))
-            for s in found
-        ]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def sample(self, index: int) -> Sample:
-        """The photo at a position, by path."""
-        return self._samples[index]
+        cut = partial(_cut, preprocess=Preprocess(size=(size, size), resize=resize))
+        found = open_folder(root, class_names, labels=None if class_names else False)
+        samples = [CutSample(s.key, s.label, s.label_name, s.path, make=cut) for s in found]
+        super().__init__(f"stack-gen:{Path(root).name}", samples, found.skipped)
 
 
 def _cut(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from camlucida.data.classes import is_synset
+from camlucida.data.class_names import is_synset
 from camlucida.data.folders import class_photos
 from camlucida.data.imagenet import is_imagenet, open_imagenet
 from camlucida.data.salience import SalientFolder, hold_out, salient_folder

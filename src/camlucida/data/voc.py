@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.annotation_xml import Annotation, XmlObject, inside, read_annotation
-from camlucida.data.classes import Classes
+from camlucida.data.class_names import Classes
 from camlucida.data.coco import LabelOf
 from camlucida.data.masks import check_size, read_labels
 from camlucida.data.samples import Box, Sample, SampleList, Skipped
