@@ -102,15 +102,15 @@ def test_theory_writes_its_report(tmp_path):
 
 @pytest.mark.slow
 def test_stand_ins_show_the_papers_finding(tmp_path):
-    from camlucida.audits.deadzone.audit import audit_dead_zone_stand_ins
+    from camlucida.audits import audit_dead_zone
     from camlucida.audits.deadzone.nets import WallPlan
 
     plan = WallPlan(train=320, validation=40, test=40, epochs=1)
     options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "folder": tmp_path}
-    report = audit_dead_zone_stand_ins(**options)
+    report = audit_dead_zone(**options)
     assert report["hirescam"].value == 0
     assert report["gradcam"].outcome == "fail"
-    again = audit_dead_zone_stand_ins(**options)
+    again = audit_dead_zone(**options)
     assert again.record["measured"] == report.record["measured"]
     assert again.record["nets"] == report.record["nets"]
     assert again.record["resumed_parts"] >= 9

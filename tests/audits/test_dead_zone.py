@@ -8,19 +8,20 @@ from PIL import Image
 from torch import nn
 
 from camlucida import CamlucidaError, MethodError, explain
+from camlucida.audits.candidates import Candidate, choose
 from camlucida.audits.deadzone.activity import (
     PAPER,
     Zones,
-    all_methods,
     measure,
     tune_opticam,
     verdict,
 )
-from camlucida.audits.deadzone.audit import audit_dead_zone, region_of, zones_of
+from camlucida.audits.deadzone.audit import _methods, audit_dead_zone, zones_of
 from camlucida.audits.deadzone.nets import NETS, build_net, stacked
 from camlucida.audits.deadzone.proof import dead_zone
 from camlucida.audits.deadzone.walls import feature_wall, input_wall
-from camlucida.audits.request import Tested as Case
+from camlucida.audits.request import Request
+from camlucida.audits.trial import Trial
 from camlucida.data.regions import Region
 from camlucida.engine.maps import resize
 from camlucida.metrics.concentration import dead_zone_activity
@@ -64,7 +65,7 @@ def test_rows_170_to_223_of_the_papers_network_are_dead(zone):
     assert zone.proof["control"]
     assert zone.proof["border"]
     assert zone.proof["refuted"] == 0
-    assert region_of(zone) == Region(170, 0, 224)
+    assert zone.region == Region(170, 0, 224)
 
 
 def test_changing_them_leaves_the_outputs_bit_identical(vgg):
@@ -230,15 +231,15 @@ def test_what_is_not_proved_is_not_said():
 def walled(plain):
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
     model = feature_wall(plain, "last", Region.rows(10))
-    return model, x, zones_of(model, x, "last", draws=1)
+    return model, x, zones_of(Trial(model, x, layer="last"), draws=1)
 
 
 def test_cells_are_judged_where_no_pixel_is_dead(walled):
     model, x, zones = walled
     assert zones.cells.rows == (10, 15)
     found = {
-        one.label: measure(model, x, one, zones)
-        for one in all_methods(quick=True, names=["gradcam", "hirescam"])
+        one.label: measure(Trial(model, x), one, zones)
+        for one in choose(["gradcam", "hirescam"], quick=True)
     }
     if zones.judged == "cells":
         assert found["gradcam"]["pixels"] is None
@@ -252,15 +253,15 @@ def test_global_weights_light_up_what_is_dead():
     torch.manual_seed(1)
     net = build_net("masked").double()
     x = torch.randn(3, 3, 64, 64, dtype=torch.float64)
-    zones = zones_of(net, x, "features", draws=1)
+    zones = zones_of(Trial(net, x, layer="features"), draws=1)
     assert zones.pixels.rows == (39, 63)
     assert zones.cells.rows == (3, 7)
     for name in ("gradcam", "gradcam++", "xgradcam", "eigencam"):
-        found = measure(net, x, Case(name, name), zones)
+        found = measure(Trial(net, x), Candidate(name), zones)
         assert max(found["pixels"]) > 0.1, name
         assert verdict(name, found, zones).outcome == "fail"
     for name in ("hirescam", "layercam"):
-        found = measure(net, x, Case(name, name), zones)
+        found = measure(Trial(net, x), Candidate(name), zones)
         assert max(found["pixels"]) == max(found["cells"]) == 0
         said = verdict(name, found, zones)
         assert said.outcome == "warn"
@@ -270,8 +271,8 @@ def test_global_weights_light_up_what_is_dead():
 def test_fame_is_judged_before_its_blur():
     net = build_net("masked").double()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    zones = zones_of(net, x, "features", draws=1)
-    found = measure(net, x, Case("fame", "fame", {"iterations": 2}, own_layers=True), zones)
+    zones = zones_of(Trial(net, x, layer="features"), draws=1)
+    found = measure(Trial(net, x), Candidate("fame", options={"iterations": 2}), zones)
     assert max(found["pixels"]) == 0
     assert max(found["finished"]) > 0
     assert found["cells"] is None
@@ -279,29 +280,29 @@ def test_fame_is_judged_before_its_blur():
 
 def test_methods_that_cannot_explain_a_model_are_named(walled):
     model, x, zones = walled
-    found = measure(model, x, Case("rollout", "rollout"), zones)
+    found = measure(Trial(model, x), Candidate("rollout"), zones)
     assert verdict("rollout", found, zones).outcome == "not tested"
 
 
 def test_every_registered_method_is_tested_once():
     from camlucida.methods import list_methods
 
-    chosen = all_methods(quick=True)
+    chosen = _methods(Request())
     assert {one.name for one in chosen} == {row.name for row in list_methods()}
     assert len({one.label for one in chosen}) == len(chosen)
     assert tuple(one.name for one in chosen[:8]) == PAPER
-    assert all(not one.options for one in all_methods(quick=False))
+    assert all(not one.options for one in _methods(Request(quick=False)))
 
 
 def test_methods_have_options():
     names = ["gradcam", ("fame", {"iterations": 3}), ("fame", {}), ("icam", {"n_perturb": 2})]
-    chosen = {one.label: one.options for one in all_methods(quick=True, names=names)}
+    chosen = {one.label: one.options for one in _methods(Request(methods=names))}
     assert chosen["fame:iterations=3"] == {"iterations": 3}
     assert chosen["fame"] == {"iterations": 40}
     assert chosen["icam:n_perturb=2, one layer"] == {"n_perturb": 2}
     assert len(chosen) == 5
     with pytest.raises(CamlucidaError, match="'fame:iterations=3' is given twice"):
-        all_methods(quick=True, names=[names[1], names[1]])
+        _methods(Request(methods=[names[1], names[1]]))
 
 
 def test_finished_parts_of_other_options_are_not_taken(plain, tmp_path):
@@ -332,7 +333,9 @@ def test_opticam_with_options_is_not_tuned(plain):
 
 def test_opticam_is_tuned_to_the_lowest_average_drop(walled):
     model, x, _ = walled
-    found = tune_opticam(model, x, "last", learning_rates=(0.01, 0.3), iterations=(3, 6))
+    found = tune_opticam(
+        Trial(model, x, layer="last"), learning_rates=(0.01, 0.3), iterations=(3, 6)
+    )
     assert len(found["tried"]) == 4
     assert found["average_drop"] == min(row["average_drop"] for row in found["tried"])
     assert set(found["options"]) == {"learning_rate", "iterations"}
@@ -495,7 +498,6 @@ def test_one_method_is_not_many():
 
 def test_stacked_images_are_not_resized_again(plain, tmp_path):
     """Their seam stays where the wall is, whatever the model does to photos (spec 9.2)."""
-    from camlucida.audits.deadzone.images import prepared
     from camlucida.data.preprocess import Preprocess
     from camlucida.data.stack_mix import StackGen, StackMix
     from camlucida.models import LoadedModel
@@ -506,14 +508,17 @@ def test_stacked_images_are_not_resized_again(plain, tmp_path):
         Image.new("RGB", (40, 50), (grey,) * 3).save(path)
     model = LoadedModel(plain, "plain", Preprocess(size=(32, 32), resize=40), None)
     data = StackMix(tmp_path, None, dead=Region.rows(20, 31), size=32)
-    _, inputs, preprocess = prepared(model, data, 5)
+    trial = Request(model, data, count=5).open()
+    inputs, preprocess = trial.inputs, trial.preprocess
     pixels = preprocess.denormalise(inputs)[0, 0].round()
     assert (pixels[:20] == pixels[0, 0]).all()
     assert (pixels[20:] == 1 - pixels[0, 0]).all()
     drawn = StackGen(tmp_path, size=32, resize=32)
-    assert torch.equal(prepared(model, drawn, 1)[1][0], preprocess(drawn[0].picture()))
+    assert torch.equal(
+        Request(model, drawn, count=1).open().inputs[0], preprocess(drawn[0].picture())
+    )
     with pytest.raises(CamlucidaError, match="size=32"):
-        prepared(model, StackMix(tmp_path, None, dead=Region.rows(9, 15), size=16), 5)
+        Request(model, StackMix(tmp_path, None, dead=Region.rows(9, 15), size=16), count=5).open()
 
 
 def test_a_lost_training_record_is_measured_again(tmp_path):

@@ -13,13 +13,11 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from camlucida.audits.fooling.audit import audit_sham, audit_sham_stand_ins
+from camlucida.audits.candidates import Candidate, choose, usual, with_margins
+from camlucida.audits.fooling.audit import audit_sham
 from camlucida.audits.fooling.measure import (
-    Subject,
-    Variant,
-    all_variants,
+    CORE,
     compare_with,
-    core_variants,
     measure_variant,
     moved,
     ratio,
@@ -28,6 +26,7 @@ from camlucida.audits.fooling.nets import PAIRS, DigitPlan, stand_in, tail
 from camlucida.audits.fooling.tables import condition_row, tail_table
 from camlucida.audits.fooling.tune import Attack, attack_key, fool, last_linear
 from camlucida.audits.fooling.verdicts import said_of_gap, verdict
+from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
@@ -87,10 +86,10 @@ def test_sham_moves_the_maps_and_not_the_decisions(case, fooled):
     first, last = fooled.record["curves"][0], fooled.record["curves"][-1]
     assert last["cam_mse"] < 0.8 * first["cam_mse"]
     assert accuracy(fooled.model, images, labels) >= accuracy(model, images, labels) - 0.03
-    subject = Subject(images[:24], labels[:24], "features")
+    subject = Trial(model, images[:24], labels[:24], "features")
     found = {
-        v.label: measure_variant(model, fooled.model, subject, v, fooled.mask)
-        for v in (Variant("cam"), Variant("gradcam"), Variant("gradcam", "mean"))
+        v.label: measure_variant(subject, fooled.model, v, fooled.mask)
+        for v in (Candidate("cam"), Candidate("gradcam"), Candidate("gradcam", "mean"))
     }
     mean = {k: np.mean(v["susceptibility"]) for k, v in found.items()}
     assert mean["cam"] > 0.1
@@ -229,18 +228,23 @@ def test_tests_are_those_of_scipy():
     assert found["d"]["holm"] == pytest.approx(3 * found["d"]["signed_rank"])
 
 
+def every(names=None):
+    quick = names is not None
+    return with_margins(choose(names or usual(quick=False), quick=quick), quick=quick)
+
+
 def test_variants_are_every_method_with_every_margin():
-    everything = {v.label for v in all_variants(quick=False)}
+    everything = {v.label for v in every()}
     assert {"gradcam", "MeanDiffGradCAM", "MaxDiffGradCAM", "LSE-DiffGradCAM"} <= everything
     assert {"rise", "rise, lse margin", "layercam, max margin", "eigencam", "cam"} <= everything
     assert "eigencam, mean margin" not in everything, "its map knows no class"
-    assert len(everything) == len(all_variants(quick=False))
-    assert {v.label for v in core_variants()} <= everything
-    assert [v.label for v in all_variants(quick=True, names=["diffgradcam"])] == [
+    assert len(everything) == len(every())
+    assert {v.label for v in CORE} <= everything
+    assert [v.label for v in every(["diffgradcam"])] == [
         "MeanDiffGradCAM", "MaxDiffGradCAM", "LSE-DiffGradCAM",
     ]  # fmt: skip
     for both in (["gradcam", "diffgradcam"], ["diffgradcam", "gradcam"]):
-        found = [v.label for v in all_variants(quick=True, names=both)]
+        found = [v.label for v in every(both)]
         assert sorted(found) == ["LSE-DiffGradCAM", "MaxDiffGradCAM", "MeanDiffGradCAM", "gradcam"]
 
 
@@ -252,7 +256,7 @@ def numbers(susceptibility, another, blank=(0, 0)):
 
 
 def test_verdicts():
-    one = Variant("gradcam")
+    one = Candidate("gradcam")
     far = verdict(
         one, numbers([0.1, 0.1], [0.1, 0.1], (0, 1)), numbers([0.01] * 2, [0.1] * 2), worked=True
     )
@@ -323,7 +327,7 @@ def test_audit_of_ones_own_model(case, tmp_path):
         "held_out": 12,
     }
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = audit_sham(model, images, labels, **options)
+    report = audit_sham(model, (images, labels), **options)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert {v.subject for v in report.verdicts} >= {
         "gradcam",
@@ -339,11 +343,11 @@ def test_audit_of_ones_own_model(case, tmp_path):
     assert [p.name for p in report.pictures] == ["maps", "susceptibility", "attackers"]
     json.dumps(report.to_dict())
     said = []
-    again = audit_sham(model, images, labels, **options, say=lambda what, *_: said.append(what))
+    again = audit_sham(model, (images, labels), **options, say=lambda what, *_: said.append(what))
     assert not any("fine-tuning" in what for what in said), "finished attacks are kept"
     assert [v.text for v in again.verdicts] == [v.text for v in report.verdicts]
     with pytest.raises(CamlucidaError, match="six labelled"):
-        audit_sham(model, images[:4], labels[:4], layer="features")
+        audit_sham(model, (images[:4], labels[:4]), layer="features")
 
 
 @pytest.mark.slow
@@ -359,7 +363,7 @@ def test_a_head_that_is_not_linear_is_attacked_through_gradcam(case):
         nn.Linear(8, 4),
     ).eval()
     report = audit_sham(
-        model, images[:24], labels[:24], layer="1", attack=Attack(batch=8), attackers=("sham",),
+        model, (images[:24], labels[:24]), layer="1", attack=Attack(batch=8), attackers=("sham",),
         methods=["gradcam"],
     )  # fmt: skip
     assert "Grad-CAM's map was attacked" in report.tested
@@ -373,7 +377,7 @@ def test_stand_ins(tmp_path):
         "plan": plan, "count": 8, "methods": ["gradcam", "eigencam"], "attackers": ("none", "sham"),
         "attack": Attack(epochs=2, learning_rate=0.02), "folder": tmp_path,
     }  # fmt: skip
-    report = audit_sham_stand_ins(**options)
+    report = audit_sham(**options)
     titles = [t.caption for t in report.tables]
     assert "Under which conditions the published gap appears" in titles
     assert "Susceptibility by how frequent a class was in training" in titles
@@ -381,13 +385,13 @@ def test_stand_ins(tmp_path):
         "head, 1, 0.3", "head, 2, 0.3", "all, 1, 0.02", "all, 2, 0.02",
     ]  # fmt: skip
     assert "8 other images are explained" in report.tested
-    more = audit_sham_stand_ins(
+    more = audit_sham(
         **{**options, "count": 10_000, "attack": replace(options["attack"], trainable="head")}
     )
     assert "40 other images are explained" in more.tested, "as many as there are"
     rates = {k: v["attack"]["learning_rate"] for k, v in more.record["conditions"].items()}
     assert [rate for k, rate in rates.items() if k.startswith("head")] == [0.02, 0.02]
-    again = audit_sham_stand_ins(**options)
+    again = audit_sham(**options)
     assert again.record["conditions"] == report.record["conditions"]
 
 
@@ -411,13 +415,13 @@ def test_parts_of_another_layer_or_model_are_not_taken(case, tmp_path):
         "attack": of_one_epoch(), "attackers": ("sham",), "methods": ["gradcam"], "folder": tmp_path, "held_out": 8,
         "name": "mine",
     }  # fmt: skip
-    one = audit_sham(model, images[:40], labels[:40], layer="features", **options)
+    one = audit_sham(model, (images[:40], labels[:40]), layer="features", **options)
     gradcam = of_one_epoch().against("gradcam")
     options["attack"] = gradcam
-    last = audit_sham(model, images[:40], labels[:40], layer="features", **options)
-    first = audit_sham(model, images[:40], labels[:40], layer="features.2", **options)
+    last = audit_sham(model, (images[:40], labels[:40]), layer="features", **options)
+    first = audit_sham(model, (images[:40], labels[:40]), layer="features.2", **options)
     fresh = audit_sham(
-        model, images[:40], labels[:40], layer="features.2", **{**options, "folder": tmp_path / "new"}
+        model, (images[:40], labels[:40]), layer="features.2", **{**options, "folder": tmp_path / "new"}
     )  # fmt: skip
     assert first.record["measured"] == fresh.record["measured"]
     assert first.record["measured"] != last.record["measured"]
@@ -442,13 +446,13 @@ def test_a_stopped_attack_does_not_go_on_with_another_model(case, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        audit_sham(model, images[:40], labels[:40], folder=tmp_path, say=stop, **options)
+        audit_sham(model, (images[:40], labels[:40]), folder=tmp_path, say=stop, **options)
     assert list((tmp_path / "parts").glob("*.ckpt")), "the first epoch is kept"
-    found = audit_sham(other, images[:40], labels[:40], folder=tmp_path, **options)
-    fresh = audit_sham(other, images[:40], labels[:40], **options)
+    found = audit_sham(other, (images[:40], labels[:40]), folder=tmp_path, **options)
+    fresh = audit_sham(other, (images[:40], labels[:40]), **options)
     assert found.record["measured"] == fresh.record["measured"]
-    again = audit_sham(model, images[:40], labels[:40], folder=tmp_path, **options)
-    whole = audit_sham(model, images[:40], labels[:40], **options)
+    again = audit_sham(model, (images[:40], labels[:40]), folder=tmp_path, **options)
+    whole = audit_sham(model, (images[:40], labels[:40]), **options)
     assert again.record["measured"] == whole.record["measured"], (
         "and its own goes on as if never stopped"
     )
@@ -456,7 +460,7 @@ def test_a_stopped_attack_does_not_go_on_with_another_model(case, tmp_path):
 
 
 def test_an_attack_that_breaks_the_model_proves_nothing(case):
-    one = Variant("gradcam")
+    one = Candidate("gradcam")
     found = numbers([0.1, 0.1], [0.1, 0.1])
     broken = verdict(one, found, None, worked=True, broke=True)
     assert broken.outcome == "warn"
@@ -466,7 +470,7 @@ def test_an_attack_that_breaks_the_model_proves_nothing(case):
     assert row[-1] == "the attack broke the model"
     model, images, labels = case
     report = audit_sham(
-        model, images, labels, layer="features", attack=of_one_epoch(learning_rate=3.0, weight=0.0),
+        model, (images, labels), layer="features", attack=of_one_epoch(learning_rate=3.0, weight=0.0),
         methods=["gradcam"], attackers=("sham",),
     )  # fmt: skip
     assert report.record["accuracy"]["sham"] < report.record["models"]["clean"]["accuracy"] - 0.1
@@ -484,7 +488,7 @@ def test_what_is_unknown_is_told_before_anything_is_trained():
         ({"attackers": ("gradcam:median",)}, "aggregator"),
     ):
         with pytest.raises(CamlucidaError, match=says):
-            audit_sham_stand_ins(say=never, **options)
+            audit_sham(say=never, **options)
     for options, says in (
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"epochs": 0}, "epochs must be"),
@@ -500,7 +504,7 @@ def test_labels_that_are_no_classes_are_refused(case):
     for wrong in (4, -1):
         labels = torch.full((len(images),), wrong)
         with pytest.raises(CamlucidaError, match=f"classes 0 to 3, but a label is {wrong}"):
-            audit_sham(model, images, labels, layer="features")
+            audit_sham(model, (images, labels), layer="features")
         with pytest.raises(CamlucidaError, match="classes 0 to 3"):
             fool(model, images, labels, layer="features")
 
@@ -533,7 +537,7 @@ def test_models_that_return_more_than_logits_and_odd_channels(case):
     _, _, labels = case
     images = torch.randn(24, 5, 14, 14, generator=torch.Generator().manual_seed(0))
     report = audit_sham(
-        Pair().eval(), images, labels[:24], layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        Pair().eval(), (images, labels[:24]), layer="features", attack=of_one_epoch(), methods=["gradcam"],
         attackers=("sham",),
     )  # fmt: skip
     assert 0 <= report.record["accuracy"]["sham"] <= 1
@@ -544,7 +548,7 @@ def test_one_class_is_said(case):
     model, images, labels = case
     one = labels == 2
     report = audit_sham(
-        model, images[one], labels[one], layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        model, (images[one], labels[one]), layer="features", attack=of_one_epoch(), methods=["gradcam"],
         attackers=("sham",),
     )  # fmt: skip
     assert "of one class only" in report.tested
@@ -554,9 +558,9 @@ def test_the_entropy_is_that_of_the_class_weight_map(case):
     """Also where another map is attacked."""
     model, images, labels = case
     options = {"layer": "features", "methods": ["gradcam"], "attackers": ("sham",), "held_out": 24}
-    one = audit_sham(model, images, labels, attack=of_one_epoch(), **options)
+    one = audit_sham(model, (images, labels), attack=of_one_epoch(), **options)
     two = audit_sham(
-        model, images, labels, attack=of_one_epoch().adaptive("gradcam:mean"), **options
+        model, (images, labels), attack=of_one_epoch().adaptive("gradcam:mean"), **options
     )
     assert (
         one.record["models"]["clean"]["cam_entropy"] == two.record["models"]["clean"]["cam_entropy"]

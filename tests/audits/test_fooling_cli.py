@@ -84,7 +84,7 @@ def test_a_head_learns_at_its_own_rate(tmp_path, monkeypatch, given, rate):
         seen.append(options["attack"].learning_rate)
         raise CamlucidaError("enough")
 
-    monkeypatch.setattr("camlucida.audits.fooling.audit.audit_sham_stand_ins", audit)
+    monkeypatch.setattr("camlucida.audits.audit_sham", audit)
     run("sham", *given, "--out", tmp_path)
     assert seen == [pytest.approx(rate)]
 
@@ -166,10 +166,10 @@ def test_a_centred_head_makes_mean_and_gradcam_the_same(case):
     import copy
     from dataclasses import replace
 
-    model = copy.deepcopy(case.model)
+    model = copy.deepcopy(case.trial.model)
     with torch.no_grad():
         model.classifier.weight.sub_(model.classifier.weight.mean(0))
-    found = diff_table2(replace(case, model=model))
+    found = diff_table2(replace(case, trial=replace(case.trial, model=model)))
     assert dict(found.tables[0].rows)["MeanDiffGradCAM"][0].value < 1e-10
 
 
@@ -197,8 +197,8 @@ def test_table_3_of_another_model_or_layer_is_made_anew(case, tmp_path):
 
     torch.manual_seed(5)
     attack = Attack(batch=16, learning_rate=0.05)
-    other = replace(case, model=Gap().eval())
-    deeper = replace(case, subject=replace(case.subject, layer="features.2"))
+    other = replace(case, trial=replace(case.trial, model=Gap().eval()))
+    deeper = replace(case, trial=replace(case.trial, layer="features.2"))
     seen = []
     for one, how in ((case, attack), (other, attack), (deeper, attack.against("gradcam"))):
         kept = diff_table3(one, attack=how, folder=tmp_path)
@@ -260,4 +260,4 @@ def test_table_1(tmp_path, monkeypatch):
 def test_refusals(case):
     images, two = torch.zeros(3, 3, 14, 14), torch.zeros(2, dtype=torch.long)
     with pytest.raises(CamlucidaError, match="3 images and 2 labels"):
-        case_of(case.model, (images, two), (images, two), "features")
+        case_of(case.trial.model, (images, two), (images, two), "features")

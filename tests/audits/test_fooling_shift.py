@@ -164,13 +164,17 @@ def test_a_shift_of_another_head_is_refused(wide, images):
 def test_parts_of_another_layer_or_class_are_not_taken(wide, images, tmp_path):
     options = {"methods": ["gradcam"], "folder": tmp_path, "name": "mine"}
     of = {}
+
+    def given(labels):
+        return images if labels is None else (images, labels)
+
     for layer, labels in (
         ("features", None),
         ("features.1", None),
         ("features", torch.tensor([0, 1, 2, 3])),
     ):
-        kept = audit_logit_shift(wide, images, labels, layer=layer, **options)
-        fresh = audit_logit_shift(wide, images, labels, layer=layer, methods=["gradcam"])
+        kept = audit_logit_shift(wide, given(labels), layer=layer, **options)
+        fresh = audit_logit_shift(wide, given(labels), layer=layer, methods=["gradcam"])
         assert kept.record["measured"] == fresh.record["measured"], (layer, labels)
         of[layer, labels is None] = json.dumps(kept.record["measured"])
     assert len(set(of.values())) == 3
@@ -184,7 +188,7 @@ def test_the_vector_is_the_same_however_many_images_go_at_a_time(wide, images):
 
 def test_labels_and_models_that_have_no_margin_are_refused(wide, images):
     with pytest.raises(CamlucidaError, match="classes 0 to 19, but a label is 20"):
-        audit_logit_shift(wide, images, torch.tensor([0, 1, 2, 20]), layer="features")
+        audit_logit_shift(wide, (images, torch.tensor([0, 1, 2, 20])), layer="features")
     with pytest.raises(CamlucidaError, match="two classes or more"):
         audit_logit_shift(Wide(classes=1).double().eval(), images, layer="features")
 

@@ -8,12 +8,13 @@ from torch import nn
 
 import camlucida
 from camlucida import CamlucidaError
+from camlucida.audits.candidates import Candidate, choose
+from camlucida.audits.request import Request
 from camlucida.audits.sanity import measures as checks
 from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
 from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.completeness import bent, completeness
 from camlucida.audits.sanity.models import (
-    copied,
     randomisation_stages,
     randomise,
     shifted_input,
@@ -21,6 +22,7 @@ from camlucida.audits.sanity.models import (
 )
 from camlucida.audits.sanity.shuffled_labels import TwinPlan, train_twins, unlearned
 from camlucida.audits.sanity.verdicts import mark, results, verdict
+from camlucida.audits.trial import Trial, copied
 from camlucida.common.errors import ModelError
 from camlucida.common.store import Store
 from camlucida.methods import GradCAM, register
@@ -170,9 +172,9 @@ def test_norms_become_the_identity_whatever_their_parts_are_called():
 def test_the_users_model_is_left_alone(model, inputs):
     before = state(model)
     model.train()
-    bench = checks.Bench.of(model, inputs)
-    tested = checks.choose(["gradcam", "saliency"], quick=True)
-    checks.parameters(bench, tested, checks.maps_of(bench, tested), ["fc", "stem"], 0)
+    bench = Trial(model, inputs).ranked()
+    tested = choose(["gradcam", "saliency"], quick=True)
+    checks.parameters(bench, tested, bench.maps(tested), ["fc", "stem"])
     checks.input_shift(bench, tested)
     checks.logit_shift(bench, tested)
     assert same(before, state(model))
@@ -195,12 +197,12 @@ def test_likeness_is_that_of_the_formulas(model, inputs):
 
 
 def test_maps_change_with_the_weights_unless_the_method_ignores_them(model, inputs):
-    bench = checks.Bench.of(model, inputs)
+    bench = Trial(model, inputs).ranked()
     with Registered("test-looks", LooksOnly):
-        tested = checks.choose(["gradcam", "test-looks"], quick=True)
-        base = checks.maps_of(bench, tested)
+        tested = choose(["gradcam", "test-looks"], quick=True)
+        base = bench.maps(tested)
         names = [n for s in randomisation_stages(model, inputs) for n in s]
-        found = checks.parameters(bench, tested, base, names, 0)
+        found = checks.parameters(bench, tested, base, names)
         assert (
             results("test-looks", {"parameters": found["test-looks"]})["parameters"].outcome
             == "fail"
@@ -237,8 +239,8 @@ def test_a_shift_that_no_layer_can_make_up_for_is_refused(inputs):
     with pytest.raises(ModelError, match="2 layers read the input directly"):
         shifted_input(Twice(), inputs, 1.0)
     # What is not affine cannot make up for it, which the logits tell.
-    bench = checks.Bench.of(nn.Sequential(nn.Tanh(), net()), inputs)
-    found = checks.input_shift(bench, checks.choose(["gradcam"], quick=True))
+    bench = Trial(nn.Sequential(nn.Tanh(), net()), inputs).ranked()
+    found = checks.input_shift(bench, choose(["gradcam"], quick=True))
     said = results("gradcam", {"input shift": found["gradcam"]})["input shift"]
     assert said.outcome == "not tested"
     assert "no equal" in said.text
@@ -252,8 +254,8 @@ def test_a_layer_that_prepares_the_input_makes_up_for_a_shift(model, inputs):
 
 
 def test_gradients_stay_under_a_shift_and_products_do_not(model, inputs):
-    bench = checks.Bench.of(model, inputs)
-    tested = checks.choose(["gradcam", "saliency", "inputxgradient"], quick=True)
+    bench = Trial(model, inputs).ranked()
+    tested = choose(["gradcam", "saliency", "inputxgradient"], quick=True)
     found = checks.input_shift(bench, tested)
     assert max(found["gradcam"]["change"] + found["saliency"]["change"]) < 1e-10
     # |(x + s) g| - |x g| summed over channels, by hand
@@ -289,7 +291,7 @@ def test_weights_that_are_made_anew_are_shifted_too(model, inputs):
     twin = shifted_logits(model, x)
     assert (twin(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
     assert (twin(x) - model(x)).abs().min() > 1e-6
-    found = checks.logit_shift(checks.Bench.of(model, x), checks.choose(["gradcam"], quick=True))
+    found = checks.logit_shift(Trial(model, x).ranked(), choose(["gradcam"], quick=True))
     assert min(found["gradcam"]["own"]) > 1e-6  # not the same maps of the same model
 
 
@@ -297,7 +299,7 @@ def test_logits_that_cannot_be_shifted_pass_nothing(model, inputs):
     probabilities = nn.Sequential(model, nn.Softmax(1))
     with pytest.raises(ModelError, match="could not be shifted"):
         shifted_logits(probabilities, inputs)
-    report = audit_sanity(probabilities, inputs, methods=["gradcam"], data=False)
+    report = audit_sanity(probabilities, inputs, methods=["gradcam"], labels=False)
     said = report["gradcam"].details["logit shift"]
     assert said["outcome"] == "not tested"
     assert "logits shifted" in report["gradcam"].text
@@ -305,24 +307,24 @@ def test_logits_that_cannot_be_shifted_pass_nothing(model, inputs):
 
 def test_blank_maps_that_stay_blank_prove_nothing(model, inputs):
     with Registered("test-blank", Blank):
-        tested = checks.choose(["test-blank"], quick=True)
-        found = checks.logit_shift(checks.Bench.of(model, inputs), tested)["test-blank"]
+        tested = choose(["test-blank"], quick=True)
+        found = checks.logit_shift(Trial(model, inputs).ranked(), tested)["test-blank"]
         said = results("test-blank", {"logit shift": found})["logit shift"]
     assert found["own"] == [None] * 3
     assert said.outcome == "not tested"
 
 
 def test_images_without_any_spread_are_shifted_all_the_same(model):
-    bench = checks.Bench.of(model, torch.zeros(2, 3, 24, 24))
-    found = checks.input_shift(bench, checks.choose(["gradcam", "inputxgradient"], quick=True))
+    bench = Trial(model, torch.zeros(2, 3, 24, 24)).ranked()
+    found = checks.input_shift(bench, choose(["gradcam", "inputxgradient"], quick=True))
     assert found["gradcam"]["shift"] == 1
     assert max(found["gradcam"]["change"]) < 1e-10
     assert min(found["inputxgradient"]["change"]) > 1e-3
 
 
 def test_lone_logits_move_and_margins_do_not(model, inputs):
-    bench = checks.Bench.of(model, inputs)
-    tested = checks.choose(["gradcam", "diffgradcam", "eigencam"], quick=True)
+    bench = Trial(model, inputs).ranked()
+    tested = choose(["gradcam", "diffgradcam", "eigencam"], quick=True)
     found = checks.logit_shift(bench, tested)
     assert found["gradcam"]["output"] < 1e-9
     assert min(found["gradcam"]["own"]) > 1e-4
@@ -360,35 +362,37 @@ def test_a_lone_logits_map_moves_as_the_rows_do(model, inputs):
     "name", ["cam", "gradcam", "hirescam", "xgradcam", "ablationcam", "fullgrad"]
 )
 def test_promised_sums_are_kept(model, inputs, name):
-    bench = checks.Bench.of(model, inputs).exact()
-    found = completeness(bench, name, {})
+    bench = Trial(model, inputs).ranked().exact()
+    found = completeness(bench, Candidate(name))
     assert max(found["missing"]) < 1e-6
     assert results(name, {"completeness": found})["completeness"].outcome == "pass"
 
 
 def test_integrated_gradients_sum_to_the_way(model, inputs):
-    bench = checks.Bench.of(model, inputs).exact()
-    fine = completeness(bench, "integrated-gradients", {"n_steps": 200})
-    rough = completeness(bench, "integrated-gradients", {"n_steps": 1, "reduction": "abs_max"})
+    bench = Trial(model, inputs).ranked().exact()
+    fine = completeness(bench, Candidate("integrated-gradients", options={"n_steps": 200}))
+    rough = completeness(
+        bench, Candidate("integrated-gradients", options={"n_steps": 1, "reduction": "abs_max"})
+    )
     assert max(fine["missing"]) < 0.02
     assert max(rough["missing"]) > max(fine["missing"])
 
 
 def test_a_promise_holds_only_where_it_was_made(inputs):
-    bench = checks.Bench.of(net(), inputs).exact()
-    assert completeness(bench, "inputxgradient", {}) is None
-    assert completeness(bench, "layercam", {}) is None
-    free = checks.Bench.of(net(bias=False), inputs).exact()
-    assert max(completeness(free, "inputxgradient", {})["missing"]) < 1e-9
+    bench = Trial(net(), inputs).ranked().exact()
+    assert completeness(bench, Candidate("inputxgradient")) is None
+    assert completeness(bench, Candidate("layercam")) is None
+    free = Trial(net(bias=False), inputs).ranked().exact()
+    assert max(completeness(free, Candidate("inputxgradient"))["missing"]) < 1e-9
     # FullGrad promises its sum for piecewise linear networks only: the number is told, and judged there alone.
-    smooth = checks.Bench.of(net(act=nn.GELU), inputs).exact()
-    broken = completeness(smooth, "fullgrad", {})
+    smooth = Trial(net(act=nn.GELU), inputs).ranked().exact()
+    broken = completeness(smooth, Candidate("fullgrad"))
     assert max(broken["missing"]) > 1e-3
     said = results("fullgrad", {"completeness": broken})["completeness"]
     assert said.outcome == "not tested"
     assert said.value == max(broken["missing"])
     assert "GELU" in said.text
-    straight = completeness(bench, "fullgrad", {})
+    straight = completeness(bench, Candidate("fullgrad"))
     assert not straight["unpromised"]
     lost = {**straight, "missing": [0.0, 0.2, None]}
     assert results("fullgrad", {"completeness": lost})["completeness"].outcome == "fail"
@@ -495,9 +499,9 @@ class Registered:
 )
 def test_misbehaviour_is_caught(model, inputs, kind, failing):
     with Registered("test-bad", kind):
-        bench = checks.Bench.of(model, inputs)
-        tested = checks.choose(["test-bad"], quick=True)
-        found = checks.behaviour(bench, tested, checks.maps_of(bench, tested))["test-bad"]
+        bench = Trial(model, inputs).ranked()
+        tested = choose(["test-bad"], quick=True)
+        found = checks.behaviour(bench, tested, bench.maps(tested))["test-bad"]
         said = results("test-bad", {"behaviour": found})
     failed = {k for k, r in said.items() if r.outcome == "fail"}
     assert (failing in failed) if failing else not failed
@@ -506,9 +510,9 @@ def test_misbehaviour_is_caught(model, inputs, kind, failing):
 
 
 def test_two_classes_get_two_maps_or_the_method_says_so(model, inputs):
-    bench = checks.Bench.of(model, inputs)
-    tested = checks.choose(["gradcam", "eigencam"], quick=True)
-    found = checks.other_class(bench, tested, checks.maps_of(bench, tested))
+    bench = Trial(model, inputs).ranked()
+    tested = choose(["gradcam", "eigencam"], quick=True)
+    found = checks.other_class(bench, tested, bench.maps(tested))
     assert found["eigencam"]["signed"] == pytest.approx([1, 1, 1])
     said = results("eigencam", {"class": found["eigencam"]})["class"]
     assert said.outcome == "not tested"
@@ -585,11 +589,11 @@ def test_numbers_that_are_not_finite_pass_nothing():
 
 
 def test_one_image_alone_proves_nothing_about_batches(model, inputs):
-    report = audit_sanity(model, inputs[:1], methods=["gradcam"], data=False)
+    report = audit_sanity(model, inputs[:1], methods=["gradcam"], labels=False)
     assert report["gradcam"].details["single"]["outcome"] == "not tested"
-    again = audit_sanity(model, inputs, methods=["gradcam"], data=False, batch_size=1)
+    again = audit_sanity(model, inputs, methods=["gradcam"], labels=False, batch_size=1)
     assert again["gradcam"].details["single"]["outcome"] == "not tested"
-    both = audit_sanity(model, inputs, methods=["gradcam"], data=False)
+    both = audit_sanity(model, inputs, methods=["gradcam"], labels=False)
     assert both["gradcam"].details["single"]["outcome"] == "pass"
 
 
@@ -614,7 +618,7 @@ def parts(folder):
 def test_nothing_kept_of_another_model_or_other_images_is_used(model, inputs, tmp_path):
     def run(model, images, **options):
         return audit_sanity(
-            model, images, methods=["gradcam"], data=False, folder=tmp_path, **options
+            model, images, methods=["gradcam"], labels=False, folder=tmp_path, **options
         ).record["resumed_parts"]
 
     assert run(model, inputs) == 0
@@ -635,7 +639,7 @@ class Stop(KeyboardInterrupt):
 
 @pytest.mark.parametrize("when", [0, 3, 8, 14])
 def test_a_stopped_audit_leaves_the_model_alone_and_goes_on(model, inputs, tmp_path, when):
-    before, options = state(model), {"methods": ["gradcam", "eigencam"], "data": False}
+    before, options = state(model), {"methods": ["gradcam", "eigencam"], "labels": False}
     hooks = [len(m._forward_hooks) for m in model.modules()]
     random = torch.get_rng_state()
     steps = []
@@ -674,7 +678,7 @@ def test_an_interrupted_pass_leaves_the_model_alone(model, inputs):
         reached[:] = [wanted]
         calls.clear()
         with pytest.raises(Stop):
-            audit_sanity(model, inputs, methods=["gradcam", "fullgrad"], data=False)
+            audit_sanity(model, inputs, methods=["gradcam", "fullgrad"], labels=False)
         assert same(before, state(model))
         assert model.training
         assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -685,7 +689,7 @@ def test_an_interrupted_pass_leaves_the_model_alone(model, inputs):
 def test_the_audit_goes_on_where_it_stopped(model, inputs, tmp_path):
     options = {
         "methods": ["gradcam", "eigencam", ("integrated-gradients", {"n_steps": 4}), "fggb"],
-        "data": False,
+        "labels": False,
         "folder": tmp_path,
     }
     told = []
@@ -708,7 +712,9 @@ def test_the_audit_goes_on_where_it_stopped(model, inputs, tmp_path):
 
 
 def test_stages_can_be_redrawn_alone(model, inputs):
-    found = measure_sanity(model, inputs, methods=["gradcam"], data=False, independent=True)
+    found = measure_sanity(
+        Request(model, inputs, methods=["gradcam"], labels=False), independent=True
+    )
     cascade, alone = found.cascade["gradcam"], found.alone["gradcam"]
     assert len(cascade) == len(alone) == len(found.stages)
     assert cascade[0] == alone[0]

@@ -11,23 +11,17 @@ from typer.testing import CliRunner
 
 import camlucida
 from camlucida import CamlucidaError
-from camlucida.audits.registry import AUDITS, list_audits, register
+from camlucida.audits.candidates import choose
+from camlucida.audits.ours import list_audits, register
+from camlucida.audits.registry import AUDITS
 from camlucida.audits.rules import GRADES, QUESTIONS
 from camlucida.audits.sanity.audit import audit_sanity
-from camlucida.audits.sanity.measures import Bench, choose
-from camlucida.audits.trust.audit import (
-    Evidence,
-    MethodTrust,
-    TrustReport,
-    advice,
-    all_rules,
-    audit_all,
-    best,
-    gather,
-    judged,
-)
+from camlucida.audits.trial import Trial
+from camlucida.audits.trust.audit import audit_all
 from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
+from camlucida.audits.trust.judging import all_rules, gather, judged
 from camlucida.audits.trust.page import trust_document
+from camlucida.audits.trust.report import Evidence, MethodTrust, TrustReport
 from camlucida.metrics.curves import blank
 from reference import sanity as slow
 
@@ -140,7 +134,7 @@ def test_what_a_method_is_counts_too():
 
 
 def test_faithfulness_is_that_of_the_formula(model, inputs):
-    bench = Bench.of(model, inputs)
+    bench = Trial(model, inputs).ranked()
     maps = random_maps(inputs, 0)
     got = faithfulness(bench, maps, steps=8)
     soft, dark = blank(inputs, "blur"), blank(inputs, "zero")
@@ -229,7 +223,7 @@ def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_
 
 def test_bad_input_is_said_in_words(model, inputs):
     with pytest.raises(CamlucidaError, match="unknown audit"):
-        audit_all(model, inputs, names=["wishes"])
+        audit_all(model, inputs, audits=["wishes"])
     with pytest.raises(CamlucidaError, match="unknown method"):
         audit_all(model, inputs, methods=["guess"])
     with pytest.raises(CamlucidaError, match="attic"):
@@ -248,20 +242,20 @@ def report_of(**answers):
 
 
 def test_advice_and_the_method_to_use():
-    from camlucida.audits.trust.audit import Answer
+    from camlucida.audits.trust.report import Answer
 
     safe, care, no, none = (Answer(g, ("because",)) for g in GRADES)
     report = report_of(a=(safe, no, care, no), b=(care, care, care, no), c=(no,) * 4)
-    assert best(report).label == "b"
-    said = advice(report)
+    assert report.best().label == "b"
+    said = report.advice()
     assert said[0].endswith("Safe: a. With caution: b. Not safe: c.")
     assert "with caution: b" in said[1]
     assert "None of the methods" in said[3]
-    assert best(report_of(c=(no,) * 4)) is None
+    assert report_of(c=(no,) * 4).best() is None
     assert "None of these methods" in trust_document(report_of(c=(no,) * 4)).html()
     # a method about which nothing is known is never the one to use
-    assert best(report_of(a=(none,) * 4, b=(care, no, no, no))).label == "b"
-    assert best(report_of(a=(none,) * 4, c=(no,) * 4)) is None
+    assert report_of(a=(none,) * 4, b=(care, no, no, no)).best().label == "b"
+    assert report_of(a=(none,) * 4, c=(no,) * 4).best() is None
     page = trust_document(report_of(a=(none,) * 4, b=(care, no, no, no))).html()
     assert "Nothing could be measured about a." in page
     assert "No method is safe without reservation" in page
@@ -275,8 +269,10 @@ def test_what_breaks_on_this_model_does_not_take_the_rest_along(model, inputs, t
     register("test-fault", title="Fault", asks="Nothing?")(broken)
     try:
         with pytest.raises(CamlucidaError, match="no audit could be run"):
-            audit_all(model, inputs, methods=["gradcam"], names=["test-fault"], folder=tmp_path)
-        report = audit_all(model, inputs, methods=["gradcam"], names=["test-fault", "faithfulness"])
+            audit_all(model, inputs, methods=["gradcam"], audits=["test-fault"], folder=tmp_path)
+        report = audit_all(
+            model, inputs, methods=["gradcam"], audits=["test-fault", "faithfulness"]
+        )
     finally:
         AUDITS.remove("test-fault")
     assert "RuntimeError: a <tensor> of the wrong shape)" in report.missing["Fault"]
@@ -303,7 +299,7 @@ def test_a_stopped_run_writes_no_pages_beside_an_old_report(model, inputs, tmp_p
 
 
 def test_faithfulness_of_other_weights_is_measured_anew(model, inputs, tmp_path):
-    options = {"methods": ["gradcam"], "names": ["faithfulness"], "folder": tmp_path}
+    options = {"methods": ["gradcam"], "audits": ["faithfulness"], "folder": tmp_path}
     first = audit_all(model, inputs, **options).methods
     torch.manual_seed(5)
     other = Net().eval()  # another checkpoint of the same name
@@ -316,7 +312,7 @@ def test_faithfulness_of_other_weights_is_measured_anew(model, inputs, tmp_path)
 
 def test_variants_of_a_method_do_not_borrow_each_others_findings(model, inputs):
     given = [("gradcam++", {"form": "true"}), "gradcam++", ("diffgradcam", {"aggregator": "max"})]
-    report = audit_all(model, inputs, methods=given, names=["deadzone", "logit-shift"])
+    report = audit_all(model, inputs, methods=given, audits=["deadzone", "logit-shift"])
     text = {m.label: {e.name: e.text for e in m.evidence} for m in report.methods}
     usual = "Measured with the usual options of"
     assert usual in text["gradcam++:form=true"]["deadzone"]
@@ -327,7 +323,7 @@ def test_variants_of_a_method_do_not_borrow_each_others_findings(model, inputs):
 
 
 def test_a_coarse_map_is_called_coarse_without_a_wall(model, inputs):
-    report = audit_all(model, inputs, methods=["gradcam", "saliency"], names=["faithfulness"])
+    report = audit_all(model, inputs, methods=["gradcam", "saliency"], audits=["faithfulness"])
     by = {m.label: {e.name for e in m.evidence} for m in report.methods}
     assert "fine" in by["gradcam"]
     assert "fine" not in by["saliency"]
@@ -345,7 +341,7 @@ def test_what_could_not_be_read_is_told(model, tmp_path):
     Image.new("RGB", (40, 30), "red").save(photos / "good.png")
     (photos / "<script>bad.jpg").write_bytes(b"no picture")
     report = audit_all(
-        loaded, open_data(photos), methods=["gradcam"], names=["sanity"], labels=False
+        loaded, open_data(photos), methods=["gradcam"], audits=["sanity"], labels=False
     )
     assert report.images == 1
     page = trust_document(report).html()
@@ -353,7 +349,7 @@ def test_what_could_not_be_read_is_told(model, tmp_path):
     assert "&lt;script&gt;bad.jpg" in page
     assert "<script>bad" not in page + report.audits[0].html()
     assert "tiny <b>" not in page
-    shown = audit_sanity(loaded, open_data(photos), methods=["gradcam"], data=False)
+    shown = audit_sanity(loaded, open_data(photos), methods=["gradcam"], labels=False)
     assert "1 image, the predicted class" in shown.tested
     assert "1 more could not be read" in shown.tested
     assert "<script>" not in shown.html()

@@ -1,1 +1,47 @@
-"""Audits: experiments that put attribution methods to the test, and say in plain words what came out."""
+"""Audits: can this explanation be a lie? Each puts methods to a test and says how they did, in plain words."""
+
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.deadzone.audit import audit_dead_zone
+from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.audits.deadzone.walls import Wall, feature_wall, input_wall
+from camlucida.audits.fooling.audit import audit_sham
+from camlucida.audits.fooling.logit_shift import audit_logit_shift
+from camlucida.audits.fooling.residual_logits import audit_residual_logits
+from camlucida.audits.fooling.tune import Attack
+from camlucida.audits.ours import list_audits, register
+from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.request import Request
+from camlucida.audits.rules import Rule
+from camlucida.audits.sanity.audit import audit_sanity
+from camlucida.audits.theory.audit import audit_theory
+from camlucida.audits.trust.audit import audit_all
+from camlucida.audits.trust.faithful import audit_faithfulness
+from camlucida.audits.trust.report import TrustReport
+from camlucida.audits.verdicts import Sentence, Verdict
+
+__all__ = [
+    "Attack",
+    "AuditReport",
+    "Candidate",
+    "DeadZone",
+    "Illustration",
+    "Request",
+    "Rule",
+    "Sentence",
+    "TrustReport",
+    "Verdict",
+    "Wall",
+    "audit_all",
+    "audit_dead_zone",
+    "audit_faithfulness",
+    "audit_logit_shift",
+    "audit_residual_logits",
+    "audit_sanity",
+    "audit_sham",
+    "audit_theory",
+    "dead_zone",
+    "feature_wall",
+    "input_wall",
+    "list_audits",
+    "register",
+]

@@ -1,72 +1,230 @@
-"""What an audit is asked: model, data, methods, and the words shared by all."""
+"""What an audit is asked: model, data, methods, and the words that all audits share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from camlucida.audits.candidates import Candidate, Choice, choose, usual
+from camlucida.audits.trial import Trial
+from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.jsonable import digest
 from camlucida.common.progress import Say
+from camlucida.common.provenance import fingerprint
+from camlucida.common.store import Store
 from camlucida.data.preprocess import Preprocess
+from camlucida.data.samples import DataSet
+from camlucida.data.stack_mix import StackGen, StackMix
+from camlucida.engine.layers import resolve
+from camlucida.explanation.subject import Photo, Subject, prepare
 from camlucida.models import LoadedModel
+
+Data: TypeAlias = "DataSet | Tensor | tuple[Tensor, Tensor] | Photo | Sequence[Photo]"
+"""A data set, a tensor ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``, or photos."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What an audit is asked to do.
+    """What an audit is asked. The Python functions of the audits take its fields as keywords.
 
     Attributes:
-        model: as the user gave it.
-        module: the network itself.
-        name: of the model, for people.
-        inputs: ``(N, C, H, W)``, what the images have become.
-        methods: to be judged.
-        preprocess: how photos become inputs.
-        layer: the explained layer; the methods' own default where it is ``None``.
-        quick: minutes rather than hours.
-        seed: of everything.
+        model: any classifier; given back as it was. Some audits train small networks where it is ``None``.
+        data: a data set, a tensor ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``, or photos.
+        methods: registered names, alone or in pairs with options. By default ``quick`` audits take the methods of few
+            passes, the others all that are registered; the dead-zone and the fooling audits always take all.
+        preprocess: how photos become inputs; the model's own by default.
+        layer: the explained layer; the model's last feature map by default.
+        count: images at most, spread evenly over the data; by default each audit has its own number.
+        quick: some minutes on two cores: fewer images, and fewer passes of the methods that take many.
+        seed: of everything that is drawn.
         batch_size: images at a time.
-        labels: whether small networks may be trained, as the check with shuffled labels needs.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        labels: whether the sanity checks train two small networks for the check with shuffled labels.
+        folder: where finished parts are kept, so that a stopped audit goes on.
+        say: told about the progress, as ``say(what, done, total)``.
+        name: of the model, for people; its own by default.
+
+    Example:
+        >>> request = camlucida.audits.Request(model, images, methods=["gradcam"], count=1)
+        >>> request.open().inputs.shape
+        torch.Size([1, 3, 32, 32])
     """
 
-    model: nn.Module | LoadedModel
-    module: nn.Module
-    name: str
-    inputs: Tensor
-    methods: tuple[Tested, ...]
+    model: nn.Module | LoadedModel | None = None
+    data: Data | None = None
+    methods: Sequence[Choice] | None = None
     preprocess: Preprocess | None = None
     layer: str | None = None
+    count: int | None = None
     quick: bool = True
     seed: int = 0
     batch_size: int = 16
     labels: bool = True
-    folder: Path | None = None
+    folder: str | os.PathLike[str] | None = None
     say: Say = field(default=lambda *_: None, repr=False)
+    name: str = ""
 
-    def of(self, chosen: Callable[[Tested], bool]) -> tuple[Tested, ...]:
-        """Those of the methods."""
-        return tuple(t for t in self.methods if chosen(t))
+    def tested(self, *, everything: bool = False) -> tuple[Candidate, ...]:
+        """The methods with their options.
+
+        Args:
+            everything: take all that are registered, where the user named none, also in a quick audit.
+
+        Raises:
+            CamlucidaError: one is unknown or given twice, or an option does not fit.
+        """
+        names = usual(quick=self.quick and not everything)
+        return choose(self.methods or names, quick=self.quick)
+
+    def open(self, few: int = 8, many: int = 50, *, whole: bool = False) -> Trial:
+        """The model and the images, ready; images that cannot be read are left out and named.
+
+        Args:
+            few: images at most in a quick audit, where the user named no number.
+            many: in a full one.
+            whole: take all images of a tensor, where the user named no number.
+
+        Raises:
+            CamlucidaError: there are no images, none can be read, or there is no such layer.
+        """
+        if self.model is None or self.data is None:
+            raise CamlucidaError(
+                "an audit of a model needs images too: pass data, such as what camlucida.data.open_data returns"
+            )
+        data, labels = _labelled(self.data)
+        count = self.count or (few if self.quick else many)
+        if whole and self.count is None and isinstance(data, Tensor):
+            count = len(data)
+        data, labels, skipped = _read(data, labels, count)
+        known = Subject.of(self.model, self.preprocess, None)
+        preprocess = _unresized(self.data, known.preprocess)
+        module, inputs, _, preprocess = prepare(self.model, data, preprocess)
+        if self.layer is not None:
+            resolve(module, self.layer)
+        source = self.data.describe() if isinstance(self.data, DataSet) else {}
+        return Trial(
+            module,
+            inputs,
+            layer=self.layer,
+            preprocess=preprocess,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            name=self.name or known.name,
+            images={**source, **described(inputs), "skipped": skipped},
+            labels=labels,
+        )
+
+    def but(self, trial: Trial, **changes: Any) -> Request:
+        """The same request about a model and images that are open already, with changes."""
+        opened = LoadedModel(trial.model, trial.name, trial.preprocess, None)
+        return replace(self, model=opened, data=trial.inputs, name=trial.name, **changes)
+
+    def record(self, trial: Trial) -> dict[str, Any]:
+        """What is needed to run an audit again, ready for JSON."""
+        return {
+            "model": trial.name,
+            "weights_sha256": fingerprint(trial.model),
+            "layer": trial.layer,
+            "images": trial.images,
+            "quick": self.quick,
+            "seed": self.seed,
+        }
+
+    def store(self, trial: Trial, audit: str, **more: Any) -> Store:
+        """Where finished parts of an audit are kept; of another model, other images or options there are none.
+
+        Args:
+            trial: model and images.
+            audit: its name.
+            more: what its parts depend on beside the words that all audits share.
+        """
+        key = {
+            **self.record(trial),
+            # The same weights with other activations are another model.
+            "network": digest([re.sub(r"0x[0-9a-f]+", "", repr(trial.model))]),
+            "classes": None if trial.classes is None else trial.classes.tolist(),
+            "batch_size": self.batch_size,
+            "preprocess": str(trial.preprocess),
+        }
+        return Store(self.folder, {"audit": audit, **key, **more})
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A method as it is put to the test.
+def described(inputs: Tensor) -> dict[str, Any]:
+    """Number, size and hash of images that are ready, for JSON."""
+    values = inputs.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return {
+        "used": len(inputs),
+        "size": list(inputs.shape[1:]),
+        "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+    }
 
-    Attributes:
-        label: for tables.
-        name: registered name.
-        options: of the method.
-        own_layers: whether it explains the layers that it chooses itself, and not the audit's.
-        given: the options that the user wrote.
+
+def _labelled(data: Any) -> tuple[Any, Tensor | None]:
+    """Images, and their labels where they are given beside them."""
+    if not (
+        isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data)
+    ):
+        return data, None
+    images, labels = data
+    if labels.shape != (len(images),):
+        raise ImageError(
+            f"{len(images)} images need as many labels (N,), got shape {tuple(labels.shape)}"
+        )
+    return images, labels
+
+
+def _read(data: Any, labels: Tensor | None, count: int) -> tuple[Any, Tensor | None, list[str]]:
+    """At most so many images, spread evenly, their labels where all are known, and what cannot be read."""
+    several = isinstance(data, DataSet | Tensor | Sequence) and not isinstance(data, str)
+    given: Any = data if several else [data]
+    if isinstance(data, Tensor) and data.ndim != 4:
+        return data, None, []
+    places = list(dict.fromkeys(i * len(given) // count for i in range(count)))
+    if isinstance(data, Tensor):
+        return data[places], None if labels is None else labels[places], []
+    found, named, skipped = [], [], []
+    for place in places[: len(given)]:
+        try:
+            one = given[place]
+            found.append(_still(one.picture()) if isinstance(data, DataSet) else one)
+        except CamlucidaError as error:
+            skipped.append(str(error))
+        else:
+            named.append(getattr(one, "label", None))
+    if not found:
+        raise ImageError(
+            f"none of the images can be read: {skipped[0]}" if skipped else "there are no images"
+        )
+    known = isinstance(data, DataSet) and None not in named
+    return found, torch.tensor(named) if known else None, skipped
+
+
+def _still(picture: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(picture.convert("RGB")))
+
+
+def _unresized(data: Any, preprocess: Preprocess | None) -> Preprocess | None:
+    """Images that were stacked for the model's size are not resized once more: their seam is where the wall is.
+
+    Source: Taimeskhanov, Sicre and Garreau, ECML 2024, section 3.2.
+
+    Raises:
+        CamlucidaError: they are of another size than the model's.
     """
-
-    label: str
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    own_layers: bool = False
-    given: Mapping[str, Any] = field(default_factory=dict)
+    if not isinstance(data, StackMix | StackGen) or preprocess is None:
+        return preprocess
+    if preprocess.size != (data.size, data.size):
+        height, width = preprocess.size
+        raise CamlucidaError(
+            f"{data.name} has images of {data.size} x {data.size} pixels, but the model takes {height} x {width}; make "
+            f"them with size={height}" + ("" if height == width else ", which needs a square model")
+        )
+    return replace(preprocess, resize=None, crop=True, cover=False)

@@ -66,6 +66,7 @@ class Point:
         low: lower end of the interval of ``y``, of a bar of ``x``.
         high: its upper end.
         style: as for lines.
+        mark: of a bar, another number to be compared with it, such as that of a control.
     """
 
     label: str
@@ -74,6 +75,7 @@ class Point:
     low: float | None = None
     high: float | None = None
     style: int = 0
+    mark: float | None = None
 
 
 def lines(
@@ -223,7 +225,9 @@ def bars(
         x_range: smallest and largest value; by default from 0 to the longest.
     """
     shown = [p for p in values if math.isfinite(p.x)]
-    ends = [v for p in shown for v in (p.x, p.low, p.high) if v is not None and math.isfinite(v)]
+    ends = [
+        v for p in shown for v in (p.x, p.low, p.high, p.mark) if v is not None and math.isfinite(v)
+    ]
     left = 12 + max((width_of(p.label) for p in shown), default=0.0)
     height = 60 + 22 * len(shown)
     frame = Frame(
@@ -246,6 +250,12 @@ def bars(
             drawn.append(
                 f'<path d="M{low:.1f} {y:.1f}H{high:.1f}M{low:.1f} {y - 4:.1f}v8M{high:.1f} {y - 4:.1f}v8" '
                 'style="stroke:var(--ink,#111);stroke-width:1.2"/>'
+            )
+        if p.mark is not None and math.isfinite(p.mark):
+            place = frame.at(p.mark, 0)[0]
+            furthest = max(furthest, place)
+            drawn.append(
+                f'<path d="M{place:.1f} {y - 8:.1f}v16" style="stroke:var(--ink,#111);stroke-width:2.5"/>'
             )
         drawn.append(words(frame.left - 6, y + 4, p.label, SMALL, "end"))
         drawn.append(words(furthest + 6, y + 4, number(p.x), SMALL))

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.deadzone.proof import DeadZone
-from camlucida.audits.request import Tested
+from camlucida.audits.trial import Trial
 from camlucida.audits.verdicts import Outcome, Sentence, Verdict
-from camlucida.common.errors import CamlucidaError
-from camlucida.common.optional import first_line
 from camlucida.common.statistics import mean_std
-from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import rectify, resize
-from camlucida.explanation import Explanation
-from camlucida.explanation.explain import explain
-from camlucida.methods import (
-    Method,
-    OptiCAM,
-    Progress,
-    build,
-    list_methods,
-    method_row,
-    read_method,
-)
+from camlucida.methods import Progress
 from camlucida.metrics.concentration import dead_zone_activity, seen_area_lost
 from camlucida.report.tables import number
 
@@ -43,42 +28,6 @@ THRESHOLD = 0.01
 
 LOST = 0.1
 """Share of the seen area that is blank on every image, above which a quiet dead zone is no praise."""
-
-_UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
-"""What a method raises that a model does not suit; one of them must not end the audit of all."""
-
-
-Chosen: TypeAlias = str | tuple[str, Mapping[str, Any]]
-"""A method's registered name, alone or with its options."""
-
-
-def all_methods(*, quick: bool, names: Sequence[Chosen] | None = None) -> tuple[Tested, ...]:
-    """Every registered method, the paper's eight first.
-
-    Args:
-        quick: fewer passes for the methods that take many, where no option says otherwise; what is changed is in
-            ``options``.
-        names: only these: names, or pairs of a name and options, whose label is ``name:key=value,...``.
-
-    Raises:
-        MethodError: for an unknown name or option, or a value that does not fit.
-        CamlucidaError: one is given twice with the same options.
-    """
-    known = [row.name for row in list_methods()]
-    order = [*PAPER, *(name for name in known if name not in PAPER)]
-    found: list[Tested] = []
-    for one in order if names is None else names:
-        name, written = read_method(one)
-        row = method_row(name)
-        options = {**(row.quick if quick else {}), **written}
-        label = name + ":" * bool(written) + ",".join(f"{k}={v}" for k, v in written.items())
-        if label in {tested.label for tested in found}:
-            raise CamlucidaError(f"the method {label!r} is given twice")
-        build(name, None, **options)
-        found.append(Tested(label, name, options, row.explains != "layer"))
-        if row.one_layer:
-            found.append(Tested(f"{label}, one layer", name, options))
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -114,15 +63,7 @@ class Zones:
 
 
 def measure(
-    model: nn.Module,
-    inputs: Tensor,
-    tested: Tested,
-    zones: Zones,
-    *,
-    preprocess: Preprocess | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
-    progress: Progress | None = None,
+    trial: Trial, tested: Candidate, zones: Zones, progress: Progress | None = None
 ) -> dict[str, Any]:
     r"""Dead-zone activity of a method on a model, ready for JSON.
 
@@ -131,13 +72,9 @@ def measure(
     map's is given beside it.
 
     Args:
-        model: with a dead zone.
-        inputs: ``(N, C, H, W)``; the predicted class is explained.
+        trial: a model with a dead zone, and images; the predicted class is explained.
         tested: the method.
         zones: what is dead.
-        preprocess: for methods that work on pixels.
-        seed: of methods that draw.
-        batch_size: images at a time.
         progress: of the method's own passes.
 
     Returns:
@@ -146,25 +83,15 @@ def measure(
         ``always_blank`` and ``always_lost``, the shares of the whole and of the seen area that are blank on
         every image; or ``error`` where the method cannot explain this model.
     """
-    row = method_row(tested.name)
-    try:
-        shown = _explain(
-            model, inputs, tested, tested.options, zones, preprocess, seed, batch_size, progress
-        )
-        plain = shown
-        if row.without_offset:
-            options = {**tested.options, **row.without_offset}
-            plain = _explain(
-                model, inputs, tested, options, zones, preprocess, seed, batch_size, None
-            )
-    except torch.OutOfMemoryError:
-        raise
-    except _UNFIT as error:
-        known = isinstance(error, CamlucidaError)
-        return {"error": str(error) if known else f"{type(error).__name__}: {first_line(error)}"}
+    trial, row = replace(trial, layer=zones.layer), tested.row
+    shown = plain = trial.maps([tested], progress=progress)[tested.label]
+    if row.without_offset:
+        below = replace(tested, options={**tested.options, **row.without_offset})
+        plain = trial.maps([below])[tested.label]
+    if isinstance(shown, str) or isinstance(plain, str):
+        return {"error": shown if isinstance(shown, str) else plain}
     own = rectify(plain.details[row.before_blur] if row.before_blur else plain.raw)
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-    enlarged = resize(own, size)
+    enlarged = resize(own, trial.size)
     found: dict[str, Any] = {"pixels": None, "cells": None}
     judged = own
     if zones.judged == "pixels":
@@ -196,59 +123,8 @@ def measure(
     }
 
 
-def pictures_of(
-    model: nn.Module,
-    inputs: Tensor,
-    tested: Tested,
-    zones: Zones,
-    *,
-    preprocess: Preprocess | None = None,
-    seed: int = 0,
-) -> Explanation | None:
-    """The explanation of a few images, to be drawn; ``None`` where the method cannot explain them."""
-    try:
-        return _explain(
-            model, inputs, tested, tested.options, zones, preprocess, seed, len(inputs), None
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except _UNFIT:
-        return None
-
-
-def _explain(
-    model: nn.Module,
-    inputs: Tensor,
-    tested: Tested,
-    options: Mapping[str, Any],
-    zones: Zones,
-    preprocess: Preprocess | None,
-    seed: int,
-    batch_size: int,
-    progress: Progress | None,
-) -> Explanation:
-    return explain(
-        model,
-        inputs,
-        method=tested.name,
-        layers=None if tested.own_layers else zones.layer,
-        preprocess=preprocess,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-        **options,
-    )
-
-
-# ------------------------------------------------------------------------------------------- tuning
-
-
 def tune_opticam(
-    model: nn.Module,
-    inputs: Tensor,
-    layer: str,
-    *,
-    preprocess: Preprocess | None = None,
+    trial: Trial,
     learning_rates: Sequence[float] = (0.01, 0.1, 0.5),
     iterations: Sequence[int] = (50, 100),
     progress: Progress | None = None,
@@ -258,10 +134,7 @@ def tune_opticam(
     The authors of the walls paper did so before they measured, without giving the values (B10).
 
     Args:
-        model: the model.
-        inputs: images to tune on.
-        layer: the explained layer.
-        preprocess: where it is known, masks are multiplied with pixels.
+        trial: the model, and images to tune on; masks are multiplied with pixels where the preprocessing is known.
         learning_rates: to try.
         iterations: to try.
         progress: called with settings tried and their number.
@@ -274,17 +147,17 @@ def tune_opticam(
     for done, (rate, steps) in enumerate(settings):
         if progress is not None:
             progress(done, len(settings))
-        method: Method = OptiCAM(iterations=steps, learning_rate=rate)
-        e = explain(model, inputs, method=method, layers=layer, preprocess=preprocess)
+        options = {"learning_rate": rate, "iterations": steps}
+        (e,) = trial.explain([Candidate("opticam", options=options)]).values()
         drop = e.details.get("average_drop")
         value = math.nan if drop is None else float(drop.double().mean())
-        tried.append({"learning_rate": rate, "iterations": steps, "average_drop": value})
+        tried.append({**options, "average_drop": value})
     best = min(tried, key=lambda row: (math.isnan(row["average_drop"]), row["average_drop"]))
     return {
         "options": {"learning_rate": best["learning_rate"], "iterations": best["iterations"]},
         "average_drop": best["average_drop"],
         "tried": tried,
-        "images": len(inputs),
+        "images": len(trial.inputs),
     }
 
 
@@ -405,15 +278,3 @@ ROW = (
     "always blank, % of all", "always blank, % of seen", "blank, % of seen",
 )  # fmt: skip
 """Headings of :func:`row`."""
-
-
-def check_images(inputs: Tensor) -> None:
-    """Raise unless there is an image to measure on.
-
-    Raises:
-        CamlucidaError: there is none.
-    """
-    if inputs.ndim != 4 or len(inputs) == 0:
-        raise CamlucidaError(
-            f"the audit needs images (N, C, H, W), got shape {tuple(inputs.shape)}"
-        )

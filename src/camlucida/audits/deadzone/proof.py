@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError, LayerError, ModelError
+from camlucida.data.regions import Region
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers import INPUT, Layer, find_grid, resolve
 from camlucida.engine.tap import run, tap
@@ -62,6 +63,13 @@ class DeadZone:
         found = whole.nonzero().flatten().tolist()
         first, last = found[0], found[-1]
         return (first, last) if last - first + 1 == len(found) else None
+
+    @property
+    def region(self) -> Region | None:
+        """The zone as whole rows at the lower edge, what STACK-MIX fills; ``None`` where it is something else."""
+        if self.rows is None or self.rows[1] != self.mask.shape[0] - 1:
+            return None
+        return Region.rows(*self.rows)
 
     def __str__(self) -> str:
         unit = "pixels" if self.layer == INPUT else f"cells of {self.layer}"

@@ -22,14 +22,12 @@ ABOUT = (
 
 
 def worst(
-    label: str, found: Mapping[str, Mapping[str, Any]], zones: Mapping[str, Zones]
+    label: str, found: Mapping[Kind, Mapping[str, Any]], zones: Mapping[Kind, Zones]
 ) -> Verdict:
     """The verdict over the masked networks: the worse of the two."""
     order = ("not tested", "pass", "warn", "fail")
-    said = [
-        verdict(label, found[kind][label], zones[kind], f"on the {NETS[kind]}")
-        for kind in ("masked", "residual")
-    ]
+    kinds: tuple[Kind, ...] = ("masked", "residual")
+    said = [verdict(label, found[k][label], zones[k], f"on the {NETS[k]}") for k in kinds]
     return max(said, key=lambda v: order.index(v.outcome))
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from camlucida.audits.fooling.figures import bar_figure, matrix_figure, panel_figure
-from camlucida.audits.fooling.measure import (
-    Subject,
-    Variant,
-    all_variants,
-    core_variants,
-)
+from camlucida.audits.candidates import Candidate, with_margins
+from camlucida.audits.fooling.figures import attack_chart, bar_chart, panel_figure
+from camlucida.audits.fooling.measure import CORE
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, DigitNet, DigitPlan, stand_in
-from camlucida.audits.fooling.study import Case, Study, described
+from camlucida.audits.fooling.study import FoolingCase, Study, described
 from camlucida.audits.fooling.tables import (
     CONDITIONS,
+    Measured,
     condition_row,
     condition_table,
     matrix_table,
@@ -38,13 +34,14 @@ from camlucida.audits.fooling.tune import (
 )
 from camlucida.audits.fooling.verdicts import ABOUT, KEPT, WORKED, summary, verdict
 from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.request import Data, Request
+from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
-from camlucida.common.progress import Say
-from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.metrics.concentration import cam_entropy
+from camlucida.models import LoadedModel
 from camlucida.models.small import as_input
 from camlucida.report import Table
 from camlucida.training.cam_loss import WEIGHTS
@@ -68,180 +65,168 @@ ATTACKERS = (
 )
 """The maps that are attacked in turn; the first is the control."""
 
-FIGURE2: tuple[Variant, ...] = (
-    Variant("gradcam"), Variant("gradcam", "mean"), Variant("gradcam", "max"), Variant("gradcam", "lse"),
-    Variant("eigencam"),
+FIGURE2 = (
+    Candidate("gradcam"), Candidate("gradcam", "mean"), Candidate("gradcam", "max"), Candidate("gradcam", "lse"),
+    Candidate("eigencam"),
 )  # fmt: skip
-
-
-def audit_sham_stand_ins(
-    *,
-    attack: Attack | None = None,
-    attackers: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    count: int | None = None,
-    quick: bool = True,
-    plan: DigitPlan | None = None,
-    seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
-    say: Say | None = None,
-) -> AuditReport:
-    """The audit on a small network that is trained now, on digits on photos.
-
-    Args:
-        attack: the main attack.
-        attackers: maps that are attacked in turn, see :meth:`Attack.adaptive`; ``"none"`` is the control.
-        methods: registered names; all by default, each with its logit and with margins.
-        count: explained images, at most the network's test images; 60 with ``quick``, else 200.
-        quick: fewer passes, attackers and conditions; some minutes on two cores.
-        plan: of the network.
-        seed: of everything.
-        folder: where finished parts are kept, so that a stopped audit goes on.
-        say: told about the progress.
-    """
-    tell = say or (lambda *_: None)
-    plan = plan or DigitPlan.of(quick=quick, seed=seed)
-    most = min(count or (60 if quick else 200), plan.test)
-    main = replace(attack or QUICK_ATTACK, seed=seed)
-    chosen = attackers or (ATTACKERS[:6] if quick else ATTACKERS)
-    published = published_attack(main, QUICK_ATTACK.learning_rate)
-    _check(main, published, chosen, methods, quick)  # now, not after the training
-    store = Store(
-        folder,
-        {"audit": "sham", "plan": asdict(plan), "images": most, "quick": quick, "seed": seed},
-    )
-    study = Study(stand_in_case(net := stand_in(plan, store, tell), most, seed), store, tell)
-    conditions, rows = _conditions(study, main, plan, quick=quick)
-    extra: dict[str, Any] = {"plan": asdict(plan), "net": net.record, "conditions": conditions}
-    tables = [condition_table(rows)]
-    if plan.long_tail > 1:
-        found = study.measured(main, core_variants())
-        tables.append(tail_table(found, study.case.subject.labels.tolist(), plan.classes))
-    return _report(
-        study,
-        main,
-        published,
-        chosen,
-        methods,
-        quick,
-        tables,
-        rows,
-        extra,
-        f"A network with maps of 7 x 7 cells was trained on {len(net.images)} digits on photos of {plan.classes} "
-        f"classes and fooled on the same; {most} other images are explained, each by its label.",
-    )
+"""The methods of the paper's Figure 2."""
 
 
 def audit_sham(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    model: nn.Module | LoadedModel | None = None,
+    data: Data | None = None,
     *,
-    layer: str,
     attack: Attack | None = None,
     attackers: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
     held_out: int | None = None,
-    quick: bool = True,
-    preprocess: Any = None,
-    name: str = "",
-    seed: int = 0,
-    batch_size: int = 8,
-    folder: str | os.PathLike[str] | None = None,
-    say: Say | None = None,
+    plan: DigitPlan | None = None,
+    **options: Any,
 ) -> AuditReport:
-    """The audit on a model of your own, of which copies are fine-tuned.
+    """Can maps be made to lie without changing what the model decides?
+
+    Copies of the model are fine-tuned on some of the images (SHAM); every method, on the logit and on margins,
+    explains the others before and after. Without a model a small network is trained now, on digits on photos.
 
     Args:
         model: left as it is.
-        images: inputs ``(N, C, H, W)``; some of them fool the copy, the others are explained.
-        labels: their classes ``(N,)``, of those that the model knows.
-        layer: whose map is attacked and explained.
+        data: see :class:`camlucida.audits.Request`; six images or more. Images without labels get the classes that the
+            model predicts.
         attack: the main attack; its class-weight map is replaced by Grad-CAM's where the model has none.
-        attackers: maps that are attacked in turn; the control and the main one by default, with ``quick=False``
-            all of :data:`ATTACKERS`.
-        methods: registered names; with ``quick`` those of one pass by default, else all.
+        attackers: maps that are attacked in turn, see :meth:`Attack.adaptive`; ``"none"`` is the control.
         held_out: how many images are explained and not trained on; a third by default.
-        quick: fewer passes and attackers.
-        preprocess: for methods that work on pixels, and to draw the images.
-        name: of model and data.
-        seed: of everything.
-        batch_size: images at a time.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        plan: of the small network.
+        **options: the other fields of :class:`camlucida.audits.Request`.
 
     Raises:
         CamlucidaError: fewer than six images, or labels that do not fit.
+
+    Example:
+        >>> from camlucida.audits.fooling.tune import Attack
+        >>> six = torch.rand(6, 3, 32, 32), torch.arange(6)
+        >>> few = {"methods": ["gradcam"], "attackers": ("none",), "attack": Attack(batch=2)}
+        >>> report = camlucida.audits.audit_sham(model, six, **few)
+        >>> report.audit
+        'sham'
     """
-    tell = say or (lambda *_: None)
-    if len(images) < 6 or labels.shape != (len(images),):
-        raise CamlucidaError(
-            f"the audit needs six labelled images or more, got {len(images)} and labels {tuple(labels.shape)}"
+    request = Request(model, data, **options)
+    if model is None:
+        return _on_stand_in(request, attack, attackers, plan)
+    return _on_own_model(request, attack, attackers, held_out)
+
+
+def _on_stand_in(
+    request: Request, attack: Attack | None, attackers: Sequence[str] | None, plan: DigitPlan | None
+) -> AuditReport:
+    quick, seed = request.quick, request.seed
+    plan = plan or DigitPlan.of(quick=quick, seed=seed)
+    most = min(request.count or (60 if quick else 200), plan.test)
+    main = replace(attack or QUICK_ATTACK, seed=seed)
+    published = published_attack(main, QUICK_ATTACK.learning_rate)
+    asked = _Asked.of(request, main, published, attackers or ATTACKERS[: 6 if quick else None])
+    key = {"audit": "sham", "plan": asdict(plan), "images": most, "quick": quick, "seed": seed}
+    store = Store(request.folder, key)
+    net = stand_in(plan, store, request.say)
+    study = Study(stand_in_case(net, most, seed), store, request.say)
+    conditions, rows = _conditions(study, main, plan, quick=quick)
+    tables = [condition_table(rows)]
+    if plan.long_tail > 1:
+        tables.append(
+            tail_table(study.measured(main, CORE), study.case.classes.tolist(), plan.classes)
         )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(
-        images.device
+    return _report(
+        study,
+        asked,
+        f"A network with maps of 7 x 7 cells was trained on {len(net.images)} digits on photos of {plan.classes} "
+        f"classes and fooled on the same; {most} other images are explained, each by its label.",
+        {"plan": asdict(plan), "net": net.record, "conditions": conditions},
+        tables,
+        rows,
     )
-    few = held_out or max(3, len(images) // 3)
-    if not 2 <= few <= len(images) - 2:
+
+
+def _on_own_model(
+    request: Request,
+    attack: Attack | None,
+    attackers: Sequence[str] | None,
+    held_out: int | None,
+) -> AuditReport:
+    trial = request.open(60, 600, whole=True)
+    trial = replace(trial, layer=trial.explained_layer)
+    count, model, images = len(trial.inputs), trial.model, trial.inputs
+    if count < 6 or trial.layer is None:
         raise CamlucidaError(
-            f"held_out must be 2 to {len(images) - 2} of {len(images)} images, got {few}"
+            f"the audit needs six labelled images or more and a layer, got {count} and {trial.layer}"
         )
-    shown, taught = order[:few], order[few:]
+    labels = trial.logits().argmax(1) if trial.labels is None else trial.labels.to(images.device)
     check_labels(labels, model, images)
-    main = replace(attack or Attack(epochs=5), seed=seed)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(request.seed))
+    few = held_out or max(3, count // 3)
+    if not 2 <= few <= count - 2:
+        raise CamlucidaError(f"held_out must be 2 to {count - 2} of {count} images, got {few}")
+    shown, taught = order[:few], order[few:]
+    main = replace(attack or Attack(epochs=5), seed=request.seed)
+    published = fitting(replace(published_attack(main), kind="sham"), model, images, trial.layer)
     note = ""
-    published = fitting(replace(published_attack(main), kind="sham"), model, images, layer)
     if main.cam.cam == WEIGHTS and published.cam.cam != WEIGHTS:
         main = replace(main, cam=published.cam)
         if main.kind == "sham":
             note = (
                 " It does not end in pooling and one linear layer, so Grad-CAM's map was attacked."
             )
-    chosen = attackers or (("none", "sham") if quick else ATTACKERS)
-    if methods is None and quick:
-        methods = list(dict.fromkeys(v.method for v in core_variants()))
-    _check(main, published, chosen, methods, quick)
-    subject = Subject(images[shown], labels[shown], layer, preprocess, seed, batch_size)
-    case = Case(
-        model, images[taught], labels[taught], subject, images[shown], labels[shown], name=name
+    if request.methods is None and request.quick:
+        request = replace(request, methods=list(dict.fromkeys(one.name for one in CORE)))
+    asked = _Asked.of(
+        request, main, published, attackers or (ATTACKERS[:2] if request.quick else ATTACKERS)
     )
-    key = {
-        "audit": "sham", "name": name, "case": fingerprint(model, images, labels), "layer": layer,
-        "preprocess": preprocess, "quick": quick, "seed": seed, "few": few,
-    }  # fmt: skip
-    store = Store(folder, key)
-    study = Study(case, store, tell)
+    store = request.store(replace(trial, classes=labels), "sham", held_out=few)
+    of_shown = replace(trial, inputs=images[shown], classes=labels[shown])
+    case = FoolingCase(of_shown, images[taught], labels[taught], images[shown], labels[shown])
     return _report(
-        study,
-        main,
-        published,
-        chosen,
-        methods,
-        quick,
-        [],
-        [],
-        {"layer": layer},
-        f"Copies of {name or type(model).__name__} were fine-tuned on {len(taught)} images{_classes(labels[taught])} "
-        f"and explained on {few} others{_classes(labels[shown])}.{note}",
+        Study(case, store, request.say),
+        asked,
+        f"Copies of {trial.name} were fine-tuned on {len(taught)} images{_classes(labels[taught])} and explained on "
+        f"{few} others{_classes(labels[shown])}.{note}",
+        {"layer": trial.layer},
     )
 
 
-def stand_in_case(net: DigitNet, most: int, seed: int) -> Case:
+def stand_in_case(net: DigitNet, most: int, seed: int) -> FoolingCase:
     """A trained stand-in as a case of which ``most`` test images are explained."""
-    subject = Subject(net.test[:most], net.test_labels[:most], LAYER, PREPROCESS, seed)
-    return Case(
-        net.model,
-        net.images,
-        net.labels,
-        subject,
-        net.test,
-        net.test_labels,
-        as_input,
-        "the stand-in",
-    )
+    trial = Trial(
+        net.model, net.test[:most], net.test_labels[:most], LAYER, PREPROCESS, seed, 50, "the stand-in"
+    )  # fmt: skip
+    return FoolingCase(trial, net.images, net.labels, net.test, net.test_labels, as_input)
 
 
 # -------------------------------------------------------------------------------------------- pieces
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is attacked, and which methods explain it."""
+
+    main: Attack
+    published: Attack
+    attacks: Mapping[str, Attack]
+    methods: tuple[Candidate, ...]
+    core: tuple[Candidate, ...]
+    quick: bool
+
+    @property
+    def control(self) -> Attack:
+        return replace(self.main, kind="none")
+
+    @classmethod
+    def of(
+        cls, request: Request, main: Attack, published: Attack, attackers: Sequence[str]
+    ) -> _Asked:
+        """Refuses an unknown method or map before anything is trained."""
+        methods = with_margins(request.tested(everything=True), quick=request.quick)
+        names = {one.name for one in methods}
+        core = tuple(one for one in CORE if request.methods is None or one.name in names)
+        control = replace(main, kind="none")
+        attacks = {name: named_attack(name, main, published, control) for name in attackers}
+        return cls(main, published, attacks, methods, core or methods, request.quick)
 
 
 def _conditions(
@@ -253,9 +238,8 @@ def _conditions(
     lengths = (1, main.epochs) if quick else (1, main.epochs, 4 * main.epochs)
     studies = [study]
     if not quick and plan.classes == 10:
-        more = replace(plan, classes=45, epochs=2 * plan.epochs)
-        net = stand_in(more, study.store, study.say)
-        case = stand_in_case(net, len(study.case.subject.inputs), plan.seed)
+        net = stand_in(replace(plan, classes=45, epochs=2 * plan.epochs), study.store, study.say)
+        case = stand_in_case(net, len(study.case.trial.inputs), plan.seed)
         studies.append(Study(case, study.store, study.say, "45 classes, "))
     parts_of_net: tuple[Trainable, ...] = ("head", "all")
     of_all = main.learning_rate / (HEAD_RATE if main.trainable == "head" else 1)
@@ -266,7 +250,9 @@ def _conditions(
                 attack = replace(main, trainable=trainable, epochs=epochs, learning_rate=rate)
                 if trainable == main.trainable and epochs == main.epochs:
                     attack = main
-                numbers = one.measured(attack, (*FIGURE2, Variant("cam"), Variant("cam", "mean")))
+                numbers = one.measured(
+                    attack, (*FIGURE2, Candidate("cam"), Candidate("cam", "mean"))
+                )
                 name = f"{one.name}{trainable}, {epochs}, {attack.learning_rate:g}"
                 accuracies = (one.accuracy(None), one.accuracy(attack))
                 rows.append(condition_row(name, numbers, accuracies, one.hit(attack)))
@@ -281,30 +267,21 @@ def _conditions(
 
 def _report(
     study: Study,
-    main: Attack,
-    published: Attack,
-    attackers: Sequence[str],
-    methods: Sequence[str] | None,
-    quick: bool,
-    tables: list[Table],
-    conditions: Sequence[tuple[Any, ...]],
-    extra: Mapping[str, Any],
+    asked: _Asked,
     tested: str,
+    extra: Mapping[str, Any],
+    tables: Sequence[Table] = (),
+    conditions: Sequence[tuple[Any, ...]] = (),
 ) -> AuditReport:
-    store, case = study.store, study.case
-    control = replace(main, kind="none")
-    variants = all_variants(quick=quick, names=methods)
-    found = study.measured(main, variants)
-    quiet = study.measured(control, variants)
-    worked = study.hit(main) >= WORKED
-    clean = study.accuracy(None)
-    broke = study.accuracy(main) < clean - KEPT
+    main, attacks = asked.main, asked.attacks
+    found, quiet = (study.measured(one, asked.methods) for one in (main, asked.control))
+    worked, clean, after = study.hit(main) >= WORKED, study.accuracy(None), study.accuracy(main)
+    broke = after < clean - KEPT
     verdicts = tuple(
-        verdict(v, found[v.label], quiet.get(v.label), worked=worked, broke=broke) for v in variants
+        verdict(one, found[one.label], quiet.get(one.label), worked=worked, broke=broke)
+        for one in asked.methods
     )
-    attacks = {name: named_attack(name, main, published, control) for name in attackers}
-    core = tuple(v for v in core_variants() if methods is None or v.method in methods) or variants
-    matrix = {name: study.measured(a, core) for name, a in attacks.items()}
+    matrix = {name: study.measured(a, asked.core) for name, a in attacks.items()}
     hits = {name: float("nan") if a.kind == "none" else study.hit(a) for name, a in attacks.items()}
     accuracies = {name: study.accuracy(a) for name, a in attacks.items()}
     aimed = [
@@ -314,77 +291,78 @@ def _report(
         and hits[name] >= WORKED
         and accuracies[name] >= clean - KEPT
     ]
-    models = [
-        (name, *_of_model(study, one, main, published))
-        for name, one in (
-            ("clean", None),
-            ("fooled", main),
-            ("control, the same training without the attack", control),
-        )
+    models = {
+        "clean": None,
+        "fooled": main,
+        "control, the same training without the attack": asked.control,
+    }
+    rows = [(name, *_of_model(study, attack, asked)) for name, attack in models.items()]
+    explained = [
+        one.label
+        for one in asked.core
+        if any("error" not in matrix[name][one.label] for name in attacks)
     ]
-    labels = [v.label for v in core if any("error" not in matrix[a][v.label] for a in attacks)]
-    pictures = _pictures(study, main, variants, found, quiet, attacks, labels, matrix)
+    mask = study.masks[study.attacked(main)[0]]
     return AuditReport(
         "sham",
         "Fooling audit",
         f"{ABOUT}\n{tested} The main attack: {described(main)}, learning rate {main.learning_rate:g}, mask with "
-        f"{int(study.masks[study.attacked(main)[0]].sum())} ones, {_share_of_loss(main)}.",
+        f"{int(mask.sum())} ones, {_share_of_loss(main)}.",
         summary(
             verdicts,
             worked=worked,
-            broke=(clean, study.accuracy(main)) if broke else None,
+            broke=(clean, after) if broke else None,
             conditions=conditions,
             aimed=aimed,
         ),
         verdicts,
         (
-            model_table(models),
-            susceptibility_table(variants, found, quiet),
+            model_table(rows),
+            susceptibility_table(asked.methods, found, quiet),
             *tables,
-            matrix_table(list(attacks), labels, matrix, accuracies, hits, clean),
+            matrix_table(list(attacks), explained, matrix, accuracies, hits, clean),
         ),
-        pictures,
+        _pictures(study, asked, found, quiet, explained, matrix),
         {
-            "quick": quick,
-            "name": case.name,
+            "quick": asked.quick,
+            "name": study.case.trial.name,
             "main": main.describe(),
             "fine_tuning": study.records,
             "measured": found,
             "control": quiet,
-            "models": {m[0]: {"accuracy": m[1], "cam_entropy": m[2]} for m in models},
+            "models": {name: {"accuracy": a, "cam_entropy": e} for name, a, e, *_ in rows},
             "matrix": matrix,
             "mask_reached": hits,
             "accuracy": accuracies,
             "seed": main.seed,
-            "resumed_parts": store.found,
+            "resumed_parts": study.store.found,
             **extra,
         },
     )
 
 
 def _of_model(
-    study: Study, attack: Attack | None, main: Attack, published: Attack
+    study: Study, attack: Attack | None, asked: _Asked
 ) -> tuple[float, float, float, float]:
     """Accuracy, mean and std of the CAM entropy, and distance of the attacked map from the mask."""
-    case = study.case
-    model = case.model if attack is None else study.attacked(attack)[1]
+    trial, main = study.case.trial, asked.main
+    name, model, _ = ("clean", trial.model, None) if attack is None else study.attacked(attack)
     mask = study.attacked(main)[2]
     weights, shown = (
-        replace(cam, cam_layer=case.subject.layer, mode="eval")
-        for cam in (replace(published, kind="sham").shown, main.shown)
+        replace(cam, cam_layer=trial.layer, mode="eval")
+        for cam in (replace(asked.published, kind="sham").shown, main.shown)
     )
 
     def measure() -> list[float]:
         found = cam_entropy(study.trained_maps(model, weights))
         return [*mean_std(found.tolist()), study.distance(model, shown, mask)]
 
-    name = "clean" if attack is None else study.attacked(attack)[0]
-    key = digest([published.describe(), main.describe(), name])[:8]
+    key = digest([asked.published.describe(), main.describe(), name])[:8]
     mean, std, far = study.store.value(f"{study.name}entropy-{name}-{key}", measure)
     return study.accuracy(attack), mean, std, far
 
 
-def _classes(labels: Tensor) -> str:
+def _classes(labels: torch.Tensor) -> str:
     count = len(set(labels.tolist()))
     return " of one class only" if count == 1 else f" of {count} classes"
 
@@ -395,43 +373,23 @@ def _share_of_loss(attack: Attack) -> str:
     return f"{100 * attack.weight:g} % of the loss for the cross-entropy"
 
 
-def _check(
-    main: Attack,
-    published: Attack,
-    attackers: Sequence[str],
-    methods: Sequence[str] | None,
-    quick: bool,
-) -> None:
-    """Raise for an unknown method or map before anything is trained."""
-    all_variants(quick=quick, names=methods)
-    for name in attackers:
-        named_attack(name, main, published, main)
-
-
 def _pictures(
     study: Study,
-    main: Attack,
-    variants: Sequence[Variant],
-    found: Mapping[str, Mapping[str, Any]],
-    quiet: Mapping[str, Mapping[str, Any]],
-    attacks: Mapping[str, Attack],
+    asked: _Asked,
+    found: Measured,
+    quiet: Measured,
     labels: Sequence[str],
-    matrix: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    matrix: Mapping[str, Measured],
 ) -> tuple[Illustration, ...]:
-    _, fooled, mask = study.attacked(main)
-    subject = study.case.subject
-    few = replace(subject, inputs=subject.inputs[:4], labels=subject.labels[:4])
-    known = [v for v in variants if "error" not in found[v.label]]
-    rows = [
-        (
-            v.label,
-            *mean_std(found[v.label]["susceptibility"]),
-            mean_std(quiet.get(v.label, {}).get("susceptibility", []))[0],
-        )
-        for v in known
-    ]
+    _, fooled, mask = study.attacked(asked.main)
+
+    def mean(numbers: Mapping[str, Any]) -> tuple[float, float]:
+        return mean_std(numbers.get("susceptibility", []))
+
+    known = [one for one in asked.methods if "error" not in found[one.label]]
+    rows = [(o.label, *mean(found[o.label]), mean(quiet.get(o.label, {}))[0]) for o in known]
     rows.sort(key=lambda row: -row[1])
-    shown = [v for v in FIGURE2 if any(k.label == v.label for k in known)]
+    shown = [one for one in FIGURE2 if any(k.label == one.label for k in known)]
     pictures = []
     if shown:
         pictures.append(
@@ -439,27 +397,26 @@ def _pictures(
                 "maps",
                 "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on "
                 "the right the mask that the maps were pushed to.",
-                panel_figure(study.case.model, fooled, few, shown, mask),
+                panel_figure(study.case.trial.few(4), fooled, shown, mask),
             )
         )
     if rows:
         pictures.append(
             Illustration.of(
                 "susceptibility",
-                "How far each method's maps were moved, with the control as black marks.",
-                bar_figure(rows, "the control: the same training without an attack"),
+                "How far each method's maps were moved, with the standard deviation over images; the black marks are "
+                "the control: the same training without an attack.",
+                bar_chart(rows),
             )
         )
-    if len(attacks) > 1 and labels:
-        values = [
-            [mean_std(matrix[a][c].get("susceptibility", []))[0] for c in labels] for a in attacks
-        ]
+    if len(asked.attacks) > 1 and labels:
+        values = [[mean(matrix[a][c])[0] for c in labels] for a in asked.attacks]
         pictures.append(
             Illustration.of(
                 "attackers",
                 "Each row is a copy that was fine-tuned against one map, each column a method that explains it. Which "
                 "copies were broken rather than fooled, the table below says.",
-                matrix_figure(list(attacks), labels, values),
+                attack_chart(list(asked.attacks), labels, values),
             )
         )
     return tuple(pictures)

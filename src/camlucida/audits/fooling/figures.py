@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.measure import Subject, Variant
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.trial import Trial
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.explanation.overlays import View, colourise, grid, overlay
+from camlucida.report.charts import Point, bars, matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,67 +23,54 @@ _SIDE = 224  # pixels of a drawn map
 
 
 def panel_figure(
-    clean: nn.Module,
-    fooled: nn.Module,
-    subject: Subject,
-    variants: Sequence[Variant],
-    mask: Tensor,
+    trial: Trial, fooled: nn.Module, methods: Sequence[Candidate], mask: Tensor
 ) -> Figure:
     """Each image with its maps before and after an attack, and the mask that the maps were pushed to.
 
     Args:
-        clean: the model as it was.
-        fooled: the attacked one.
-        subject: few images.
-        variants: what is drawn, a pair of columns each.
+        trial: the model as it was, and few images.
+        fooled: the attacked model.
+        methods: what is drawn, a pair of columns each.
         mask: ``(h, w)``.
+
+    Raises:
+        CamlucidaError: a method cannot explain the model.
     """
-    drawn = [(v.label, subject.maps(clean, v), subject.maps(fooled, v)) for v in variants]
+    size = (_SIDE, _SIDE)
+    sides = (trial, replace(trial, model=fooled))
+    drawn = [side.explain([one])[one.label] for one in methods for side in sides]
+    wanted = colourise(resize(mask[None].float(), size, "nearest")[0])
+    classes = [] if trial.classes is None else trial.classes.tolist()
     pictures = []
-    for i, image in enumerate(subject.inputs):
-        seen = _photo(image, subject)
-        row = [seen]
-        for _, before, after in drawn:
-            row += [_laid(seen, before[i]), _laid(seen, after[i])]
-        pictures.append([*row, colourise(resize(mask[None].float(), (_SIDE, _SIDE), "nearest")[0])])
-    columns = ["image"]
-    for label, _, _ in drawn:
-        short = label.replace("DiffGradCAM", "Diff")
-        columns += [f"{short}\nclean", f"{short}\nfooled"]
-    rows = [f"class {int(c)}" for c in subject.labels]
-    return grid(pictures, columns=[*columns, "mask"], rows=rows, cell=1.15)
+    for i in range(len(trial.inputs)):
+        seen = drawn[0].views[i].cropped().resize(size, Image.Resampling.BICUBIC)
+        view = View(seen, (0, 0, *size))
+        maps = [normalise(resize(rectify(e.raw[i][None].float()), size))[0] for e in drawn]
+        pictures.append([seen, *(overlay(view, one) for one in maps), wanted])
+    short = [one.label.replace("DiffGradCAM", "Diff") for one in methods]
+    columns = [f"{label}\n{side}" for label in short for side in ("clean", "fooled")]
+    rows = [f"class {c}" for c in classes]
+    return grid(pictures, columns=["image", *columns, "mask"], rows=rows, cell=1.15)
 
 
-def bar_figure(rows: Sequence[tuple[str, float, float, float]], control: str) -> Figure:
+def bar_chart(rows: Sequence[tuple[str, float, float, float]]) -> str:
     """Susceptibility of each method, beside what the same training does without an attack.
 
     Args:
         rows: label, mean, standard deviation, and the mean under the control.
-        control: what the control is called.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 0.8 + 0.24 * len(rows)), layout="constrained")
-    axis = figure.subplots()
-    place = np.arange(len(rows))[::-1]
-    axis.barh(place, [r[1] for r in rows], 0.66, color="0.62", label="after the attack")
-    axis.errorbar(
-        [r[1] for r in rows], place, xerr=_whiskers(rows), fmt="none", ecolor="0.25", elinewidth=1
-    )
-    axis.plot([r[3] for r in rows], place, "k|", markersize=9, markeredgewidth=2, label=control)
-    axis.set_yticks(place, [r[0] for r in rows], fontsize=8)
-    axis.set_xlim(left=0)
-    axis.set_ylim(-0.8, len(rows) - 0.2)
-    axis.set_xlabel(
-        "mean squared distance of the maps before and after (whiskers: std over images)"
-    )
-    axis.legend(fontsize=8, loc="lower right")
-    return figure
+    return bars(
+        "susceptibility",
+        "Susceptibility",
+        [Point(label, mean, 0.0, max(mean - std, 0.0), mean + std, 1, other) for label, mean, std, other in rows],
+        x_label="mean squared distance of the maps before and after",
+        describe="One bar for each method, with the standard deviation over images; the mark is the control.",
+    )  # fmt: skip
 
 
-def matrix_figure(
+def attack_chart(
     rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
-) -> Figure:
+) -> str:
     """Which attack moves which method: numbers on grey, dark for far.
 
     Args:
@@ -89,24 +78,18 @@ def matrix_figure(
         columns: evaluated methods.
         values: susceptibilities.
     """
-    from matplotlib.figure import Figure
-
-    numbers = np.asarray(values, float)
-    figure = Figure(
-        figsize=(2.0 + 0.62 * len(columns), 1.9 + 0.34 * len(rows)), layout="constrained"
+    top = max((v for row in values for v in row if math.isfinite(v)), default=0.0) or 1.0
+    return matrix(
+        "attackers",
+        "Which attack moves which method",
+        rows,
+        columns,
+        [[v / top for v in row] for row in values],
+        texts=[[f"{v:.2f}".removeprefix("0") for v in row] for row in values],
+        describe="Susceptibilities, dark where an attack moves the maps of a method far.",
+        row_title="attacked map",
+        column_title="evaluated method",
     )
-    axis = figure.subplots()
-    top = np.nanmax(numbers) if np.isfinite(numbers).any() else 1.0
-    axis.imshow(numbers, cmap="Greys", vmin=0, vmax=max(top, 1e-9), aspect="auto")
-    for i, j in np.ndindex(numbers.shape):
-        dark = numbers[i, j] > 0.55 * top
-        text = f"{numbers[i, j]:.3f}" if np.isfinite(numbers[i, j]) else "–"
-        axis.text(j, i, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    axis.set_xlabel("evaluated method")
-    axis.set_ylabel("attacked map")
-    return figure
 
 
 def residual_figure(found: Mapping[str, Any]) -> Figure:
@@ -142,25 +125,3 @@ def residual_figure(found: Mapping[str, Any]) -> Figure:
     right.set_ylabel("mean distance of soft\nmaximum and mean")
     right.legend(fontsize=7)
     return figure
-
-
-def _whiskers(rows: Sequence[tuple[str, float, float, float]]) -> list[list[float]]:
-    return [[min(r[1], r[2]) for r in rows], [r[2] for r in rows]]
-
-
-def _photo(image: Tensor, subject: Subject) -> Image.Image:
-    pixels = image.detach().to("cpu", torch.float32)
-    if subject.preprocess is not None:
-        pixels = subject.preprocess.denormalise(pixels)
-    elif pixels.amin() < 0 or pixels.amax() > 1:
-        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin()).clamp_min(1e-9)
-    if len(pixels) not in {1, 3}:  # no colours that could be shown
-        pixels = pixels.mean(0, keepdim=True)
-    array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
-    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-
-
-def _laid(picture: Image.Image, attribution: Tensor) -> Image.Image:
-    finished = normalise(resize(rectify(attribution[None].float()), (_SIDE, _SIDE)))[0]
-    return overlay(View(picture, (0, 0, _SIDE, _SIDE)), finished)

@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.measure import Subject, Variant, all_variants, measure_variant, ratio
+from camlucida.audits.candidates import Candidate, with_margins
+from camlucida.audits.fooling.figures import panel_figure
+from camlucida.audits.fooling.measure import measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.request import Data, Request
+from camlucida.audits.trial import Trial, copied
 from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
-from camlucida.common.store import Store
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.maps import normalise
-from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import tap
+from camlucida.models import LoadedModel
 from camlucida.report import Table
 from camlucida.training.sham import Layout, sham_mask
 
@@ -123,8 +125,8 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
     Raises:
         CamlucidaError: the vector does not fit the head.
     """
-    copied = copy.deepcopy(model)
-    head = last_linear(copied, inputs[:1])
+    shifted = copy.deepcopy(model)
+    head = last_linear(shifted, inputs[:1])
     weight = head.weight
     assert isinstance(weight, Tensor)  # noqa: S101
     if weight.flatten(1).shape[1] != len(shift.vector):
@@ -133,97 +135,85 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
         )
     with torch.no_grad():
         weight.add_(shift.vector.to(weight).view(1, -1, *(1,) * (weight.ndim - 2)))
-    return copied
+    return shifted
 
 
 def audit_logit_shift(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor | None = None,
+    model: nn.Module | LoadedModel,
+    data: Data,
     *,
-    layer: str | None = None,
-    fitted_on: Tensor | None = None,
     strength: float = 30.0,
-    methods: Sequence[str] | None = None,
-    quick: bool = True,
-    preprocess: Any = None,
-    name: str = "",
-    seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
-    say: Say | None = None,
+    fitted_on: Tensor | None = None,
+    **options: Any,
 ) -> AuditReport:
-    """Which methods see a change of the weights that no output sees?
+    """Which maps move when all logits rise alike? An attack without training; no probability changes.
 
     Everything is done on a copy in double precision, so that what is left is not rounding.
 
     Args:
-        model: left as it is.
-        inputs: ``(N, C, H, W)`` to be explained.
-        labels: the explained classes; the predicted ones by default.
-        layer: whose maps are moved and explained.
-        fitted_on: images that the vector is fitted on; ``inputs`` by default.
-        strength: see :func:`fit_shift`.
-        methods: registered names; all by default, each with its logit and with margins.
-        quick: fewer passes for the methods that take many.
-        preprocess: for methods that work on pixels.
-        name: of model and data, for the report.
-        seed: of methods that draw.
-        folder: where finished parts are kept.
-        say: told about the progress.
+        model: ends in global average pooling and one linear layer; left as it is.
+        data: see :class:`camlucida.audits.Request`. Images without labels are explained by the predicted class.
+        strength: how many times wider the added maps are than the model's own, see :func:`fit_shift`.
+        fitted_on: images that the vector is fitted on; the explained ones by default.
+        **options: the other fields of :class:`camlucida.audits.Request`.
 
     Raises:
         CamlucidaError: the model has another head or one output only, or a label is none of its classes.
+
+    Example:
+        >>> report = camlucida.audits.audit_logit_shift(model, images, methods=["gradcam"])
+        >>> report["MeanDiffGradCAM"].outcome
+        'pass'
     """
-    tell = say or (lambda *_: None)
-    chosen = all_variants(quick=quick, names=methods)
-    clean = copy.deepcopy(model).eval().double()
-    inputs = inputs.double()
+    return logit_shift_audit(Request(model, data, **options), strength, fitted_on)
+
+
+def logit_shift_audit(
+    request: Request, strength: float = 30.0, fitted_on: Tensor | None = None
+) -> AuditReport:
+    """The audit as it is asked; see :func:`audit_logit_shift`."""
+    chosen = with_margins(request.tested(everything=True), quick=request.quick)
+    given = request.open(60, 600, whole=True)
+    inputs = given.inputs.double()
+    clean = replace(given, model=copied(given.model, torch.float64), inputs=inputs)
     basis = inputs if fitted_on is None else fitted_on.double()
-    shift = fit_shift(clean, basis, layer=layer, strength=strength)
-    moved_model = apply_shift(clean, inputs, shift)
-    before, after = _logits(clean, inputs), _logits(moved_model, inputs)
+    shift = fit_shift(clean.model, basis, layer=given.layer, strength=strength)
+    moved_model = apply_shift(clean.model, inputs, shift)
+    before, after = clean.logits(), replace(clean, model=moved_model).logits()
     if before.shape[1] < 2:
         raise CamlucidaError(
             "the shift needs a model of two classes or more, this one has one output"
         )
     change = float((before.softmax(1) - after.softmax(1)).abs().max())
-    single = apply_shift(copy.deepcopy(model).eval().float(), inputs[:1].float(), shift)
-    rounded = _logits(single, inputs.float()).double()
+    floats = inputs.float()
+    single = apply_shift(copied(given.model, torch.float32), floats[:1], shift)
+    rounded = replace(given, model=single, inputs=floats).logits().double()
     rounded_change = float((rounded.softmax(1) - before.softmax(1)).abs().max())
-    if labels is not None:
-        check_labels(labels, clean, inputs)
-    classes = before.argmax(1) if labels is None else labels
-    subject = Subject(inputs, classes, shift.layer, preprocess, seed)
-    store = Store(
-        folder,
-        {
-            "audit": "logit-shift",
-            "name": name,
-            "case": fingerprint(model, inputs, classes, basis),
-            "layer": shift.layer,
-            "preprocess": preprocess,
-            "quick": quick,
-            "seed": seed,
-            "strength": strength,
-        },
+    if given.labels is not None:
+        check_labels(given.labels, clean.model, inputs)
+    classes = before.argmax(1) if given.labels is None else given.labels
+    clean = replace(clean, classes=classes, layer=shift.layer)
+    store = request.store(
+        replace(given, classes=classes, layer=shift.layer),
+        "logit-shift",
+        strength=strength,
+        basis=fingerprint(basis),
     )
     found: dict[str, dict[str, Any]] = {}
     for i, one in enumerate(chosen):
-        tell(f"measuring {one.label}", i, len(chosen))
-        few = replace(one, images=min(one.images or len(inputs), len(inputs)))
+        request.say(f"measuring {one.label}", i, len(chosen))
         found[one.label] = store.value(
-            f"{one.label}-{sorted(one.options.items())}",
-            lambda few=few: measure_variant(clean, moved_model, subject, few, shift.mask),  # type: ignore[misc]
+            one.key, partial(measure_variant, clean, moved_model, one, shift.mask)
         )
-    tell("measured", len(chosen), len(chosen))
+    request.say("measured", len(chosen), len(chosen))
     verdicts = tuple(_verdict(one, found[one.label]) for one in chosen)
     found_by = by_outcome(verdicts)
     fooled, safe = found_by["fail"], found_by["pass"]
-    picture = _picture(clean, moved_model, subject, shift)
+    picture = _picture(clean, moved_model, shift)
     return AuditReport(
         "logit-shift",
         "Logit-shift audit",
-        f"{ABOUT}\nTested on {name or type(model).__name__}, {len(inputs)} images; the vector was fitted on "
+        f"{ABOUT}\nTested on {given.name}, {len(inputs)} images; the vector was fitted on "
         f"{len(basis)}. Largest change of a probability: {change:.1e} in double precision, {rounded_change:.1e} when "
         "the attacked weights are stored in single precision.",
         f"No probability changed by more than {_at_most(change)}, and yet {len(fooled)} of {len(chosen)} combinations "
@@ -253,7 +243,7 @@ def audit_logit_shift(
             "probability_change": change,
             "probability_change_single_precision": rounded_change,
             "measured": found,
-            "seed": seed,
+            "seed": request.seed,
             "resumed_parts": store.found,
         },
     )
@@ -278,7 +268,7 @@ _MOVE = Sentence(
 )
 
 
-def _verdict(one: Variant, found: Mapping[str, Any]) -> Verdict:
+def _verdict(one: Candidate, found: Mapping[str, Any]) -> Verdict:
     if "error" in found:
         return Verdict(one.label, "not tested", UNEXPLAINED(error=found["error"]))
     value, share = mean_std(found["susceptibility"])[0], ratio(found)
@@ -292,7 +282,7 @@ def _verdict(one: Variant, found: Mapping[str, Any]) -> Verdict:
     )  # fmt: skip
 
 
-def _row(one: Variant, found: Mapping[str, Any]) -> tuple[Any, ...]:
+def _row(one: Candidate, found: Mapping[str, Any]) -> tuple[Any, ...]:
     if "error" in found:
         return (one.label, None, None, None, None)
     mean, std = mean_std(found["susceptibility"])
@@ -320,11 +310,6 @@ def _read(model: nn.Module, inputs: Tensor, name: str) -> tuple[Tensor, LinearHe
     return activation, head, tapped.outputs
 
 
-def _logits(model: nn.Module, inputs: Tensor, batch_size: int = 16) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([first_tensor(model(some)) for some in torch.split(inputs, batch_size)])
-
-
 def _at_most(value: float) -> str:
     """A number of one figure that is not below the value."""
     if value == 0:
@@ -338,15 +323,10 @@ def _range(maps: Tensor) -> Tensor:
     return (flat.amax(1) - flat.amin(1)).mean()
 
 
-def _picture(
-    clean: nn.Module, fooled: nn.Module, subject: Subject, shift: Shift
-) -> Illustration | None:
-    from camlucida.audits.fooling.figures import panel_figure
-
-    chosen = [Variant("gradcam"), Variant("gradcam", "mean"), Variant("eigencam")]
-    few = replace(subject, inputs=subject.inputs[:3], labels=subject.labels[:3])
+def _picture(clean: Trial, fooled: nn.Module, shift: Shift) -> Illustration | None:
+    chosen = [Candidate("gradcam"), Candidate("gradcam", "mean"), Candidate("eigencam")]
     try:
-        figure = panel_figure(clean, fooled, few, chosen, shift.mask)
+        figure = panel_figure(clean.few(3), fooled, chosen, shift.mask)
     except CamlucidaError:
         return None
     return Illustration.of(

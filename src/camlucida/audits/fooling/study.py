@@ -9,38 +9,50 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from camlucida.audits.fooling.measure import Subject, Variant, measure_variant
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.fooling.measure import measure_variant
 from camlucida.audits.fooling.tune import Attack, attack_key, fool
+from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.training.cam_loss import CAMOptions, TrainableCAM
 from camlucida.training.classifier import accuracy
 
+_REFERENCE = Candidate("gradcam")  # for similarity scores
+
 
 @dataclass(frozen=True)
-class Case:
+class FoolingCase:
     """A model that is fooled, and its images.
 
     Attributes:
-        model: left as it is.
+        trial: the model, which is left as it is, and the images that are explained, each by its class.
         images: to fool it with, ready for ``prepare``.
         labels: their classes.
-        subject: the images that are explained.
         test: inputs that accuracy is measured on.
         test_labels: their classes.
         prepare: makes inputs of images.
-        name: for the report.
     """
 
-    model: nn.Module
+    trial: Trial
     images: Tensor
     labels: Tensor
-    subject: Subject
     test: Tensor
     test_labels: Tensor
     prepare: Callable[[Tensor], Tensor] = lambda images: images
-    name: str = ""
+
+    @property
+    def layer(self) -> str:
+        """Whose map is attacked and explained."""
+        assert self.trial.layer is not None  # noqa: S101
+        return self.trial.layer
+
+    @property
+    def classes(self) -> Tensor:
+        """What is explained of each image."""
+        assert self.trial.classes is not None  # noqa: S101
+        return self.trial.classes
 
 
 @dataclass
@@ -53,7 +65,7 @@ class Study:
         say: told about the progress.
     """
 
-    case: Case
+    case: FoolingCase
     store: Store
     say: Say
     name: str = ""
@@ -68,16 +80,16 @@ class Study:
         key = self.name + attack_key(attack, len(case.images))
         if key not in self._kept:
             title = f"{self.name}fine-tuning: {described(attack)}"
-            model = copy.deepcopy(case.model)
+            model = copy.deepcopy(case.trial.model)
             fresh: dict[str, Any] = {}
 
             def run() -> dict[str, Tensor]:
                 found = fool(
-                    case.model,
+                    case.trial.model,
                     case.images,
                     case.labels,
                     attack,
-                    layer=case.subject.layer,
+                    layer=case.layer,
                     prepare=case.prepare,
                     checkpoint=self.store.checkpoint(key),
                     say=lambda _, done, total: self.say(title, done, total),
@@ -93,43 +105,36 @@ class Study:
             self.records[key] = self.store.value(f"{key}-record", lambda: fresh)
         return key, self._kept[key], self.masks[key]
 
-    def measured(self, attack: Attack, variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
-        """What an attack does to the maps of each variant."""
+    def measured(self, attack: Attack, methods: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+        """What an attack does to the maps of each method."""
         key, model, mask = self.attacked(attack)
         found = {}
         title = f"{self.name}measuring: {described(attack)}"
-        for i, one in enumerate(variants):
-            self.say(title, i, len(variants))
+        for i, one in enumerate(methods):
+            self.say(title, i, len(methods))
             found[one.label] = self.store.value(
-                f"{key}-on-{one.label}-{sorted(one.options.items())}-{one.images}",
+                f"{key}-on-{one.key}",
                 lambda one=one: measure_variant(  # type: ignore[misc]
-                    self.clean_maps(one), model, self.case.subject, one, mask, self.reference
+                    self.case.trial, model, one, mask, self.clean_maps(one), self.clean_maps(_REFERENCE)
                 ),
-            )
-        self.say(title, len(variants), len(variants))
+            )  # fmt: skip
+        self.say(title, len(methods), len(methods))
         return found
 
-    def clean_maps(self, variant: Variant) -> Tensor | nn.Module:
-        """A variant's maps of the clean model; the model itself where they cannot be made."""
-        key = f"{variant.label}-{variant.images}"
-        if key not in self._maps:
+    def clean_maps(self, one: Candidate) -> Tensor | None:
+        """A method's maps of the clean model; ``None`` where they cannot be made."""
+        if one.key not in self._maps:
             try:
-                self._maps[key] = self.case.subject.maps(self.case.model, variant)
+                self._maps[one.key] = self.case.trial.raw(one)
             except CamlucidaError:
-                return self.case.model
-        return self._maps[key]
-
-    @property
-    def reference(self) -> Tensor | None:
-        """Grad-CAM's maps of the clean model, for similarity scores."""
-        maps = self.clean_maps(Variant("gradcam"))
-        return maps if isinstance(maps, Tensor) else None
+                return None
+        return self._maps[one.key]
 
     def accuracy(self, attack: Attack | None) -> float:
         """On the test images; ``None`` for the clean model."""
         case = self.case
         if attack is None:
-            model, key = case.model, f"{self.name}clean"
+            model, key = case.trial.model, f"{self.name}clean"
         else:
             key, model, _ = self.attacked(attack)
         found: float = self.store.value(
@@ -141,10 +146,10 @@ class Study:
         """Distance of the attacked map, as shown, from the mask, before and after; mean over explained images."""
         key, model, mask = self.attacked(attack)
         case = self.case
-        options = replace(attack.shown, cam_layer=case.subject.layer, mode="eval")
+        options = replace(attack.shown, cam_layer=case.layer, mode="eval")
 
         def measure() -> list[float]:
-            return [self.distance(net, options, mask) for net in (case.model, model)]
+            return [self.distance(net, options, mask) for net in (case.trial.model, model)]
 
         before, after = self.store.value(f"{key}-aimed", measure)
         return before, after
@@ -156,9 +161,9 @@ class Study:
 
     def trained_maps(self, model: nn.Module, options: CAMOptions) -> Tensor:
         """Maps as a loss sees them, of the explained images."""
-        subject = self.case.subject
-        cam = TrainableCAM(model, subject.inputs[:1], options)
-        return cam.observe(model, subject.inputs, subject.labels, subject.batch_size)[1]
+        trial = self.case.trial
+        cam = TrainableCAM(model, trial.inputs[:1], options)
+        return cam.observe(model, trial.inputs, self.case.classes, trial.batch_size)[1]
 
     def hit(self, attack: Attack) -> float:
         """By which share an attack shortened the distance of its map from the mask."""

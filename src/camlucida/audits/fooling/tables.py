@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from camlucida.audits.fooling.measure import Variant, compare_with, ratio
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.fooling.measure import compare_with, ratio
 from camlucida.audits.fooling.verdicts import KEPT, WORKED, said_of_gap
 from camlucida.common.statistics import mean_std
 from camlucida.report import Column, Table
 
 Measured = Mapping[str, Mapping[str, Any]]
-"""What an attack did to the maps of each variant, by label."""
+"""What an attack did to the maps of each method, by label."""
 
 PUBLISHED = {
     "gradcam": (0.2420, 0.0723), "eigencam": (0.0579, 0.0857), "MeanDiffGradCAM": (0.0460, 0.0398),
@@ -24,13 +25,13 @@ _SIGNED = ("cam", "cam, mean margin")
 
 
 def susceptibility_table(
-    variants: Sequence[Variant], found: Measured, control: Measured, reference: str = "gradcam"
+    methods: Sequence[Candidate], found: Measured, control: Measured, reference: str = "gradcam"
 ) -> Table:
     """Clean against fooled maps of every method, with tests against one of them."""
     values = _values(found)
     tests = compare_with(values, reference) if reference in values else {}
     rows: list[tuple[Any, ...]] = []
-    for label in (one.label for one in variants):
+    for label in (one.label for one in methods):
         if label not in values:
             rows.append((label, *(None,) * 12))
             continue

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from camlucida.audits.fooling.measure import Variant, ratio
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.fooling.measure import ratio
 from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
 from camlucida.common.statistics import mean_std
 
@@ -65,7 +66,7 @@ _NO_SCALE = Sentence(
 
 
 def verdict(
-    one: Variant,
+    one: Candidate,
     found: Mapping[str, Any],
     control: Mapping[str, Any] | None,
     *,
@@ -75,7 +76,7 @@ def verdict(
     """The verdict on a method with a target.
 
     Args:
-        one: the variant.
+        one: the method.
         found: its numbers under the attack, see :func:`camlucida.audits.fooling.measure.moved`.
         control: its numbers under the control.
         worked: whether the attack moved the map that it attacked.

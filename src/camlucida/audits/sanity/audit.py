@@ -7,34 +7,27 @@ other classes, repetition, batches, and the model's state.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from camlucida.audits.deadzone.images import described
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
-from camlucida.audits.request import Tested
+from camlucida.audits.request import Data, Request
 from camlucida.audits.sanity.completeness import completeness
 from camlucida.audits.sanity.measures import (
-    UNFIT,
-    Bench,
     Found,
     alike,
     behaviour,
-    choose,
-    grouped,
+    compared,
     input_shift,
     logit_shift,
-    maps_of,
     other_class,
     parameters,
-    reason,
 )
 from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import Measured, report_of
@@ -46,213 +39,80 @@ from camlucida.audits.sanity.shuffled_labels import (
     unlearned,
 )
 from camlucida.audits.sanity.verdicts import results
-from camlucida.audits.verdicts import Verdict
-from camlucida.common.errors import CamlucidaError, ImageError
-from camlucida.common.jsonable import digest
+from camlucida.audits.trial import UNFIT, Trial, grouped, reason
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
-from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
-from camlucida.data.preprocess import Preprocess
-from camlucida.data.samples import DataSet
-from camlucida.engine.borrow import unwrap
-from camlucida.engine.layers import default_layer, resolve
 from camlucida.explanation import Explanation
-from camlucida.explanation.subject import Photo, prepare
-from camlucida.methods import list_methods
 from camlucida.models import LoadedModel
-
-MethodChoice = str | tuple[str, Mapping[str, Any]]
-
-QUICK = (
-    "gradcam", "diffgradcam", "gradcam++", "hirescam", "layercam", "eigencam", "ablationcam",
-    "saliency", "inputxgradient", "fullgrad", "integrated-gradients",
-)  # fmt: skip
-"""What is tested unless told: methods of few passes. ``--full`` tests all that are registered."""
 
 _TWIN_STEPS = 4  # parts of the progress that the two small networks take
 
 
 def audit_sanity(
-    model: nn.Module | LoadedModel,
-    images: DataSet | Tensor | Photo | Sequence[Photo],
-    *,
-    methods: Sequence[MethodChoice | Tested] | None = None,
-    preprocess: Preprocess | None = None,
-    layer: str | None = None,
-    count: int | None = None,
-    quick: bool = True,
-    independent: bool = False,
-    data: bool = True,
-    seed: int = 0,
-    batch_size: int = 16,
-    folder: str | os.PathLike[str] | None = None,
-    say: Say | None = None,
+    model: nn.Module | LoadedModel, data: Data, *, independent: bool = False, **options: Any
 ) -> AuditReport:
-    """Put methods through the sanity checks.
+    """Does a map change when the model changes, and only then?
 
     Args:
         model: any classifier; given back as it was.
-        images: photos, a data set, or a tensor that is ready.
-        methods: registered names, or pairs of a name and options; :data:`QUICK` by default, all of them unless
-            ``quick``.
-        preprocess: how photos become inputs; the model's own where it says.
-        layer: the explained layer; the model's last feature map unless told.
-        count: images at most; 8 with ``quick``, else 50.
-        quick: fewer images, fewer stages of redrawing, fewer passes of the methods that take many.
-        independent: redraw each stage alone too.
-        data: train the two small networks for the check with shuffled labels.
-        seed: of everything.
-        batch_size: images at a time.
-        folder: where finished parts are kept, so that a stopped audit goes on.
-        say: told about the progress.
+        data: see :class:`camlucida.audits.Request`.
+        independent: redraw each group of weights alone too.
+        **options: the other fields of :class:`camlucida.audits.Request`, such as ``methods``.
 
     Raises:
         CamlucidaError: the model is no classifier, a method or layer is unknown, or no image can be read.
+
+    Example:
+        >>> report = camlucida.audits.audit_sanity(model, images, methods=["gradcam"], labels=False)
+        >>> sorted(report["gradcam"].details)[:3]
+        ['class', 'completeness', 'data']
     """
-    found = measure_sanity(
-        model, images, methods=methods, preprocess=preprocess, layer=layer, count=count, quick=quick,
-        independent=independent, data=data, seed=seed, batch_size=batch_size, folder=folder, say=say,
-    )  # fmt: skip
-    return report_of(found)
+    return report_of(measure_sanity(Request(model, data, **options), independent=independent))
 
 
-def measure_sanity(
-    model: nn.Module | LoadedModel,
-    images: DataSet | Tensor | Photo | Sequence[Photo],
-    *,
-    methods: Sequence[MethodChoice | Tested] | None = None,
-    preprocess: Preprocess | None = None,
-    layer: str | None = None,
-    count: int | None = None,
-    quick: bool = True,
-    independent: bool = False,
-    data: bool = True,
-    seed: int = 0,
-    batch_size: int = 16,
-    folder: str | os.PathLike[str] | None = None,
-    say: Say | None = None,
-) -> Measured:
-    """The numbers of :func:`audit_sanity`, which says what the arguments are."""
-    told = say or (lambda *_: None)
-    given = methods or (QUICK if quick else [m.name for m in list_methods()])
-    tested = choose(given, quick=quick)
-    module, inputs, own, skipped = inputs_of(model, images, count or (8 if quick else 50))
-    preprocess = preprocess or own
-    bench = Bench.of(
-        module, inputs, preprocess=preprocess, layer=layer, seed=seed, batch_size=batch_size
-    )
-    if layer is not None:
-        resolve(module, layer)
-    stages = randomisation_stages(module, inputs, 5 if quick else 12)
+def measure_sanity(request: Request, *, independent: bool = False) -> Measured:
+    """The numbers of :func:`audit_sanity`."""
+    tested, quick = request.tested(), request.quick
+    trial = request.open(8, 50).ranked()
+    stages = randomisation_stages(trial.model, trial.inputs, 5 if quick else 12)
     record = {
-        "model": name_of(model),
-        "weights_sha256": fingerprint(module),
-        "layer": layer,
-        "explained_layer": layer or explained_layer(module, inputs),
-        "images": {**described(inputs), "skipped": skipped},
-        "quick": quick,
-        "seed": seed,
+        **request.record(trial),
+        "explained_layer": trial.explained_layer,
         "stages": [list(stage) for stage in stages],
     }
-    store = Store(
-        folder,
-        {
-            **record,
-            "network": network(module),
-            "batch_size": batch_size,
-            "preprocess": str(preprocess),
-        },
-    )
+    store = request.store(trial, "sanity", stages=record["stages"])
     groups = grouped(tested)
-    parts_in_all = len(groups) * (len(stages) + 5) + (_TWIN_STEPS if data else 0)
-
-    def learning(what: str, done: float, total: float) -> None:
-        told(what, _TWIN_STEPS * done / total, parts_in_all)
-
-    twins, learned = _twins(groups, bench, seed, folder, learning) if data else ({}, {})
-    work = _Work(bench, stages, store, told, parts_in_all, seed, quick, _TWIN_STEPS if data else 0)
-    cascade: dict[str, list[Any]] = {}
-    alone: dict[str, list[Any]] = {}
-    found: dict[str, dict[str, Verdict]] = {}
+    total = len(groups) * (len(stages) + 5) + (_TWIN_STEPS if request.labels else 0)
+    twins: dict[str, float] = {}
+    learned: Found = {}
+    if request.labels:
+        twins, learned = _twins(
+            groups, trial, request.folder,
+            lambda what, done, parts: request.say(what, _TWIN_STEPS * done / parts, total),
+        )  # fmt: skip
+    work = _Work(trial, stages, store, request, total, _TWIN_STEPS if request.labels else 0)
+    parts: dict[str, _Parts] = {}
     for group in groups:
         heavy = len(groups[0]) > 1 and group is not groups[0]
-        parts = work.parts(group, some=quick and heavy, independent=independent)
-        for one in group:
-            steps = [None if stage is None else stage[one.label] for stage in parts.cascade]
-            cascade[one.label] = steps
-            alone[one.label] = [stage[one.label] for stage in parts.alone]
-            found[one.label] = results(
-                one.name,
-                {
-                    "parameters": steps[-1],
-                    "data": learned.get(one.label),
-                    **{key: values.get(one.label) for key, values in parts.others.items()},
-                },
-            )
-    order = [t.label for t in tested]
-    return Measured(
-        tested,
-        stages,
-        {k: cascade[k] for k in order},
-        {k: alone[k] for k in order} if independent else {},
-        {k: found[k] for k in order},
-        twins,
-        record,
-        store.found,
-    )
-
-
-def inputs_of(
-    model: nn.Module | LoadedModel, images: Any, count: int
-) -> tuple[nn.Module, Tensor, Any, list[str]]:
-    """The module, at most ``count`` inputs spread over the images, the preprocessing, and what cannot be read.
-
-    Raises:
-        ImageError: none can be read.
-    """
-    skipped: list[str] = []
-    if isinstance(images, Tensor):
-        images = images[:count] if images.ndim == 4 else images
-    else:
-        several = isinstance(images, DataSet | Sequence) and not isinstance(images, str)
-        given: Sequence[Any] = images if several else [images]
-        places = [i * len(given) // count for i in range(count)]
-        chosen: list[Any] = []
-        for i in dict.fromkeys(places):
-            if i >= len(given):
-                break
-            try:
-                one = given[i]
-                chosen.append(one.picture().convert("RGB") if isinstance(given, DataSet) else one)
-            except CamlucidaError as error:
-                skipped.append(str(error))
-        if not chosen:
-            raise ImageError(
-                f"none of the images can be read: {skipped[0]}"
-                if skipped
-                else "there are no images"
-            )
-        images = chosen
-    module, inputs, _, preprocess = prepare(model, images)
-    return module, inputs, preprocess, skipped
-
-
-def explained_layer(module: nn.Module, inputs: Tensor) -> str | None:
-    """The layer that is explained by default; ``None`` where the model has no feature map."""
-    try:
-        return default_layer(module, inputs)
-    except CamlucidaError:
-        return None
-
-
-def network(module: nn.Module) -> str:
-    """A hash of what a model is made of: the same weights with other activations are another model."""
-    return digest([re.sub(r"0x[0-9a-f]+", "", repr(module))])[:16]
-
-
-def name_of(model: nn.Module | LoadedModel) -> str:
-    """How reports call a model."""
-    return model.name if isinstance(model, LoadedModel) else type(unwrap(model)).__name__
+        made = work.parts(group, some=quick and heavy, independent=independent)
+        parts |= {one.label: made for one in group}
+    cascade = {t.label: [s and s[t.label] for s in parts[t.label].cascade] for t in tested}
+    alone = {t.label: [s[t.label] for s in parts[t.label].alone] for t in tested}
+    found = {
+        t.label: results(
+            t.name,
+            {
+                "parameters": cascade[t.label][-1],
+                "data": learned.get(t.label),
+                **{key: values.get(t.label) for key, values in parts[t.label].others.items()},
+            },
+        )
+        for t in tested
+    }
+    if not independent:
+        alone = {}
+    return Measured(tested, stages, cascade, alone, found, twins, record, store.found)
 
 
 # -------------------------------------------------------------------------------------------- pieces
@@ -269,27 +129,25 @@ class _Parts:
 class _Work:
     """Measures, part by part, what has not been measured before; ``done`` of ``total`` parts are behind it."""
 
-    bench: Bench
+    trial: Trial
     stages: Sequence[Sequence[str]]
     store: Store
-    told: Say
+    request: Request
     total: int
-    seed: int
-    quick: bool
     done: int = 0
 
-    def parts(self, group: Sequence[Tested], *, some: bool, independent: bool) -> _Parts:
+    def parts(self, group: Sequence[Candidate], *, some: bool, independent: bool) -> _Parts:
         """Everything about a group of methods; ``some`` redraws the first and the last stages only."""
-        bench, few = self.bench, self.bench.few(2 if self.quick else 8)
+        trial, few = self.trial, self.trial.few(2 if self.request.quick else 8)
         kept: dict[str, Explanation | str] = {}
 
         def base() -> dict[str, Explanation | str]:
             if not kept:
-                kept.update(maps_of(bench, group))
+                kept.update(trial.maps(group))
             return kept
 
         def redrawn(which: Sequence[str]) -> Found:
-            return parameters(bench, group, base(), which, self.seed)
+            return parameters(trial, group, base(), which)
 
         names: list[str] = []
         cascade: list[Found | None] = []
@@ -301,105 +159,81 @@ class _Work:
                 cascade.append(None)
                 self.done += 1
                 continue
-            cascade.append(
-                self._part(
-                    group, f"weights redrawn down to {stage[-1]}", f"cascade-{i}",
-                    partial(redrawn, tuple(names)),
-                )
-            )  # fmt: skip
+            title = f"weights redrawn down to {stage[-1]}"
+            cascade.append(self._part(group, title, f"cascade-{i}", partial(redrawn, tuple(names))))
             if independent:
                 self.done -= 1
-                alone.append(
-                    self._part(
-                        group, f"weights of {stage[-1]} redrawn", f"alone-{i}",
-                        partial(redrawn, stage),
-                    )
-                )  # fmt: skip
+                title = f"weights of {stage[-1]} redrawn"
+                alone.append(self._part(group, title, f"alone-{i}", partial(redrawn, stage)))
         measures: dict[str, tuple[str, Callable[[], Found]]] = {
-            "class": ("other class", lambda: other_class(bench, group, base())),
-            "behaviour": ("repetition and batches", lambda: behaviour(bench, group, base())),
+            "class": ("other class", lambda: other_class(trial, group, base())),
+            "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
             "input shift": ("shifted inputs", lambda: input_shift(few, group)),
             "logit shift": ("shifted logits", lambda: logit_shift(few, group)),
-            "completeness": ("sums", lambda: self._sums(few, group)),
+            "completeness": ("sums", lambda: _sums(few, group)),
         }
         others = {
-            key: self._part(group, title, key, _guarded(group, compute))
+            key: self._part(group, title, key, partial(_guarded, group, compute))
             for key, (title, compute) in measures.items()
         }
         return _Parts(cascade, alone, others)
 
     def _part(
-        self, group: Sequence[Tested], title: str, key: str, compute: Callable[[], Any]
+        self, group: Sequence[Candidate], title: str, key: str, compute: Callable[[], Any]
     ) -> Any:
         who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"
-        self.told(f"{who}: {title}", self.done, self.total)
-        options = [(t.label, sorted(t.options.items())) for t in group]
-        found = self.store.value(f"{key}-{options}", compute)
+        self.request.say(f"{who}: {title}", self.done, self.total)
+        found = self.store.value(f"{key}-{[one.key for one in group]}", compute)
         self.done += 1
-        self.told(f"{who}: {title}", self.done, self.total)
-        return found
-
-    def _sums(self, few: Bench, group: Sequence[Tested]) -> dict[str, Any]:
-        exact = few.exact()
-        found: dict[str, Any] = {}
-        for one in group:
-            try:
-                found[one.label] = completeness(exact, one.name, one.options)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except UNFIT as error:
-                found[one.label] = {"error": reason(error)}
+        self.request.say(f"{who}: {title}", self.done, self.total)
         return found
 
 
-def _guarded(group: Sequence[Tested], compute: Callable[[], Found]) -> Callable[[], Found]:
+def _sums(few: Trial, group: Sequence[Candidate]) -> Found:
+    exact = few.exact()
+    found: Found = {}
+    for one in group:
+        found |= _guarded([one], partial(_sum, exact, one))
+    return found
+
+
+def _sum(exact: Trial, one: Candidate) -> Found:
+    return {one.label: completeness(exact, one)}
+
+
+def _guarded(group: Sequence[Candidate], compute: Callable[[], Found]) -> Found:
     """A check that does not fit the model, such as double precision that it refuses, is not tested."""
-
-    def run() -> Found:
-        try:
-            return compute()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except UNFIT as error:
-            return {one.label: {"error": reason(error)} for one in group}
-
-    return run
+    try:
+        return compute()
+    except torch.OutOfMemoryError:
+        raise
+    except UNFIT as error:
+        return {one.label: {"error": reason(error)} for one in group}
 
 
 def _twins(
-    groups: Sequence[Sequence[Tested]],
-    bench: Bench,
-    seed: int,
-    folder: str | os.PathLike[str] | None,
-    told: Say,
+    groups: Sequence[Sequence[Candidate]], trial: Trial, folder: Any, say: Say
 ) -> tuple[dict[str, float], Found]:
-    plan = TwinPlan(seed=seed)
-
-    def half(what: str, done: float, total: float) -> None:
-        told(what, done / total, 2)
-
+    """How alike maps are of two networks, of which one learned shuffled labels; and how well both learned."""
+    plan = TwinPlan(seed=trial.seed)
+    shares: dict[str, float] = {}
     try:
-        twins = train_twins(max(len(bench.inputs), 8), plan, Store(folder, {"twins": 1}), half)
+        twins = train_twins(
+            max(len(trial.inputs), 8), plan, Store(folder, {"twins": 1}),
+            lambda what, done, total: say(what, done / total, 2),
+        )  # fmt: skip
+        shares = twins.accuracy
+        why = unlearned(shares, plan)
     except CamlucidaError as error:
-        return {}, {t.label: {"error": str(error)} for group in groups for t in group}
-    if why := unlearned(twins.accuracy, plan):
-        return twins.accuracy, {t.label: {"error": why} for group in groups for t in group}
+        why = str(error)
+    if why:
+        return shares, {one.label: {"error": why} for group in groups for one in group}
     found: Found = {}
     for number, group in enumerate(groups):
-        told("networks with true and shuffled labels", 1 + number / len(groups), 2)
-        options: dict[str, Any] = {
-            "preprocess": PREPROCESS, "layer": LAYER, "seed": seed, "batch_size": bench.batch_size,
-        }  # fmt: skip
-        labels = twins.labels
-        pair = [
-            maps_of(Bench(net, twins.inputs, labels, labels, labels, **options), group)
+        say("networks with true and shuffled labels", 1 + number / len(groups), 2)
+        true, shuffled = (
+            Trial(net, twins.inputs, twins.labels, LAYER, PREPROCESS, plan.seed, trial.batch_size).maps(group)
             for net in (twins.true, twins.shuffled)
-        ]
-        for label, a in pair[0].items():
-            b = pair[1][label]
-            found[label] = (
-                {"error": a if isinstance(a, str) else str(b)}
-                if isinstance(a, str) or isinstance(b, str)
-                else alike(a, b)
-            )
-    return twins.accuracy, found
+        )  # fmt: skip
+        found |= compared(true, shuffled, alike)
+    return shares, found

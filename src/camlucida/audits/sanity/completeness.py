@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.sanity.measures import Bench
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.trial import Trial
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.engine.linear_head import LinearInputs, find_head
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import tap
-from camlucida.explanation.explain import explain
 from camlucida.methods.fullgrad import full_gradient
 from camlucida.targets import Logit
 
@@ -25,35 +26,34 @@ PATH_TOLERANCE = 0.05
 """The same for integrated gradients, whose path is cut in steps (Sundararajan et al. 2017, section 5)."""
 
 
-def completeness(bench: Bench, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+def completeness(trial: Trial, tested: Candidate) -> dict[str, Any] | None:
     """What a method's map sums to, and what it should.
 
     Args:
-        bench: the model and images; better in double precision.
-        name: registered name.
-        options: of the method.
+        trial: the model and images; better in double precision.
+        tested: the method.
 
     Returns:
         ``promise`` in words, ``missing`` per image as a share of the explained score, ``tolerance``, and, where
         the promise is not made for this model, ``unpromised`` with the reason; ``None`` where the method promises
         nothing at all.
     """
-    check = _CHECKS.get(name)
-    return None if check is None else check(bench, options)
+    promise = tested.row.sums_to
+    return _CHECKS[promise](trial, tested) if promise else None
 
 
-def _full(bench: Bench, _: Mapping[str, Any]) -> dict[str, Any]:
-    full = full_gradient(bench.model, bench.inputs, Logit(bench.classes))
+def _full(trial: Trial, _: Candidate) -> dict[str, Any]:
+    full = full_gradient(trial.model, trial.inputs, Logit(trial.classes))
     found = _result(
         "input times gradient and the biases' shares sum to the logit", full.residual, full.values
     )
-    return {**found, "unpromised": bent(bench.model, bench.inputs)}
+    return {**found, "unpromised": bent(trial.model, trial.inputs)}
 
 
-def _input(bench: Bench, _: Mapping[str, Any]) -> dict[str, Any] | None:
-    full = full_gradient(bench.model, bench.inputs, Logit(bench.classes))
+def _input(trial: Trial, _: Candidate) -> dict[str, Any] | None:
+    full = full_gradient(trial.model, trial.inputs, Logit(trial.classes))
     biases = full.other.abs() + sum(t.flatten(1).abs().sum(1) for t in full.spatial_terms)
-    if (biases > 1e-9 * full.values.abs()).any() or bent(bench.model, bench.inputs):
+    if (biases > 1e-9 * full.values.abs()).any() or bent(trial.model, trial.inputs):
         return None
     missing = full.values - full.input_term.flatten(1).sum(1)
     return _result(
@@ -61,20 +61,12 @@ def _input(bench: Bench, _: Mapping[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _path(bench: Bench, options: Mapping[str, Any]) -> dict[str, Any]:
-    own = {k: v for k, v in options.items() if k in {"n_steps", "baseline"}}
-    e = explain(
-        bench.model,
-        bench.inputs,
-        method="integrated-gradients",
-        target=bench.classes.tolist(),
-        reduction="sum",
-        batch_size=bench.batch_size,
-        **own,
-    )
-    blank = torch.full_like(bench.inputs[:1], float(own.get("baseline", 0.0)))
-    with borrowed(bench.model, bench.inputs) as module, torch.no_grad():
-        start = first_tensor(module(blank))[0, bench.classes]
+def _path(trial: Trial, tested: Candidate) -> dict[str, Any]:
+    own = {k: v for k, v in tested.options.items() if k in {"n_steps", "baseline"}}
+    (e,) = trial.explain([Candidate(tested.name, options={"reduction": "sum", **own})]).values()
+    blank = torch.full_like(trial.inputs[:1], float(own.get("baseline", 0.0)))
+    with borrowed(trial.model, trial.inputs) as module, torch.no_grad():
+        start = first_tensor(module(blank))[0, trial.classes]
     wanted = e.target_values - start
     steps = e.method.describe()["options"]["n_steps"]
     return _result(
@@ -132,45 +124,31 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _linear(name: str) -> Callable[[Bench, Mapping[str, Any]], dict[str, Any] | None]:
-    def check(bench: Bench, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        layer = bench.layer or default_layer(bench.model, bench.inputs)
-        bias = _bias(bench, layer)
-        if bias is None:
-            return None
-        e = explain(
-            bench.model,
-            bench.inputs,
-            method=name,
-            target=bench.classes.tolist(),
-            layers=layer,
-            batch_size=bench.batch_size,
-            **options,
-        )
-        wanted = e.target_values - bias[bench.classes]
-        if name == "ablationcam":
-            # Weights are shares of the score.
-            got = e.details["weights"].sum(1).to(wanted) * e.target_values.abs()
-            if options.get("denominator", "score") == "score":
-                got = e.details["weights"].sum(1).to(wanted) * e.target_values
-            promise = "the channels' losses sum to the logit less its bias (pooling and one linear layer follow)"
-            return _result(promise, wanted - got, wanted)
+def _linear(trial: Trial, tested: Candidate) -> dict[str, Any] | None:
+    layer = trial.layer or default_layer(trial.model, trial.inputs)
+    bias = _bias(trial, layer)
+    if bias is None:
+        return None
+    (e,) = replace(trial, layer=layer).explain([tested]).values()
+    wanted = e.target_values - bias[trial.classes]
+    kind = tested.row.sums_to
+    if kind == "weights":  # they are shares of the score
+        promise = "the channels' losses sum to the logit less its bias"
+        score = e.target_values
+        if tested.options.get("denominator", "score") != "score":
+            score = score.abs()
+        got = e.details["weights"].sum(1).to(wanted) * score
+    else:
+        promise = f"the map's {kind} is the logit less its bias"
         summed = e.signed.flatten(1)
-        got = summed.mean(1) if name == "cam" else summed.sum(1)
-        word = "mean" if name == "cam" else "sum"
-        return _result(
-            f"the map's {word} is the logit less its bias (pooling and one linear layer follow)",
-            wanted - got,
-            wanted,
-        )
-
-    return check
+        got = summed.mean(1) if kind == "mean" else summed.sum(1)
+    return _result(f"{promise} (pooling and one linear layer follow)", wanted - got, wanted)
 
 
-def _bias(bench: Bench, layer: str) -> Tensor | None:
+def _bias(trial: Trial, layer: str) -> Tensor | None:
     """The last layer's biases, where pooling and one linear layer follow; else ``None``."""
-    with borrowed(bench.model, bench.inputs) as module, LinearInputs(module) as seen:
-        tapped = tap(module, bench.inputs, [layer], Logit(bench.classes), gradients=False)
+    with borrowed(trial.model, trial.inputs) as module, LinearInputs(module) as seen:
+        tapped = tap(module, trial.inputs, [layer], Logit(trial.classes), gradients=False)
         activation = tapped.activations[layer]
         outputs = tapped.outputs.detach()
         head = find_head(activation, outputs, seen.calls)
@@ -190,9 +168,10 @@ def _result(
     return {"promise": promise, "missing": shares.tolist(), "tolerance": tolerance}
 
 
-_CHECKS: dict[str, Callable[[Bench, Mapping[str, Any]], dict[str, Any] | None]] = {
-    "fullgrad": _full,
-    "inputxgradient": _input,
-    "integrated-gradients": _path,
-    **{name: _linear(name) for name in ("cam", "gradcam", "hirescam", "xgradcam", "ablationcam")},
+_CHECKS: dict[str, Callable[[Trial, Candidate], dict[str, Any] | None]] = {
+    "score": _full,
+    "score without biases": _input,
+    "path": _path,
+    **dict.fromkeys(("sum", "mean", "weights"), _linear),
 }
+"""By what the registry says that a map sums to."""

@@ -7,201 +7,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.deadzone.activity import all_methods
-from camlucida.audits.request import Tested
-from camlucida.audits.sanity.models import copied, randomise, shifted_input, shifted_logits
-from camlucida.common.errors import CamlucidaError
-from camlucida.common.optional import first_line
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.sanity.models import randomise, shifted_input, shifted_logits
+from camlucida.audits.trial import Trial, copied
 from camlucida.common.provenance import fingerprint
 from camlucida.data.preprocess import Preprocess
-from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.maps import normalise, resize
 from camlucida.engine.outputs import first_tensor
 from camlucida.explanation import Explanation
-from camlucida.explanation.explain import explain
-from camlucida.methods import Progress, method_row, read_method
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
-from camlucida.targets import LogitMargin, Target
+from camlucida.targets import LogitMargin
 
-Found = dict[str, dict[str, Any]]
+Found = dict[str, Any]
 """Numbers by method label."""
 
 _SMALLEST = 11  # side of SSIM's window
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A model with images, and how methods explain them.
-
-    Attributes:
-        model: a classifier.
-        inputs: ``(N, C, H, W)``.
-        classes: what is explained of each image, ``(N,)``: what the model predicts.
-        rivals: the class that comes second, ``(N,)``.
-        others: the class that comes last, ``(N,)``.
-        preprocess: for methods that work on pixels.
-        layer: the explained layer; the methods' own default where it is ``None``.
-        seed: of methods that draw.
-        batch_size: images at a time.
-        progress: of the methods' own passes.
-    """
-
-    model: nn.Module
-    inputs: Tensor
-    classes: Tensor
-    rivals: Tensor
-    others: Tensor
-    preprocess: Preprocess | None = None
-    layer: str | None = None
-    seed: int = 0
-    batch_size: int = 16
-    progress: Progress | None = None
-
-    @classmethod
-    def of(cls, model: nn.Module, inputs: Tensor, **options: Any) -> Bench:
-        """With the two best classes of each image.
-
-        Raises:
-            CamlucidaError: the model is no classifier of two or more classes, or returns nothing but NaN.
-        """
-        if getattr(unwrap(model), "embeds", False):
-            raise CamlucidaError(
-                f"{type(unwrap(model)).__name__} returns embeddings, which have no classes; the audits compare the "
-                "maps of classes and need a classifier"
-            )
-        with borrowed(model, inputs) as module, torch.no_grad():
-            parts = [first_tensor(module(part.clone())) for part in torch.split(inputs, 16)]
-        logits = torch.cat(parts)
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            raise CamlucidaError(
-                "the audits compare the maps of classes, so the model must return logits (N, M) of two or more; it "
-                f"returned {tuple(logits.shape)}"
-                + (
-                    "; a model with one logit z can be wrapped to return the two logits (0, z)"
-                    if logits.ndim == 2
-                    else ""
-                )
-            )
-        if not logits.isfinite().any():
-            raise CamlucidaError(
-                "the model returns NaN or infinite logits for every image, so that there is nothing to explain"
-            )
-        best = logits.topk(2, dim=1).indices
-        return cls(model, inputs, best[:, 0], best[:, 1], logits.argmin(1), **options)
-
-    def few(self, count: int) -> Bench:
-        """The first images only."""
-        return replace(
-            self,
-            inputs=self.inputs[:count],
-            classes=self.classes[:count],
-            rivals=self.rivals[:count],
-            others=self.others[:count],
-        )
-
-    def exact(self) -> Bench:
-        """A copy of the model in double precision, with the images."""
-        return replace(self, model=copied(self.model, torch.float64), inputs=self.inputs.double())
-
-
-UNFIT = (CamlucidaError, RuntimeError, TypeError, NotImplementedError)
-"""What is raised where a method or a check does not fit a model."""
-
-
-def reason(error: BaseException) -> str:
-    """Why something does not fit a model, in a line."""
-    return str(error) if isinstance(error, CamlucidaError) else first_line(error)
-
-
-def choose(
-    methods: Sequence[str | tuple[str, Mapping[str, Any]] | Tested], *, quick: bool
-) -> tuple[Tested, ...]:
-    """Methods with their options, each under a label of its own.
-
-    Args:
-        methods: registered names, pairs of a name and options, or what this function returned.
-        quick: fewer passes for the methods that take many, where no option says otherwise.
-
-    Raises:
-        MethodError: for an unknown name.
-        CamlucidaError: no method was given, or one twice.
-    """
-    found: list[Tested] = []
-    for one in methods:
-        if isinstance(one, Tested):
-            found.append(one)
-            continue
-        name, options = read_method(one)
-        base = all_methods(quick=quick, names=[name])[0]
-        written = ",".join(f"{k}={v}" for k, v in options.items())
-        label = f"{base.name}:{written}" if written else base.name
-        if label in {t.label for t in found}:
-            raise CamlucidaError(f"the method {label!r} is given twice")
-        merged = {**base.options, **options}
-        found.append(Tested(label, base.name, merged, base.own_layers, dict(options)))
-    if not found:
-        raise CamlucidaError("no method was given")
-    return tuple(found)
-
-
-def grouped(tested: Sequence[Tested]) -> tuple[tuple[Tested, ...], ...]:
-    """Methods of one forward pass together, so that they share it; the others alone."""
-    cheap = [t for t in tested if not method_row(t.name).cost.times]
-    rest = [(t,) for t in tested if t not in cheap]
-    return ((tuple(cheap),) if cheap else ()) + tuple(rest)
-
-
-def maps_of(
-    bench: Bench, group: Sequence[Tested], target: Target | Tensor | None = None
-) -> dict[str, Explanation | str]:
-    """Explanations by label, or why there is none."""
-    wanted = bench.classes if target is None else target
-    found: dict[str, Explanation | str] = {}
-    # Where all explain the input, no layer can be named.
-    shared = [t for t in group if not t.own_layers]
-    own = [t for t in group if t.own_layers]
-    for part, layer in ((shared, bench.layer), (own, None)):
-        if part:
-            found |= _together(bench, part, layer, wanted)
-    return {t.label: found[t.label] for t in group}
-
-
-def _together(
-    bench: Bench, group: Sequence[Tested], layer: str | None, target: Target | Tensor
-) -> dict[str, Explanation | str]:
-    try:
-        made = explain(
-            bench.model,
-            bench.inputs,
-            method=[(t.name, t.options) for t in group],
-            target=target.tolist() if isinstance(target, Tensor) else target,
-            layers=layer,
-            preprocess=bench.preprocess,
-            seed=bench.seed,
-            batch_size=bench.batch_size,
-            progress=bench.progress,
-        )
-    except torch.cuda.OutOfMemoryError:
-        raise  # a smaller batch helps, and the command says so
-    except UNFIT as error:
-        if len(group) == 1:
-            return {group[0].label: reason(error)}
-        alone: dict[str, Explanation | str] = {}
-        for one in group:
-            alone |= _together(bench, [one], layer, target)
-        return alone
-    return dict(zip((t.label for t in group), made.values(), strict=True))
-
-
-def _each(
+def compared(
     before: Mapping[str, Explanation | str], after: Mapping[str, Explanation | str], compare: Any
 ) -> Found:
+    """Two explanations of each method compared, or why one of them cannot be made."""
     found: Found = {}
     for label, a in before.items():
         b = after[label]
@@ -240,46 +72,45 @@ def alike(before: Explanation, after: Explanation) -> dict[str, Any]:
 
 
 def parameters(
-    bench: Bench,
-    group: Sequence[Tested],
+    trial: Trial,
+    group: Sequence[Candidate],
     base: Mapping[str, Explanation | str],
     names: Sequence[str],
-    seed: int,
 ) -> Found:
     """How alike the maps stay when the weights of some modules are redrawn (Adebayo et al. 2018, section 3)."""
-    twin = copied(bench.model)
-    randomise(twin, names, seed)
-    return _each(base, maps_of(replace(bench, model=twin), group), alike)
+    twin = copied(trial.model)
+    randomise(twin, names, trial.seed)
+    return compared(base, replace(trial, model=twin).maps(group), alike)
 
 
 def other_class(
-    bench: Bench, group: Sequence[Tested], base: Mapping[str, Explanation | str]
+    trial: Trial, group: Sequence[Candidate], base: Mapping[str, Explanation | str]
 ) -> Found:
     """How alike the maps of the most and the least probable class are; ``rival``, of the two most probable.
 
     The second class is often a sibling of the first, for which the same places may rightly count; the last one
     hardly is.
     """
-    last = _each(base, maps_of(bench, group, bench.others), alike)
-    second = _each(base, maps_of(bench, group, bench.rivals), alike)
+    last = compared(base, trial.maps(group, trial.others), alike)
+    second = compared(base, trial.maps(group, trial.rivals), alike)
     return {k: {**v, "rival": second[k].get("signed", [])} for k, v in last.items()}
 
 
-def input_shift(bench: Bench, group: Sequence[Tested]) -> Found:
+def input_shift(trial: Trial, group: Sequence[Candidate]) -> Found:
     """How far maps move when images and first bias are shifted so that nothing else changes.
 
     In double precision; the shift is the standard deviation of the images, 1 where they are constant. ``change``
     is the largest change of the signed map over its largest value, per image, ``output`` the same of the logits.
     A known preprocessing is shifted too, so that methods on pixels see the same pixels.
     """
-    exact = bench.exact()
+    exact = trial.exact()
     shift = float(exact.inputs.std()) or 1.0
     twin = shifted_input(exact.model, exact.inputs, shift)
     moved = replace(
         exact,
         model=twin,
         inputs=exact.inputs + shift,
-        preprocess=_moved(bench.preprocess, shift),
+        preprocess=_moved(trial.preprocess, shift),
     )
     with torch.no_grad():
         before = first_tensor(exact.model(exact.inputs))
@@ -289,18 +120,18 @@ def input_shift(bench: Bench, group: Sequence[Tested]) -> Found:
     def compare(a: Explanation, b: Explanation) -> dict[str, Any]:
         return {"change": _relative(a.signed, b.signed), "output": apart, "shift": shift}
 
-    return _each(maps_of(exact, group), maps_of(moved, group), compare)
+    return compared(exact.maps(group), moved.maps(group), compare)
 
 
-def logit_shift(bench: Bench, group: Sequence[Tested], scale: float = 3.0) -> Found:
+def logit_shift(trial: Trial, group: Sequence[Candidate], scale: float = 3.0) -> Found:
     """How far maps move when all logits get the same amount more, which no probability notices.
 
     In double precision. ``own`` is the mean squared difference of the maps scaled to [0, 1], per image, for the
     target that the method explains by itself, ``margin`` for the margin over the other classes' mean logit;
     ``output`` is the largest change of a probability.
     """
-    exact = bench.exact()
-    twin = shifted_logits(exact.model, exact.inputs, scale, bench.seed)
+    exact = trial.exact()
+    twin = shifted_logits(exact.model, exact.inputs, scale, trial.seed)
     moved = replace(exact, model=twin)
     with torch.no_grad():
         before = first_tensor(exact.model(exact.inputs)).softmax(1)
@@ -313,18 +144,18 @@ def logit_shift(bench: Bench, group: Sequence[Tested], scale: float = 3.0) -> Fo
         values = torch.where(blank[0] & blank[1], math.nan, similarity(a.raw, b.raw))
         return {"values": _numbers(values), "output": apart}
 
-    own = _each(maps_of(exact, group), maps_of(moved, group), compare)
-    plain = [t for t in group if method_row(t.name).target is None]
-    margins: Found = {}
+    own = compared(exact.maps(group), moved.maps(group), compare)
+    plain = [t for t in group if t.row.target is None]
+    margins: dict[str, Any] = {}
     if plain:
         target = LogitMargin(classes=exact.classes)
-        margins = _each(maps_of(exact, plain, target), maps_of(moved, plain, target), compare)
+        margins = compared(exact.maps(plain, target), moved.maps(plain, target), compare)
     found: Found = {}
     for label, values in own.items():
         if "error" in values:
             found[label] = values
             continue
-        margin = margins.get(label, values)
+        margin = margins.get(label) or values
         found[label] = {
             "own": values["values"], "margin": margin.get("values", []), "output": apart, "scale": scale,
         }  # fmt: skip
@@ -332,7 +163,7 @@ def logit_shift(bench: Bench, group: Sequence[Tested], scale: float = 3.0) -> Fo
 
 
 def behaviour(
-    bench: Bench, group: Sequence[Tested], base: Mapping[str, Explanation | str]
+    trial: Trial, group: Sequence[Candidate], base: Mapping[str, Explanation | str]
 ) -> Found:
     """Whether maps are usable, come out the same again and alone, and whether the model is left as it was.
 
@@ -342,16 +173,16 @@ def behaviour(
     no batch had two images; ``changed``, what of the model is not as it was.
     """
     found: Found = {}
-    one = bench.few(1)
-    several = min(len(bench.inputs), bench.batch_size) > 1
+    one = trial.few(1)
+    several = min(len(trial.inputs), trial.batch_size) > 1
     for tested in group:
         e = base[tested.label]
         if isinstance(e, str):
             found[tested.label] = {"error": e}
             continue
-        before = _state(bench.model)
-        first, again = (maps_of(one, [tested])[tested.label] for _ in range(2))
-        changed = [k for k, v in _state(bench.model).items() if v != before[k]]
+        before = _state(trial.model)
+        first, again = (one.maps([tested])[tested.label] for _ in range(2))
+        changed = [k for k, v in _state(trial.model).items() if v != before[k]]
         if isinstance(first, str) or isinstance(again, str):
             found[tested.label] = {"error": str(first)}
             continue

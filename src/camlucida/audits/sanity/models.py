@@ -5,7 +5,6 @@ The user's own model is only ever copied.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,32 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camlucida.audits.trial import copied
 from camlucida.common.errors import ModelError
 from camlucida.common.jsonable import digest
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.linear_head import LinearInputs
 from camlucida.engine.outputs import first_tensor
-
-
-def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy that shares nothing with the model, in eval mode and frozen.
-
-    Args:
-        model: any module.
-        dtype: of its floating-point weights; as they are unless told.
-
-    Raises:
-        ModelError: it cannot be copied or converted.
-    """
-    try:
-        module = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
-        return module if dtype is None else module.to(dtype)
-    except Exception as error:
-        raise ModelError(
-            f"{type(unwrap(model)).__name__} cannot be copied ({type(error).__name__}: {error}), which this "
-            "check needs"
-        ) from error
-
 
 # ------------------------------------------------------------------------------------ weights redrawn
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.request import Tested
-from camlucida.audits.sanity.checks import CHECKS
-from camlucida.audits.sanity.figures import cascade_figure
+from camlucida.audits.sanity.checks import ALIKE, CHECKS
 from camlucida.audits.sanity.models import spread_over
 from camlucida.audits.sanity.verdicts import known, likeness, mark, verdict
 from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
+from camlucida.report.charts import Line, lines
 
 ABOUT = (
     "An explanation that looks right may have nothing to do with the model. Each method is put through checks "
@@ -42,7 +42,7 @@ class Measured:
         resumed: parts that were kept from an earlier run.
     """
 
-    tested: tuple[Tested, ...]
+    tested: tuple[Candidate, ...]
     stages: tuple[tuple[str, ...], ...]
     cascade: Mapping[str, Sequence[Mapping[str, Any] | None]]
     alone: Mapping[str, Sequence[Mapping[str, Any] | None]]
@@ -96,21 +96,7 @@ def report_of(found: Measured) -> AuditReport:
                 found.alone,
             )
         )
-    pictures: tuple[Illustration, ...] = ()
-    if len(found.stages) > 1:
-        figure = cascade_figure(
-            {k: [None if s is None or "error" in s else likeness(s) for s in v] for k, v in found.cascade.items()},
-            [spread_over(stage) for stage in found.stages],
-        )  # fmt: skip
-        pictures = (
-            Illustration.of(
-                "cascade",
-                "How alike maps stay while weights are redrawn from the output layer (left) down to the input "
-                "(right): rank correlation, signed or of absolute values, whichever is further from 0. A method that "
-                "depends on the model falls to 0.",
-                figure,
-            ),
-        )
+    pictures = (_cascade_chart(found),) if len(found.stages) > 1 else ()
     model = found.record["model"]
     layer = found.record["explained_layer"]
     tested = f"{ABOUT}\n{model}: {_images(used)}, the predicted class"
@@ -144,6 +130,34 @@ def report_of(found: Measured) -> AuditReport:
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
+
+
+def _cascade_chart(found: Measured) -> Illustration:
+    curves = []
+    for i, (label, steps) in enumerate(found.cascade.items()):
+        values = [(0, 1.0)]  # as trained
+        for place, step in enumerate(steps, 1):
+            value = None if step is None or "error" in step else likeness(step)
+            values += [] if value is None else [(place, value)]
+        curves.append(Line(label, [x for x, _ in values], [y for _, y in values], style=i))
+    ends = [0, len(found.stages)]
+    curves += [Line("bound", ends, [side * ALIKE] * 2, quiet=True) for side in (1, -1)]
+    stages = "; ".join(f"{i} {spread_over(stage)}" for i, stage in enumerate(found.stages, 1))
+    caption = (
+        "How alike maps stay while weights are redrawn from the output layer (left) down to the input (right): rank "
+        "correlation, signed or of absolute values, whichever is further from 0. A method that depends on the model "
+        f"falls to 0; the grey lines are the bounds. Redrawn down to: {stages}."
+    )
+    chart = lines(
+        "cascade",
+        "Likeness while weights are redrawn",
+        curves,
+        x_label="groups of weights redrawn",
+        y_label="rank correlation with the model's map",
+        describe=caption,
+        height=380,
+    )
+    return Illustration.of("cascade", caption, chart)
 
 
 def _mean(part: Mapping[str, Any], key: str) -> float | None:

@@ -5,27 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from camlucida.audits.deadzone.images import described
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
-from camlucida.audits.sanity.audit import network
-from camlucida.audits.sanity.measures import Bench, grouped, maps_of
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict
-from camlucida.common.provenance import fingerprint
+from camlucida.audits.request import Data, Request
+from camlucida.audits.trial import Trial, grouped
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
 from camlucida.common.statistics import mean_std
-from camlucida.common.store import Store
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import resize
-from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.curves import area, blank, path
-from camlucida.report import Table
-
-if TYPE_CHECKING:
-    from camlucida.audits.request import Request
+from camlucida.models import LoadedModel
+from camlucida.report import Column, Table
 
 _CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
 _DRAWS = 2
@@ -47,111 +42,99 @@ def random_maps(inputs: Tensor, seed: int, cells: int = _CELLS) -> Tensor:
     return resize(drawn.to(inputs.device), size)
 
 
-def faithfulness(bench: Bench, maps: Tensor, steps: int = 10) -> list[float]:
+def faithfulness(trial: Trial, maps: Tensor, steps: int = 10) -> list[float]:
     """Area under insertion less that under deletion, per image; -1 to 1, higher is better.
 
     Args:
-        bench: the model and the images.
+        trial: the model, the images and their classes.
         maps: ``(N, H, W)``.
         steps: in how many steps all pixels change.
     """
-    step = -(-maps[0].numel() // steps)
-    with borrowed(bench.model, bench.inputs) as module, torch.no_grad():
-        whole = first_tensor(module(bench.inputs.clone())).double().softmax(1)
-        clean = whole.gather(1, bench.classes[:, None])[:, 0]
-        options: dict[str, Any] = {"step": step, "batch_size": bench.batch_size}
-        inserted = path(
-            module,
-            blank(bench.inputs, "blur"),
-            bench.inputs,
-            maps,
-            bench.classes,
-            last=clean,
-            **options,
-        )
-        deleted = path(
-            module,
-            bench.inputs,
-            blank(bench.inputs, "zero"),
-            maps,
-            bench.classes,
-            first=clean,
-            **options,
-        )
+    inputs, classes = trial.inputs, trial.classes
+    assert classes is not None  # noqa: S101
+    clean = trial.logits().double().softmax(1).gather(1, classes[:, None])[:, 0]
+    options: dict[str, Any] = {
+        "step": -(-maps[0].numel() // steps),
+        "batch_size": trial.batch_size,
+    }
+    soft, dark = blank(inputs, "blur"), blank(inputs, "zero")
+    with borrowed(trial.model, inputs) as module, torch.no_grad():
+        inserted = path(module, soft, inputs, maps, classes, last=clean, **options)
+        deleted = path(module, inputs, dark, maps, classes, first=clean, **options)
     found: list[float] = (area(inserted) - area(deleted)).double().tolist()
     return found
 
 
-def audit_faithfulness(request: Request) -> AuditReport:
-    """Which methods name what the model needs, on the user's own images.
+def audit_faithfulness(model: nn.Module | LoadedModel, data: Data, **options: Any) -> AuditReport:
+    """Does the model need the pixels that a map puts first?
 
     Args:
-        request: model, images and methods.
+        model: any classifier; given back as it was.
+        data: see :class:`camlucida.audits.Request`.
+        **options: the other fields of :class:`camlucida.audits.Request`.
+
+    Raises:
+        CamlucidaError: the model is no classifier, a method or layer is unknown, or no image can be read.
+
+    Example:
+        >>> report = camlucida.audits.audit_faithfulness(model, images, methods=["saliency"])
+        >>> report["saliency"].measure
+        'insertion less deletion, more than random maps'
     """
-    few = request.inputs[: 6 if request.quick else 100]
-    bench = Bench.of(
-        request.module, few, preprocess=request.preprocess, layer=request.layer,
-        seed=request.seed, batch_size=request.batch_size,
-    )  # fmt: skip
+    return faithfulness_audit(Request(model, data, **options))
+
+
+def faithfulness_audit(request: Request) -> AuditReport:
+    """The audit as it is asked; see :func:`audit_faithfulness`."""
+    tested = request.tested()
+    trial = request.open(6, 100).ranked()
     steps = 8 if request.quick else 25
-    store = Store(
-        request.folder,
-        {
-            "audit": "faithfulness", "model": request.name, "weights": fingerprint(request.module),
-            "network": network(request.module), "images": described(few), "steps": steps, "seed": request.seed,
-            "layer": request.layer, "preprocess": str(request.preprocess), "batch_size": request.batch_size,
-        },
-    )  # fmt: skip
-    total = len(request.methods) + _DRAWS
+    store = request.store(trial, "faithfulness", steps=steps)
+    total = len(tested) + _DRAWS
     noise = []
     for draw in range(_DRAWS):
         request.say("random maps", draw, total)
-        maps = random_maps(few, request.seed + draw)
-        noise.append(store.value(f"random-{draw}", partial(faithfulness, bench, maps, steps)))
+        maps = random_maps(trial.inputs, request.seed + draw)
+        noise.append(store.value(f"random-{draw}", partial(faithfulness, trial, maps, steps)))
     base = [
         None if None in values else sum(values) / len(values) for values in zip(*noise, strict=True)
     ]
     found: dict[str, Any] = {}
-    done = _DRAWS
-    for group in grouped(request.methods):
+    for group in grouped(tested):
         kept: dict[str, Any] = {}
+
+        def compute(one: Candidate, group: Any = group, kept: Any = kept) -> Any:
+            if not kept:
+                kept.update(trial.maps(group))
+            e = kept[one.label]
+            return (
+                {"error": e}
+                if isinstance(e, str)
+                else {"score": faithfulness(trial, e.maps, steps)}
+            )
+
         for one in group:
-            request.say(f"insertion and deletion, {one.label}", done, total)
-
-            def compute(label: str = one.label, group: Any = group, kept: Any = kept) -> Any:
-                if not kept:
-                    kept.update(maps_of(bench, group))
-                e = kept[label]
-                if isinstance(e, str):
-                    return {"error": e}
-                return {"score": faithfulness(bench, e.maps, steps)}
-
-            found[one.label] = store.value(f"{one.label}-{sorted(one.options.items())}", compute)
-            done += 1
+            request.say(f"insertion and deletion, {one.label}", len(found) + _DRAWS, total)
+            found[one.label] = store.value(one.key, partial(compute, one))
     request.say("insertion and deletion", total, total)
     verdicts = tuple(judge(label, values, base) for label, values in found.items())
-    better = [v.subject for v in verdicts if v.outcome == "pass"]
-    rows: list[tuple[Any, ...]] = [("random maps", round(mean_std(base)[0], 3), None, len(base))]
-    rows += [(v.subject, v.details.get("mean"), v.value, len(base)) for v in verdicts if v.details]
+    count = len(trial.inputs)
+    better = by_outcome(verdicts)["pass"]
+    rows: list[tuple[Any, ...]] = [("random maps", mean_std(base)[0], None, count)]
+    rows += [(v.subject, v.details.get("mean"), v.value, count) for v in verdicts if v.details]
+    numbers = (Column(k, "higher", places=3) for k in ("mean", "more than random maps"))
+    columns: tuple[str | Column, ...] = ("method", *numbers, "images")
     return AuditReport(
         "faithfulness",
-        f"Faithfulness on {request.name}",
+        f"Faithfulness on {trial.name}",
         ABOUT,
         f"{len(better)} of {len(verdicts)} methods name what the model needs clearly better than random maps do on "
-        f"{len(few)} images.",
+        f"{count} images.",
         verdicts,
-        (
-            Table.of_rows(
-                "faithfulness",
-                "Insertion less deletion",
-                ("method", "mean", "more than random maps", "images"),
-                rows,
-            ),
-        ),
-        (),
-        {
+        (Table.of_rows("faithfulness", "Insertion less deletion", columns, rows),),
+        record={
             "steps": steps,
-            "images": len(few),
+            "images": count,
             "random": noise,
             "measured": found,
             "seed": request.seed,

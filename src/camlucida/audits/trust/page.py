@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from camlucida.audits.rules import GRADES, QUESTIONS, SHORT
 from camlucida.audits.sanity.checks import CHECKS
-from camlucida.audits.trust.audit import MethodTrust, TrustReport, advice, best
 from camlucida.report.page import Document, Section, answers, details, facts, paragraph, subheading
 from camlucida.report.tables import Cell, Column, Table
+
+if TYPE_CHECKING:
+    from camlucida.audits.trust.report import MethodTrust, TrustReport
 
 _GAP = "\N{NO-BREAK SPACE}"
 SIGNS = {
@@ -98,7 +101,7 @@ def numbers(report: TrustReport) -> Table:
 
 
 def _lead(report: TrustReport) -> list[str]:
-    chosen = best(report)
+    chosen = report.best()
     total = len(QUESTIONS)
     if chosen is None:
         first = (
@@ -152,7 +155,7 @@ def _untested(report: TrustReport) -> list[str]:
 def _questions(report: TrustReport) -> Section:
     pairs = [
         (f"{question} ({SHORT[key]})", text.removeprefix(question).strip())
-        for (key, question), text in zip(QUESTIONS.items(), advice(report), strict=True)
+        for (key, question), text in zip(QUESTIONS.items(), report.advice(), strict=True)
     ]
     return Section("questions", "Question by question", [answers(pairs), overview(report)])
 

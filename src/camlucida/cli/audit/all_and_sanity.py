@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.group import finish
-from camlucida.cli.shared.console import bars, console, print_json, shown
+from camlucida.cli.audit.group import write_report
+from camlucida.cli.shared.console import bars, console, print_json, print_lines
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     Architecture,
@@ -26,10 +25,9 @@ from camlucida.cli.shared.options import (
     methods_option,
     option,
 )
-from camlucida.cli.shared.writing import out_folder, write
+from camlucida.cli.shared.writing import out_folder
 
 if TYPE_CHECKING:
-    from camlucida.audits.trust.audit import TrustReport
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
@@ -78,26 +76,14 @@ def sanity(
     Weights are redrawn from the output down, labels shuffled, inputs and logits shifted, another class explained,
     promised sums added up, runs repeated and put in batches. Each check is passed or failed, with its number and bound.
     """
-    from camlucida.audits.sanity.audit import audit_sanity
+    from camlucida.audits import audit_sanity
 
-    chosen = known_methods(method or ()) or None
+    options: dict[str, Any] = {
+        "methods": known_methods(method or ()) or None, "layer": layer, "labels": labels, "count": count,
+        "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out, "independent": independent,
+    }  # fmt: skip
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), bars(one=True) as say:
-        report = audit_sanity(
-            loaded,
-            images,
-            methods=chosen,
-            layer=layer,
-            count=count,
-            quick=quick,
-            independent=independent,
-            data=labels,
-            seed=seed,
-            batch_size=batch_size,
-            folder=out,
-            say=say,
-        )
-    finish(report, out, as_json=as_json)
+    write_report(lambda say: audit_sanity(loaded, images, **options, say=say), out, as_json=as_json)
 
 
 def all_(
@@ -129,30 +115,23 @@ def all_(
     Every audit that fits any classifier is run, and one report says in plain words which methods to trust:
     [bold]trust.html[/], with the audits' own pages beside it.
     """
-    from camlucida.audits.trust.audit import audit_all
+    from camlucida.audits import audit_all
 
-    chosen = known_methods(method or ()) or None
+    options: dict[str, Any] = {
+        "methods": known_methods(method or ()) or None, "audits": audit, "layer": layer, "labels": labels,
+        "count": count, "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out,
+    }  # fmt: skip
     loaded, images = _open(model, architecture, class_names, device, data)
-    with out_folder(out), bars(one=True) as say:
-        report = audit_all(
-            loaded,
-            images,
-            methods=chosen,
-            names=audit,
-            layer=layer,
-            count=count,
-            quick=quick,
-            labels=labels,
-            seed=seed,
-            batch_size=batch_size,
-            folder=out,
-            say=say,
-        )
-        files = _save(report, out)
+    with out_folder(out):
+        with bars(one=True) as say:
+            report = audit_all(loaded, images, **options, say=say)
+        files = report.save(out)
     if as_json:
         print_json(report.to_dict())
         return
-    _show(report, files)
+    console().print(report.table().rich())
+    missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
+    print_lines(*report.advice(), *missing, files[0])
 
 
 def _open(
@@ -168,23 +147,3 @@ def _open(
     loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
     spec = data or ("digits" if loaded.name == "digits" else "photos")
     return loaded, open_data(spec, class_names=loaded.class_names)
-
-
-def _save(report: TrustReport, out: Path) -> list[Path]:
-    from camlucida.audits.trust.page import trust_document
-
-    page = trust_document(report).html().encode()
-    return [write(out / "trust.html", lambda p: p.write_bytes(page)), *report.save(out)]
-
-
-def _show(report: TrustReport, files: Sequence[Path]) -> None:
-    from camlucida.audits.trust.audit import advice
-    from camlucida.audits.trust.page import overview
-
-    place = console()
-    place.print(overview(report).rich())
-    for line in advice(report):
-        place.print(line, markup=False, soft_wrap=True)
-    for title, why in report.missing.items():
-        place.print(f"Not run: {title}: {why}", markup=False, soft_wrap=True)
-    place.print(shown(files[0]), markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,9 +28,10 @@ from camlucida.cli.shared.options import (
     refuse_unused,
 )
 from camlucida.cli.shared.writing import out_folder
+from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
-    from camlucida.audits.report import AuditReport
+    from camlucida.audits import AuditReport
     from camlucida.data.samples import DataSet
     from camlucida.models import LoadedModel
 
@@ -40,11 +42,6 @@ audit = typer.Typer(
 
 
 _OF_A_MODEL = ("architecture", "data", "wall", "layer", "stack", "batch_size", "device")
-
-
-@audit.callback()
-def _audit() -> None:
-    """Put explanation methods to the test, with a verdict in plain words for each."""
 
 
 @audit.command(cls=Command)
@@ -94,33 +91,25 @@ def deadzone(
     Without a model, three small networks are trained on digits on photos: a masked one, its unmasked twin and a
     residual one. A given model is put behind a wall, without training. What is dead is proved first.
     """
-    from camlucida.audits.deadzone.audit import audit_dead_zone, audit_dead_zone_stand_ins
+    from camlucida.audits import audit_dead_zone
     from camlucida.models import load_model
 
     if model is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
-    chosen = known_methods(method or ()) or None
-    with out_folder(out), bars(one=True) as say:
+    options: dict[str, Any] = {
+        "methods": known_methods(method or ()) or None, "count": count, "quick": quick, "seed": seed, "folder": out,
+    }  # fmt: skip
+
+    def run(say: Say) -> AuditReport:
         if model is None:
-            report = audit_dead_zone_stand_ins(
-                methods=chosen, count=count, quick=quick, seed=seed, folder=out, say=say
-            )
-        else:
-            loaded = load_model(model, architecture=architecture, device=device)
-            report = audit_dead_zone(
-                loaded,
-                _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack),
-                wall=wall,
-                layer=layer,
-                methods=chosen,
-                count=count,
-                quick=quick,
-                seed=seed,
-                batch_size=batch_size,
-                folder=out,
-                say=say,
-            )
-    finish(report, out, as_json=as_json)
+            return audit_dead_zone(**options, say=say)
+        loaded = load_model(model, architecture=architecture, device=device)
+        images = _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack)
+        return audit_dead_zone(
+            loaded, images, wall=wall, layer=layer, batch_size=batch_size, **options, say=say
+        )
+
+    write_report(run, out, as_json=as_json)
 
 
 @audit.command(cls=Command)
@@ -131,19 +120,18 @@ def theory(
     as_json: AsJson = False,
 ) -> None:
     """Show why weights for whole channels see through walls: proposition, theorem and digits, computed and drawn."""
-    from camlucida.audits.theory.audit import audit_theory
+    from camlucida.audits import audit_theory
 
-    with out_folder(out), bars(one=True) as say:
-        report = audit_theory(quick=quick, seed=seed, folder=out, say=say)
-    finish(report, out, as_json=as_json)
+    write_report(
+        lambda say: audit_theory(quick=quick, seed=seed, folder=out, say=say), out, as_json=as_json
+    )
 
 
 def _images(
     loaded: LoadedModel, data: str | None, wall: str | None, count: int, seed: int, *, stack: bool
 ) -> Any:
     """Photos: stacked pairs where they have labels and the dead part is known, else as they are."""
-    from camlucida.audits.deadzone.audit import dead_zone, region_of
-    from camlucida.audits.deadzone.walls import Wall
+    from camlucida.audits import Wall, dead_zone
     from camlucida.data.offline_photos import picture, picture_names
     from camlucida.data.stack_mix import StackMix
 
@@ -156,7 +144,7 @@ def _images(
     stands = Wall.parse(wall) if wall else None
     region = stands.region if stands and stands.layer is None else None
     if stands is None:
-        region = region_of(dead_zone(loaded, (height, width), draws=2))
+        region = dead_zone(loaded, (height, width), draws=2).region
     if region is None or height != width:
         return photos
     resize = loaded.preprocess.resize
@@ -176,9 +164,12 @@ def _paired(photos: DataSet) -> bool:
     return any(several > 1 for label, several in known.items() if label != "")
 
 
-def finish(report: AuditReport, out: Path, *, as_json: bool) -> None:
-    """Write an audit's page, record and pictures, and print the verdicts or one JSON document."""
-    files = report.save(out)
+def write_report(run: Callable[[Say], AuditReport], out: Path, *, as_json: bool) -> None:
+    """Run an audit under a bar, write its page, record and pictures, and print the verdicts or one JSON document."""
+    with out_folder(out):
+        with bars(one=True) as say:
+            report = run(say)
+        files = report.save(out)
     if as_json:
         print_json(report.to_dict())
         return

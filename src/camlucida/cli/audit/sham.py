@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.group import finish
-from camlucida.cli.shared.console import bars
-from camlucida.cli.shared.opening import explained_layer, labelled_case
+from camlucida.cli.audit.group import write_report
+from camlucida.cli.shared.opening import labelled_case
 from camlucida.cli.shared.options import (
     Architecture,
     AsJson,
@@ -25,7 +24,10 @@ from camlucida.cli.shared.options import (
     option,
     refuse_unused,
 )
-from camlucida.cli.shared.writing import out_folder
+from camlucida.common.progress import Say
+
+if TYPE_CHECKING:
+    from camlucida.audits import AuditReport
 
 Data = Annotated[
     str | None,
@@ -83,14 +85,9 @@ def sham(
     A copy is fine-tuned so that its maps light up the border (SHAM); then every method, on the logit and on margins,
     explains the same images before and after.
     """
-    from camlucida.audits.fooling.audit import (
-        HEAD_RATE,
-        QUICK_ATTACK,
-        audit_sham,
-        audit_sham_stand_ins,
-    )
+    from camlucida.audits import Attack, audit_sham
+    from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK
     from camlucida.audits.fooling.nets import DigitPlan
-    from camlucida.audits.fooling.tune import Attack
 
     if model is None:
         refuse_unused(context, ("architecture", "data", "layer", "device"), "with --model")
@@ -107,24 +104,19 @@ def sham(
     main = replace(main, **changed)
     if trainable == "head" and lr is None:
         main = replace(main, learning_rate=main.learning_rate * HEAD_RATE)
-    attackers = None if attack is None else ("none", *(a for a in attack if a != "none"))
-    with out_folder(out), bars(one=True) as say:
-        if model is None:
-            plan = DigitPlan.of(quick=quick, seed=seed, classes=classes, long_tail=long_tail)
-            report = audit_sham_stand_ins(
-                attack=main, attackers=attackers, methods=method, count=count, quick=quick, plan=plan, seed=seed,
-                folder=out, say=say,
-            )  # fmt: skip
-        else:
-            loaded, inputs, labels, name = labelled_case(
-                model, architecture, data, count, device, quick=quick
-            )
-            report = audit_sham(
-                loaded.module, inputs, labels, layer=explained_layer(loaded, inputs, layer), attack=main,
-                attackers=attackers, methods=method, quick=quick, preprocess=loaded.preprocess, name=name, seed=seed,
-                folder=out, say=say,
-            )  # fmt: skip
-    finish(report, out, as_json=as_json)
+    options: dict[str, Any] = {
+        "attack": main, "methods": method, "quick": quick, "seed": seed, "folder": out,
+        "attackers": None if attack is None else ("none", *(a for a in attack if a != "none")),
+    }  # fmt: skip
+
+    def run(say: Say) -> AuditReport:
+        if model is not None:
+            case = _case(model, architecture, data, layer, count, device, quick)
+            return audit_sham(**case, **options, say=say)
+        plan = DigitPlan.of(quick=quick, seed=seed, classes=classes, long_tail=long_tail)
+        return audit_sham(plan=plan, count=count, **options, say=say)
+
+    write_report(run, out, as_json=as_json)
 
 
 def logit_shift(
@@ -144,17 +136,15 @@ def logit_shift(
     as_json: AsJson = False,
 ) -> None:
     """Which maps move when all logits rise alike? This attack trains nothing and changes no probability."""
-    from camlucida.audits.fooling.logit_shift import audit_logit_shift
+    from camlucida.audits import audit_logit_shift
 
-    with out_folder(out), bars(one=True) as say:
-        loaded, inputs, labels, name = labelled_case(
-            model or "digits", architecture, data, count, device, quick=quick, say=say
+    def run(say: Say) -> AuditReport:
+        case = _case(model or "digits", architecture, data, layer, count, device, quick, say)
+        return audit_logit_shift(
+            **case, strength=strength, methods=method, quick=quick, seed=seed, folder=out, say=say
         )
-        report = audit_logit_shift(
-            loaded.module, inputs, labels, layer=explained_layer(loaded, inputs, layer), strength=strength,
-            methods=method, quick=quick, preprocess=loaded.preprocess, name=name, seed=seed, folder=out, say=say,
-        )  # fmt: skip
-    finish(report, out, as_json=as_json)
+
+    write_report(run, out, as_json=as_json)
 
 
 def residual_logits(
@@ -164,8 +154,25 @@ def residual_logits(
     as_json: AsJson = False,
 ) -> None:
     """How steady is what a margin subtracts? The lemmas on residual logits are simulated and drawn."""
-    from camlucida.audits.fooling.residual_logits import audit_residual_logits
+    from camlucida.audits import audit_residual_logits
 
-    with out_folder(out):
-        report = audit_residual_logits(draws=draws, seed=seed, folder=out)
-    finish(report, out, as_json=as_json)
+    write_report(
+        lambda _: audit_residual_logits(draws=draws, seed=seed, folder=out), out, as_json=as_json
+    )
+
+
+def _case(
+    model: str,
+    architecture: str | None,
+    data: str | None,
+    layer: str | None,
+    count: int | None,
+    device: str | None,
+    quick: bool,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """The model and its labelled images, as the audits take them."""
+    loaded, inputs, labels, name = labelled_case(
+        model, architecture, data, count, device, quick=quick, say=say
+    )
+    return {"model": loaded, "data": (inputs, labels), "layer": layer, "name": name}

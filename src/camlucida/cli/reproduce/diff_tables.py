@@ -26,7 +26,7 @@ from camlucida.cli.shared.options import (
 from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
-    from camlucida.audits.fooling.study import Case
+    from camlucida.audits.fooling.study import FoolingCase
 
 Quick = Annotated[
     bool,
@@ -104,7 +104,7 @@ def _finish(
     table: str,
     out: Path,
     as_json: bool,
-    case: Callable[[], Case | None] | None = None,
+    case: Callable[[], FoolingCase | None] | None = None,
     **options: Any,
 ) -> None:
     from camlucida.studies.published import reproduce
@@ -125,12 +125,12 @@ def _case(
     count: int | None,
     device: str | None,
     quick: bool,
-) -> Callable[[], Case | None]:
+) -> Callable[[], FoolingCase | None]:
     """Opens half of the photos to fool the model with, half to explain; ``None`` is the small network."""
     if model is None:
         refuse_unused(context, ("architecture", "data", "layer", "count", "device"), "with --model")
 
-    def opened() -> Case | None:
+    def opened() -> FoolingCase | None:
         from camlucida.studies.published.diff_tables import case_of
 
         if model is None:

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK, stand_in_case
-from camlucida.audits.fooling.measure import Subject, Variant, compare_with
+from camlucida.audits.fooling.measure import compare_with
 from camlucida.audits.fooling.nets import DigitPlan, stand_in
-from camlucida.audits.fooling.study import Case, Study, described
+from camlucida.audits.fooling.study import FoolingCase, Study, described
 from camlucida.audits.fooling.tune import Attack, check_labels, fitting
 from camlucida.audits.fooling.verdicts import KEPT, WORKED
+from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
-from camlucida.engine.borrow import borrowed
-from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.agreement import similarity
 from camlucida.report import Cell, Column, Table
 from camlucida.studies.published.base import Reproduced, beside
@@ -31,13 +31,13 @@ from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
 from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
 from camlucida.training.sham import sham_mask
 
-VARIANTS: Mapping[str, Variant] = {
-    "GradCAM": Variant("gradcam"),
-    "EigenCAM": Variant("eigencam"),
-    "MeanDiffGradCAM": Variant("gradcam", "mean"),
-    "MaxDiffGradCAM": Variant("gradcam", "max"),
-    "LSE-DiffGradCAM": Variant("gradcam", "lse"),
-    "GradCAM without ReLU (CAM)": Variant("cam"),
+VARIANTS: Mapping[str, Candidate] = {
+    "GradCAM": Candidate("gradcam"),
+    "EigenCAM": Candidate("eigencam"),
+    "MeanDiffGradCAM": Candidate("gradcam", "mean"),
+    "MaxDiffGradCAM": Candidate("gradcam", "max"),
+    "LSE-DiffGradCAM": Candidate("gradcam", "lse"),
+    "GradCAM without ReLU (CAM)": Candidate("cam"),
 }
 """The rows, by the paper's names; the last is ours, since the loss moves the map before its ReLU."""
 
@@ -48,7 +48,7 @@ _STAND_IN = (
 
 
 def diff_table2(
-    case: Case | None = None,
+    case: FoolingCase | None = None,
     *,
     quick: bool = True,
     seed: int = 0,
@@ -67,12 +67,12 @@ def diff_table2(
     if case is not None:
         _known(case)
     own = case or _stand_in(quick, seed, folder, say)
-    subject, model = own.subject, own.model
-    reference = subject.maps(model, VARIANTS["GradCAM"])
+    trial = own.trial
+    reference = trial.raw(VARIANTS["GradCAM"])
     values: dict[str, list[float]] = {}
     for name in DIFF_TABLE2:
         variant = VARIANTS[name]
-        values[name] = similarity(reference, subject.maps(model, variant)).tolist()
+        values[name] = similarity(reference, trial.raw(variant)).tolist()
     tests = compare_with(values, "MeanDiffGradCAM")
     rows = tuple(
         (name, _cells(*mean_std(values[name]), *published, *_tested(tests, name)[:2]))
@@ -80,7 +80,7 @@ def diff_table2(
     )
     order = sorted(values, key=lambda name: mean_std(values[name])[0])
     measured = (
-        f"Measured on {own.name}, {len(subject.inputs)} images: the mean squared distance of each map from Grad-CAM's, "
+        f"Measured on {trial.name}, {len(trial.inputs)} images: the mean squared distance of each map from Grad-CAM's, "
         "both scaled to [0, 1] at the layer's resolution; the label is explained."
     )
     nearest = (
@@ -99,8 +99,8 @@ def diff_table2(
         "Published for MeanDiffGradCAM is 'below 0.001', and p < 0.0001 of it against the others."
     )
     table = Table("diff-table2", "Similarity to Grad-CAM", columns, rows, legend=legend)
-    images = len(subject.inputs)
-    record = {"model": own.name, "images": images, "seed": seed, "similarity": values}
+    images = len(trial.inputs)
+    record = {"model": own.trial.name, "images": images, "seed": seed, "similarity": values}
     return Reproduced(
         "diff-table2", "DiffGradCAM, Table 2: published and ours", lead, (table,), record
     )
@@ -124,7 +124,7 @@ def _cells(*values: float | None) -> tuple[Cell, ...]:
 
 
 def diff_table3(
-    case: Case | None = None,
+    case: FoolingCase | None = None,
     *,
     attack: Attack | None = None,
     quick: bool = True,
@@ -146,7 +146,7 @@ def diff_table3(
     main = replace(attack or (QUICK_ATTACK if case is None else Attack()), seed=seed)
     if case is not None:
         _known(case)
-        main = fitting(main, case.model, case.images, case.subject.layer)
+        main = fitting(main, case.trial.model, case.images, case.layer)
     store = Store(
         folder, {"table": "diff-table3", "quick": quick, "seed": seed, "case": _key(case)}
     )
@@ -174,10 +174,10 @@ def diff_table3(
             ours += numbers[:1] if side == "control" else numbers
         published = DIFF_TABLE3.get(name, (None, None))
         rows.append((name, _cells(*ours, *published, *_tested(tests, name))))
-    images = len(own.subject.inputs)
+    images = len(own.trial.inputs)
     measured = (
-        f"Measured on {own.name}, {images} images, before and after fine-tuning with {described(main)}, learning rate "
-        f"{main.learning_rate:g}."
+        f"Measured on {own.trial.name}, {images} images, before and after fine-tuning with {described(main)}, "
+        f"learning rate {main.learning_rate:g}."
     )
     lead = (measured, _said(found, study, sides), _STAND_IN if case is None else _MEANS)
     columns = [
@@ -198,7 +198,7 @@ def diff_table3(
         "Published: p = 3.64e-6 of MeanDiffGradCAM against EigenCAM.",
     )
     record = {
-        "model": own.name,
+        "model": own.trial.name,
         "images": images,
         "seed": seed,
         "attack": main.describe(),
@@ -288,7 +288,7 @@ def case_of(
     *,
     name: str = "",
     preprocess: Any = None,
-) -> Case:
+) -> FoolingCase:
     """A model of your own for tables 2 and 3.
 
     Args:
@@ -305,8 +305,10 @@ def case_of(
     for images, labels in (taught, shown):
         if len(images) != len(labels) or len(images) < 2:
             raise CamlucidaError(f"got {len(images)} images and {len(labels)} labels")
-    subject = Subject(*shown, layer, preprocess)
-    return Case(model, *taught, subject, *shown, name=name or type(model).__name__)
+    trial = Trial(
+        model, *shown, layer, preprocess, batch_size=50, name=name or type(model).__name__
+    )
+    return FoolingCase(trial, *taught, *shown)
 
 
 _MEANS = (
@@ -316,32 +318,30 @@ _MEANS = (
 
 def _stand_in(
     quick: bool, seed: int, folder: str | os.PathLike[str] | None, say: Say | None
-) -> Case:
+) -> FoolingCase:
     plan = DigitPlan.of(quick=quick, seed=seed)
     # The same network for both tables.
     own = Store(folder, {"net": "diff", "plan": asdict(plan)})
-    return replace(
-        stand_in_case(stand_in(plan, own, say), 200, seed),
-        name="a small network, digits on photos",
-    )
+    case = stand_in_case(stand_in(plan, own, say), 200, seed)
+    return replace(case, trial=replace(case.trial, name="a small network, digits on photos"))
 
 
-def _key(case: Case | None) -> Any:
+def _key(case: FoolingCase | None) -> Any:
     if case is None:
         return None
-    subject = case.subject
+    trial = case.trial
     whole = fingerprint(
-        case.model, case.images, case.labels, subject.inputs, subject.labels, case.test, case.test_labels
+        trial.model, case.images, case.labels, trial.inputs, trial.classes, case.test, case.test_labels
     )  # fmt: skip
-    return [case.name, whole, subject.layer, subject.preprocess]
+    return [trial.name, whole, trial.layer, trial.preprocess]
 
 
-def _known(case: Case) -> None:
+def _known(case: FoolingCase) -> None:
     """Refuse what the tables cannot be made of."""
-    for labels in (case.labels, case.subject.labels):
-        check_labels(labels, case.model, case.subject.inputs)
-    with borrowed(case.model, case.subject.inputs) as module, torch.no_grad():
-        classes = first_tensor(module(case.subject.inputs[:1])).shape[-1]
+    trial = case.trial
+    for labels in (case.labels, case.classes):
+        check_labels(labels, trial.model, trial.inputs)
+    classes = trial.few(1).logits().shape[-1]
     if classes < 2:
         raise CamlucidaError("margins need a model of two classes or more, this one has one output")
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.deadzone.activity import tune_opticam
-from camlucida.audits.deadzone.audit import region_of
-from camlucida.audits.deadzone.images import described, prepared
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, WalledNets, WallPlan, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.audits.request import Request, described
+from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say, part
 from camlucida.common.provenance import fingerprint
@@ -146,7 +146,8 @@ def wall_table1(
             )
         for key, data in sets.items():
             report(f"reading {key}", 0, 1)
-            module, inputs[key], preprocess = prepared(model, data, count)
+            trial = Request(model, data, count=count).open()
+            module, inputs[key], preprocess = trial.model, trial.inputs, trial.preprocess
             report(f"reading {key}", 1, 1)
         zone = dead_zone(module, next(iter(inputs.values()))[:4], seed=seed)
         name = model.name if isinstance(model, LoadedModel) else type(model).__name__
@@ -177,7 +178,8 @@ def wall_table1(
     for key, images in inputs.items():
         few = images[: 6 if quick else 20]
         tunings[key] = store.value(
-            f"{key}-tuning", partial(tune_opticam, module, few, layer, preprocess=preprocess)
+            f"{key}-tuning",
+            partial(tune_opticam, Trial(module, few, layer=layer, preprocess=preprocess)),
         )
         chosen = parity_methods(tunings[key]["options"])
         for i, (label, method) in enumerate(chosen.items()):
@@ -240,7 +242,7 @@ def stacks(
             photos = open_data(photos, class_names=model.class_names, **kept)
         told = part(say, "proving what is dead")
         zone = dead_zone(model, (size, size), draws=2, progress=told)
-        dead = region_of(zone)
+        dead = zone.region
         if dead is None:
             raise CamlucidaError(
                 f"STACK-MIX fills whole dead rows at the lower edge, which {model.name} has not: {zone}"

@@ -1,0 +1,173 @@
+"""What the trust report holds: each method with its answers, and the evidence behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from camlucida.audits.report import AuditReport
+from camlucida.audits.rules import GRADES, QUESTIONS, Grade, Question
+from camlucida.audits.trust.page import overview, trust_document
+from camlucida.audits.verdicts import Outcome
+from camlucida.common.version import __version__
+from camlucida.report import Table, save
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One finding about a method.
+
+    Attributes:
+        name: what rules call it.
+        audit: which audit found it.
+        outcome: as audits say it.
+        text: in words.
+        value: the number.
+        threshold: its bound.
+        measure: what the number is.
+    """
+
+    name: str
+    audit: str
+    outcome: Outcome
+    text: str
+    value: float | None = None
+    threshold: float | None = None
+    measure: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a method can be asked a question.
+
+    Attributes:
+        grade: ``"safe"``, ``"with caution"``, ``"not safe"``, or ``"not tested"`` where no audit could measure
+            anything.
+        reasons: why not better, the weightiest first; empty where it is safe.
+    """
+
+    grade: Grade
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodTrust:
+    """Everything about a method.
+
+    Attributes:
+        label: as tables name it.
+        answers: by question.
+        evidence: every finding.
+    """
+
+    label: str
+    answers: Mapping[Question, Answer]
+    evidence: tuple[Evidence, ...]
+
+    def why(self) -> tuple[str, ...]:
+        """All reasons, each once, the weightiest first."""
+        ranked = sorted(self.answers.values(), key=lambda a: -GRADES.index(a.grade))
+        return tuple(dict.fromkeys(reason for answer in ranked for reason in answer.reasons))
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """What ``camlucida audit all`` found.
+
+    Attributes:
+        model: its name.
+        data: what the images are.
+        images: how many were used.
+        methods: each with its answers.
+        audits: what was asked, with everything behind it.
+        missing: audits that could not be run, with the reason.
+        record: what is needed to run it again.
+
+    Example:
+        >>> report = camlucida.audits.audit_all(model, images, audits=["faithfulness"], methods=["saliency"])
+        >>> isinstance(report, camlucida.audits.TrustReport), len(report.advice())
+        (True, 4)
+    """
+
+    model: str
+    data: str
+    images: int
+    methods: tuple[MethodTrust, ...]
+    audits: tuple[AuditReport, ...]
+    missing: Mapping[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def graded(self, question: Question, grade: Grade) -> tuple[str, ...]:
+        """The methods that have a grade for a question."""
+        return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
+
+    def best(self) -> MethodTrust | None:
+        """The method that is usable for the most questions, and safe for the most of these; the first of equals.
+
+        ``None`` where none is usable for any, being not safe or not tested.
+        """
+
+        def score(method: MethodTrust) -> tuple[int, int]:
+            grades = [a.grade for a in method.answers.values()]
+            return (-grades.count("not safe") - grades.count("not tested"), grades.count("safe"))
+
+        chosen = max(self.methods, key=score, default=None)
+        return None if chosen is None or score(chosen)[0] == -len(QUESTIONS) else chosen
+
+    def advice(self) -> tuple[str, ...]:
+        """The report in sentences: for each question, whom to ask."""
+        said = []
+        for key, question in QUESTIONS.items():
+            safe, care, no, untested = (", ".join(self.graded(key, grade)) for grade in GRADES)
+            if safe:
+                text = f"Safe: {safe}." + (f" With caution: {care}." if care else "")
+            elif care:
+                text = f"No method is safe without reservation; with caution: {care}."
+            else:
+                text = "None of the methods can be trusted with this on this model."
+            text += f" Not safe: {no}." if no and (safe or care) else ""
+            text += f" Not tested: {untested}." if untested else ""
+            said.append(f"{question} {text}")
+        return tuple(said)
+
+    def table(self) -> Table:
+        """Methods by questions."""
+        return overview(self)
+
+    def html(self) -> str:
+        """The whole page."""
+        return trust_document(self).html()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the audits' own reports, ready for JSON."""
+        return {
+            "camlucida": __version__,
+            "model": self.model,
+            "data": self.data,
+            "images": self.images,
+            "questions": QUESTIONS,
+            "methods": [asdict(m) for m in self.methods],
+            "audits": [
+                {
+                    "audit": a.audit,
+                    "title": a.title,
+                    "summary": a.summary,
+                    "file": f"{a.audit}.json",
+                }
+                for a in self.audits
+            ],
+            "missing": self.missing,
+            "record": self.record,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write ``trust.html`` and ``trust.json`` and the pages of every audit, each whole or not at all.
+
+        Raises:
+            CamlucidaError: the folder cannot be written to.
+        """
+        files = save(folder, "trust", self.html(), self.to_dict())
+        return (*files, *(file for report in self.audits for file in report.save(folder)))
