@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.methods import MethodRow, build, list_methods, method_row
+from camlucida.methods import MethodRow, build, list_methods, method_row, read_method
 from camlucida.targets import LogitMargin, Target
 from camlucida.targets.classes import Aggregator
 
@@ -80,7 +80,7 @@ class Candidate:
 
 
 Choice: TypeAlias = "str | tuple[str, Mapping[str, Any]] | Candidate"
-"""A registered name, alone or with options, or what :func:`choose` returned."""
+"""A registered name, alone, with options behind a colon or in a pair with them, or what :func:`choose` returned."""
 
 
 def choose(methods: Sequence[Choice], *, quick: bool) -> tuple[Candidate, ...]:
@@ -141,8 +141,7 @@ def usual(*, quick: bool) -> list[str]:
 
 
 def _tested(one: str | tuple[str, Mapping[str, Any]], *, quick: bool) -> Candidate:
-    name, given = (one, {}) if isinstance(one, str) else one
-    row = method_row(name)
-    options = {**(row.quick if quick else {}), **given}
-    build(row.name, None, **options)
-    return Candidate(row.name, options=options, given=given)
+    name, given = read_method(one)
+    options = {**(method_row(name).quick if quick else {}), **given}
+    build(name, None, **options)
+    return Candidate(name, options=options, given=given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,12 @@ from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.audits.report import Illustration
 from camlucida.audits.trial import Trial
 from camlucida.engine.maps import resize
+from camlucida.explanation import Explanation
 from camlucida.explanation.overlays import View, grid, overlay
 from camlucida.report.charts import Line, lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RED = (220, 30, 30)
 _SIDE = 224  # pixels of a drawn map's longer side
@@ -50,22 +54,27 @@ def zone_picture(
     rows = [f"image {i + 1}" for i in range(len(few.inputs))]
     if classes is not None:
         rows = [f"{int(a)} above {int(b)}" for a, b, _ in zip(*classes, rows, strict=False)]
-    height, width = trial.size
-    size = tuple(max(1, round(_SIDE * side / max(height, width))) for side in (width, height))
-    pictures = []
-    for i in range(len(rows)):
-        seen = next(iter(explained.values())).views[i].cropped()
-        seen = seen.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-        view = View(seen, (0, 0, *seen.size))
-        drawn = (overlay(view, e.maps[i]) for e in explained.values())
-        pictures.append([framed(picture, zone) for picture in (seen, *drawn)])
     what = "pixels" if zone is zones.pixels else "cells"
     return Illustration.of(
         "maps",
         f"Maps of the predicted class. Within the red frame lies what the model provably does not see ({what}); "
         "anything bright there is untrue.",
-        grid(pictures, columns=["image", *explained], rows=rows, cell=1.5),
+        zone_grid(explained, zone, rows),
     )
+
+
+def zone_grid(explained: Mapping[str, Explanation], zone: DeadZone, rows: Sequence[str]) -> Figure:
+    """Images and their maps by several methods, the dead zone framed in red; ``rows`` names the images."""
+    first = next(iter(explained.values()))
+    height, width = first.maps.shape[1:]
+    scale = _SIDE / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    pictures = []
+    for i in range(len(rows)):
+        seen = first.views[i].cropped().resize(size, Image.Resampling.BICUBIC)
+        drawn = (overlay(View(seen, (0, 0, *size)), e.maps[i]) for e in explained.values())
+        pictures.append([framed(picture, zone) for picture in (seen, *drawn)])
+    return grid(pictures, columns=["image", *explained], rows=rows, cell=1.5)
 
 
 def framed(picture: Image.Image, zone: DeadZone, width: int = 2) -> Image.Image:
