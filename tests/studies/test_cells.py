@@ -10,7 +10,7 @@ from camlucida import CamlucidaError, LayerError
 from camlucida.methods import FAME
 from camlucida.studies.fame import cells, depth_curve, depth_figure
 from camlucida.studies.fame.cell_facts import nominal_cell
-from camlucida.studies.fame.depth import spread
+from camlucida.studies.fame.depth import spread_cells
 
 FAST = FAME(iterations=5, sigma=0)
 
@@ -104,8 +104,8 @@ def test_depth_curve_takes_the_last_layer_of_each_resolution_in_order():
 
 
 def test_spread_covers_the_map():
-    assert spread(2, 2, 9) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    chosen = spread(14, 28, 16)
+    assert spread_cells(2, 2, 9) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    chosen = spread_cells(14, 28, 16)
     assert len(chosen) == 16
     assert min(r for r, _ in chosen) <= 2
     assert max(c for _, c in chosen) >= 24

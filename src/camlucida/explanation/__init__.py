@@ -2,6 +2,6 @@
 
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.explain import explain
-from camlucida.explanation.result import Comparison, Explanation, Views
+from camlucida.explanation.result import Comparison, Explanation, LazyViews
 
-__all__ = ["Comparison", "Diagnostics", "Explanation", "Prediction", "Views", "explain"]
+__all__ = ["Comparison", "Diagnostics", "Explanation", "LazyViews", "Prediction", "explain"]

@@ -125,7 +125,7 @@ class Explanation(Drawable):
     diagnostics: tuple[Diagnostics, ...]
     details: dict[str, Tensor]
     provenance: Provenance = field(repr=False)
-    views: Views = field(repr=False)
+    views: LazyViews = field(repr=False)
     sources: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
@@ -282,7 +282,7 @@ class Explanation(Drawable):
         return {name: t.detach().cpu().numpy() for name, t in arrays.items()}
 
 
-class Views(Sequence[overlays.View]):
+class LazyViews(Sequence[overlays.View]):
     """The pictures behind a batch, made when they are first drawn.
 
     Args:
@@ -304,7 +304,7 @@ class Views(Sequence[overlays.View]):
     def __getitem__(self, index: Any) -> Any:
         """One view, or those of a slice."""
         if isinstance(index, slice):
-            return Views(self._makers[index], self.class_names)
+            return LazyViews(self._makers[index], self.class_names)
         return self._makers[index]()
 
 

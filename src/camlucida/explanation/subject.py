@@ -21,7 +21,7 @@ from camlucida.data.images import read_image
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import check_inputs, unwrap
 from camlucida.explanation.overlays import View
-from camlucida.explanation.result import Views
+from camlucida.explanation.result import LazyViews
 from camlucida.models import LoadedModel, class_names_of, preprocess_of
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
@@ -33,7 +33,7 @@ class Batch:
     """Inputs for the model, and what they look like."""
 
     inputs: Tensor
-    views: Views
+    views: LazyViews
     sources: tuple[str | None, ...]
 
     def part(self, start: int, stop: int) -> Batch:
@@ -131,7 +131,7 @@ class Subject:
             )
         check_inputs(self.module, inputs)
         makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
-        return Batch(inputs, Views(makers, self.class_names), (None,) * len(inputs))
+        return Batch(inputs, LazyViews(makers, self.class_names), (None,) * len(inputs))
 
     def _from_photos(self, photos: Sequence[Photo]) -> Batch:
         if self.preprocess is None:
@@ -147,7 +147,7 @@ class Subject:
             inputs = inputs.to(parameter.device, parameter.dtype)
         makers = [partial(_view_of_photo, p, self.preprocess) for p in pictures]
         sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
-        return Batch(inputs, Views(makers, self.class_names), sources)
+        return Batch(inputs, LazyViews(makers, self.class_names), sources)
 
 
 def prepare(

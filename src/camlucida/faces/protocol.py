@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import Floats
 from camlucida.metrics.ranking import MaskRule, removal_masks
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Mode: TypeAlias = Literal["delete", "insert"]
+Alteration: TypeAlias = Literal["delete", "insert"]
 
 PERCENTAGES = tuple(range(0, 101, 10))
 """P of the paper."""
 
 RULES: tuple[MaskRule, ...] = ("percentile", "rank")
-MODES: tuple[Mode, ...] = ("delete", "insert")
+MODES: tuple[Alteration, ...] = ("delete", "insert")
 
 
 # ---------------------------------------------------------------------------------------- the threshold
@@ -167,7 +167,7 @@ def _checked(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, npt.ND
 
 
 def kept_pixels(
-    maps: Tensor, percentages: Sequence[float], mode: Mode, rule: MaskRule = "percentile"
+    maps: Tensor, percentages: Sequence[float], mode: Alteration, rule: MaskRule = "percentile"
 ) -> Tensor:
     """Which pixels stay at each percentage P.
 
@@ -185,7 +185,7 @@ def kept_pixels(
     Raises:
         CamlucidaError: a percentage outside [0, 100], or an unknown mode or rule.
     """
-    if mode not in get_args(Mode):
+    if mode not in get_args(Alteration):
         raise CamlucidaError(f"mode must be {' or '.join(map(repr, MODES))}, got {mode!r}")
     important = removal_masks(maps, percentages, rule)
     return important if mode == "insert" else ~important
@@ -199,7 +199,7 @@ def altered_scores(
     percentages: Sequence[float] = PERCENTAGES,
     rules: Sequence[MaskRule] = RULES,
     batch_size: int = 16,
-) -> dict[tuple[MaskRule, Mode], Floats]:
+) -> dict[tuple[MaskRule, Alteration], Floats]:
     """The scores of one pair as more and more of it is deleted or inserted.
 
     Args:

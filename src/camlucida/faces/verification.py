@@ -17,6 +17,7 @@ from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.files import TEMPORARY, write
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.provenance import fingerprint
+from camlucida.common.statistics import Floats
 from camlucida.common.store import start_plan
 from camlucida.common.version import __version__
 from camlucida.explanation.explain import MethodLike
@@ -26,7 +27,6 @@ from camlucida.faces.protocol import (
     MODES,
     PERCENTAGES,
     RULES,
-    Floats,
     altered_scores,
     eer_threshold,
     random_map,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camlucida.common.statistics import Floats
 from camlucida.faces.protocol import (
     AccuracyCurve,
     ErrorCurves,
-    Floats,
     Threshold,
     accuracy,
     accuracy_curve,

@@ -18,19 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import to_json
-from camlucida.common.statistics import permuted_p
+from camlucida.common.statistics import Floats, permuted_p
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation, overlays
 from camlucida.report import Column, Document, Section, Table
 from camlucida.report.template import data_uri, jpeg
 
 __all__ = ["Survey", "Tally", "make_survey", "tally"]
-
-Array = npt.NDArray[np.float64]
 
 QUESTION = "Which map shows best where the object is, and so why the model names it?"
 TIE = "tie"
@@ -362,7 +359,7 @@ def tally(
     )
 
 
-def _permuted(by_image: Array, permutations: int, seed: int) -> float:
+def _permuted(by_image: Floats, permutations: int, seed: int) -> float:
     """P of the scatter of the totals when the methods are relabelled at random in every image."""
     return float(
         permuted_p(

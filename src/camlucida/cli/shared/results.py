@@ -87,11 +87,11 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
 
 def _with_small_views(explanations: Sequence[Explanation]) -> list[Explanation]:
     """A large photo is made small once, not for every picture drawn of it."""
-    from camlucida.explanation import Views
+    from camlucida.explanation import LazyViews
 
     first = explanations[0].views
     small = first[0].scaled()
-    views = Views([lambda: small], first.class_names)
+    views = LazyViews([lambda: small], first.class_names)
     return [replace(explanation, views=views) for explanation in explanations]
 
 

@@ -67,7 +67,12 @@ def depth_curve(
         _, h, w = infos[name].shape or (0, 0, 0)
         analyses.append(
             cells(
-                model, image, name, method=method, cells=spread(h, w, most), preprocess=preprocess
+                model,
+                image,
+                name,
+                method=method,
+                cells=spread_cells(h, w, most),
+                preprocess=preprocess,
             )
         )
         if progress is not None:
@@ -75,7 +80,7 @@ def depth_curve(
     return analyses
 
 
-def spread(rows: int, columns: int, most: int) -> list[tuple[int, int]]:
+def spread_cells(rows: int, columns: int, most: int) -> list[tuple[int, int]]:
     """At most ``most`` cells spread evenly over a map of ``rows`` times ``columns``, row by row."""
     if rows * columns <= most:
         return [(r, c) for r in range(rows) for c in range(columns)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from camlucida.common.errors import ImageError, MethodError
-from camlucida.common.statistics import holm, permuted_p
+from camlucida.common.statistics import Floats, holm, permuted_p
 from camlucida.data.folders import class_photos
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
@@ -25,7 +25,6 @@ from camlucida.report import Cell, Column, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array: TypeAlias = npt.NDArray[np.float64]
 Items: TypeAlias = "str | os.PathLike[str] | Iterable[tuple[Photo, str]]"
 
 
@@ -71,22 +70,22 @@ class LayerImportance:
     layers: tuple[str, ...]
     classes: tuple[str, ...]
     labels: tuple[int, ...]
-    shares: Array = field(repr=False)
-    kept: Array = field(repr=False)
+    shares: Floats = field(repr=False)
+    kept: Floats = field(repr=False)
     overall: DifferenceTest | None = None
     tests: tuple[DifferenceTest, ...] = ()
 
-    def _of(self, label: int) -> Array:
-        rows: Array = self.shares[np.asarray(self.labels) == label]
+    def _of(self, label: int) -> Floats:
+        rows: Floats = self.shares[np.asarray(self.labels) == label]
         return rows
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Floats:
         """Mean share of each layer in each class, ``(classes, L)``."""
         return np.stack([self._of(c).mean(0) for c in range(len(self.classes))])
 
     @property
-    def spread(self) -> Array:
+    def spread(self) -> Floats:
         """Standard deviation over the images of a class, ``(classes, L)``; 0 for a single image."""
         return np.stack(
             [
@@ -206,8 +205,8 @@ def layer_importance(
         raise MethodError(f"permutations must be >= 1, got {permutations}")
     photos, names = _labelled(items)
     classes = tuple(sorted(set(names)))
-    shares: list[Array] = []
-    kept: list[Array] = []
+    shares: list[Floats] = []
+    kept: list[Floats] = []
     found: tuple[str, ...] = ()
     for start in range(0, len(photos), batch_size):
         part = slice(start, start + batch_size)
@@ -233,7 +232,7 @@ def layer_importance(
     )
 
 
-def _share(scores: Array) -> Array:
+def _share(scores: Floats) -> Floats:
     total = scores.sum(1, keepdims=True)
     uniform = np.full_like(scores, 1 / scores.shape[1])
     return np.where(total > 0, scores / np.where(total > 0, total, 1), uniform)
@@ -252,7 +251,7 @@ def _labelled(items: Items) -> tuple[list[Photo], list[str]]:
 # --------------------------------------------------------------------------------------------- testing
 
 
-def kruskal_wallis(values: Array, labels: npt.NDArray[np.intp]) -> Array:
+def kruskal_wallis(values: Floats, labels: npt.NDArray[np.intp]) -> Floats:
     """Kruskal-Wallis H of each column, corrected for ties; 0 for a constant column.
 
     Args:
@@ -267,14 +266,14 @@ def kruskal_wallis(values: Array, labels: npt.NDArray[np.intp]) -> Array:
     return _h(rankdata(values, axis=0), labels)
 
 
-def _h(ranks: Array, labels: npt.NDArray[np.intp]) -> Array:
+def _h(ranks: Floats, labels: npt.NDArray[np.intp]) -> Floats:
     # With the variance of the ranks themselves the correction for ties is built in.
     between, within = _scatter(ranks, labels)
     total = between + within
     return np.where(total > 0, (len(ranks) - 1) * between / np.where(total > 0, total, 1), 0.0)
 
 
-def _scatter(values: Array, labels: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+def _scatter(values: Floats, labels: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
     """Sums of squares between and within groups, per column."""
     centre = values.mean(0)
     between, within = np.zeros(values.shape[1]), np.zeros(values.shape[1])
@@ -286,7 +285,7 @@ def _scatter(values: Array, labels: npt.NDArray[np.intp]) -> tuple[Array, Array]
     return between, within
 
 
-def pseudo_f(values: Array, labels: npt.NDArray[np.intp]) -> float:
+def pseudo_f(values: Floats, labels: npt.NDArray[np.intp]) -> float:
     """Scatter between groups over that within, in all columns together (Anderson 2001, PERMANOVA).
 
     Args:
@@ -301,7 +300,7 @@ def pseudo_f(values: Array, labels: npt.NDArray[np.intp]) -> float:
 
 
 def compare_classes(
-    shares: Array,
+    shares: Floats,
     labels: npt.NDArray[np.intp],
     layers: Sequence[str],
     permutations: int = 999,
@@ -327,7 +326,7 @@ def compare_classes(
         return None, ()
     ranked = rankdata(shares, axis=0)
 
-    def statistics(labels: npt.NDArray[np.intp]) -> Array:
+    def statistics(labels: npt.NDArray[np.intp]) -> Floats:
         return np.append(_h(ranked, labels), pseudo_f(shares, labels))
 
     observed = statistics(labels)

@@ -156,7 +156,7 @@ def _maps_measured(computed: Numerics) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def case_of(measured: Mapping[str, Any], photo: Path, threshold: float) -> CasePhoto:
+def case_photo(measured: Mapping[str, Any], photo: Path, threshold: float) -> CasePhoto:
     """The case that a photo is, from what was measured of it."""
     sure = "confident" if measured["confidence"] >= threshold else "unsure"
     own = {name: v for name, v in measured.items() if name not in {"place", "dialled", "right"}}

@@ -17,7 +17,7 @@ from camlucida.engine.layers import Layers
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
-from camlucida.studies.icam.four_cases.measure import Examination, case_of, dial_means
+from camlucida.studies.icam.four_cases.measure import Examination, case_photo, dial_means
 from camlucida.studies.icam.four_cases.study import CasePhoto, CaseStudy
 
 
@@ -92,7 +92,7 @@ def cases(
         part = store.value(f"cases {start:06d}", partial(examine, photos, dialled))
         skipped += [(photos[place].file, reason) for place, reason in part["skipped"]]
         for one in part["photos"]:
-            found.append(case_of(one, photos[one["place"]].file, threshold))
+            found.append(case_photo(one, photos[one["place"]].file, threshold))
             if one["dialled"] is not None:
                 turned.append(one["dialled"])
         if progress is not None:
