@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from camlucida.common.version import __version__
 
 if TYPE_CHECKING:
+    from camlucida.audits import list_audits
     from camlucida.common.errors import (
         CamlucidaError,
         ImageError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         explain,
     )
     from camlucida.methods import list_methods
+    from camlucida.metrics import list_metrics
     from camlucida.models import LoadedModel, load_model
     from camlucida.targets import (
         Cell,
@@ -65,6 +67,8 @@ _HOMES = (
     "models",
     "methods",
     "explanation",
+    "metrics",
+    "audits",
 )
 """Where the daily words live, from the ground up: each of these is loaded by those behind it anyway."""
 
@@ -109,8 +113,10 @@ __all__ = [
     "explain",
     "explanation",
     "faces",
+    "list_audits",
     "list_layers",
     "list_methods",
+    "list_metrics",
     "load_model",
     "load_plugins",
     "methods",
