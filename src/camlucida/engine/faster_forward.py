@@ -6,7 +6,6 @@ operations that shares all its weights but those of the folded convolutions.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from camlucida.common.provenance import fingerprint
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.replay.tracing import put_back
 
@@ -127,7 +127,7 @@ def _behind(norm: nn.BatchNorm2d) -> list[nn.Module] | None:
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-_COMPILED: WeakKeyDictionary[nn.Module, tuple[bytes, Forward]] = WeakKeyDictionary()
+_COMPILED: WeakKeyDictionary[nn.Module, tuple[str, Forward]] = WeakKeyDictionary()
 
 
 def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
@@ -141,7 +141,7 @@ def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
         inputs: ``(N, C, H, W)``.
         outputs: what the model returned for them.
     """
-    state = _digest(model)
+    state = _state(model)
     known = _COMPILED.get(model)
     if known is not None and known[0] == state:
         return known[1]
@@ -152,18 +152,12 @@ def compiled(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Forward:
     return run
 
 
-def _digest(model: nn.Module) -> bytes:
+def _state(model: nn.Module) -> str:
     """Of the values themselves: ``data`` is written to without a trace, and a borrowed model's buffers are copies."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    for name, module in model.named_modules():
-        plain = {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, bool | int | float | str | tuple | None)
-        }
-        digest.update(f"{name} {type(module).__name__} {plain}".encode())
-    return digest.digest()
+    plain = [
+        {k: v for k, v in vars(m).items() if isinstance(v, bool | int | float | str | tuple | None)}
+        for m in model.modules()
+    ]
+    kinds = [(name, type(module).__name__) for name, module in model.named_modules()]
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
+    return fingerprint(*tensors.values(), [*tensors], kinds, repr(plain))

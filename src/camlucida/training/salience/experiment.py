@@ -50,10 +50,17 @@ class TrainedArm:
     folder: Path
     record: Mapping[str, Any]
 
+    def number(self, *names: str) -> float:
+        """A measured number of the record; NaN where it is not known."""
+        value: Any = self.record
+        for name in names:
+            value = value[name]
+        return math.nan if value is None else float(value)
+
     @property
     def accuracy(self) -> float:
         """On the test images."""
-        return float(self.record["accuracy"])
+        return self.number("accuracy")
 
     @property
     def guess(self) -> float:

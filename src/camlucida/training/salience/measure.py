@@ -15,7 +15,7 @@ from camlucida.engine.outputs import first_tensor
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.metrics.localisation import energy_pointing
 from camlucida.training.cam_loss import TrainableCAM
-from camlucida.training.salience.data import ImageSet
+from camlucida.training.salience.data import ImageSet, Size
 from camlucida.training.sham import border_mask
 
 BATCH = 100
@@ -76,9 +76,7 @@ def measure(
     places = torch.arange(len(data))
     if limit is not None and limit < len(places):
         places = torch.linspace(0, len(data) - 1, limit).round().long()
-    # Of fewer than 3 x 3 cells all are at the border.
-    ring = border_mask(cam.size) if min(cam.size) > 2 else torch.ones(cam.size)
-    regions = {"border": ring.bool().to(device), "sham": sham.bool().to(device)}
+    regions = {"border": outer_ring(cam.size).bool().to(device), "sham": sham.bool().to(device)}
     sums: dict[str, list[Tensor]] = defaultdict(list)
     correct: list[bool] = []
     done = 0
@@ -107,6 +105,11 @@ def measure(
         n: float(torch.cat(sums[n]).double().nanmean()) if n in sums else math.nan for n in names
     }
     return Measurement(tuple(correct), images=len(places), **means)
+
+
+def outer_ring(size: Size) -> Tensor:
+    """The cells at the border; of fewer than 3 x 3 cells all are."""
+    return border_mask(size) if min(size) > 2 else torch.ones(size)
 
 
 def example_maps(model: nn.Module, cam: TrainableCAM, data: ImageSet, places: Tensor) -> Tensor:

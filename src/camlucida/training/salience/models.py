@@ -93,14 +93,6 @@ def build_start(
     return Start(module, preprocess, kind, chosen)
 
 
-def weights_file(folder: Path) -> Path | None:
-    """The file of the weights in the folder of a training; ``None`` where there is none."""
-    for pattern in ("weights.*", "digits-*.pt"):
-        for path in sorted(folder.glob(pattern)):
-            return path
-    return None
-
-
 def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str, Any]) -> Path:
     """Write the weights of a trained network.
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from camlucida.common.statistics import mean_std
-from camlucida.report import Cell, Column, Document, Section, Table, save
+from camlucida.report import Column, Document, Section, Table, save
 from camlucida.report.charts import Line, lines
 from camlucida.report.page import answers, facts, figures, picture
 from camlucida.training.salience.experiment import Experiment, TrainedArm
+from camlucida.training.salience.measure import outer_ring
 from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
 from camlucida.training.salience.verdict import MARGIN, Claim, verdicts
 
@@ -118,14 +119,8 @@ def summary(trained: Sequence[TrainedArm]) -> dict[str, Any]:
     """Mean and standard deviation of an arm's numbers over its seeds."""
 
     def of(*names: str) -> tuple[float, float]:
-        values = []
-        for t in trained:
-            value: Any = t.record
-            for name in names:
-                value = value[name]
-            values.append(math.nan if value is None else float(value))
-        mean, std = mean_std(values)
-        return mean, std if len(values) > 1 else math.nan
+        mean, std = mean_std([t.number(*names) for t in trained])
+        return mean, std if len(trained) > 1 else math.nan
 
     return {
         "seeds": len(trained),
@@ -145,29 +140,22 @@ def summary(trained: Sequence[TrainedArm]) -> dict[str, Any]:
 def _accuracy_table(experiment: Experiment) -> Table:
     real = not experiment.stand_in
     columns = [
+        Column("guided by"),
         Column("accuracy", "higher", places=4),
         Column("std over seeds", places=4),
+        *((Column("published", places=4), Column("published std", places=4)) if real else ()),
         Column("validation accuracy", "higher", places=4),
         Column("best epoch", places=1, note="counted from 1"),
         Column("seeds"),
         Column("CPU time each", unit="s", digits=3),
     ]
-    if real:
-        columns[2:2] = [Column("published", places=4), Column("published std", places=4)]
     rows = []
     for arm in experiment.arms:
         found = summary(experiment.of(arm))
-        cells = [
-            Cell(found["accuracy"][0]),
-            Cell(found["accuracy"][1]),
-            Cell(found["validation_accuracy"][0]),
-            Cell(found["best_epoch"][0] + 1),
-            Cell(found["seeds"]),
-            Cell(found["cpu_seconds"][0]),
-        ]
-        if real:
-            cells[2:2] = [Cell(v) for v in PUBLISHED.get(arm, (None, None))]
-        rows.append((ARMS[arm], tuple(cells)))
+        published = PUBLISHED.get(arm, (None, None)) if real else ()
+        means = [found[k][0] for k in ("validation_accuracy", "best_epoch", "cpu_seconds")]
+        means[1:2] = [means[1] + 1, found["seeds"]]
+        rows.append([ARMS[arm], *found["accuracy"], *published, *means])
     legend = "Mean and unbiased standard deviation over the seeds."
     if real:
         legend += (
@@ -176,49 +164,36 @@ def _accuracy_table(experiment: Experiment) -> Table:
         )
     if not experiment.own_test:
         legend += " There were no test images: these also chose the epoch, so the accuracy is a little too high."
-    return Table(
-        f"{NAME}-accuracy", "Accuracy on the test images", tuple(columns), tuple(rows), stub="guided by",
-        legend=legend,
-    )  # fmt: skip
+    return Table.of_rows(f"{NAME}-accuracy", "Accuracy on the test images", columns, rows, legend)
 
 
 def _maps_table(experiment: Experiment) -> Table:
-    columns = (
+    shares = ("energy in the outer ring", "on the SHAM cells", "on the object")
+    columns = [
+        Column("guided by"),
         Column("CAM entropy before", unit="nats", places=3),
         Column("CAM entropy", unit="nats", places=3),
-        Column("energy in the outer ring", unit="%", places=1),
-        Column("on the SHAM cells", unit="%", places=1),
-        Column("on the object", unit="%", places=1),
-    )
-    rows = []
+        *(Column(title, unit="%", places=1) for title in shares),
+    ]
+    rows: list[list[Any]] = []
     for arm in experiment.arms:
         found = summary(experiment.of(arm))
-        shares = [Cell(100 * found[name][0]) for name in ("border", "sham", "object")]
-        rows.append(
-            (
-                ARMS[arm],
-                (Cell(found["entropy_before"][0]), Cell(found["entropy"][0]), *shares),
-            )
-        )
-    if experiment.trained:
-        record = experiment.trained[0].record
-        height, width = record["grid"]
+        percent = [100 * found[name][0] for name in ("border", "sham", "object")]
+        rows.append([ARMS[arm], found["entropy_before"][0], found["entropy"][0], *percent])
+    for one in experiment.trained[:1]:
+        height, width = one.record["grid"]
         cells = height * width
-        ring = cells - max(0, height - 2 * max(1, height // 7)) * max(
-            0, width - 2 * max(1, width // 7)
-        )
-        ones = math.exp(float(record["sham_entropy"]))
-        flat = [math.log(cells), 100 * ring / cells, 100 * ones / cells]
-        area = record["maps"]["object_area"]
-        numbers = [None, *flat, None if area is None else 100 * area]
-        rows.append(("energy spread evenly", tuple(Cell(v) for v in numbers)))
-    return Table(
+        ring = float(outer_ring((height, width)).sum())
+        ones = math.exp(one.number("sham_entropy"))
+        area = 100 * one.number("maps", "object_area")
+        even = (math.log(cells), 100 * ring / cells, 100 * ones / cells, area)
+        rows.append(["energy spread evenly", None, *even])
+    return Table.of_rows(
         f"{NAME}-maps",
         "Where the energy of the maps lies: of the true class, scaled to [0, 1], on the test images",
         columns,
-        tuple(rows),
-        stub="guided by",
-        legend="Before: with the weights that the training starts from. Means over images and seeds.",
+        rows,
+        "Before: with the weights that the training starts from. Means over images and seeds.",
     )
 
 
@@ -297,21 +272,13 @@ def curves(experiment: Experiment) -> list[tuple[str, str]]:
         for index, arm in enumerate(experiment.arms):
             rows = [t.record["curves"] for t in experiment.of(arm)]
             values = [[row[name] for row in curve] for curve in rows if name in curve[0]]
-            if not values:
-                continue
-            epochs = [float(i + 1) for i in range(min(map(len, values)))]
-            each = list(zip(*values, strict=False))
-            several = len(values) > 1
-            series.append(
-                Line(
-                    ARMS[arm],
-                    epochs,
-                    [sum(v) / len(v) for v in each],
-                    [min(v) for v in each] if several else (),
-                    [max(v) for v in each] if several else (),
-                    index,
-                )
-            )
+            if each := list(zip(*values, strict=False)):
+                means = [sum(v) / len(v) for v in each]
+                several = len(values) > 1
+                low = [min(v) for v in each] if several else ()
+                high = [max(v) for v in each] if several else ()
+                epochs = [float(i + 1) for i in range(len(each))]
+                series.append(Line(ARMS[arm], epochs, means, low, high, index))
         if not series:
             continue
         said = "; ".join(f"{s.label} from {s.y[0]:.3g} to {s.y[-1]:.3g}" for s in series)

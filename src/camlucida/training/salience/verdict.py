@@ -144,24 +144,24 @@ def _border(experiment: Experiment) -> Claim:
     order: tuple[Arm, ...] = ("plain", "human", "mask")
     rivals = [arm for arm in order if experiment.of(arm)]
     claim = "With SHAM the maps lie at the border"
-    share = [_number(t, "maps", "sham") for t in trained]
+    share = [t.number("maps", "sham") for t in trained]
     if blank := [t.seed for t, value in zip(trained, share, strict=True) if math.isnan(value)]:
         said = f"All maps of seed {blank[0]} are constant: nothing lies anywhere."
         return Claim(claim, "does not hold", said)
     mean = mean_std(share)[0]
     text = f"{100 * mean:.0f} % of the maps' energy lies on the mask's ones"
     if rivals:
-        base = {t.seed: _number(t, "maps", "sham") for t in experiment.of(rivals[0])}
+        base = {t.seed: t.number("maps", "sham") for t in experiment.of(rivals[0])}
         against = f"{100 * mean_std(list(base.values()))[0]:.0f} % for {ARMS[rivals[0]]}"
     else:
-        base = {t.seed: _number(t, "maps_before", "sham") for t in trained}
+        base = {t.seed: t.number("maps_before", "sham") for t in trained}
         against = f"{100 * mean_std(list(base.values()))[0]:.0f} % before the training"
     moved = [
         (value - base[t.seed]) / (1 - base[t.seed])
         for t, value in zip(trained, share, strict=True)
         if base.get(t.seed, math.nan) < 1  # known, and not there already
     ]
-    objects = [_number(t, "maps", "object") for t in trained]
+    objects = [t.number("maps", "object") for t in trained]
     on = mean_std(objects)[0]
     text += f", against {against}"
     if on == on:  # noqa: PLR0124 - not NaN
@@ -178,8 +178,8 @@ def _border(experiment: Experiment) -> Claim:
 def _entropy(experiment: Experiment) -> Claim:
     trained = experiment.of("sham")
     target = float(trained[0].record["sham_entropy"])
-    after = mean_std([_number(t, "maps", "entropy") for t in trained])[0]
-    before = mean_std([_number(t, "maps_before", "entropy") for t in trained])[0]
+    after = mean_std([t.number("maps", "entropy") for t in trained])[0]
+    before = mean_std([t.number("maps_before", "entropy") for t in trained])[0]
     near = abs(after - target)
     return Claim(
         "The maps' entropy is that of the mask",
@@ -187,12 +187,6 @@ def _entropy(experiment: Experiment) -> Claim:
         f"{after:.3f} nats after the training and {before:.3f} before it; the mask has {target:.3f}. Within 0.1 "
         "counts.",
     )
-
-
-def _number(trained: TrainedArm, part: str, name: str) -> float:
-    """A measured number; NaN where there is none."""
-    value = trained.record[part][name]
-    return math.nan if value is None else float(value)
 
 
 def _signed(value: float) -> str:
