@@ -27,10 +27,7 @@ ROOMS = (
     "training",
     "report",
     "faces",
-    "studies.fame",
-    "studies.icam",
-    "studies.published",
-    "studies.survey",
+    "audits",
 )
 
 

@@ -36,6 +36,10 @@ class Candidate:
         given: those of the options that the user wrote.
         images: how many images it is measured on at most; ``None`` for all.
         one_layer: whether a method that chooses several layers gets the audit's one.
+
+    Example:
+        >>> camlucida.audits.Candidate("gradcam", "max").label
+        'MaxDiffGradCAM'
     """
 
     name: str

@@ -34,6 +34,13 @@ class Illustration:
         caption: what is to be seen.
         content: PNG bytes, or a chart as SVG.
         alt: the picture in words, for those who cannot see it; the caption by default.
+
+    Example:
+        >>> from camlucida.report.charts import Line, lines
+        >>> curve = [Line("accuracy", [1, 2], [0.5, 0.8])]
+        >>> chart = lines("training", "Training", curve, x_label="epoch", y_label="share", describe="It rises.")
+        >>> camlucida.audits.Illustration.of("training", "It rises.", chart).file("mine")
+        'mine-training.svg'
     """
 
     name: str

@@ -69,11 +69,7 @@ class Document:
     script: str = ""
 
     def html(self) -> str:
-        """The page, as it is written to a file.
-
-        Raises:
-            ModelError: jinja2 is not installed.
-        """
+        """The page, as it is written to a file."""
         opening, *sections = (
             "\n".join(p.html(sortable=self.sortable) if isinstance(p, Table) else p for p in parts)
             for parts in (self.parts, *(section.parts for section in self.sections))

@@ -16,9 +16,8 @@ def page(template: str, **values: Any) -> str:
         template: name of a file in ``camlucida/report/templates``.
         **values: what it shows; text is escaped, and undefined names are errors.
     """
-    from camlucida.common.optional import require
+    import jinja2
 
-    jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("camlucida.report", "templates"),
         autoescape=True,

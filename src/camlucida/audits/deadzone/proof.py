@@ -33,6 +33,12 @@ class DeadZone:
             that left every output bit for bit the same, ``refuted`` candidates that a change gave away or
             that were given up, ``control``: whether changing the rest changes the outputs, and ``border``:
             whether changing just the seen neighbours of the zone does.
+
+    Example:
+        >>> mask = torch.zeros(4, 4, dtype=torch.bool)
+        >>> mask[3] = True
+        >>> str(camlucida.audits.DeadZone(mask))
+        '4 of 16 pixels are dead (25.0%): rows 3 to 3 of 0 to 3'
     """
 
     mask: Tensor
@@ -126,6 +132,10 @@ def dead_zone(
         ModelError: the outputs are not finite, are not the same when nothing is changed, so that bit for bit
             proves nothing, or do not depend on any pixel.
         LayerError: for an unknown layer, or one of which no cell reaches the output.
+
+    Example:
+        >>> camlucida.audits.dead_zone(model, images, draws=1).empty
+        True
     """
     module = unwrap(model.module if isinstance(model, LoadedModel) else model)
     generator = torch.Generator().manual_seed(seed)

@@ -33,6 +33,10 @@ class Wall:
     Attributes:
         region: what is hidden, in pixels of the input or cells of the layer's map.
         layer: the layer behind which it stands; ``None`` is the input.
+
+    Example:
+        >>> str(camlucida.audits.Wall.parse("rows:5-6@layer4"))
+        'cells in rows 5-6 of layer4'
     """
 
     region: Region
@@ -78,6 +82,12 @@ def input_wall(model: nn.Module, where: Where, *, fill: float = 0.0) -> nn.Modul
 
     Raises:
         ModelError: for a TorchScript module.
+
+    Example:
+        >>> lower = camlucida.audits.Wall.parse("rows:16-31").region
+        >>> blind = camlucida.audits.input_wall(model, lower)
+        >>> bool((blind(images) == model(images)).all())
+        False
     """
     twin = _twin(unwrap(model))
     parent = type(twin)
@@ -122,6 +132,12 @@ def feature_wall(
     Raises:
         LayerError: for an unknown layer, or an output that is no map.
         ModelError: for a TorchScript module.
+
+    Example:
+        >>> lower = camlucida.audits.Wall.parse("rows:8-15").region
+        >>> blind = camlucida.audits.feature_wall(model, "3", lower)
+        >>> camlucida.audits.dead_zone(blind, images, "3", draws=1).rows
+        (8, 15)
     """
     module = unwrap(model)
     name, found = resolve(module, layer)

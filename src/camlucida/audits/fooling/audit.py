@@ -101,11 +101,10 @@ def audit_sham(
         CamlucidaError: fewer than six images, or labels that do not fit.
 
     Example:
-        >>> from camlucida.audits.fooling.tune import Attack
-        >>> six = torch.rand(6, 3, 32, 32), torch.arange(6)
-        >>> few = {"methods": ["gradcam"], "attackers": ("none",), "attack": Attack(batch=2)}
-        >>> report = camlucida.audits.audit_sham(model, six, **few)
-        >>> report.audit
+        >>> labelled = torch.rand(6, 3, 32, 32), torch.arange(6)
+        >>> attack = camlucida.audits.Attack(batch=2)
+        >>> options = {"attack": attack, "attackers": ["none"], "methods": ["eigencam"]}
+        >>> camlucida.audits.audit_sham(model, labelled, **options).audit
         'sham'
     """
     request = Request(model, data, **options)

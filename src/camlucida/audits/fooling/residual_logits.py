@@ -93,6 +93,11 @@ def audit_residual_logits(
 
     Raises:
         CamlucidaError: fewer than three classes or two draws, or a deviation that is not positive.
+
+    Example:
+        >>> report = camlucida.audits.audit_residual_logits(classes=(3, 10), draws=100)
+        >>> [verdict.subject for verdict in report.verdicts][2]
+        'Variance of the maximum'
     """
     if min(classes) < 3:
         raise CamlucidaError(f"three classes or more leave two rivals, got {min(classes)}")

@@ -64,6 +64,11 @@ class Attack:
         seed: of the order of the images.
         clip: the largest norm of the gradient; ``None`` (as published) for no limit.
         optimizer: ``"sgd"`` (as published) or ``"adam"``.
+
+    Example:
+        >>> attack = camlucida.audits.Attack(epochs=2).adaptive("gradcam:mean")
+        >>> attack.cam.cam, attack.cam.aggregator, attack.optimizer
+        ('gradcam', 'mean', 'adam')
     """
 
     kind: Kind = "sham"

@@ -87,9 +87,9 @@ class TrustReport:
         record: what is needed to run it again.
 
     Example:
-        >>> report = camlucida.audits.audit_all(model, images, audits=["faithfulness"], methods=["saliency"])
-        >>> isinstance(report, camlucida.audits.TrustReport), len(report.advice())
-        (True, 4)
+        >>> report = camlucida.audits.TrustReport("my model", "photos", 1, (), (), {})
+        >>> report.advice()[0]
+        'Where is the evidence for this class? None of the methods can be trusted with this on this model.'
     """
 
     model: str
