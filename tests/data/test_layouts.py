@@ -506,7 +506,7 @@ def test_a_saved_table_with_splits(tmp_path, table):
     ):
         with pytest.raises(CamlucidaError, match=words):
             open_data(f"hf:{tmp_path / 'saved'},{options}", class_names=NAMES)
-    with pytest.raises(CamlucidaError, match="cannot be had"):
+    with pytest.raises(CamlucidaError, match="cannot be loaded"):
         open_data(f"hf:{tmp_path / 'none'}")
 
 

@@ -31,7 +31,7 @@ def split(text: str, error: type[CamlucidaError] = CamlucidaError) -> tuple[str,
     """Take ``name:key=value,key=value`` apart.
 
     Args:
-        text: As the user wrote it. The name ends at the first colon; a value may be quoted with ``"`` or
+        text: What the user wrote. The name ends at the first colon; a value may be quoted with ``"`` or
             ``'``, and must be where it holds a comma.
         error: What is raised.
 
@@ -145,7 +145,7 @@ def refuse_unknown(
 
     Args:
         owner: Whose options they are.
-        names: As they were given.
+        names: The options that were given.
         known: All that there are.
         error: What is raised.
 

@@ -35,8 +35,8 @@ class Annotation:
     """What an annotation file says.
 
     Attributes:
-        width: of the photo; 0 where it is not said.
-        height: likewise.
+        width: width of the photo; 0 where the file does not say it.
+        height: height of the photo; 0 where the file does not say it.
         objects: in the file's order; objects without a proper box are left out.
     """
 

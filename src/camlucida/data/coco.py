@@ -67,7 +67,7 @@ def find_instances(root: Path, split: str | None) -> Path:
 
     Args:
         root: the folder, with ``annotations/instances_SPLIT.json``.
-        split: such as ``val2017``; the only one, or else a validation split, unless told.
+        split: which split, such as ``val2017``; by default the only one, or else a validation split.
 
     Raises:
         CamlucidaError: there is none, or more than one.
@@ -100,7 +100,7 @@ def open_coco(
         path: the JSON file, or the folder that holds ``annotations/instances_SPLIT.json``.
         class_names: the model's; a category is called as the model calls it, or by a synonym.
         images: folder of the photos; looked for beside the annotations.
-        split: such as ``val2017``, where the folder has several.
+        split: which split, such as ``val2017``, where the folder has several.
         label: ``"first"`` takes the first object instead of the largest; ``"none"`` leaves photos without a
             label and keeps the objects of all categories.
 

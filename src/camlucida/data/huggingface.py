@@ -136,7 +136,7 @@ def open_huggingface(
     """Open a data set of the package ``datasets``; code that a data set brings is never run.
 
     Args:
-        name: of the hub, or a folder written by ``save_to_disk``.
+        name: its name on the hub, or a folder written by ``save_to_disk``.
         class_names: the model's.
         split: ``validation``, else ``test``, else the only one, unless told.
         config: which of its configurations.
@@ -144,7 +144,7 @@ def open_huggingface(
         label: the column of labels.
 
     Raises:
-        CamlucidaError: the package is missing, the data cannot be had, or a column or split does not exist.
+        CamlucidaError: the package is missing, the data cannot be loaded, or a column or split does not exist.
     """
     datasets = require("datasets", "data")
     try:
@@ -158,7 +158,7 @@ def open_huggingface(
             )
     except Exception as error:
         raise CamlucidaError(
-            f"the data set {name!r} cannot be had: {first_line(error)}; give its name on the hub, or a "
+            f"the data set {name!r} cannot be loaded: {first_line(error)}; give its name on the hub, or a "
             "folder that datasets' save_to_disk wrote"
         ) from error
     chosen = ""

@@ -58,7 +58,7 @@ def open_data(
     Args:
         spec: what to open.
         class_names: the model's; ``None`` where it has none.
-        options: as in the text, from Python; they win over those of the text.
+        options: the same options as in the text; they win over those of the text.
 
     Raises:
         CamlucidaError: the kind or an option is unknown, or the data cannot be opened.

@@ -97,11 +97,11 @@ class StackMix(SampleList):
         source: a data set, or a folder with one subfolder per class.
         class_names: the model's, to understand the folder's names; see
             :func:`camlucida.data.folders.open_folder`. Where it knows none of them the photos are paired by
-            subfolder all the same, and have no label: explained is the predicted class anyhow.
+            subfolder all the same and have no label; the predicted class is explained.
         dead: what the model does not see.
         size: height and width of the images; photos are resized to ``resize`` on the shorter side and cut
             about the centre.
-        resize: by default the size, as the paper does.
+        resize: length of the shorter side before the cut; by default the size, as in the paper.
         count: number of images; fewer where there are fewer classes with two photos.
         classes: the labels to draw from; all by default, also those that have only a name.
         leave_out: keys of images that a look has ruled out; another pair of the class takes their place.
@@ -197,9 +197,9 @@ class StackGen(SampleList):
     Args:
         root: the folder; with one subfolder per class where labels are known.
         class_names: the model's, to understand the subfolders' names; without them, or without subfolders,
-            the photos have no label, and the predicted class is what is explained anyhow.
+            the photos have no label; the predicted class is explained.
         size: height and width of the images.
-        resize: of the shorter side, before the cut.
+        resize: length of the shorter side before the cut.
 
     Raises:
         ImageError: there are no photos.

@@ -39,7 +39,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | str]:
     """The lines of a table; those that cannot be used as a sentence that says why.
 
     Args:
-        path: with a header that names at least the needed columns of ``file, label, xmin, ymin, xmax, ymax,
+        path: the table, with a header that names at least the needed columns of ``file, label, xmin, ymin, xmax, ymax,
             mask``.
         needed: columns that it must have.
 
@@ -99,7 +99,7 @@ def read_boxes(table: str | os.PathLike[str]) -> dict[str, tuple[Box, ...]]:
     """The boxes of each file named in a table.
 
     Args:
-        table: with a header that holds at least ``file, xmin, ymin, xmax, ymax``.
+        table: its file, with a header that holds at least ``file, xmin, ymin, xmax, ymax``.
 
     Raises:
         CamlucidaError: it cannot be read, lacks a column, or a row is no box; the text names the line.
@@ -120,7 +120,7 @@ def assign_boxes(
     """The boxes of each photo, and the names that fit no photo or more than one.
 
     Args:
-        boxes: as :func:`read_boxes` returns them.
+        boxes: the boxes of each name, as :func:`read_boxes` returns them.
         paths: the photos, which lie in ``root``.
         root: the folder.
     """

@@ -73,7 +73,7 @@ def build_huggingface(name: str, num_classes: int) -> nn.Module:
     """An image classifier of transformers with random weights and that many outputs.
 
     Args:
-        name: As for `load_huggingface`; only its configuration is read.
+        name: The name or folder, as for `load_huggingface`; only its configuration is read.
         num_classes: Number of outputs.
 
     Returns:

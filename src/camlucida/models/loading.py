@@ -68,7 +68,7 @@ def load_model(
 
     Args:
         spec: What to load, as above.
-        architecture: For a file: the network that its weights belong to, such as `timm:resnet18`.
+        architecture: The network that the weights in a file belong to, such as `timm:resnet18`.
         class_names: Names to use instead of the model's own: a list, or the path of a text file
             with one per line, or of a JSON list. As many as the model has outputs.
         pretrained: False gives random weights; useful for tests, and offline.

@@ -111,7 +111,7 @@ class MaskedVGG(nn.Module):
         seen_rows: rows of the last map that the head sees.
         size: (H, W) of the images, multiples of 16.
         width: multiplies all channels and the width of the dense layers; thin ones are for tests.
-        dropout: of the two dropout layers.
+        dropout: probability of the two dropout layers.
 
     Source: Taimeskhanov, Sicre and Garreau (ECML 2024), section 3.1 and figure 4.
     """

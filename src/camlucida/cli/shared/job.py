@@ -29,7 +29,7 @@ class Job:
         model: The model, which knows its preprocessing.
         methods: At least one, as on the command line.
         targets: What is explained, classes resolved, by the class's name; one alone has any name.
-        layers: Names; empty for the model's default.
+        layers: Names of the layers; empty for the model's default.
         steps: A preset's name, or ``None`` for each method's own.
         seed: Seed of the methods that draw numbers.
         batch_size: Photos that are read and explained at a time.
@@ -54,7 +54,7 @@ class Job:
         """Every method on a batch of pictures, for every class; of several classes each label names its own.
 
         Args:
-            pictures: As read from the files.
+            pictures: The pictures that the files hold.
             sources: The files.
             progress: Called with the share of the batch that is done, 0 to 1.
         """

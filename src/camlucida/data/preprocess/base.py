@@ -42,7 +42,7 @@ class Preprocess:
         mean: Mean per model channel, in units where pixels are in [0, 1].
         std: Standard deviation per model channel, in the same units; never zero.
         channels: Order of the model's channels: "rgb", "bgr" or one channel, "gray".
-        cover: With a pair in `resize`: keep the aspect ratio, and just cover that height and width.
+        cover: Whether a pair in `resize` keeps the aspect ratio and just covers that height and width.
         offset: Where the crop starts when the spare pixels are odd: "even" rounds half to the even
             pixel, as torchvision does; "down" rounds down, as transformers does.
 

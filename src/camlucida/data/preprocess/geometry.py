@@ -18,7 +18,7 @@ def resized(photo: Size, resize: int | Size | None, *, cover: bool = False) -> S
     Args:
         photo: Its height and width.
         resize: The length of the shorter side, a height and width, or None for no resize.
-        cover: With a height and width: keep the aspect ratio and just cover them, as timm does.
+        cover: Whether a height and width keep the aspect ratio and are just covered, as in timm.
 
     Raises:
         ImageError: The photo is so elongated that the result would fill the memory.
