@@ -152,7 +152,7 @@ def test_a_wall_hides_the_lower_rows_of_the_map(head):
         ({"stages": ()}, "one convolution"),
         ({"stages": (0,)}, "widths"),
         ({"size": 30}, "divisible by 8"),
-        ({"classes": 1}, "2 or more"),
+        ({"classes": 1}, "classes must be a whole number >= 2"),
         ({"head": "x"}, "gap"),
         ({"seen_rows": 9}, "1 to 8"),
     ],

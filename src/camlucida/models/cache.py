@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -14,8 +13,3 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("CAMLUCIDA_CACHE"):
         return Path(chosen).expanduser()
     return Path(require("platformdirs", "train").user_cache_dir("camlucida", appauthor=False))
-
-
-def sha256(content: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()

@@ -48,13 +48,9 @@ def load_checkpoint(file: str, architecture: str | None) -> LoadedModel:
     usual weights: if the model was trained otherwise, replace it.
 
     Args:
-        file: A .pth, .pt, .bin, .ckpt or .safetensors file with a state dict, plain or under one of
-            the usual keys ("state_dict", "model", ...), with or without a prefix that all its names
-            share ("module.", "model.", "_orig_mod.").
+        file: A file with a state dict, plain or under one of the usual keys ("state_dict", "model", ...), with or
+            without a prefix that all its names share ("module.", "model.", "_orig_mod.").
         architecture: "timm:NAME", "torchvision:NAME" or "hf:FOLDER".
-
-    Returns:
-        The model on the CPU, in eval mode.
 
     Raises:
         ModelError: The file is missing, damaged, contains code or does not fit the architecture.

@@ -35,17 +35,12 @@ _VARIANTS = {
 
 
 def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
-    """Load EfficientNet-Lite0 or Lite1 from the package that carries its weights.
+    """EfficientNet-Lite0 ("lite0") or Lite1 from the package that carries its weights; ImageNet class names.
 
-    Args:
-        variant: "lite0" or "lite1".
-        pretrained: False gives random weights, and does not need that package.
-
-    Returns:
-        The model on the CPU, in eval mode; ImageNet class names.
+    Random weights do not need that package.
 
     Raises:
-        ModelError: The variant is unknown, or a package is missing or not what it should be.
+        ModelError: the variant is unknown, or a package is missing or not what it should be.
     """
     if variant not in _VARIANTS:
         raise ModelError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,24 +19,15 @@ if TYPE_CHECKING:
 
 
 def load_huggingface(name: str, *, pretrained: bool) -> LoadedModel:
-    """Load an image classifier of transformers. Code that a repository brings is never run.
+    """An image classifier of transformers, "ORG/NAME" on the hub or a folder that `save_pretrained` wrote.
 
-    Args:
-        name: "ORG/NAME" on the hub, or a local folder that `save_pretrained` wrote.
-        pretrained: False gives random weights (the configuration is still read).
-
-    Returns:
-        The model on the CPU, in eval mode. Without usable preprocessing in the repository, the
-        preprocess is None and a warning says why.
+    Code that a repository brings is never run. Without usable preprocessing in the repository, the preprocess is None
+    and a warning says why.
 
     Raises:
-        ModelError: transformers is missing, or the model is not found, does not fit or cannot be
-            fetched.
+        ModelError: transformers is missing, or the model is not found, does not fit or cannot be fetched.
     """
-    transformers = require("transformers")
-    with short_wait(require("huggingface_hub.constants")) as reachable:
-        where: dict[str, Any] = {"trust_remote_code": False}
-        where["local_files_only"] = _is_local(name) or not reachable
+    with _hub(name) as (transformers, where):
         config = _config(transformers, name, where)
         factory = transformers.AutoModelForImageClassification
         try:
@@ -70,22 +62,12 @@ def load_huggingface(name: str, *, pretrained: bool) -> LoadedModel:
 
 
 def build_huggingface(name: str, num_classes: int) -> nn.Module:
-    """An image classifier of transformers with random weights and that many outputs.
-
-    Args:
-        name: The name or folder, as for `load_huggingface`; only its configuration is read.
-        num_classes: Number of outputs.
-
-    Returns:
-        The model on the CPU.
+    """An image classifier with random weights and that many outputs; only the configuration is read.
 
     Raises:
         ModelError: transformers is missing, or the configuration is not an image classifier's.
     """
-    transformers = require("transformers")
-    with short_wait(require("huggingface_hub.constants")) as reachable:
-        where: dict[str, Any] = {"trust_remote_code": False}
-        where["local_files_only"] = _is_local(name) or not reachable
+    with _hub(name) as (transformers, where):
         config = _config(transformers, name, where)
     if config.num_labels != num_classes:
         config.num_labels = num_classes
@@ -100,21 +82,12 @@ def build_huggingface(name: str, num_classes: int) -> nn.Module:
 
 def preprocess_of_folder(name: str) -> Preprocess | None:
     """The preprocess that a hub repository or a local folder names; None if it has none."""
-    transformers = require("transformers")
-    with short_wait(require("huggingface_hub.constants")) as reachable:
-        where = {"trust_remote_code": False, "local_files_only": _is_local(name) or not reachable}
+    with _hub(name) as (transformers, where):
         return _preprocess(transformers, name, where)
 
 
 def class_names_of_huggingface(module: nn.Module) -> tuple[str, ...] | None:
-    """The class names in a transformers model's configuration, unless they are mere numbers.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        One name per output, or None.
-    """
+    """The class names in a transformers model's configuration; ``None`` where there are mere numbers."""
     labels = getattr(getattr(module, "config", None), "id2label", None)
     if not isinstance(labels, Mapping) or not labels:
         return None
@@ -125,6 +98,15 @@ def class_names_of_huggingface(module: nn.Module) -> tuple[str, ...] | None:
     if all(re.fullmatch(r"LABEL_\d+", label) for label in ordered):
         return None
     return tuple(ordered)
+
+
+@contextmanager
+def _hub(name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The package transformers, and from where it may load."""
+    transformers = require("transformers")
+    with short_wait(require("huggingface_hub.constants")) as reachable:
+        offline = _is_local(name) or not reachable
+        yield transformers, {"trust_remote_code": False, "local_files_only": offline}
 
 
 def _is_local(name: str) -> bool:

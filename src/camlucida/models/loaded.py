@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from camlucida.common.errors import ModelError
+from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
@@ -77,6 +78,14 @@ def cannot_fetch(what: str, error: BaseException) -> ModelError:
     return ModelError(
         f"the weights of {what} could not be fetched ({first_line(error)}); without a network use "
         "the model 'embedded', a checkpoint file with architecture=..., or pretrained=False"
+    )
+
+
+def unknown_weights(package: str, model: str, tag: str, known: Sequence[str]) -> ModelError:
+    """The error for weights that a model does not have."""
+    return ModelError(
+        f"{package} has no weights {tag!r} for {model}{nearest(tag, known)} "
+        f"(there are: {', '.join(known) or 'none'})"
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
+from camlucida.common.limits import Limits, check_fields
 from camlucida.data.preprocess import Preprocess
-from camlucida.models.cache import cache_folder, sha256
+from camlucida.models.cache import cache_folder
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
 
@@ -43,7 +45,7 @@ class SmallConfig:
     """
 
     stages: tuple[Stage, ...] = (16, "pool", 32, "pool", 64, 64, "pool", 80)
-    classes: int = 10
+    classes: Annotated[int, Limits(2)] = 10
     size: int = 64
     head: Literal["gap", "flatten"] = "gap"
     hidden: tuple[int, ...] = ()
@@ -65,10 +67,7 @@ class SmallConfig:
             raise ModelError(
                 f"size {self.size} must be divisible by {2**pools}: stages has {pools} poolings"
             )
-        if self.classes < 2:
-            raise ModelError(f"classes must be 2 or more, got {self.classes}")
-        if self.head not in {"gap", "flatten"}:
-            raise ModelError(f"head must be 'gap' or 'flatten', got {self.head!r}")
+        check_fields(self, ModelError)
         if self.seen_rows is not None and not 1 <= self.seen_rows <= self.map_size:
             raise ModelError(f"seen_rows must be 1 to {self.map_size}, got {self.seen_rows}")
 
@@ -178,7 +177,7 @@ def load_digits(*, pretrained: bool = True, folder: Path | None = None) -> Loade
         raise ModelError(
             f"the weights {str(weights)!r} cannot be read ({error.strerror or error}); {again}"
         ) from error
-    if sha256(content) != record.get("sha256"):
+    if hashlib.sha256(content).hexdigest() != record.get("sha256"):
         raise ModelError(
             f"{str(weights)!r} is not the file that was trained (its hash differs); {again}"
         )
@@ -209,11 +208,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise ModelError(f"{str(path)!r} is no record; run again: camlucida train digits")
     return record
-
-
-def config_dict(config: SmallConfig) -> dict[str, Any]:
-    """The configuration, ready for JSON."""
-    return asdict(config)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -10,21 +10,14 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
-from camlucida.models.loaded import LoadedModel, cannot_fetch, short_wait
+from camlucida.models.loaded import LoadedModel, cannot_fetch, short_wait, unknown_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def load_timm(name: str, *, pretrained: bool) -> LoadedModel:
-    """Load a model of timm by name.
-
-    Args:
-        name: Such as "resnet18", or with a weight tag "resnet18.a1_in1k".
-        pretrained: False gives random weights.
-
-    Returns:
-        The model on the CPU, in eval mode.
+    """A model of timm by name, such as "resnet18", or with a weight tag "resnet18.a1_in1k".
 
     Raises:
         ModelError: timm is missing, the name is unknown, or the weights cannot be fetched.
@@ -50,13 +43,6 @@ def load_timm(name: str, *, pretrained: bool) -> LoadedModel:
 def build_timm(name: str, num_classes: int) -> nn.Module:
     """A model of timm with random weights and that many outputs.
 
-    Args:
-        name: Such as "resnet18".
-        num_classes: Number of outputs.
-
-    Returns:
-        The model on the CPU.
-
     Raises:
         ModelError: timm is missing, or the name is unknown.
     """
@@ -74,14 +60,7 @@ def classifier_keys_of_timm(name: str) -> tuple[str, ...]:
 
 
 def preprocess_of_timm(module: nn.Module) -> Preprocess | None:
-    """What a timm model says about its input; None for other models.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        The preprocess; None, with a warning, where timm's cannot be expressed.
-    """
+    """What a timm model says about its input; ``None``, with a warning, where that cannot be expressed."""
     config = getattr(module, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or "input_size" not in config:
         return None
@@ -93,14 +72,7 @@ def preprocess_of_timm(module: nn.Module) -> Preprocess | None:
 
 
 def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
-    """The class names of a timm model: its own, or ImageNet's where the number of outputs agrees.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        One name per output, or None.
-    """
+    """A timm model's own class names, or ImageNet's where the number of outputs agrees; else ``None``."""
     config = getattr(module, "pretrained_cfg", None)
     count = getattr(module, "num_classes", None)
     if not isinstance(config, Mapping) or not isinstance(count, int) or count < 1:
@@ -126,7 +98,4 @@ def _check_name(timm: Any, name: str) -> None:
         raise ModelError(f"timm has no model {base!r}{nearest(base, timm.list_models())}")
     known = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in known:
-        raise ModelError(
-            f"timm has no weights {tag!r} for {base}{nearest(tag, known)} "
-            f"(there are: {', '.join(known) or 'none'})"
-        )
+        raise unknown_weights("timm", base, tag, known)

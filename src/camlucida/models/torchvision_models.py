@@ -8,7 +8,7 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
-from camlucida.models.loaded import LoadedModel, cannot_fetch
+from camlucida.models.loaded import LoadedModel, cannot_fetch, unknown_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,15 +17,9 @@ if TYPE_CHECKING:
 
 
 def load_torchvision(name: str, *, pretrained: bool) -> LoadedModel:
-    """Load a classifier of torchvision by name.
+    """A classifier of torchvision by name; "resnet50@IMAGENET1K_V1" chooses the weights.
 
-    Args:
-        name: Such as "resnet50"; "resnet50@IMAGENET1K_V1" chooses the weights.
-        pretrained: False gives random weights, with the preprocess and class names of the chosen
-            (or default) ones.
-
-    Returns:
-        The model on the CPU, in eval mode.
+    Random weights come with the preprocess and class names of the chosen (or default) ones.
 
     Raises:
         ModelError: torchvision is missing, a name is unknown, or the weights cannot be fetched.
@@ -47,14 +41,8 @@ def load_torchvision(name: str, *, pretrained: bool) -> LoadedModel:
 def build_torchvision(name: str, num_classes: int, keys: Iterable[str]) -> nn.Module:
     """A classifier of torchvision with random weights and that many outputs.
 
-    Args:
-        name: Such as "resnet50".
-        num_classes: Number of outputs.
-        keys: Names of the checkpoint that will be loaded: they tell whether GoogLeNet and
-            Inception still have their auxiliary heads.
-
-    Returns:
-        The model on the CPU.
+    The names of the checkpoint that will be loaded (``keys``) tell whether GoogLeNet and Inception still have their
+    auxiliary heads.
 
     Raises:
         ModelError: torchvision is missing, or the name is unknown.
@@ -70,15 +58,7 @@ def build_torchvision(name: str, num_classes: int, keys: Iterable[str]) -> nn.Mo
 def describe_torchvision(
     name: str, tag: str = "DEFAULT"
 ) -> tuple[Preprocess | None, tuple[str, ...] | None]:
-    """What the weights of a torchvision classifier say: preprocess and class names.
-
-    Args:
-        name: Such as "resnet50".
-        tag: Which weights, such as "IMAGENET1K_V1".
-
-    Returns:
-        Preprocess and class names; each None where the weights do not say it.
-    """
+    """Preprocess and class names of the weights; each ``None`` where the weights do not say it."""
     weights = _weights(_models(name), name, tag)
     if weights is None:
         return None, None
@@ -101,11 +81,7 @@ def _weights(models: Any, name: str, tag: str) -> Any:
         return choices[tag]
     if tag == "DEFAULT":
         return None
-    known = list(choices.__members__)
-    raise ModelError(
-        f"torchvision has no weights {tag!r} for {name}{nearest(tag, known)} "
-        f"(there are: {', '.join(known) or 'none'})"
-    )
+    raise unknown_weights("torchvision", name, tag, list(choices.__members__))
 
 
 def _quiet_weights(name: str) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.errors import TargetError
+from camlucida.common.limits import check_fields
 from camlucida.targets.base import Target
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
@@ -182,10 +183,7 @@ class LogitMargin(ClassTarget):
 
     def __post_init__(self) -> None:
         """Check the aggregator."""
-        if self.aggregator not in get_args(Aggregator):
-            raise TargetError(
-                f"aggregator must be one of {', '.join(get_args(Aggregator))}, got {self.aggregator!r}"
-            )
+        check_fields(self, TargetError)
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)``; raises ``TargetError`` for a single output."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import TargetError
+from camlucida.common.limits import Count, check_fields
 from camlucida.targets.classes import ClassTarget
 
 Weights = Literal["probability", "mean"]
@@ -39,19 +40,14 @@ class FinerMargin(ClassTarget):
         tensor([1.])
     """
 
-    similar: int = 3
+    similar: Count = 3
     alpha: float = 1.0
     weights: Weights = "probability"
     rivals: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.weights not in get_args(Weights):
-            raise TargetError(
-                f"weights must be one of {', '.join(get_args(Weights))}, got {self.weights!r}"
-            )
-        if self.similar < 1:
-            raise TargetError(f"similar must be at least 1 class, got {self.similar}")
+        check_fields(self, TargetError)
         if self.rivals is not None and self.rivals.ndim not in (1, 2):
             raise TargetError(
                 f"rivals must be class indices (R,) or (N, R), got {tuple(self.rivals.shape)}"

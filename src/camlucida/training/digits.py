@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from camlucida.common.jsonable import to_json
 from camlucida.common.progress import Say
 from camlucida.common.version import __version__
 from camlucida.data.digits import CLASS_NAMES, Digits
-from camlucida.models.cache import cache_folder, sha256
+from camlucida.models.cache import cache_folder
 from camlucida.models.small import (
     RECORD,
     SmallCNN,
     SmallConfig,
     as_input,
-    config_dict,
     count_parameters,
     read_record,
 )
@@ -123,7 +123,7 @@ def train_digits(
         "threads": torch.get_num_threads(),
         "seed": seed,
         "epochs": epochs,
-        "config": config_dict(config),
+        "config": asdict(config),
         "parameters": count_parameters(module),
         "training": training.describe(),
         "test": testing.describe(),
@@ -155,8 +155,9 @@ def save_digits(
     buffer = io.BytesIO()
     torch.save(module.state_dict(), buffer)
     content = buffer.getvalue()
-    name = f"digits-{sha256(content)[:12]}.pt"
-    whole = {**record, "weights": name, "sha256": sha256(content)}
+    mark = hashlib.sha256(content).hexdigest()
+    name = f"digits-{mark[:12]}.pt"
+    whole = {**record, "weights": name, "sha256": mark}
     try:
         older = read_record(folder)
     except CamlucidaError:  # a damaged record is replaced

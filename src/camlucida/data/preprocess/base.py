@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from camlucida.common.errors import ImageError, ModelError
+from camlucida.common.limits import check_fields
 from camlucida.data.preprocess.geometry import corner, resized
 from camlucida.data.preprocess.huggingface import check_same, huggingface_values
 from camlucida.data.preprocess.libraries import timm_values, torchvision_values
@@ -75,15 +76,10 @@ class Preprocess:
         self._check()
 
     def _check(self) -> None:
-        for name, value, allowed in (
-            ("interpolation", self.interpolation, get_args(Interpolation)),
-            ("channels", self.channels, get_args(Channels)),
-            ("offset", self.offset, ("even", "down")),
-        ):
-            if value not in allowed:
-                raise ModelError(
-                    f"preprocess: {name} is {value!r}, but must be one of {', '.join(allowed)}"
-                )
+        try:
+            check_fields(self, ModelError)
+        except ModelError as error:
+            raise ModelError(f"preprocess: {error}") from None
         if isinstance(self.resize, int) and self.resize < 1:
             raise ModelError(f"preprocess: resize is {self.resize}, but must be at least 1 pixel")
         count = 1 if self.channels == "gray" else 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.models import LoadedModel, load_model
-from camlucida.models.small import SmallCNN, SmallConfig, config_dict, load_digits, small_preprocess
+from camlucida.models.small import SmallCNN, SmallConfig, load_digits, small_preprocess
 from camlucida.training.cam_loss import map_layer
 from camlucida.training.digits import save_digits
 
@@ -110,7 +110,7 @@ def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[
     if isinstance(module, SmallCNN):
         copy = SmallCNN(module.config)
         copy.load_state_dict(state)
-        return save_digits(copy, {**record, "config": config_dict(module.config)}, folder)[0]
+        return save_digits(copy, {**record, "config": asdict(module.config)}, folder)[0]
     try:
         content = require("safetensors.torch").save(state)
         path = write_bytes(folder / "weights.safetensors", content)
