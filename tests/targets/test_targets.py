@@ -19,7 +19,7 @@ from camlucida import (
     Segmentation,
     TargetError,
 )
-from camlucida.targets import Custom, as_target, evaluate
+from camlucida.targets import Custom, as_target, target_values
 from reference import targets as slow
 
 AGGREGATORS = ["mean", "max", "lse", "lae"]
@@ -365,16 +365,16 @@ def test_as_target():
 
 def test_a_function_must_return_one_value_per_image():
     with pytest.raises(TargetError, match=r"\(2, 3\)"):
-        evaluate(as_target(lambda z: z), torch.zeros(2, 3), 2)
+        target_values(as_target(lambda z: z), torch.zeros(2, 3), 2)
     with pytest.raises(TargetError, match=r"\(\)"):
-        evaluate(as_target(lambda z: z.sum()), torch.zeros(2, 3), 2)
+        target_values(as_target(lambda z: z.sum()), torch.zeros(2, 3), 2)
     with pytest.raises(TargetError, match="float"):
-        evaluate(as_target(lambda _: 1.0), torch.zeros(2, 3), 2)
+        target_values(as_target(lambda _: 1.0), torch.zeros(2, 3), 2)
 
 
 def test_values_of_reduced_precision_are_computed_in_single():
     z = torch.randn(2, 5).bfloat16()
-    assert evaluate(Probability(0), z, 2).dtype == torch.float32
+    assert target_values(Probability(0), z, 2).dtype == torch.float32
 
 
 def test_describe_is_plain():

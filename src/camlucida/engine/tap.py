@@ -29,7 +29,7 @@ from camlucida.engine.layers import (
     single_tensor,
 )
 from camlucida.engine.outputs import first_tensor
-from camlucida.targets import Target, TargetLike, as_target, evaluate
+from camlucida.targets import Target, TargetLike, as_target, target_values
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _read(
     maps = kept.maps
     with torch.autocast(outputs.device.type, enabled=False):
         target = target.pin(outputs.detach())
-        values = evaluate(target, outputs, kept.images)
+        values = target_values(target, outputs, kept.images)
         found: dict[str, Tensor] = {}
         connected: dict[str, bool] = {}
         if gradients:

@@ -19,7 +19,7 @@ from camlucida.engine.replay.replay import Replay, replay
 from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Bar, Task
-from camlucida.targets import evaluate
+from camlucida.targets import target_values
 
 Denominator = Literal["score", "abs"]
 
@@ -151,7 +151,7 @@ class _Ablation:
             outputs = outputs.double()
         self.outputs = outputs
         with torch.autocast(outputs.device.type, enabled=False):
-            self.values = evaluate(self.target, outputs, len(outputs))
+            self.values = target_values(self.target, outputs, len(outputs))
         # A channel that has the value already loses nothing.
         changed = (self.activation != value).flatten(2).any(2)
         self.pairs = changed.nonzero()
@@ -178,7 +178,7 @@ class _Ablation:
 
     def _read(self, outputs: Tensor, images: Tensor) -> Tensor:
         with torch.autocast(outputs.device.type, enabled=False):
-            return evaluate(self.target.take(images), outputs, len(images))
+            return target_values(self.target.take(images), outputs, len(images))
 
     def _replayed(self, start: int, stop: int) -> Tensor:
         images, channels = self.pairs[start:stop].unbind(1)

@@ -18,7 +18,7 @@ from camlucida.methods.attention_blocks import AttentionBlock, AttentionMode, at
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
-from camlucida.targets import evaluate
+from camlucida.targets import target_values
 
 Heads = Literal["mean", "max", "min"]
 Query = Literal["auto", "class", "mean"]
@@ -127,7 +127,7 @@ class AttentionRollout(AttentionMethod):
                 outputs = run(module, x, watched, leaf, task.target)
             with torch.autocast(x.device.type, enabled=False):
                 pinned = task.target.pin(outputs.detach())
-                values = evaluate(pinned, outputs, len(x))
+                values = target_values(pinned, outputs, len(x))
             gradient = None
             if last and values.requires_grad:
                 (gradient,) = torch.autograd.grad(values.sum(), last[0], allow_unused=True)
@@ -270,7 +270,7 @@ class LeGrad(AttentionMethod):
             final = outputs[len(blocks) - 1]
             with torch.autocast(x.device.type, enabled=False):
                 pinned = task.target.pin(final.detach())
-                scores = {i: evaluate(pinned, one, len(x)) for i, one in outputs.items()}
+                scores = {i: target_values(pinned, one, len(x)) for i, one in outputs.items()}
                 total = torch.stack([scores[i].sum() for i in chosen]).sum()
                 leaves = [attention[i] for i in chosen]
                 gradients: tuple[Tensor | None, ...] = (None,) * len(leaves)

@@ -19,7 +19,7 @@ from camlucida.engine.tap import run
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Progress, Task
-from camlucida.targets import evaluate
+from camlucida.targets import target_values
 
 Loss = Literal["target", "raise", "absolute"]
 ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_max", "l2"]
@@ -342,7 +342,7 @@ class FAME(Method):
             bf16 = torch.autocast(device, torch.bfloat16, enabled=True)
             with bf16 if self.precision == "bf16" else torch.autocast(device, enabled=False):
                 outputs = run(task.model, images.to(task.inputs.dtype), target=task.target)
-            values = evaluate(task.target.take(index), outputs, len(images))
+            values = target_values(task.target.take(index), outputs, len(images))
             if self.loss == "raise":
                 return 1 - values
             return values.abs() if self.loss == "absolute" else values

@@ -17,7 +17,7 @@ from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import MaskSpace
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
-from camlucida.targets import CosineSimilarity, DotProduct, NegativeDistance, Target, evaluate
+from camlucida.targets import CosineSimilarity, DotProduct, NegativeDistance, Target, target_values
 
 _UNIT = 1e-12
 
@@ -131,7 +131,7 @@ class FGGB(Method):
             pinned = task.target.pin(outputs.detach())
             with torch.autocast(outputs.device.type, enabled=False):
                 embedding, weights = shares(pinned, outputs)
-                values = evaluate(pinned, outputs.detach(), len(inputs))
+                values = target_values(pinned, outputs.detach(), len(inputs))
                 weights = weights - self.theta / weights.shape[1]
                 signed = self._sum(task, leaf, embedding, weights)
         return RawMap.of_input(signed, outputs, pinned, values, details={"weights": weights})

@@ -17,7 +17,7 @@ from camlucida.engine.outputs import first_tensor
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
-from camlucida.targets import Target, evaluate
+from camlucida.targets import Target, target_values
 
 Scale = Literal["channel", "sample"]
 
@@ -143,7 +143,7 @@ def full_gradient(model: nn.Module, inputs: Tensor, target: Target) -> FullGradi
             outputs = first_tensor(module(x.clone()))
         with torch.autocast(inputs.device.type, enabled=False):
             target = target.pin(outputs.detach())
-            values = evaluate(target, outputs, inputs.shape[0])
+            values = target_values(target, outputs, inputs.shape[0])
             gradients: list[Tensor | None] = [None] * (1 + len(recorder.biases))
             if values.requires_grad:
                 kept = [z for z, *_ in recorder.biases]

@@ -12,7 +12,7 @@ from camlucida.engine.faster_forward import Forward
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import run
 from camlucida.methods.task import Task
-from camlucida.targets import Target, evaluate
+from camlucida.targets import Target, target_values
 
 MaskSpace = Literal["auto", "pixel", "input"]
 
@@ -68,7 +68,7 @@ class Masked:
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         """The target ``(n,)`` of outputs that belong to the images ``index``."""
         with torch.autocast(outputs.device.type, enabled=False):
-            return evaluate(self.target.take(index), outputs, len(index))
+            return target_values(self.target.take(index), outputs, len(index))
 
     def changed(self, index: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """The target ``(n,)`` of the images ``index`` after a change."""

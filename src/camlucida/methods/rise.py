@@ -21,7 +21,7 @@ from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
-from camlucida.targets import Logit, Probability, Target, evaluate
+from camlucida.targets import Logit, Probability, Target, target_values
 
 Score = Literal["probability", "target"]
 Interrupt = Literal["raise", "keep"]
@@ -92,7 +92,7 @@ class RISE(Method):
             task = replace(task, model=module)
             outputs, target, _ = task.ask()
             target = self._scored(target, outputs)
-            values = evaluate(target, outputs, len(task.inputs))
+            values = target_values(target, outputs, len(task.inputs))
             faster = folded(module, task.inputs, outputs) if target.layer is None else None
             masked = Masked(task, target, self.mask_space, faster)
             sums = _Sums(task.inputs, self)

@@ -14,7 +14,7 @@ from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import check_inputs
 from camlucida.engine.layers import GridRule, Layers
 from camlucida.engine.tap import Tap, run, tap
-from camlucida.targets import Target, TargetLike, as_target, evaluate
+from camlucida.targets import Target, TargetLike, as_target, target_values
 
 
 class Progress(Protocol):
@@ -110,7 +110,7 @@ class Task:
         check_inputs(self.model, self.inputs)
         outputs = run(self.model, self.inputs, target=self.target)
         pinned = self.target.pin(outputs)
-        return outputs, pinned, evaluate(pinned, outputs, len(self.inputs))
+        return outputs, pinned, target_values(pinned, outputs, len(self.inputs))
 
     def pixels(self, space: str, option: str = "mask_space") -> Preprocess | None:
         """How to get at the pixels: ``None`` where the model's inputs are worked on as they are.

@@ -24,7 +24,7 @@ from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.metrics.base import Measured, Metric, OneNumber, Scene, Space
 from camlucida.metrics.registry import Facts, MetricCost, register
-from camlucida.targets import evaluate
+from camlucida.targets import target_values
 
 Perturbation = Literal["square", "noisy_baseline"]
 Map = Literal["maps", "raw", "signed"]
@@ -342,7 +342,7 @@ class Infidelity(Metric):
             def score(changed: Tensor, which: Tensor) -> Tensor:
                 target = explanation.target.take(which)
                 outputs = run(module, as_inputs(changed).to(scene.inputs.dtype), target=target)
-                return evaluate(target, outputs, len(which))
+                return target_values(target, outputs, len(which))
 
             found = infidelity(
                 score,

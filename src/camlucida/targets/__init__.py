@@ -16,7 +16,7 @@ from camlucida.targets.classes import (
     Probability,
     Segmentation,
 )
-from camlucida.targets.custom import Custom, TargetLike, as_target, evaluate
+from camlucida.targets.custom import Custom, TargetLike, as_target, target_values
 from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
@@ -47,7 +47,7 @@ __all__ = [
     "TargetRow",
     "as_target",
     "build_target",
-    "evaluate",
     "list_targets",
     "register",
+    "target_values",
 ]

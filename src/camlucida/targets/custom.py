@@ -62,14 +62,14 @@ def as_target(target: TargetLike) -> Target:
     )
 
 
-def evaluate(target: Target, outputs: Tensor, images: int) -> Tensor:
+def target_values(target: Target, outputs: Tensor, images: int) -> Tensor:
     """The target's values ``(N,)``, computed in single precision at least.
 
     Raises:
         TargetError: when the target returns anything but one value per image.
 
     Example:
-        >>> camlucida.targets.evaluate(camlucida.Logit(0), torch.ones(2, 3), images=2)
+        >>> camlucida.targets.target_values(camlucida.Logit(0), torch.ones(2, 3), images=2)
         tensor([1., 1.])
     """
     if outputs.dtype in (torch.float16, torch.bfloat16):

@@ -20,7 +20,7 @@ from camlucida.methods.icam.options import ICAMOptions
 from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, svim
 from camlucida.methods.icam.scores import distance, input_term, layer_term
 from camlucida.methods.task import Task
-from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, evaluate
+from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, target_values
 
 Report = Callable[[int], None]
 
@@ -185,7 +185,7 @@ def look(options: ICAMOptions, task: Task, names: tuple[str, ...]) -> Seen:
         return Seen(
             outputs=outputs,
             target=fixed,
-            values=evaluate(fixed, outputs, inputs.shape[0]),
+            values=target_values(fixed, outputs, inputs.shape[0]),
             scored=scored,
             score=score,
             margin=margin,
@@ -318,7 +318,7 @@ def score_copies(
             similarity[where] = ssim(x, y, extent[index], how=options.ssim)
             values = felt.values
             if options.score == "prob":
-                values = evaluate(seen.scored.take(index), felt.outputs, len(index))
+                values = target_values(seen.scored.take(index), felt.outputs, len(index))
             logits = _comparable(seen.scored.take(index), felt.outputs, values)
             agreement[where] = mds(seen.logits[index], logits, clamp=options.mds_clamp)
             distances[where] = _distances(options, seen.at_input[index], felt, names)
