@@ -1,4 +1,4 @@
-"""Narrow holes, groups of holes and their boxes, and the solver for lists of pixels."""
+"""Narrow holes, groups of holes and their boxes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from camlucida.metrics.imputation import sparse
 from camlucida.metrics.imputation.holes import narrow, split
 from camlucida.metrics.imputation.impute import impute
 from reference import road as slow
@@ -83,16 +82,6 @@ def test_many_small_holes(percent):
     for mask in (discs((120, 110), SPOTS), scattered):
         found = impute(x, mask[None], noise=0.0)[0].double().numpy()
         assert np.abs(found - slow.linear(x[0].double(), mask)).max() < 1e-4
-
-
-def test_a_list_of_pixels():
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(2, 3, 17, 14, generator=generator).double()
-    masks = torch.rand(3, 17, 14, generator=generator) < 0.3
-    image = torch.tensor([1, 0, 1])
-    found = sparse.solve(x, image, masks, 1e-9)
-    wanted = [slow.linear(x[i], m)[:, m].T for i, m in zip(image, masks, strict=True)]
-    assert np.abs(found.numpy() - np.concatenate(wanted)).max() < 1e-9
 
 
 def test_images_larger_than_a_chunk():

@@ -1,7 +1,6 @@
 """Fill removed pixels so that they carry no information: noisy linear imputation, channel mean, zero.
 
-Here masks become linear systems. They are solved by :mod:`camlucida.metrics.imputation.multigrid`, or, where few pixels
-are removed and no two of them lie deep in a hole, by :mod:`camlucida.metrics.imputation.sparse`.
+Here masks become linear systems, which :mod:`camlucida.metrics.imputation.multigrid` solves.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.seeds import ImageGenerators
-from camlucida.metrics.imputation import multigrid, sparse
-from camlucida.metrics.imputation.holes import Hole, narrow, split
+from camlucida.metrics.imputation import multigrid
+from camlucida.metrics.imputation.holes import Hole, split
 
 Imputer = Literal["linear", "mean", "zero"]
 
@@ -27,9 +26,6 @@ _GPU_CELLS = 64 * 224 * 224
 
 _SMALL = 48 * 64
 """So many cells cost little more than none: holes of different sizes share them."""
-
-_FEW = 0.15
-"""Share of removed pixels up to which a list of them is faster than a grid, if the holes are narrow."""
 
 
 def impute(
@@ -122,26 +118,8 @@ def _linear(images: Tensor, masks: Tensor, tolerance: float) -> Tensor:
     empty = (count == height * width).nonzero()[:, 0]
     found[empty] = exact[empty // p].mean((-2, -1), keepdim=True)
     some = (count > 0) & (count < height * width)
-    few = some & (count <= _FEW * height * width)
-    few &= narrow(flat)
-    _listed(exact, flat, few.nonzero()[:, 0], found, tolerance)
-    _boxed(exact, flat, (some & ~few).nonzero()[:, 0], found, tolerance)
+    _boxed(exact, flat, some.nonzero()[:, 0], found, tolerance)
     return found.view(n, p, *exact.shape[1:]).to(images.dtype)
-
-
-def _listed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, tolerance: float) -> None:
-    """Fill the narrow holes of the chosen masks in ``found``: pixels as a list."""
-    if len(chosen) == 0:
-        return
-    low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
-    # Less to round, and a constant image is kept exactly. What is not a number stays with its channel.
-    level = (low + high) / 2
-    values = (images - level).masked_fill_(~level.isfinite(), 0)
-    for part in torch.split(chosen, max(1, _most(masks) // masks[0].numel())):
-        removed, image = masks[part], part // (len(masks) // len(images))
-        solved = sparse.solve(values, image, removed, tolerance)
-        mask, y, x = removed.nonzero().unbind(1)
-        found[part[mask], :, y, x] = solved + level[image[mask], :, 0, 0]
 
 
 def _boxed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, tolerance: float) -> None:
@@ -151,6 +129,8 @@ def _boxed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, toleran
     groups, holes = split(masks[chosen])
     which, size = chosen.tolist(), (masks.shape[1], masks.shape[2])
     each = len(masks) // len(images)
+    # What is not a number stays with its channel.
+    broken = images.sum((-2, -1), keepdim=True) * 0
     for some in _chunks(holes, _most(masks)):
         h, w = max(hole.height for hole in some), max(hole.width for hole in some)
         places = [(which[hole.mask], *hole.box(h, w, size)) for hole in some]
@@ -163,11 +143,13 @@ def _boxed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, toleran
         )
         removed = own.to(values.dtype)
         with torch.inference_mode():
-            known = 1 - torch.stack([masks[i, y, x] for i, y, x in places]).to(values.dtype)
-            values *= known[:, None]
+            unknown = torch.stack([masks[i, y, x] for i, y, x in places])
+            hidden, known = unknown[:, None], (~unknown).to(values.dtype)
             # Less to round, and a constant surrounding is kept exactly.
-            level = (values.sum((-2, -1)) / known.sum((1, 2))[:, None])[..., None, None]
-            values.addcmul_(level, known[:, None], value=-1)
+            low = values.masked_fill(hidden, torch.inf).amin((-2, -1), keepdim=True)
+            high = values.masked_fill(hidden, -torch.inf).amax((-2, -1), keepdim=True)
+            level = (low + high) / 2 + broken[[i // each for i, _, _ in places]]
+            values = (values - level).masked_fill(hidden, 0)
             solved = multigrid.solve(values, known, removed, tolerance).add_(level)
             solved = torch.where(own[:, None], solved, 0)
         for one, (i, y, x) in zip(solved, places, strict=True):
