@@ -5,7 +5,6 @@ Here masks become linear systems, which :mod:`camlucida.metrics.imputation.multi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.metrics.imputation import multigrid
-from camlucida.metrics.imputation.holes import Hole, split
 
 Imputer = Literal["linear", "mean", "zero"]
 
@@ -23,9 +21,6 @@ _CPU_CELLS = 2 * 224 * 224
 
 _GPU_CELLS = 64 * 224 * 224
 """The same on every other device."""
-
-_SMALL = 48 * 64
-"""So many cells cost little more than none: holes of different sizes share them."""
 
 
 def impute(
@@ -112,65 +107,18 @@ def _linear(images: Tensor, masks: Tensor, tolerance: float) -> Tensor:
     """Solutions ``(N, P, C, H, W)``; what stands at known pixels means nothing."""
     n, p, height, width = masks.shape
     exact = images.to(torch.promote_types(images.dtype, torch.float32))
-    found = exact.new_zeros(n * p, *exact.shape[1:])
     flat = masks.flatten(0, 1)
-    count = flat.sum((1, 2))
-    empty = (count == height * width).nonzero()[:, 0]
-    found[empty] = exact[empty // p].mean((-2, -1), keepdim=True)
-    some = (count > 0) & (count < height * width)
-    _boxed(exact, flat, some.nonzero()[:, 0], found, tolerance)
-    return found.view(n, p, *exact.shape[1:]).to(images.dtype)
-
-
-def _boxed(images: Tensor, masks: Tensor, chosen: Tensor, found: Tensor, tolerance: float) -> None:
-    """Fill all holes of the chosen masks in ``found``: boxes around them."""
-    if len(chosen) == 0:
-        return
-    groups, holes = split(masks[chosen])
-    which, size = chosen.tolist(), (masks.shape[1], masks.shape[2])
-    each = len(masks) // len(images)
-    # What is not a number stays with its channel.
-    broken = images.sum((-2, -1), keepdim=True) * 0
-    for some in _chunks(holes, _most(masks)):
-        h, w = max(hole.height for hole in some), max(hole.width for hole in some)
-        places = [(which[hole.mask], *hole.box(h, w, size)) for hole in some]
-        values = torch.stack([images[i // each, :, y, x] for i, y, x in places])
-        own = torch.stack(
-            [
-                groups[hole.mask, y, x] == hole.group
-                for hole, (_, y, x) in zip(some, places, strict=True)
-            ]
-        )
-        removed = own.to(values.dtype)
-        with torch.inference_mode():
-            unknown = torch.stack([masks[i, y, x] for i, y, x in places])
-            hidden, known = unknown[:, None], (~unknown).to(values.dtype)
-            # Less to round, and a constant surrounding is kept exactly.
+    found = exact.mean((-2, -1), keepdim=True).repeat_interleave(p, 0).repeat(1, 1, height, width)
+    some = (flat.flatten(1).any(1) & ~flat.flatten(1).all(1)).nonzero()[:, 0]
+    most = _CPU_CELLS if exact.device.type == "cpu" else _GPU_CELLS
+    with torch.inference_mode():
+        for part in torch.split(some, max(1, most // (height * width))):
+            hidden, values = flat[part][:, None], exact[part // p]
+            # Less to round, and a constant image is kept exactly. What is not a number stays with its channel.
             low = values.masked_fill(hidden, torch.inf).amin((-2, -1), keepdim=True)
             high = values.masked_fill(hidden, -torch.inf).amax((-2, -1), keepdim=True)
-            level = (low + high) / 2 + broken[[i // each for i, _, _ in places]]
-            values = (values - level).masked_fill(hidden, 0)
-            solved = multigrid.solve(values, known, removed, tolerance).add_(level)
-            solved = torch.where(own[:, None], solved, 0)
-        for one, (i, y, x) in zip(solved, places, strict=True):
-            found[i, :, y, x] += one
-
-
-def _most(masks: Tensor) -> int:
-    return _CPU_CELLS if masks.device.type == "cpu" else _GPU_CELLS
-
-
-def _chunks(holes: list[Hole], most: int) -> Iterator[list[Hole]]:
-    """Holes that are solved for together: of about the same size, and not too many."""
-    some: list[Hole] = []
-    h = w = area = 0
-    for hole in sorted(holes, key=lambda hole: -hole.area):
-        taller, wider = max(h, hole.height), max(w, hole.width)
-        cells = (len(some) + 1) * taller * wider
-        if some and (cells > most or cells > 1.5 * (area + hole.area) + _SMALL):
-            yield some
-            some, area, taller, wider = [], 0, hole.height, hole.width
-        some.append(hole)
-        h, w, area = taller, wider, area + hole.area
-    if some:
-        yield some
+            level = (low + high) / 2
+            values = (values - level).masked_fill(hidden | ~level.isfinite(), 0)
+            removed = flat[part].to(values.dtype)
+            found[part] = multigrid.solve(values, 1 - removed, removed, tolerance) + level
+    return found.view(n, p, *exact.shape[1:]).to(images.dtype)
