@@ -76,7 +76,7 @@ def salience(
     random: Annotated[bool, typer.Option("--random", help="Start from random weights.")] = False,
     size: Annotated[
         int | None,
-        typer.Option(metavar="PX", help="Height and width that photos are resized to. (default: 224)"),
+        typer.Option(metavar="PX", help="Height and width of the images. (default: 224; 56 for digits)"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the images. (default: 50; 8 for digits)")
