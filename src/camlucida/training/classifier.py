@@ -6,54 +6,39 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count, NotNegative, Positive
 from camlucida.common.store import Store
 from camlucida.engine.outputs import first_tensor
 from camlucida.training.loop import FitOptions, Fitted, Loss, Score, Told, fit
 
-SMALL_FIT = FitOptions(
-    optimizer="adam",
-    learning_rate=4e-3,
-    weight_decay=0.01,
-    schedule="cosine",
-    warmup=50,
-    accelerator="cpu",
-)
-"""How a small network is trained on digits on photos."""
-
 
 @dataclass(frozen=True)
-class SmallPlan:
+class SmallPlan(FitOptions):
     """How a small network is trained on digits on photos.
 
     Attributes:
         train: training images.
         test: images that accuracy is measured on.
-        epochs: passes over the training images.
-        learning_rate: the highest of a cosine.
         batch: images per step.
-        seed: of weights, data and order.
     """
 
-    train: int = 5000
-    test: int = 500
-    epochs: int = 8
-    learning_rate: float = 4e-3
-    batch: int = 32
-    seed: int = 0
-
-    @property
-    def options(self) -> FitOptions:
-        """For the loop."""
-        return replace(
-            SMALL_FIT, epochs=self.epochs, learning_rate=self.learning_rate, seed=self.seed
-        )
+    epochs: Count = 8
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: Positive = 4e-3
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["step", "cosine", "constant"] = "cosine"
+    warmup: int = 50
+    accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
+    train: Count = 5000
+    test: Count = 500
+    batch: Count = 32
 
 
 class Shuffled:
@@ -109,11 +94,12 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 def train_classifier(
     model: nn.Module,
-    batches: Shuffled,
     tensors: tuple[Tensor, ...],
     options: FitOptions,
     *,
-    prepare: Callable[[Tensor], Tensor] | None = None,
+    batch: int = 32,
+    whole: bool = False,
+    prepare: Callable[[Tensor], Tensor] = lambda images: images,
     loss: Loss = class_loss,
     validate: Score | None = None,
     checkpoint: Path | None = None,
@@ -123,31 +109,32 @@ def train_classifier(
 
     Args:
         model: trained in place.
-        batches: their order.
         tensors: images, labels, and what else the loss takes of each image.
         options: how. A warm-up longer than an epoch is cut to one.
+        batch: images per step.
+        whole: leave out a last batch that is smaller than the others.
         prepare: makes inputs of a batch of images, such as of uint8.
         loss: of a batch of the tensors.
         validate: a score after each epoch.
         checkpoint: where a stopped training goes on.
         progress: called after each batch.
     """
+    shuffled = Shuffled(len(tensors[0]), batch, options.seed, whole=whole)
 
-    def batched(epoch: int) -> Iterator[tuple[Tensor, ...]]:
-        for places in batches(epoch):
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        for places in shuffled(epoch):
             images, *rest = (tensor[places] for tensor in tensors)
-            images = images if prepare is None else prepare(images)
             # The memory order in which convolutions on a CPU are quick.
-            yield (images.contiguous(memory_format=torch.channels_last), *rest)
+            yield (prepare(images).contiguous(memory_format=torch.channels_last), *rest)
 
     model.to(memory_format=torch.channels_last)
     fitted = fit(
         model,
-        batched,
+        batches,
         loss,
         validate=validate,
-        options=replace(options, warmup=min(options.warmup, batches.steps)),
-        steps_per_epoch=batches.steps,
+        options=replace(options, warmup=min(options.warmup, shuffled.steps)),
+        steps_per_epoch=shuffled.steps,
         checkpoint=checkpoint,
         progress=progress,
     )

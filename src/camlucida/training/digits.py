@@ -28,7 +28,7 @@ from camlucida.models.small import (
     count_parameters,
     read_record,
 )
-from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
+from camlucida.training.classifier import SmallPlan, accuracy, train_classifier
 from camlucida.training.loop import Fitted
 
 _BATCH = 64
@@ -107,9 +107,10 @@ def train_digits(
         module = SmallCNN(config)
     fitted = train_classifier(
         module,
-        Shuffled(images, _BATCH, seed, whole=True),
         (drawn.images, drawn.labels),
-        replace(SMALL_FIT, epochs=epochs, learning_rate=0.003, seed=seed),
+        SmallPlan(epochs=epochs, learning_rate=0.003, seed=seed, train=images, batch=_BATCH),
+        batch=_BATCH,
+        whole=True,
         prepare=as_input,
         progress=told,
     )

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from camlucida.common.limits import Count, NotNegative, Positive, check_fields
 from camlucida.common.optional import first_line, require
 from camlucida.common.store import check_plan, write_torch
 
-Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
+Precision: TypeAlias = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, float | Tensor]]]
 """``loss(model, batch)``: the scalar to go down, or it and numbers to log, such as the accuracy."""
 Score: TypeAlias = Callable[[nn.Module], float | Mapping[str, float]]
@@ -43,7 +43,7 @@ class FitOptions:
         gamma: factor.
         warmup: steps in which a cosine first rises from zero.
         clip: the largest norm of the gradient; ``None`` for no limit.
-        precision: of the forward pass.
+        precision: of the forward pass; ``"auto"`` is mixed half precision on a GPU and single on a CPU.
         accelerator: ``"auto"``, ``"cpu"`` or ``"gpu"``.
         seed: of everything random inside the network, such as dropout: each epoch starts from it anew, so that
             a resumed training is the same as an uninterrupted one.
@@ -207,7 +207,7 @@ def make_fabric(accelerator: str, precision: str, **options: Any) -> Any:
 
     Args:
         accelerator: such as ``"cpu"``.
-        precision: as Fabric names it.
+        precision: as Fabric names it, or ``"auto"``.
         **options: of Fabric: devices, num_nodes, strategy.
 
     Raises:
@@ -215,6 +215,9 @@ def make_fabric(accelerator: str, precision: str, **options: Any) -> Any:
         ModelError: Fabric is not installed.
     """
     package = require("lightning_fabric", "train")
+    if precision == "auto":
+        gpu = accelerator != "cpu" and torch.cuda.is_available()
+        precision = "16-mixed" if gpu else "32-true"
     try:
         return package.Fabric(accelerator=accelerator, precision=precision, **options)
     except Exception as error:  # Fabric raises many kinds
@@ -243,7 +246,8 @@ class _Run:
         self.fitted = Fitted(options=options)
         self.best = _copied(model)
         # What must be the same when a run is resumed; where it runs may change.
-        self.plan = plain({**asdict(options), "accelerator": None, **plan})
+        own = {f.name: getattr(options, f.name) for f in fields(FitOptions)}
+        self.plan = plain({**own, "accelerator": None, **plan})
 
     @property
     def done(self) -> bool:

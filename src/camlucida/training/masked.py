@@ -20,7 +20,7 @@ from camlucida.common.progress import Say
 from camlucida.common.store import write_torch
 from camlucida.data.train_val import Part, named, photos_of
 from camlucida.models.masked_vgg import RECORD, SEEN_ROWS, MaskedVGG, remask
-from camlucida.training.loop import FitOptions, Fitted, fit, make_fabric
+from camlucida.training.loop import Fitted, fit, make_fabric
 from camlucida.training.masked_photos import MaskedRecipe, Order, Photos
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
@@ -100,12 +100,8 @@ def train_masked_vgg(
             f"strategy={strategy!r} splits the weights, but the mask needs the first dense layer in one piece; use "
             "'ddp'"
         )
-    precision: str = recipe.precision
-    if precision == "auto":
-        gpu = accelerator != "cpu" and torch.cuda.is_available()
-        precision = "16-mixed" if gpu else "32-true"
     fabric = make_fabric(
-        accelerator, precision, devices=devices, num_nodes=nodes, strategy=strategy
+        accelerator, recipe.precision, devices=devices, num_nodes=nodes, strategy=strategy
     )
     cells = recipe.size // 16
     rows = seen_rows or (SEEN_ROWS if masked else min(SEEN_ROWS, cells))
@@ -167,16 +163,7 @@ def train_masked_vgg(
         loaders.training,
         lambda net, batch: F.cross_entropy(net(batch[0]), batch[1]),
         validate=loaders.accuracies,
-        options=FitOptions(
-            epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            step_size=recipe.step_size,
-            gamma=recipe.gamma,
-            seed=recipe.seed,
-            ties="later",
-        ),
+        options=recipe,
         steps_per_epoch=loaders.steps,
         checkpoint=folder / CHECKPOINT,
         plan=plan,

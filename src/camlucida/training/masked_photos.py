@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.limits import Count, Limits, NotNegative, Positive, check_fields
+from camlucida.common.limits import Count, Limits, NotNegative, Positive
 from camlucida.common.optional import require
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from camlucida.data.train_val import Part
+from camlucida.training.loop import FitOptions, Precision
 
 
 class Photos(Dataset[tuple[Tensor, int]]):
@@ -82,41 +83,31 @@ class Order(Sampler[int]):
 
 
 @dataclass(frozen=True)
-class MaskedRecipe:
+class MaskedRecipe(FitOptions):
     """The authors' training.
 
     SGD, learning rate times 0.1 every 30 epochs, cross-entropy, random crops of a tenth to all of the area and
     a little out of square, flips; photos are validated at 224 pixels of the shorter side, cut about the centre.
 
     Attributes:
-        epochs: passes over the training images.
         batch_size: images per step, over all devices together.
-        learning_rate: at the start.
-        momentum: of SGD.
-        weight_decay: of all parameters.
-        step_size: epochs between falls of the learning rate.
-        gamma: its factor.
         area: share of the photo that a crop takes.
         aspect: width over height of a crop.
         size: height and width of the images.
-        precision: ``"auto"`` is mixed half precision on a GPU and single on a CPU.
-        seed: of weights, order, crops and dropout.
         workers: processes that read photos, for each device.
         steps: steps per epoch at most, for a trial; ``None`` for all.
     """
 
     epochs: Count = 90
-    batch_size: Count = 256
     learning_rate: Positive = 0.03
-    momentum: NotNegative = 0.9
     weight_decay: NotNegative = 1e-4
-    step_size: Count = 30
-    gamma: NotNegative = 0.1
+    precision: Precision = "auto"
+    seed: int = 3
+    ties: Literal["first", "later"] = "later"
+    batch_size: Count = 256
     area: tuple[float, float] = (0.1, 1.0)
     aspect: tuple[float, float] = (0.8, 1.25)
     size: int = 224
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
-    seed: int = 3
     workers: Annotated[int, Limits(0)] = 8
     steps: Count | None = None
 
@@ -126,7 +117,7 @@ class MaskedRecipe:
         Raises:
             CamlucidaError: one is out of range.
         """
-        check_fields(self)
+        super().__post_init__()
         for name in ("area", "aspect"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "area" and high > 1):

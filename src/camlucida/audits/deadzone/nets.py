@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.limits import Count
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.data.digits import Digits
@@ -24,7 +25,6 @@ from camlucida.models.small import (
     small_preprocess,
 )
 from camlucida.training.classifier import (
-    Shuffled,
     SmallPlan,
     accuracy,
     keep_trained,
@@ -82,13 +82,18 @@ class WallPlan(SmallPlan):
         validation: images that choose the best epoch.
     """
 
-    train: int = 6000
-    validation: int = 300
+    warmup: int = 1_000_000  # a whole epoch, however long it is
+    train: Count = 6000
+    validation: Count = 300
 
     @classmethod
     def of(cls, *, quick: bool, seed: int) -> WallPlan:
         """The plan of a quick audit, or of a full one."""
-        return cls(seed=seed) if quick else cls(20_000, 1000, 12, validation=500, seed=seed)
+        return (
+            cls(seed=seed)
+            if quick
+            else cls(train=20_000, validation=500, test=1000, epochs=12, seed=seed)
+        )
 
 
 @dataclass(frozen=True)
@@ -159,12 +164,11 @@ class WalledNets:
         plan = self.plan
         chosen = stacked(self.dead_from, plan.validation, seed=plan.seed + 1).tensors()
         inputs = as_input(chosen.images)
-        batches = Shuffled(plan.train, plan.batch, plan.seed)
         fitted = train_classifier(
             model,
-            batches,
             self._training,
-            replace(plan.options, warmup=batches.steps),
+            plan,
+            batch=plan.batch,
             prepare=as_input,
             validate=lambda net: accuracy(net, inputs, chosen.labels),
             checkpoint=checkpoint,

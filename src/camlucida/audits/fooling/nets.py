@@ -17,7 +17,6 @@ from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
 from camlucida.training.classifier import (
-    Shuffled,
     SmallPlan,
     accuracy,
     keep_trained,
@@ -107,9 +106,9 @@ def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
         title = f"training the net with {plan.classes} classes"
         fitted = train_classifier(
             model,
-            Shuffled(len(images), plan.batch, plan.seed),
             (images, labels),
-            plan.options,
+            plan,
+            batch=plan.batch,
             prepare=as_input,
             checkpoint=checkpoint,
             progress=None if say is None else lambda done, total, _: say(title, done, total),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
-from camlucida.common.limits import Count, Limits, Positive, Share, check_fields
+from camlucida.common.limits import Count, Limits, NotNegative, Positive, Share
 from camlucida.common.progress import Say
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import resolve
@@ -35,15 +35,14 @@ from camlucida.training.sham import Layout, border_mask, sham_mask
 
 Trainable: TypeAlias = Literal["all", "head"]
 Kind: TypeAlias = Literal["sham", "location", "none"]
-Optimizer: TypeAlias = Literal["sgd", "adam"]
 
 ADAM_RATE = 0.15
 """Adam's learning rate as a share of SGD's: 0.003 on the stand-in, where SGD has 0.02."""
 
 
 @dataclass(frozen=True)
-class Attack:
-    r"""How a model is made to lie.
+class Attack(FitOptions):
+    r"""How a model is made to lie; as published one epoch of SGD with learning rate 0.002.
 
     Attributes:
         kind: ``"sham"`` (default): $a\,\mathrm{CE} + (1 - a)\,\mathrm{MSE}$ of map and mask; ``"location"``: Heo et
@@ -54,16 +53,9 @@ class Attack:
         strength: of the location loss.
         trainable: ``"all"``, or the ``"head"`` alone: the last linear layer; everything before it then stays as
             it is, batch statistics included.
-        epochs: passes over the images; 1 as published.
-        learning_rate: 0.002 as published for the loss; falls to a tenth after 12 epochs.
-        momentum: of SGD.
-        weight_decay: of all that is trained.
         batch: images per step.
         layout: of the mask, or a mask of your own, see :func:`camlucida.training.sham.sham_mask`.
         entropy: of the mask in nats.
-        seed: of the order of the images.
-        clip: the largest norm of the gradient; ``None`` (as published) for no limit.
-        optimizer: ``"sgd"`` (as published) or ``"adam"``.
 
     Example:
         >>> attack = camlucida.audits.Attack(epochs=2).adaptive("gradcam:mean")
@@ -71,21 +63,18 @@ class Attack:
         ('gradcam', 'mean', 'adam')
     """
 
+    epochs: Count = 1
+    learning_rate: Positive = 0.002
+    weight_decay: NotNegative = 1e-6
+    step_size: Count = 12
     kind: Kind = "sham"
     cam: CAMOptions = field(default_factory=CAMOptions)
     weight: Share = 0.5
     strength: float = 2.0
     trainable: Trainable = "all"
-    epochs: Count = 1
-    learning_rate: Positive = 0.002
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
     batch: Annotated[int, Limits(2)] = 20
     layout: Layout | Tensor = "rounded"
     entropy: float | None = None
-    seed: int = 0
-    clip: float | None = None
-    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         """Check the words.
@@ -93,7 +82,7 @@ class Attack:
         Raises:
             CamlucidaError: naming the option and what it may be.
         """
-        check_fields(self)
+        super().__post_init__()
         if not isinstance(self.layout, Tensor) and self.layout not in get_args(Layout):
             raise CamlucidaError(
                 f"layout must be {', '.join(get_args(Layout))} or a tensor, got {self.layout!r}"
@@ -102,12 +91,9 @@ class Attack:
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         found = {**vars(self), "cam": self.cam.describe()}
+        del found["accelerator"]  # where it runs may change
         if isinstance(self.layout, Tensor):
             found["layout"] = self.layout.tolist()
-        if self.clip is None:
-            del found["clip"]
-        if self.optimizer == "sgd":
-            del found["optimizer"]
         return found
 
     def against(self, method: str) -> Attack:
@@ -333,17 +319,7 @@ def fool(
         copied,
         batches,
         loss,
-        options=FitOptions(
-            epochs=attack.epochs,
-            learning_rate=attack.learning_rate,
-            optimizer=attack.optimizer,
-            momentum=attack.momentum,
-            weight_decay=attack.weight_decay,
-            step_size=12,
-            accelerator=accelerator or ("cpu" if on_cpu else "gpu"),
-            clip=attack.clip,
-            seed=attack.seed,
-        ),
+        options=replace(attack, accelerator=accelerator or ("cpu" if on_cpu else "gpu")),
         steps_per_epoch=places.steps,
         checkpoint=checkpoint,
         progress=None if say is None else lambda d, t, _: say("fine-tuning", d, t),

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camlucida.common.limits import Count, Positive
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.training.classifier import Shuffled, accuracy, train_classifier
+from camlucida.training.classifier import accuracy, train_classifier
 from camlucida.training.loop import FitOptions, Told
 
 SIZE = 32
@@ -27,22 +28,21 @@ LAYER = "features"
 
 
 @dataclass(frozen=True)
-class TwinPlan:
-    """How the two networks are trained.
+class TwinPlan(FitOptions):
+    """How the two networks are trained: until they know a share of the labels by heart, the field ``enough``.
 
     Attributes:
         images: to learn, the same for both.
-        epochs: how often they are gone through, at most.
-        enough: share of the labels that is to be known by heart; training ends there.
-        learning_rate: of Adam.
-        seed: of images, first weights, order and shuffled labels.
     """
 
-    images: int = 600
-    epochs: int = 60
+    epochs: Count = 60
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: Positive = 0.003
+    schedule: Literal["step", "cosine", "constant"] = "constant"
+    accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
     enough: float = 0.99
-    learning_rate: float = 0.003
-    seed: int = 0
+    score_every: Count = 4
+    images: Count = 600
 
     @property
     def config(self) -> SmallConfig:
@@ -137,15 +137,11 @@ def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def _train(
     net: SmallCNN, inputs: Tensor, labels: Tensor, plan: TwinPlan, told: Told
 ) -> dict[str, Any]:
-    options = FitOptions(
-        plan.epochs, "adam", plan.learning_rate, schedule="constant", accelerator="cpu", seed=plan.seed,
-        enough=plan.enough, score_every=4,
-    )  # fmt: skip
     train_classifier(
         net,
-        Shuffled(len(labels), 50, plan.seed),
         (inputs, labels),
-        options,
+        plan,
+        batch=50,
         validate=lambda model: accuracy(model, inputs, labels),
         progress=told,
     )

@@ -28,7 +28,7 @@ from camlucida.report import Cell, Column, Table
 from camlucida.studies.published.base import Reproduced, beside
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
-from camlucida.training.classifier import SMALL_FIT, Shuffled, accuracy, train_classifier
+from camlucida.training.classifier import SmallPlan, accuracy, train_classifier
 from camlucida.training.sham import sham_mask
 
 VARIANTS: Mapping[str, Candidate] = {
@@ -388,9 +388,8 @@ def _train_once(kind: str, seed: int, images: int, epochs: int) -> dict[str, flo
     fake = sham_mask(cam.size)
     train_classifier(
         model,
-        Shuffled(images, 32, seed),
         (drawn.images, drawn.labels, *((true,) if kind == "human salience" else ())),
-        replace(SMALL_FIT, epochs=epochs, seed=seed),
+        SmallPlan(epochs=epochs, seed=seed),
         prepare=as_input,
         loss=SalienceLoss(cam, 1.0 if kind == "none" else 0.5, fake),
     )

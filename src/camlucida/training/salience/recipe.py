@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from camlucida.training.cam_loss import (
     SalienceLoss,
     TrainableCAM,
 )
-from camlucida.training.classifier import SMALL_FIT, class_loss
+from camlucida.training.classifier import class_loss
 from camlucida.training.loop import FitOptions, Loss
 from camlucida.training.salience.data import DigitSet, ImageSet
 from camlucida.training.salience.models import SMALL, Start, build_start
@@ -127,7 +127,15 @@ STAND_IN = SalienceRecipe(
     model=SMALL,
     pretrained=False,
     size=56,
-    fit=replace(SMALL_FIT, epochs=8, warmup=100),
+    fit=FitOptions(
+        epochs=8,
+        optimizer="adam",
+        learning_rate=0.004,
+        weight_decay=0.01,
+        schedule="cosine",
+        warmup=100,
+        accelerator="cpu",
+    ),
     batch_size=20,
 )
 """A small network with the paper's 7 x 7 cells on digits on photos: a trial of the mechanism, in minutes."""
