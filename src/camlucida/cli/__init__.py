@@ -36,9 +36,9 @@ from camlucida.cli.summary import summary
 from camlucida.cli.survey import survey
 from camlucida.cli.train.group import train
 from camlucida.cli.verify import verify
-from camlucida.cli.version import version
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.plugins import load_plugins
+from camlucida.common.version import __version__
 
 app = typer.Typer(
     name="camlucida",
@@ -48,6 +48,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"camlucida {__version__}")
+
+
 _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 
 _command: Callable[..., None]

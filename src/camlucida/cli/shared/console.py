@@ -141,6 +141,6 @@ def bars(*, one: bool = False) -> Iterator[Say]:
             key = "" if one else what
             if key not in tasks:
                 tasks[key] = bar.add_task(what, total=None)
-            bar.update(tasks[key], description=what, completed=int(done), total=int(total) or None)
+            bar.update(tasks[key], description=what, completed=done, total=total or None)
 
         yield say

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camlucida.cli.shared.console import complain, progress_bar, shown
+from camlucida.cli.shared.console import complain, progress, shown
 from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.results import save
 from camlucida.cli.shared.writing import out_folder
@@ -44,44 +44,6 @@ class Job:
     seed: int
     batch_size: int
     out: Path
-
-    def explain(
-        self,
-        pictures: Sequence[Image.Image],
-        sources: Sequence[Path],
-        progress: Callable[[float], object],
-    ) -> Comparison:
-        """Every method on a batch of pictures, for every class; of several classes each label names its own.
-
-        Args:
-            pictures: The pictures that the files hold.
-            sources: The files.
-            progress: Called with the share of the batch that is done, 0 to 1.
-        """
-        from camlucida.explanation import Comparison
-        from camlucida.explanation.explain import explain
-
-        names = tuple(map(shown, sources))
-        several: list[Explanation] = []
-        for number, (name, target) in enumerate(self.targets.items()):
-
-            def advance(done: float, total: float, before: int = number) -> None:
-                progress((before + done / total) / len(self.targets))
-
-            found = explain(
-                self.model,
-                list(pictures),
-                method=list(self.methods),
-                target=target,
-                layers=list(self.layers) or None,
-                steps=self.steps,
-                seed=self.seed,
-                batch_size=len(pictures),
-                progress=advance,
-            )
-            of = f": {name}" if len(self.targets) > 1 else ""
-            several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
-        return Comparison(several)
 
 
 @dataclass
@@ -151,15 +113,14 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     Raises:
         CamlucidaError: Something concerns all photos: the model, the method, the disk.
     """
-    with out_folder(job.out), progress_bar() as bar:
-        task = bar.add_task("explaining", total=len(photos))
+    with out_folder(job.out), progress("explaining") as bar:
         names = Names(job.out)
         try:
             for start in range(0, len(photos), job.batch_size):
                 batch = photos[start : start + job.batch_size]
 
                 def advance(share: float, start: int = start, count: int = len(batch)) -> None:
-                    bar.update(task, completed=start + share * count)
+                    bar(start + share * count, len(photos))
 
                 _explain(job, _read(batch, outcome), names, outcome, advance)
                 advance(1)
@@ -189,9 +150,7 @@ def _explain(
     if not pictures:
         return
     try:
-        comparison = job.explain(
-            [picture for _, picture in pictures], [photo for photo, _ in pictures], progress
-        )
+        comparison = _compared(job, pictures, progress)
     except (ImageError, MemoryError) as error:
         if len(pictures) == 1:
             outcome.fail(pictures[0][0], str(error) or "out of memory")
@@ -202,3 +161,32 @@ def _explain(
     for index, (photo, _) in enumerate(pictures):
         name = names.take(photo)
         outcome.done.append(save(comparison, index, photo, job.out, name))
+
+
+def _compared(
+    job: Job, pictures: Sequence[tuple[Path, Image.Image]], progress: Callable[[float], object]
+) -> Comparison:
+    """Every method on a batch, for every class; of several classes each label names its own."""
+    from camlucida.explanation import Comparison, explain
+
+    names = tuple(shown(photo) for photo, _ in pictures)
+    several: list[Explanation] = []
+    for number, (name, target) in enumerate(job.targets.items()):
+
+        def advance(done: float, total: float, before: int = number) -> None:
+            progress((before + done / total) / len(job.targets))
+
+        found = explain(
+            job.model,
+            [picture for _, picture in pictures],
+            method=list(job.methods),
+            target=target,
+            layers=list(job.layers) or None,
+            steps=job.steps,
+            seed=job.seed,
+            batch_size=len(pictures),
+            progress=advance,
+        )
+        of = f": {name}" if len(job.targets) > 1 else ""
+        several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
+    return Comparison(several)
