@@ -14,15 +14,15 @@ from torch import Tensor
 
 from camlucida.common.errors import ImageError, ModelError
 from camlucida.common.limits import check_fields
-from camlucida.data.preprocess.geometry import corner, resized
 from camlucida.data.preprocess.huggingface import check_same, huggingface_values
-from camlucida.data.preprocess.libraries import timm_values, torchvision_values
 from camlucida.data.preprocess.values import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     RESAMPLING,
     Channels,
     Interpolation,
+    timm_values,
+    torchvision_values,
 )
 
 
@@ -338,3 +338,45 @@ def _numbers(name: str, value: Any) -> tuple[float, ...]:
         raise ModelError(
             f"preprocess: {name} is {value!r}, but must be one number per channel"
         ) from None
+
+
+# ---- where a photo's pixels go ------------------------------------------------------------------
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+_MAX_RESIZED = 200_000_000  # pixels; a photo of 1 x 100 000 resized to a shorter side of 256
+
+
+def resized(photo: Size, resize: int | Size | None, *, cover: bool = False) -> Size:
+    """Height and width of a photo after the resize; one that would then fill the memory is refused."""
+    height, width = photo
+    if resize is None:
+        return photo
+    if isinstance(resize, tuple):
+        if not cover:
+            return resize
+        ratio = min(height / resize[0], width / resize[1])
+        result = (round(height / ratio), round(width / ratio))
+    elif width <= height:
+        result = (int(resize * height / width), resize)
+    else:
+        result = (resize, int(resize * width / height))
+    if result[0] * result[1] > _MAX_RESIZED:
+        raise ImageError(
+            f"a photo of {width} x {height} pixels is too elongated: resized for this model it "
+            f"would have {result[1]} x {result[0]} pixels; crop it first"
+        )
+    return result
+
+
+def corner(photo: Size, crop: Size, offset: Literal["even", "down"]) -> tuple[int, int]:
+    """Top and left of a crop about the centre of a resized photo; negative where the photo is padded."""
+    return _start(photo[0], crop[0], offset), _start(photo[1], crop[1], offset)
+
+
+def _start(length: int, wanted: int, offset: Literal["even", "down"]) -> int:
+    if wanted > length:
+        return -((wanted - length) // 2)
+    spare = length - wanted
+    return round(spare / 2) if offset == "even" else spare // 2
