@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,13 +63,26 @@ class Sentence:
         """The same sentence with these numbers."""
         return replace(self, numbers={**self.numbers, **numbers})
 
+    def of(self, numbers: Mapping[str, Any]) -> Sentence:
+        """The same sentence with those of the numbers that it has a place for."""
+        places = {name for _, name, _, _ in _WORDS.parse(self.template)}
+        return self(**{name: number for name, number in numbers.items() if name in places})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind and numbers, those of sentences within it among them, ready for JSON."""
+        numbers: dict[str, Any] = {}
+        for name, number in self.numbers.items():
+            numbers |= number.numbers if isinstance(number, Sentence) else {name: number}
+        return {"kind": self.kind, "numbers": numbers}
+
     def __str__(self) -> str:
         return _WORDS.vformat(self.template, (), self.numbers)
 
 
-def text_of(text: str) -> Sentence:
-    """A sentence that is written out already."""
-    return Sentence("text", "{text}", {"text": text})
+def sentences(catalogue: str) -> dict[str, Sentence]:
+    """Sentences by kind, from lines ``kind: template``; what is indented goes on with the line before."""
+    entries = (entry.partition(": ") for entry in re.split(r"\n(?=\S)", catalogue.strip()))
+    return {kind: Sentence(kind, " ".join(text.split())) for kind, _, text in entries}
 
 
 UNEXPLAINED = Sentence("error", "It cannot explain this model: {error}")
@@ -121,7 +135,7 @@ class Verdict:
     def sentences(self) -> tuple[Sentence, ...]:
         """Why, as data."""
         if isinstance(self.said, str):
-            return (text_of(self.said),)
+            return (Sentence("text", "{text}", {"text": self.said}),)
         return (self.said,) if isinstance(self.said, Sentence) else tuple(self.said)
 
     @property
@@ -135,7 +149,7 @@ class Verdict:
             "subject": self.subject,
             "outcome": self.outcome,
             "text": self.text,
-            "said": [{"kind": s.kind, "numbers": dict(s.numbers)} for s in self.sentences],
+            "said": [sentence.to_dict() for sentence in self.sentences],
             "value": self.value,
             "threshold": self.threshold,
             "measure": self.measure,

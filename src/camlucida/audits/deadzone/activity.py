@@ -11,7 +11,7 @@ from typing import Any
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.audits.trial import Trial
-from camlucida.audits.verdicts import Outcome, Sentence, Verdict
+from camlucida.audits.verdicts import Outcome, Verdict, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.engine.maps import rectify, resize
 from camlucida.methods import Progress
@@ -163,35 +163,24 @@ def tune_opticam(
 
 # ------------------------------------------------------------------------------------------- verdicts
 
-_SCALE = (
-    "(at most {threshold:g %} passes; a map that knows nothing would put {uniform:.1 %} there)."
-)
-_NOTHING = Sentence("quiet", "Nothing at all lies on dead {unit}{place} " + _SCALE)
-_LITTLE = Sentence(
-    "quiet", "Only {mean:.2g %} of the map's norm lies on dead {unit}{place} " + _SCALE
-)
-_LIT = Sentence(
-    "lit",
-    "Lights up what the model provably does not see{place}: {mean:.1 %} of the map's norm lies on dead {unit} "
-    f"{_SCALE} Do not take a bright spot for something that the model used.",
-)
-_BLANK = Sentence(
-    "blank where seen",
-    "But it is blank on {always_blank:.0 %} of the map on every image, which includes {always_lost:.0 %} of what the "
-    "model does see: do not take a dark spot for something that the model ignored.",
-)
-_SPREAD = Sentence(
-    "faded wall",
-    "Its last steps (blur, offset, scaling) spread it: on the finished map it is {finished:.1 %}.",
-)
-_NAN = Sentence("nan", "{broken} of {count} maps hold NaN and do not count.")
-_SOME_BLANK = Sentence("some blank", "{blank} of {count} maps are blank, which counts as 0.")
-_UNTESTED = Sentence("error", "Could not be tested here: {error}")
-_NO_UNIT = Sentence("no unit", "Its map has no {unit} of this kind, so that it cannot be judged.")
-_ALL_NAN = Sentence("nan", "Its maps hold NaN, so that they cannot be judged.")
-_ALL_BLANK = Sentence(
-    "blank", "All of its {blank} maps are blank, so that there is nothing to judge."
-)
+_SAY = sentences("""
+lit: Lights up what the model provably does not see{place}: {mean:.1 %} of the map's norm lies on dead {unit} (at most
+    {threshold:g %} passes; a map that knows nothing would put {uniform:.1 %} there). Do not take a bright spot for
+    something that the model used.
+little: Only {mean:.2g %} of the map's norm lies on dead {unit}{place} (at most {threshold:g %} passes; a map that knows
+    nothing would put {uniform:.1 %} there).
+nothing: Nothing at all lies on dead {unit}{place} (at most {threshold:g %} passes; a map that knows nothing would put
+    {uniform:.1 %} there).
+blank where seen: But it is blank on {always_blank:.0 %} of the map on every image, which includes {always_lost:.0 %} of
+    what the model does see: do not take a dark spot for something that the model ignored.
+faded wall: Its last steps (blur, offset, scaling) spread it: on the finished map it is {finished:.1 %}.
+nan: {broken} of {count} maps hold NaN and do not count.
+some blank: {blank} of {count} maps are blank, which counts as 0.
+error: Could not be tested here: {error}
+no unit: Its map has no {unit} of this kind, so that it cannot be judged.
+all nan: Its maps hold NaN, so that they cannot be judged.
+all blank: All of its {blank} maps are blank, so that there is nothing to judge.
+""")
 
 
 def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = "") -> Verdict:
@@ -208,40 +197,40 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
     """
     kind = zones.judged
     if "error" in measured:
-        return Verdict(label, "not tested", _UNTESTED(error=measured["error"]))
+        return Verdict(label, "not tested", _SAY["error"](error=measured["error"]))
     if measured.get(kind) is None:
-        return Verdict(label, "not tested", _NO_UNIT(unit=kind))
+        return Verdict(label, "not tested", _SAY["no unit"](unit=kind))
     values = [v for v in measured[kind] if v is not None and not math.isnan(v)]
     count, broken, blank = len(measured[kind]), len(measured[kind]) - len(values), measured["blank"]
     if not values:
-        return Verdict(label, "not tested", _ALL_NAN)
+        return Verdict(label, "not tested", _SAY["all nan"])
     if blank == count:
-        return Verdict(label, "not tested", _ALL_BLANK(blank=blank))
+        return Verdict(label, "not tested", _SAY["all blank"](blank=blank))
     mean, std = mean_std(values)
     after = mean_std(measured["finished"])[0] if measured.get("finished") else 0.0
     unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
     lit, lost = mean > THRESHOLD, measured["always_lost"] > LOST
-    first = _LIT if lit else _LITTLE if max(values) > 0 else _NOTHING
+    first = "lit" if lit else "little" if max(values) > 0 else "nothing"
     numbers = {
-        "unit": unit, "place": f" {where}" if where else "", "mean": mean, "threshold": THRESHOLD,
-        "uniform": zones.uniform,
+        **measured, "unit": unit, "place": f" {where}" if where else "", "mean": mean, "threshold": THRESHOLD,
+        "uniform": zones.uniform, "finished": after, "broken": broken, "count": count,
     }  # fmt: skip
     cautions = [
-        sentence
-        for sentence, holds in (
-            (_BLANK(**{k: measured[k] for k in ("always_blank", "always_lost")}), not lit and lost),
-            (_SPREAD(finished=after), not lit and after > THRESHOLD),
-            (_NAN(broken=broken, count=count), broken > 0),
+        caution
+        for caution, holds in (
+            ("blank where seen", not lit and lost),
+            ("faded wall", not lit and after > THRESHOLD),
+            ("nan", broken > 0),
         )
         if holds
     ]
-    said = [first(**numbers), *cautions]
-    said += [_SOME_BLANK(blank=blank, count=count)] if blank else []
+    kinds = [first, *cautions, *(["some blank"] if blank else [])]
+    said = [_SAY[kind].of(numbers) for kind in kinds]
     outcome: Outcome = "fail" if lit else "warn" if cautions else "pass"
     parts: tuple[Verdict, ...] = ()
     if outcome == "warn":
         measure = "share of the map that is always blank"
-        name = _BLANK.kind if lost else _SPREAD.kind
+        name = "blank where seen" if lost else "faded wall"
         value = float(measured["always_blank"] or 0.0)
         parts = (Verdict(label, "fail", said, value, None, measure, finding=name),)
     known = ("always_blank", "always_lost", "blank", "layers", "options")

@@ -23,7 +23,7 @@ from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import Data, Request
 from camlucida.audits.trial import Trial, copied
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
@@ -258,14 +258,11 @@ ABOUT = (
 """What the audit does, for people."""
 
 
-_STAY = Sentence("stays", "Its maps stay: they differ by {value:.1e}, the bound is {same:.0e}.")
-_LITTLE = Sentence(
-    "moves a little", "Its maps move a little: by {value:.2g}{like}; {same:.0e} would be rounding."
-)
-_MOVE = Sentence(
-    "moves",
-    "Its maps move by {value:.3f}{like} although no probability changes; visible from {visible:g} on.",
-)
+_SAY = sentences("""
+pass: Its maps stay: they differ by {value:.1e}, the bound is {same:.0e}.
+warn: Its maps move a little: by {value:.2g}{like}; {same:.0e} would be rounding.
+fail: Its maps move by {value:.3f}{like} although no probability changes; visible from {visible:g} on.
+""")
 
 
 def _verdict(one: Candidate, found: Mapping[str, Any]) -> Verdict:
@@ -275,7 +272,7 @@ def _verdict(one: Candidate, found: Mapping[str, Any]) -> Verdict:
     known = not math.isnan(share)
     like = f" ({_percent(share)} of what the maps of two images differ by)" if known else ""
     outcome: Outcome = "pass" if value <= SAME else "warn" if value < MOVED else "fail"
-    said = {"pass": _STAY, "warn": _LITTLE, "fail": _MOVE}[outcome]
+    said = _SAY[outcome]
     return Verdict(
         one.label, outcome, said(value=value, same=SAME, like=like, visible=MOVED), value, SAME,
         "mean squared distance of the maps before and after", {"share_of_another": share},

@@ -5,32 +5,25 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
+from camlucida.audits.fooling.figures import residual_figure
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.verdicts import Outcome, Sentence, Verdict
+from camlucida.audits.verdicts import Outcome, Verdict, sentences
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
-from camlucida.report import Table
+from camlucida.report import Column, Table
 
-_STEADIEST = Sentence(
-    "mean",
-    "In {ordered} of {settings} settings the mean varies least and the maximum most; the mean's variance is "
-    "σ²/(M − 1) within {off:.1 %}, the bound is 10 %.",
-)
-_SOFT = Sentence(
-    "soft maximum",
-    "For σ up to {small:g} it holds within {off:.1 %}, the bound is 15 %; at σ = {sigma:g} the distance is {gap:.2f}, "
-    "and σ²/2 {half_square:.2f}: the lemma is one for small residuals.",
-)
-_LARGEST = Sentence(
-    "maximum",
-    "With {classes:g} classes the published formula is {published:.2f} times what is measured; with 12 in place of 6 "
-    "under the fraction it is {corrected:.2f} times.",
-)
-_TOO_FEW = Sentence("too few", "{draws} draws are too few to tell.")
+_SAY = sentences("""
+mean: In {ordered} of {settings} settings the mean varies least and the maximum most; the mean's variance is σ²/(M − 1)
+    within {off:.1 %}, the bound is 10 %.
+soft maximum: For σ up to {small:g} it holds within {off:.1 %}, the bound is 15 %; at σ = {sigma:g} the distance is
+    {gap:.2f}, and σ²/2 {half_square:.2f}: the lemma is one for small residuals.
+maximum: With {classes:g} classes the published formula is {published:.2f} times what is measured; with 12 in place of 6
+    under the fraction it is {corrected:.2f} times.
+too few: {draws} draws are too few to tell.
+""")
 
 
 def simulate(classes: int, sigma: float, draws: int = 20_000, seed: int = 0) -> dict[str, float]:
@@ -111,59 +104,16 @@ def audit_residual_logits(
 
     by_classes = [point(m, 1.0) for m in classes]
     by_sigma = [point(most, s) for s in sigmas]
-    largest = max(by_classes, key=lambda r: r["classes"])
-    settings = list({(r["classes"], r["sigma"]): r for r in [*by_classes, *by_sigma]}.values())
-    ordered = sum(r["var_mean"] <= r["var_lae"] <= r["var_max"] for r in settings)
-    mean_off = max(abs(r["var_mean"] / r["formula_mean"] - 1) for r in by_classes)
+    settings = {(r["classes"], r["sigma"]): r for r in (*by_classes, *by_sigma)}.values()
     by_size = sorted(by_sigma, key=lambda r: r["sigma"])
+    verdicts = _verdicts(by_classes, by_size, list(settings), draws)
     low, high = by_size[0], by_size[-1]
-    small = [r for r in by_size if r["sigma"] <= 0.3] or [low]
-    gap_off = max(abs(r["gap"] / r["half_square"] - 1) for r in small)
-    twice = largest["published_max"] / largest["var_max"]
-    ours = largest["formula_max"] / largest["var_max"]
-    # Of few draws the variance itself is known to no better than this.
-    enough = 4 * math.sqrt(2 / (draws - 1)) < 0.1
-    wrong: Outcome = "fail" if enough else "warn"
-    hint = () if enough else (_TOO_FEW(draws=draws),)
-    verdicts = (
-        Verdict(
-            "Lemma 1: the mean is steadiest",
-            "pass" if ordered == len(settings) and mean_off < 0.1 else wrong,
-            (_STEADIEST(ordered=ordered, settings=len(settings), off=mean_off), *hint),
-            mean_off,
-            0.1,
-            "relative error of the variance of the mean",
-        ),
-        Verdict(
-            "Lemma 2: the soft maximum is the mean plus σ²/2",
-            "pass" if gap_off < 0.15 else wrong,
-            _SOFT(small=small[-1]["sigma"], off=gap_off, **high),
-            gap_off,
-            0.15,
-            "relative error of σ²/2",
-        ),
-        Verdict(
-            "Variance of the maximum",
-            "warn",
-            _LARGEST(published=twice, corrected=ours, **largest),
-            twice,
-            1.0,
-            "published over measured",
-        ),
-    )
-    record = {"sigma": 1.0, "by_classes": by_classes, "by_sigma": by_sigma, "seed": seed}
-    from camlucida.audits.fooling.figures import residual_figure
-
-    held = verdicts[0].outcome == "pass"
 
     def times(row: dict[str, float], what: str) -> str:
         return f"{row[f'var_{what}'] / row['var_mean']:.3g}"
 
-    columns = ("classes", "σ", "var mean", "var log-average-exp", "var max", "distance", "σ²/2")
-    keys = ("classes", "sigma", "var_mean", "var_lae", "var_max", "gap", "half_square")
-    rows: dict[tuple[Any, ...], None] = {}
-    for r in [*by_classes, *by_sigma]:
-        rows[tuple(f"{r[k]:.3g}" if k != "classes" else int(r[k]) for k in keys)] = None
+    held = verdicts[0].outcome == "pass"
+    record = {"sigma": 1.0, "by_classes": by_classes, "by_sigma": by_sigma, "seed": seed}
     return AuditReport(
         "residual-logits",
         "What a margin subtracts, on logits without signal",
@@ -174,7 +124,7 @@ def audit_residual_logits(
         f"σ = {low['sigma']:g} and {times(high, 'lae')} times at σ = {high['sigma']:g}; the maximum "
         f"{times(low, 'max')} and {times(high, 'max')} times.",
         verdicts,
-        (Table.of_rows("measured", "Measured", columns, rows),),
+        (Table.of("measured", "Measured", settings, _COLUMNS),),
         (
             Illustration.of(
                 "variance",
@@ -185,3 +135,48 @@ def audit_residual_logits(
         ),
         record,
     )
+
+
+_COLUMNS = {
+    "classes": Column("classes"),
+    **{
+        key: Column(title, digits=3)
+        for key, title in {
+            "sigma": "σ", "var_mean": "var mean", "var_lae": "var log-average-exp", "var_max": "var max",
+            "gap": "distance", "half_square": "σ²/2",
+        }.items()
+    },
+}  # fmt: skip
+
+
+def _verdicts(
+    by_classes: Sequence[dict[str, float]],
+    by_size: Sequence[dict[str, float]],
+    settings: Sequence[dict[str, float]],
+    draws: int,
+) -> tuple[Verdict, ...]:
+    largest = max(by_classes, key=lambda r: r["classes"])
+    ordered = sum(r["var_mean"] <= r["var_lae"] <= r["var_max"] for r in settings)
+    mean_off = max(abs(r["var_mean"] / r["formula_mean"] - 1) for r in by_classes)
+    small = [r for r in by_size if r["sigma"] <= 0.3] or [by_size[0]]
+    gap_off = max(abs(r["gap"] / r["half_square"] - 1) for r in small)
+    twice, ours = (largest[k] / largest["var_max"] for k in ("published_max", "formula_max"))
+    # Of few draws the variance itself is known to no better than this.
+    enough = 4 * math.sqrt(2 / (draws - 1)) < 0.1
+    wrong: Outcome = "fail" if enough else "warn"
+    hint = () if enough else (_SAY["too few"](draws=draws),)
+    steadiest = _SAY["mean"](ordered=ordered, settings=len(settings), off=mean_off)
+    soft = _SAY["soft maximum"](small=small[-1]["sigma"], off=gap_off, **by_size[-1])
+    top = _SAY["maximum"](published=twice, corrected=ours, **largest)
+    first: Outcome = "pass" if ordered == len(settings) and mean_off < 0.1 else wrong
+    second: Outcome = "pass" if gap_off < 0.15 else wrong
+    return (
+        Verdict(
+            "Lemma 1: the mean is steadiest", first, (steadiest, *hint), mean_off, 0.1,
+            "relative error of the variance of the mean",
+        ),
+        Verdict(
+            "Lemma 2: the soft maximum is the mean plus σ²/2", second, soft, gap_off, 0.15, "relative error of σ²/2"
+        ),
+        Verdict("Variance of the maximum", "warn", top, twice, 1.0, "published over measured"),
+    )  # fmt: skip

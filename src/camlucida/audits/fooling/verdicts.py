@@ -8,7 +8,7 @@ from typing import Any
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.fooling.measure import ratio
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.statistics import mean_std
 
 PASS = 0.25
@@ -37,32 +37,19 @@ ABOUT = (
 )
 """What the audit does, for people."""
 
-_NUMBERS = "susceptibility {mean:.3f} ± {std:.3f}, {value:.0 %} of what the maps of two images differ by{control}"
-_BROKE = Sentence(
-    "model broken",
-    f"The attack broke the model, whose maps explain another behaviour now: {_NUMBERS}. That says little of the "
-    "method.",
-)
-_MERE = Sentence(
-    "mere training", f"Its maps move as far in mere training, without an attack: {_NUMBERS}."
-)
-_MOVED = Sentence(
-    "moved", f"The attack changes its maps: {_NUMBERS}; the bound is {{fail:.0 %}}.{{blank}}"
-)
-_IN_PART = Sentence("moved in part", f"It resists in part: {_NUMBERS}; up to {{most:.0 %}} passes.")
-_WEAK = Sentence(
-    "weak attack",
-    f"Its maps stay ({_NUMBERS}), but the attack did not move the map that it was aimed at either, so that says "
-    "little.",
-)
-_RESISTS = Sentence(
-    "resists", f"It resists: {_NUMBERS}; the bound is {{most:.0 %}}. Another attack may do better."
-)
-_ALIKE = Sentence("maps alike", "Its maps are {alike}, so nothing can be told.")
-_NO_SCALE = Sentence(
-    "no scale",
-    "Its honest maps are {alike}; the attack moves them by {mean:.3f}, and there is no scale for that.",
-)
+_SAY = sentences("""
+numbers: susceptibility {mean:.3f} ± {std:.3f}, {value:.0 %} of what the maps of two images differ by{control}
+model broken: The attack broke the model, whose maps explain another behaviour now: {numbers}. That says little of the
+    method.
+mere training: Its maps move as far in mere training, without an attack: {numbers}.
+moved: The attack changes its maps: {numbers}; the bound is {fail:.0 %}.{blank}
+moved in part: It resists in part: {numbers}; up to {most:.0 %} passes.
+weak attack: Its maps stay ({numbers}), but the attack did not move the map that it was aimed at either, so that says
+    little.
+resists: It resists: {numbers}; the bound is {most:.0 %}. Another attack may do better.
+maps alike: Its maps are {alike}, so nothing can be told.
+no scale: Its honest maps are {alike}; the attack moves them by {mean:.3f}, and there is no scale for that.
+""")
 
 
 def verdict(
@@ -89,30 +76,29 @@ def verdict(
     if math.isnan(value):
         alike = "blank" if before == count else "the same for all images"
         if mean > 1e-6:
-            return Verdict(one.label, "warn", _NO_SCALE(alike=alike, mean=mean))
-        return Verdict(one.label, "not tested", _ALIKE(alike=alike))
+            return Verdict(one.label, "warn", _SAY["no scale"](alike=alike, mean=mean))
+        return Verdict(one.label, "not tested", _SAY["maps alike"](alike=alike))
     base = ratio(control) if control and "error" not in control else math.nan
-    outcome, said = _judged(value, base, worked=worked, broke=broke)
-    said = said(
-        mean=mean, std=std, value=value, fail=FAIL, most=PASS,
-        control="" if math.isnan(base) else f" (the control: {100 * base:.0f} %)",
-        blank=f" {after} of {count} maps went blank." if after - before >= count / 10 else "",
-    )  # fmt: skip
+    outcome, kind = _judged(value, base, worked=worked, broke=broke)
+    known = "" if math.isnan(base) else f" (the control: {100 * base:.0f} %)"
+    numbers = _SAY["numbers"](mean=mean, std=std, value=value, control=known)
+    blank = f" {after} of {count} maps went blank." if after - before >= count / 10 else ""
+    said = _SAY[kind](numbers=numbers, fail=FAIL, most=PASS, blank=blank)
     measure = "susceptibility, as a share of what the maps of two images differ by"
     details = {"susceptibility": mean, "std": std, "control": base}
     return Verdict(one.label, outcome, said, value, PASS, measure, details)
 
 
-def _judged(value: float, base: float, *, worked: bool, broke: bool) -> tuple[Outcome, Sentence]:
+def _judged(value: float, base: float, *, worked: bool, broke: bool) -> tuple[Outcome, str]:
     if broke:
-        return "warn", _BROKE
+        return "warn", "model broken"
     if value >= PASS and base >= MERE * value:
-        return "warn", _MERE
+        return "warn", "mere training"
     if value >= FAIL:
-        return "fail", _MOVED
+        return "fail", "moved"
     if value >= PASS:
-        return "warn", _IN_PART
-    return ("pass", _RESISTS) if worked else ("warn", _WEAK)
+        return "warn", "moved in part"
+    return ("pass", "resists") if worked else ("warn", "weak attack")
 
 
 def said_of_gap(grad: float, mean: float, p: float, hit: float, *, kept: bool = True) -> str:

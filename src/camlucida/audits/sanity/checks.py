@@ -35,6 +35,7 @@ class Check:
         measure: what the number is.
         serious: whether failing it says that the map cannot be trusted; else that it is to be read with caution.
         part: of the measurements that it is judged by; its own name where this is empty.
+        numbers: of the measurements, those without which nothing can be said.
         learned: what the map is to depend on.
         other: what the map is compared with, or what is said where it is another.
         on_this_model: whether it is measured on the audited model.
@@ -47,6 +48,7 @@ class Check:
     measure: str
     serious: bool = True
     part: str = ""
+    numbers: str = ""
     learned: str = ""
     other: str = ""
     on_this_model: bool = True
@@ -111,14 +113,14 @@ CHECKS: dict[str, Check] = {
             "Does the map stay when all pixels are shifted by a constant and the first layer makes up for it?",
             f"At most {SHIFTED:g} of the map's largest value; in double precision rounding is far below.",
             "largest change over largest value of the map",
-            serious=False,
+            serious=False, numbers="change",
         ),
         Check(
             "logit shift", "logits shifted",
             "Does the map stay when all classes get the same amount more, so that no probability changes?",
             f"At most {COMMON:g}, a thousandth of the map's range; in double precision rounding is far below.",
             "mean squared difference of the maps in [0, 1]",
-            serious=False,
+            serious=False, numbers="own",
         ),
         Check(
             "completeness", "sum kept",
@@ -126,7 +128,7 @@ CHECKS: dict[str, Check] = {
             "At most 0.1 % of the explained score may be missing, for integrated gradients 5 % (its authors' "
             "rule). Judged only where the method's formula promises the sum for this model.",
             "share of the explained score that is missing",
-            serious=False,
+            serious=False, numbers="missing",
         ),
     )
 }  # fmt: skip

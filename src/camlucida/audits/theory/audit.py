@@ -21,7 +21,7 @@ from camlucida.audits.theory.theorems import (
     expected_root,
     proposition_1,
 )
-from camlucida.audits.verdicts import Sentence, Verdict
+from camlucida.audits.verdicts import Verdict, sentences
 from camlucida.common.progress import Say
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
@@ -43,28 +43,19 @@ FILTERS = (24, 32, 64)
 _SHOWN = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 _DIGITS = (0, 3, 5, 7)
 
-_CLOSED = Sentence(
-    "closed form",
-    "The closed form of GradCAM's channel weights differs from autograd by at most {worst:.1e} of the largest weight, "
-    "over 1 to 4 dense layers and 1 to 32 filters (at most {most:.0e} passes).",
-)
-_SAMPLED = Sentence(
-    "expectation",
-    "The mean of GradCAM over {draws} random networks lies within {z:.1f} standard errors of the exact expectation at "
-    "each of 144 cells (at most {most:g} passes), and {side}. Per norm of the patch, dead cells are {ratio:.3f} times "
-    "as bright as seen ones.",
-)
+_SAY = sentences("""
+closed form: The closed form of GradCAM's channel weights differs from autograd by at most {worst:.1e} of the largest
+    weight, over 1 to 4 dense layers and 1 to 32 filters (at most {most:.0e} passes).
+expectation: The mean of GradCAM over {draws} random networks lies within {z:.1f} standard errors of the exact
+    expectation at each of 144 cells (at most {most:g} passes), and {side}. Per norm of the patch, dead cells are
+    {ratio:.3f} times as bright as seen ones.
+quiet: Exactly zero on the dead rows.
+lit: {mean:.1 %} of the map's norm lies on rows that provably change nothing (a constant map: {uniform:.1 %}).
+illustration: The illustration is a random network on digits: {zone}. With a fixed output, GradCAM's mean is
+    {fixed_output:.3g}; explaining the largest of 10 outputs instead is not what the theorem speaks of, and biased
+    upward: {argmax_output:.3g}.
+""")
 _SIDES = {True: "above the paper's bound everywhere", False: "below the bound somewhere"}
-_ILLUSTRATED = (
-    "\nThe illustration is a random network on digits: {zone}. With a fixed output, GradCAM's mean is "
-    "{fixed_output:.3g}; explaining the largest of 10 outputs instead is not what the theorem speaks of, and biased "
-    "upward: {argmax_output:.3g}."
-)
-_ZERO = Sentence("quiet", "Exactly zero on the dead rows.")
-_LIT = Sentence(
-    "lit",
-    "{mean:.1 %} of the map's norm lies on rows that provably change nothing (a constant map: {uniform:.1 %}).",
-)
 
 
 def audit_theory(
@@ -106,7 +97,7 @@ def audit_theory(
     worst = max(p["difference"] for p in propositions)
     theory = [
         Verdict(
-            "Proposition 1", "pass" if worst <= TOLERANCE else "fail", _CLOSED(worst=worst, most=TOLERANCE),
+            "Proposition 1", "pass" if worst <= TOLERANCE else "fail", _SAY["closed form"](worst=worst, most=TOLERANCE),
             worst, TOLERANCE, "largest relative difference",
         ),
         *map(_theorem_verdict, theorems),
@@ -120,7 +111,7 @@ def audit_theory(
         "convolution, ReLU, pooling and dense layers without biases this is exact (Proposition 1), and for random "
         "weights the expected brightness of a cell depends on the patch under it alone, not on whether it is dead "
         "(Theorem 1; the paper gives a lower bound, here the exact value is computed too)."
-        + (_ILLUSTRATED.format(**shown) if shown else ""),
+        + (f"\n{_SAY['illustration'].of(shown)}" if shown else ""),
         _summary(theory, of_digits),
         (*theory, *of_digits.values()),
         (
@@ -236,7 +227,9 @@ def _padded(digits: Tensor) -> Tensor:
 
 def _theorem_verdict(found: Mapping[str, Any]) -> Verdict:
     right = found["z"] < LARGEST_Z and found["above_bound"]
-    said = _SAMPLED(most=LARGEST_Z, side=_SIDES[found["above_bound"]], **found)
+    said = _SAY["expectation"].of(
+        {**found, "most": LARGEST_Z, "side": _SIDES[found["above_bound"]]}
+    )
     return Verdict(
         f"Theorem 1, {found['filters']} filters", "pass" if right else "fail", said, found["z"], LARGEST_Z,
         "largest |z|",
@@ -247,7 +240,7 @@ def _digit_verdict(name: str, shown: Mapping[str, Any]) -> Verdict:
     mean, zero = mean_std(shown["mu"][name])[0], max(shown["mu"][name]) == 0
     return Verdict(
         f"digits: {name}", "pass" if zero else "fail",
-        _ZERO if zero else _LIT(mean=mean, uniform=shown["uniform"]), mean, 0.0, "dead-zone activity",
+        _SAY["quiet" if zero else "lit"](mean=mean, uniform=shown["uniform"]), mean, 0.0, "dead-zone activity",
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Data, Request
 from camlucida.audits.trial import Trial, grouped
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Sentence, Verdict, by_outcome
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import resize
@@ -32,6 +32,15 @@ ABOUT = (
     "it fall early and rise early. The number is the area under insertion less that under deletion, and it is held "
     "against that of random maps as coarse as a CAM on the same images."
 )
+
+
+_SAY = sentences("""
+numbers: insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count:n image}{few})
+pass: The model needs the pixels that it puts first: {numbers}.
+warn: The model may need the pixels that it puts first, but not clearly so: {numbers}.
+fail: On these images the pixels that it puts first did not matter more to the model than random ones: {numbers}.
+nan: The model returned NaN, so that nothing can be compared.
+""")
 
 
 def random_maps(inputs: Tensor, seed: int, cells: int = _CELLS) -> Tensor:
@@ -160,38 +169,17 @@ def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) ->
     pairs = zip(found["score"], base, strict=True)
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     if not differences:
-        return Verdict(label, "not tested", _NAN)
+        return Verdict(label, "not tested", _SAY["nan"])
     count = len(differences)
     mean, std = mean_std(differences)
     error = std / math.sqrt(count)
     wins = sum(d > 0 for d in differences)
     clear = mean > 2 * error and count >= _ENOUGH
     outcome: Outcome = "fail" if mean <= 0 else "pass" if clear else "warn"
-    said = _SAID[outcome](
-        mean=mean,
-        spread=f"standard error {error:.3f}; " if count > 1 else "",
-        wins=wins,
-        count=count,
+    numbers = _SAY["numbers"](
+        mean=mean, wins=wins, count=count, spread=f"standard error {error:.3f}; " if count > 1 else "",
         few=", too few to be sure" if count < _ENOUGH else "",
-    )
+    )  # fmt: skip
+    said = _SAY[outcome](numbers=numbers)
     details = {"mean": round(mean_std(found["score"])[0], 4), "error": error, "wins": wins}
     return Verdict(label, outcome, said, round(mean, 4), 0.0, measure, details)
-
-
-_NUMBERS = (
-    ": insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count:n image}"
-    "{few})."
-)
-_SAID = {
-    "pass": Sentence("needed", f"The model needs the pixels that it puts first{_NUMBERS}"),
-    "warn": Sentence(
-        "perhaps needed",
-        f"The model may need the pixels that it puts first, but not clearly so{_NUMBERS}",
-    ),
-    "fail": Sentence(
-        "not needed",
-        "On these images the pixels that it puts first did not matter more to the model than random ones"
-        f"{_NUMBERS}",
-    ),
-}
-_NAN = Sentence("nan", "The model returned NaN, so that nothing can be compared.")
