@@ -33,7 +33,7 @@ from reference.state import same
 pytest.importorskip("lightning_fabric")
 
 SIZE = 32
-TINY = replace(STAND_IN, size=SIZE, batch_size=20, fit=replace(STAND_IN.fit, epochs=3, warmup=2))
+TINY = replace(STAND_IN, size=SIZE, batch_size=20, epochs=3, warmup=2)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def weights(trained):
 
 def test_the_defaults_are_the_published_experiment():
     assert IRIS_PAD.model == "timm:densenet121"
-    fitted = IRIS_PAD.fit
+    fitted = IRIS_PAD
     assert (fitted.epochs, fitted.learning_rate, fitted.momentum, fitted.weight_decay) == (
         50, 0.002, 0.9, 1e-6,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_stopped_training_goes_on_where_it_was(sets, tmp_path, arm):
 
 
 def test_what_is_done_survives_ctrl_c(sets, tmp_path):
-    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    recipe = replace(TINY, epochs=1)
 
     def stop(what, *_):
         if "SHAM" in what:
@@ -157,7 +157,7 @@ def test_what_is_done_survives_ctrl_c(sets, tmp_path):
 
 
 def test_another_plan_in_the_same_folder_is_refused(sets, tmp_path):
-    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    recipe = replace(TINY, epochs=1)
     train_arm(recipe, "plain", 0, sets, tmp_path)
     with pytest.raises(CamlucidaError, match=r"another plan.*epochs.*batch_size.*--out"):
         train_arm(replace(TINY, batch_size=10), "plain", 0, sets, tmp_path)
@@ -174,7 +174,7 @@ def test_other_test_images_do_not_spoil_a_training_under_way(sets, tmp_path):
         if "measuring" in what:
             raise KeyboardInterrupt
 
-    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    recipe = replace(TINY, epochs=1)
     assert not train_arms(recipe, ["plain"], [0], sets, tmp_path, say=stop).complete
     fewer = replace(sets, test=DigitSet(Digits("test", count=10, size=SIZE)))
     trained = train_arm(recipe, "plain", 0, fewer, tmp_path)
@@ -198,7 +198,7 @@ def test_other_weights_in_a_file_of_the_same_name_are_refused(sets, tmp_path, mo
 
 def test_a_plan_that_nothing_was_trained_by_is_no_obstacle(sets, tmp_path):
     """Such as after an error before the first epoch was done."""
-    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    recipe = replace(TINY, epochs=1)
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -218,7 +218,7 @@ def test_of_two_equal_epochs_the_later_one_wins(sets, tmp_path, monkeypatch):
 
 
 def test_mixed_precision_trains(sets, tmp_path):
-    recipe = replace(TINY, fit=replace(TINY.fit, epochs=1, precision="bf16-mixed"))
+    recipe = replace(TINY, epochs=1, precision="bf16-mixed")
     record = train_arm(recipe, "sham", 0, sets, tmp_path).record
     assert np.isfinite(record["curves"][0]["loss"])
     assert np.isfinite(record["maps"]["entropy"])

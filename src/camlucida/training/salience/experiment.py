@@ -101,9 +101,8 @@ def train_arm(
         raise CamlucidaError(f"the images have no salience of their own, which {ARMS[arm]!r} needs")
     check_alone()
     folder = out / arm / f"seed-{seed}"
-    how = recipe.describe()
     plan = plain({
-        "camlucida": __version__, "arm": arm, **how.pop("fit"), **how, "seed": seed,
+        "camlucida": __version__, "arm": arm, "seed": seed, **recipe.describe(),
         "weights": _hash(Path(recipe.model)), "data": sets.describe(),
     })  # fmt: skip
     if done := _kept(folder, plan):
@@ -146,7 +145,7 @@ def _train(
         batches,
         loss_of(recipe, arm, cam, sham),
         validate=lambda net: accuracy(net, sets.validation),
-        options=replace(recipe.fit, seed=seed, ties="later"),
+        options=replace(recipe, seed=seed),
         steps_per_epoch=places.steps,
         checkpoint=folder / CHECKPOINT,
         progress=progress,

@@ -15,7 +15,6 @@ from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.optional import first_line, require
-from camlucida.common.store import write_torch
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
@@ -103,19 +102,15 @@ def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[
         record: about the training, for the record of a small network.
 
     Returns:
-        The file: ``weights.safetensors`` or, without that package, ``weights.pt``. Of a small network it is
-        what ``load_model("digits:FOLDER")`` reads.
+        The file: ``weights.safetensors``. Of a small network it is what ``load_model("digits:FOLDER")`` reads.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     if isinstance(module, SmallCNN):
         copy = SmallCNN(module.config)
         copy.load_state_dict(state)
         return save_digits(copy, {**record, "config": asdict(module.config)}, folder)[0]
-    try:
-        content = require("safetensors.torch").save(state)
-        path = write_bytes(folder / "weights.safetensors", content)
-    except ModelError:
-        path = write_torch(folder / "weights.pt", state)
+    content = require("safetensors.torch", "train").save(state)
+    path = write_bytes(folder / "weights.safetensors", content)
     write_bytes(
         folder / "model.json",
         to_json(

@@ -139,23 +139,19 @@ def recipe_of(
     Raises:
         CamlucidaError: one is out of range.
     """
-    fitting = _given(epochs=epochs, learning_rate=lr, precision=precision, accelerator=accelerator)
-    given = _given(**others)
+    others |= {"epochs": epochs, "learning_rate": lr, "precision": precision}
+    others |= {"accelerator": accelerator}
+    given = {name: value for name, value in others.items() if value is not None}
     model = given.get("model", base.model)
     return replace(
         base,
         **given,
         pretrained=not random and model != SMALL,
-        fit=replace(base.fit, **fitting),
         # A map that is differentiated twice is better learned with norms that stand still.
         cam=CAMOptions(
             cam, cam_class=cam_class, cam_layer=layer, mode="train" if cam == WEIGHTS else "norms"
         ),
     )
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def choose_arms(

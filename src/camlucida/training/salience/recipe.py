@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
-from camlucida.common.limits import Limits, NotNegative, Share, check_fields
+from camlucida.common.limits import Count, Limits, NotNegative, Positive, Share
 from camlucida.data.digits import Digits
 from camlucida.training.cam_loss import (
     CAMOptions,
@@ -48,15 +48,14 @@ heading says AUROC, its values are accuracies)."""
 
 
 @dataclass(frozen=True)
-class SalienceRecipe:
-    """How networks are trained; the defaults are those of the published Iris PAD experiment.
+class SalienceRecipe(FitOptions):
+    """How networks are trained, the seed apart; the defaults are those of the published Iris PAD experiment.
 
     Attributes:
         model: see :func:`camlucida.training.salience.models.build_start`.
         architecture: of a checkpoint file.
         pretrained: start from ImageNet's weights.
         size: height and width that photos are resized to.
-        fit: epochs, optimiser, schedule, precision. Its seed is set for each training.
         batch_size: images per step.
         weight: of the cross-entropy; the distance of the maps has the rest.
         cam: which map is trained; ``cam_layer=None`` finds it.
@@ -66,35 +65,20 @@ class SalienceRecipe:
     Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, section 6; Boyd et al., "CYBORG", WACV 2023.
     """
 
+    epochs: Count = 50
+    learning_rate: Positive = 0.002
+    weight_decay: NotNegative = 1e-6
+    step_size: Count = 12
+    ties: Literal["first", "later"] = "later"
     model: str = "timm:densenet121"
     architecture: str | None = None
     pretrained: bool = True
     size: Annotated[int, Limits(16, 2048)] = 224
-    fit: FitOptions = field(
-        default_factory=lambda: FitOptions(
-            epochs=50,
-            optimizer="sgd",
-            learning_rate=0.002,
-            momentum=0.9,
-            weight_decay=1e-6,
-            schedule="step",
-            step_size=12,
-            gamma=0.1,
-        )
-    )
     batch_size: Annotated[int, Limits(2)] = 20
     weight: Share = 0.5
     cam: CAMOptions = field(default_factory=CAMOptions)
     layout: Layout = "rounded"
     entropy_weight: NotNegative = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            CamlucidaError: one is out of range.
-        """
-        check_fields(self)
 
     def start(self, classes: int, seed: int = 0) -> Start:
         """The network before it is trained.
@@ -113,11 +97,9 @@ class SalienceRecipe:
 
     def describe(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        fitted = asdict(self.fit)
-        # Where it runs may change; seed and ties are the training's.
-        for name in ("accelerator", "seed", "ties", "enough", "score_every"):
-            del fitted[name]
-        return {**vars(self), "fit": fitted, "cam": self.cam.describe()}
+        found = {**vars(self), "cam": self.cam.describe()}
+        del found["seed"], found["accelerator"]  # where it runs may change
+        return found
 
 
 IRIS_PAD = SalienceRecipe()
@@ -127,16 +109,13 @@ STAND_IN = SalienceRecipe(
     model=SMALL,
     pretrained=False,
     size=56,
-    fit=FitOptions(
-        epochs=8,
-        optimizer="adam",
-        learning_rate=0.004,
-        weight_decay=0.01,
-        schedule="cosine",
-        warmup=100,
-        accelerator="cpu",
-    ),
-    batch_size=20,
+    epochs=8,
+    optimizer="adam",
+    learning_rate=0.004,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=100,
+    accelerator="cpu",
 )
 """A small network with the paper's 7 x 7 cells on digits on photos: a trial of the mechanism, in minutes."""
 
