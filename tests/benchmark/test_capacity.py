@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from camlucida.benchmark import RunFolder, capacity, local
+from camlucida.benchmark import capacity
 from camlucida.benchmark.capacity import Rate, work_out
 from camlucida.common.errors import CamlucidaError
 from reference.bench import bench
 
-RATE = Rate(100, 50.0, 5.0, 30.0, 15.0, "cpu", 2000.0)
+RATE = Rate(100, 50.0, 5.0, 30.0, 15.0, "cpu")
 
 
 def test_hours_and_cost_by_hand():
@@ -19,7 +19,6 @@ def test_hours_and_cost_by_hand():
     assert small.worker_hours == pytest.approx(50_000 / 2 / 3600)
     assert small.hours == pytest.approx(50_000 / 2 / 3600 / 10)
     assert small.cost == pytest.approx(3 * 50_000 / 2 / 3600)
-    assert small.gigabytes == pytest.approx(0.1)
     assert large.worker_hours == pytest.approx(2000 * small.worker_hours)
     assert work_out(RATE)[0].cost is None
     (own,) = work_out(RATE, scales={"mine": 7200})
@@ -36,28 +35,12 @@ def test_out_of_range():
         work_out(RATE, price=float("nan"))
 
 
-def test_the_rate_of_a_run_leaves_out_the_shard_that_warms_up(tmp_path):
-    local.run(bench(tmp_path), tmp_path / "run")
-    run = RunFolder(tmp_path / "run")
-    facts = list(run.facts())
-    found = capacity.rate_of(run)
-    assert found.images == 6
-    assert found.seconds == pytest.approx(facts[1]["seconds"] + facts[2]["seconds"])
-    assert found.explaining == pytest.approx(facts[1]["explaining"] + facts[2]["explaining"])
-    assert found.bytes > 0
-    for file in run.path.glob("rows/*"):
-        file.unlink()
-    with pytest.raises(CamlucidaError, match="nothing was measured"):
-        capacity.rate_of(run)
-
-
 def test_an_estimate_writes_nothing(tmp_path):
     job = bench(tmp_path)
     before = set(tmp_path.rglob("*"))
     found = capacity.estimate(job, 7, batch_size=3)
     assert found.images == 7
     assert 0 < found.explaining + found.measuring <= found.seconds
-    assert found.bytes == 0
     assert capacity.estimate(job, 99).images == 10
     assert set(tmp_path.rglob("*")) == before
     with pytest.raises(CamlucidaError, match="at least 1 photo"):

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from camlucida.benchmark.plan import Bench
-from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker
 from camlucida.common.errors import CamlucidaError
 
@@ -27,7 +26,6 @@ class Rate:
         explaining: those in which methods ran.
         measuring: those in which metrics ran.
         device: on what.
-        bytes: on disk per image; 0 where nothing was written.
     """
 
     images: int
@@ -36,7 +34,6 @@ class Rate:
     explaining: float
     measuring: float
     device: str
-    bytes: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -55,7 +52,6 @@ class Forecast:
         hours: until all is done.
         worker_hours: hours times workers.
         cost: in the currency of the price; ``None`` without one.
-        gigabytes: of results on disk.
     """
 
     name: str
@@ -64,36 +60,6 @@ class Forecast:
     hours: float
     worker_hours: float
     cost: float | None
-    gigabytes: float
-
-
-def rate_of(run: RunFolder) -> Rate:
-    """The rate at which the shards of a run were done; broken photos count, they are work too.
-
-    Raises:
-        CamlucidaError: no shard says how long it took.
-    """
-    facts = list(run.facts())
-    if not facts or not sum(one["seconds"] for one in facts):
-        raise CamlucidaError(f"nothing was measured in {str(run.path)!r} yet")
-    if len(facts) > 1:
-        facts = _warm(facts)
-    images = sum(one["images"] for one in facts)
-    written = sum(
-        run.file(kind, one["shard"]).stat().st_size for one in facts for kind in ("images", "rows")
-    )
-    return _rate(facts, images, written / images)
-
-
-def _warm(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without each process's first shard, which also warms up."""
-    seen: set[Any] = set()
-    kept = []
-    for one in facts:
-        if (process := one.get("pid")) in seen:
-            kept.append(one)
-        seen.add(process)
-    return kept or facts
 
 
 def estimate(
@@ -103,35 +69,25 @@ def estimate(
 
     Args:
         bench: what to do.
-        images: about how many photos; at least a shard's worth is done, at most all.
+        images: how many photos, at most all.
         batch_size: photos at a time.
         threads: that read photos.
     """
     if images < 1:
         raise CamlucidaError(f"an estimate takes at least 1 photo, got {images}")
-    size = bench.shard_size
-    numbers = range(min(bench.shards, -(-images // size)))
+    members = [bench.index(position) for position in range(min(images, bench.images))]
     worker = Worker(bench, batch_size, threads)
-    worker.some(bench.members(0)[:batch_size])
+    worker.some(members[:batch_size])
     started = time.perf_counter()
-    members = [index for number in numbers for index in bench.members(number)][:images]
-    shard = worker.some(members)
+    facts = worker.some(members).facts
     taken = time.perf_counter() - started
-    return _rate([{**shard.facts, "seconds": taken}], len(members), 0.0)
-
-
-def _rate(facts: Sequence[dict[str, Any]], images: int, written: float) -> Rate:
-    def total(name: str) -> float:
-        return float(sum(one[name] for one in facts))
-
     return Rate(
-        images,
-        total("seconds"),
-        total("waiting"),
-        total("explaining"),
-        total("measuring"),
-        ", ".join(dict.fromkeys(str(one["device"]) for one in facts)),
-        written,
+        len(members),
+        taken,
+        facts["waiting"],
+        facts["explaining"],
+        facts["measuring"],
+        facts["device"],
     )
 
 
@@ -160,21 +116,18 @@ def work_out(
         raise CamlucidaError(f"a plan needs at least 1 worker, got {workers}")
     if price is not None and not price >= 0:
         raise CamlucidaError(f"the price must not be negative, got {price:g}")
-    found = []
-    for name, images in (scales or SCALES).items():
-        hours = images / rate.per_second / 3600
-        found.append(
-            Forecast(
-                name,
-                images,
-                workers,
-                hours / workers,
-                hours,
-                None if price is None else hours * price,
-                images * rate.bytes / 1e9,
-            )
+    hours = {name: images / rate.per_second / 3600 for name, images in (scales or SCALES).items()}
+    return [
+        Forecast(
+            name,
+            images,
+            workers,
+            hours[name] / workers,
+            hours[name],
+            None if price is None else hours[name] * price,
         )
-    return found
+        for name, images in (scales or SCALES).items()
+    ]
 
 
 def to_dict(rate: Rate, plans: Sequence[Forecast]) -> dict[str, Any]:

@@ -182,27 +182,23 @@ def infidelity(
         )
     count = len(images)
     everyone = torch.arange(count, device=images.device)
-    parts = [everyone[i : i + batch_size] for i in range(0, count, batch_size)]
-    before = torch.cat([score(images[some], some).double() for some in parts])
+
+    def scores(changed: Tensor, which: Tensor) -> Tensor:
+        parts = zip(*(torch.split(t, batch_size) for t in (changed, which)), strict=True)
+        return torch.cat([score(*part).double() for part in parts])
+
+    before = scores(images, everyone)
     weights = maps.double()
     make = _squares if perturbation == "square" else _noisy_baselines
     sums = before.new_zeros(3, count)
-    waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def settle() -> None:
-        changed, guesses, which = (torch.cat(each) for each in zip(*waiting, strict=True))
-        waiting.clear()
-        drops = before[which] - score(changed, which).double()
+    rounds = max(1, batch_size // count)  # so many perturbations of all images fill a pass
+    for start in range(0, samples, rounds):
+        made = [make(images, weights, generators) for _ in range(min(rounds, samples - start))]
+        changed, guesses = (torch.cat(each) for each in zip(*made, strict=True))
+        which = everyone.repeat(len(made))
+        drops = before[which] - scores(changed, which)
         terms = torch.stack([guesses.square(), guesses * drops, drops.square()])
         sums.index_add_(1, which, terms)
-
-    for _ in range(samples):
-        changed, guesses = make(images, weights, generators)
-        for some in parts:
-            if waiting and sum(len(w) for _, _, w in waiting) + len(some) > batch_size:
-                settle()
-            waiting.append((changed[some], guesses[some], some))
-    settle()
     return Infidelities(*(sums / samples).unbind(0))
 
 
