@@ -134,7 +134,7 @@ def summarise(
             rows += own
             if tests and number != SECONDS and len(results.methods) > 1:
                 pairs += _pairs(results.methods, number, block[i])
-    images = results.images
+    images = results.all_images
     known = images["correct"].dropna()
     return Summary(
         table=pandas.DataFrame(rows, columns=_TABLE),

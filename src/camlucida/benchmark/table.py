@@ -57,14 +57,14 @@ class Results:
         }
 
     @cached_property
-    def images(self) -> Any:
+    def all_images(self) -> Any:
         """The images of all shards that are done, a data frame sorted by ``index``."""
         return self._read("images").to_table().to_pandas().sort_values("index", ignore_index=True)
 
     @cached_property
     def good(self) -> Any:
         """The images that have rows."""
-        return self.images[self.images["error"].isna()].reset_index(drop=True)
+        return self.all_images[self.all_images["error"].isna()].reset_index(drop=True)
 
     def blocks(
         self, methods: Sequence[str] | None = None, numbers: Sequence[str] | None = None

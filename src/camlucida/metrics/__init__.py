@@ -65,7 +65,6 @@ from camlucida.metrics.registry import (
     list_metrics,
     metric_groups,
     metric_row,
-    read_metric,
     register,
 )
 from camlucida.metrics.road import Road, RoadDelete
@@ -133,7 +132,6 @@ __all__ = [
     "pearson",
     "pointing_game",
     "rank_correlation",
-    "read_metric",
     "register",
     "removal_masks",
     "saliency_score",

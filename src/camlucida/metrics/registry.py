@@ -287,21 +287,6 @@ def build_metric(name: str, **options: Any) -> Metric:
     return row.build(**{**written, **options})
 
 
-def read_metric(text: str) -> tuple[str, dict[str, Any]]:
-    """The registered name and the options of a metric that is written as ``name:key=value,...``.
-
-    Raises:
-        CamlucidaError: The name or an option is unknown, or a value does not fit.
-
-    Example:
-        >>> camlucida.metrics.read_metric("iou:thresholds=0.3/0.5")
-        ('iou', {'thresholds': (0.3, 0.5)})
-    """
-    row, options = METRICS.read(text)
-    row.build(**options)
-    return row.name, options
-
-
 def describe_number(name: str) -> Number:
     """Title, direction, range and unit of one of a metric's numbers.
 

@@ -66,7 +66,7 @@ def _settings(name: str, caption: str, values: Mapping[str, Any]) -> Table:
 def _spent(results: RunResults) -> str:
     total = sum(
         shard.get(name) or 0.0
-        for shard in results.table.folder.facts()
+        for shard in results.folder.facts()
         for name in ("explaining", "measuring")
     )
     if not total:

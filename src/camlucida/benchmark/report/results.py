@@ -19,7 +19,6 @@ from camlucida.benchmark.table import Results
 from camlucida.common.optional import require
 from camlucida.common.statistics import RESAMPLES, Floats
 from camlucida.metrics.base import Question
-from camlucida.metrics.registry import Number
 
 QUESTIONS: dict[Question, str] = {
     "localisation": "Does the map lie on the object?",
@@ -53,31 +52,14 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class RunResults:
+class RunResults(Results):
     """A run folder, read for a report.
 
     Attributes:
-        table: its rows, read when they are asked for.
         summary: means, intervals, ranks and tests.
     """
 
-    table: Results
     summary: Summary
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """The run's ``plan.json``."""
-        return self.table.plan
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods' labels, in the plan's order."""
-        return self.table.methods
-
-    @property
-    def numbers(self) -> dict[str, Number]:
-        """The numbers by name, in the plan's order; the cost is among them."""
-        return self.table.numbers
 
     @property
     def model(self) -> str:
@@ -95,7 +77,7 @@ class RunResults:
 
         ``None`` where something is not known, NaN for probabilities.
         """
-        good = self.table.good
+        good = self.good
         found = {n: good[n].astype(object).where(good[n].notna(), None).to_numpy() for n in good}
         found["index"] = good["index"].to_numpy(np.int64)
         found["probability"] = good["probability"].to_numpy(np.float64)
@@ -107,7 +89,7 @@ class RunResults:
             return {}
         return {
             name: values.T
-            for names, block in self.table.blocks(numbers=list(numbers))
+            for names, block in self.blocks(numbers=list(numbers))
             for name, values in zip(names, block, strict=True)
         }
 
@@ -160,8 +142,8 @@ class RunResults:
         """Of the numbers that sum up a curve: means over the images, those with a NaN left out."""
         parquet = require("pyarrow.parquet", "benchmark")
         sums: dict[tuple[str, str], _CurveSums] = {}
-        for shard in sorted(self.table.folder.done()):
-            file = self.table.folder.file("rows", shard)
+        for shard in sorted(self.folder.done()):
+            file = self.folder.file("rows", shard)
             rows = parquet.read_table(file, columns=["method", "metric", "curve"]).to_pandas()
             rows = rows.dropna(subset="curve").groupby(["metric", "method"], observed=True)["curve"]
             for key, own in rows:
@@ -229,4 +211,5 @@ def read(run: str | Path, *, seed: int = 0, resamples: int = RESAMPLES) -> RunRe
         CamlucidaError: it is no run, or nothing of it is done yet.
     """
     table = Results.of(RunFolder(Path(run)))
-    return RunResults(table, summarise(run, seed=seed, resamples=resamples))
+    summary = summarise(run, seed=seed, resamples=resamples)
+    return RunResults(table.folder, table.plan, summary)
