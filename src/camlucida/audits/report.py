@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -36,11 +36,11 @@ class Illustration:
         alt: the picture in words, for those who cannot see it; the caption by default.
 
     Example:
-        >>> from camlucida.report.charts import Line, lines
-        >>> curve = [Line("accuracy", [1, 2], [0.5, 0.8])]
-        >>> chart = lines("training", "Training", curve, x_label="epoch", y_label="share", describe="It rises.")
-        >>> camlucida.audits.Illustration.of("training", "It rises.", chart).file("mine")
-        'mine-training.svg'
+        >>> from camlucida.report.charts import Point, bars
+        >>> points = [Point("gradcam", 0.4), Point("fame", 0.1)]
+        >>> drawn = camlucida.audits.Illustration.chart(bars, "far", "Far", "It moves.", points, x_label="distance")
+        >>> drawn.file("mine")
+        'mine-far.svg'
     """
 
     name: str
@@ -49,13 +49,33 @@ class Illustration:
     alt: str = ""
 
     @classmethod
-    def of(cls, name: str, caption: str, drawn: Figure | str, alt: str = "") -> Illustration:
-        """A picture of a matplotlib figure, or of a chart of :mod:`camlucida.report.charts`."""
-        if isinstance(drawn, str):
-            return cls(name, caption, drawn.encode(), alt)
+    def of(cls, name: str, caption: str, figure: Figure, alt: str = "") -> Illustration:
+        """A picture of a matplotlib figure."""
         buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=130)
+        figure.savefig(buffer, format="png", dpi=130)
         return cls(name, caption, buffer.getvalue(), alt)
+
+    @classmethod
+    def chart(
+        cls,
+        draw: Callable[..., str],
+        name: str,
+        title: str,
+        caption: str,
+        *shown: Any,
+        **options: Any,
+    ) -> Illustration:
+        """A chart of :mod:`camlucida.report.charts`.
+
+        Args:
+            draw: one of its functions, such as ``lines``.
+            name: of the file and the chart.
+            title: what the chart is called.
+            caption: what is to be seen, also for those who cannot see it.
+            *shown: what it draws.
+            **options: of the function.
+        """
+        return cls(name, caption, draw(name, title, *shown, describe=caption, **options).encode())
 
     @property
     def is_chart(self) -> bool:

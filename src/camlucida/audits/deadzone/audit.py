@@ -45,7 +45,7 @@ from camlucida.audits.deadzone.verdicts import (
     worst,
 )
 from camlucida.audits.deadzone.walls import Wall
-from camlucida.audits.report import AuditReport, Illustration
+from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Data, Request
 from camlucida.audits.trial import Trial
 from camlucida.audits.verdicts import Verdict
@@ -158,11 +158,7 @@ def _on_stand_ins(request: Request, plan: WallPlan | None) -> AuditReport:
     verdicts = tuple(worst(one.label, found, zones_by) for one in chosen)
     masked = runs["masked"]
     picture = zone_picture(masked.trial, masked.drawn(), masked.zones, (labels, others))
-    curves = Illustration.of(
-        "training",
-        "Accuracy after each epoch on images with two digits, of which the one in the seen part is the label.",
-        curve_chart({NETS[net.kind]: net.record.get("curve", []) for net in nets}),
-    )
+    curves = curve_chart({NETS[net.kind]: net.record.get("curve", []) for net in nets})
     tables = [
         run.table(f"activity-{kind}", f"{NETS[kind].capitalize()}, {most} images")
         for kind, run in runs.items()

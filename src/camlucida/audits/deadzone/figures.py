@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from camlucida.audits.candidates import Candidate
@@ -78,33 +78,22 @@ def zone_grid(explained: Mapping[str, Explanation], zone: DeadZone, rows: Sequen
 
 
 def framed(picture: Image.Image, zone: DeadZone, width: int = 2) -> Image.Image:
-    """A picture with a red line along the edge of the dead zone, inside it.
-
-    Args:
-        picture: of what the model saw.
-        zone: of any resolution.
-        width: of the line in pixels.
-    """
+    """A picture with a red line along the edge of the dead zone, inside it, so many pixels wide."""
     size = (picture.height, picture.width)
-    mask = resize(zone.mask[None].double(), size, "nearest")[0] > 0.5
-    padded = torch.nn.functional.pad(~mask[None, None], (width,) * 4, value=True).float()
-    near = torch.nn.functional.max_pool2d(padded, 2 * width + 1, 1)[0, 0].bool()
+    mask = (resize(zone.mask[None].double(), size, "nearest")[0] > 0.5).numpy()
     array = np.asarray(picture.convert("RGB")).copy()
-    array[(mask & near).numpy()] = _RED
+    array[mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), width)] = _RED
     return Image.fromarray(array)
 
 
-def curve_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def curve_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Illustration:
     """Accuracy after each epoch, by network."""
-    return lines(
-        "training",
-        "Accuracy after each epoch",
-        [
-            Line(label, [r["epoch"] + 1 for r in curve], [100 * r["score"] for r in curve], style=i)
-            for i, (label, curve) in enumerate(curves.items())
-        ],
-        x_label="epoch",
-        y_label="accuracy, % (chance is 10)",
-        describe="Curves of accuracy over epochs, one for each network.",
-        y_range=(0, 100),
-    )
+    drawn = [
+        Line(label, [r["epoch"] + 1 for r in curve], [100 * r["score"] for r in curve], style=i)
+        for i, (label, curve) in enumerate(curves.items())
+    ]
+    caption = "Accuracy after each epoch on images with two digits, of which the one in the seen part is the label."
+    return Illustration.chart(
+        lines, "training", "Accuracy after each epoch", caption, drawn, x_label="epoch",
+        y_label="accuracy, % (chance is 10)", y_range=(0, 100),
+    )  # fmt: skip

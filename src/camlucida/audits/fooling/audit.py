@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from camlucida.audits.candidates import Candidate, with_margins
-from camlucida.audits.fooling.figures import attack_chart, bar_chart, panel_figure
+from camlucida.audits.fooling.figures import attack_chart, bar_chart, panel
 from camlucida.audits.fooling.measure import CORE
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, DigitNet, DigitPlan, stand_in
 from camlucida.audits.fooling.study import FoolingCase, Study, described
@@ -391,31 +391,14 @@ def _pictures(
     shown = [one for one in FIGURE2 if any(k.label == one.label for k in known)]
     pictures = []
     if shown:
-        pictures.append(
-            Illustration.of(
-                "maps",
-                "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on "
-                "the right the mask that the maps were pushed to.",
-                panel_figure(study.case.trial.few(4), fooled, shown, mask),
-            )
+        caption = (
+            "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on the right "
+            "the mask that the maps were pushed to."
         )
+        pictures.append(panel(study.case.trial.few(4), fooled, shown, mask, caption))
     if rows:
-        pictures.append(
-            Illustration.of(
-                "susceptibility",
-                "How far each method's maps were moved, with the standard deviation over images; the black marks are "
-                "the control: the same training without an attack.",
-                bar_chart(rows),
-            )
-        )
+        pictures.append(bar_chart(rows))
     if len(asked.attacks) > 1 and labels:
         values = [[mean(matrix[a][c])[0] for c in labels] for a in asked.attacks]
-        pictures.append(
-            Illustration.of(
-                "attackers",
-                "Each row is a copy that was fine-tuned against one map, each column a method that explains it. Which "
-                "copies were broken rather than fooled, the table below says.",
-                attack_chart(list(asked.attacks), labels, values),
-            )
-        )
+        pictures.append(attack_chart(list(asked.attacks), labels, values))
     return tuple(pictures)

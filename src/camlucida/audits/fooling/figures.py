@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
+from camlucida.audits.report import Illustration
 from camlucida.audits.trial import Trial
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.explanation.overlays import View, colourise, grid, overlay
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 _SIDE = 224  # pixels of a drawn map
 
 
-def panel_figure(
-    trial: Trial, fooled: nn.Module, methods: Sequence[Candidate], mask: Tensor
-) -> Figure:
+def panel(
+    trial: Trial, fooled: nn.Module, methods: Sequence[Candidate], mask: Tensor, caption: str
+) -> Illustration:
     """Each image with its maps before and after an attack, and the mask that the maps were pushed to.
 
     Args:
@@ -32,6 +33,7 @@ def panel_figure(
         fooled: the attacked model.
         methods: what is drawn, a pair of columns each.
         mask: ``(h, w)``.
+        caption: what is to be seen.
 
     Raises:
         CamlucidaError: a method cannot explain the model.
@@ -40,7 +42,6 @@ def panel_figure(
     sides = (trial, replace(trial, model=fooled))
     drawn = [side.explain([one])[one.label] for one in methods for side in sides]
     wanted = colourise(resize(mask[None].float(), size, "nearest")[0])
-    classes = [] if trial.classes is None else trial.classes.tolist()
     pictures = []
     for i in range(len(trial.inputs)):
         seen = drawn[0].views[i].cropped().resize(size, Image.Resampling.BICUBIC)
@@ -49,47 +50,39 @@ def panel_figure(
         pictures.append([seen, *(overlay(view, one) for one in maps), wanted])
     short = [one.label.replace("DiffGradCAM", "Diff") for one in methods]
     columns = [f"{label}\n{side}" for label in short for side in ("clean", "fooled")]
-    rows = [f"class {c}" for c in classes]
-    return grid(pictures, columns=["image", *columns, "mask"], rows=rows, cell=1.15)
+    rows = [] if trial.classes is None else [f"class {c}" for c in trial.classes.tolist()]
+    figure = grid(pictures, columns=["image", *columns, "mask"], rows=rows, cell=1.15)
+    return Illustration.of("maps", caption, figure)
 
 
-def bar_chart(rows: Sequence[tuple[str, float, float, float]]) -> str:
-    """Susceptibility of each method, beside what the same training does without an attack.
-
-    Args:
-        rows: label, mean, standard deviation, and the mean under the control.
-    """
-    return bars(
-        "susceptibility",
-        "Susceptibility",
-        [Point(label, mean, 0.0, max(mean - std, 0.0), mean + std, 1, other) for label, mean, std, other in rows],
-        x_label="mean squared distance of the maps before and after",
-        describe="One bar for each method, with the standard deviation over images; the mark is the control.",
-    )  # fmt: skip
+def bar_chart(rows: Sequence[tuple[str, float, float, float]]) -> Illustration:
+    """Susceptibility by label: mean, standard deviation, and the mean under the control."""
+    points = [Point(label, m, 0.0, max(m - s, 0.0), m + s, 1, other) for label, m, s, other in rows]
+    caption = (
+        "How far each method's maps were moved, with the standard deviation over images; the black marks are the "
+        "control: the same training without an attack."
+    )
+    label = "mean squared distance of the maps before and after"
+    return Illustration.chart(
+        bars, "susceptibility", "Susceptibility", caption, points, x_label=label
+    )
 
 
 def attack_chart(
     rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
-) -> str:
-    """Which attack moves which method: numbers on grey, dark for far.
-
-    Args:
-        rows: attacks.
-        columns: evaluated methods.
-        values: susceptibilities.
-    """
+) -> Illustration:
+    """Which attack moves which method: susceptibilities on grey, dark for far."""
     top = max((v for row in values for v in row if math.isfinite(v)), default=0.0) or 1.0
-    return matrix(
-        "attackers",
-        "Which attack moves which method",
-        rows,
-        columns,
+    caption = (
+        "Each row is a copy that was fine-tuned against one map, each column a method that explains it. Which copies "
+        "were broken rather than fooled, the table below says."
+    )
+    return Illustration.chart(
+        matrix, "attackers", "Which attack moves which method", caption, rows, columns,
         [[v / top for v in row] for row in values],
         texts=[[f"{v:.2f}".removeprefix("0") for v in row] for row in values],
-        describe="Susceptibilities, dark where an attack moves the maps of a method far.",
-        row_title="attacked map",
-        column_title="evaluated method",
-    )
+        row_title="attacked map", column_title="evaluated method",
+    )  # fmt: skip
 
 
 def residual_figure(found: Mapping[str, Any]) -> Figure:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate, with_margins
-from camlucida.audits.fooling.figures import panel_figure
+from camlucida.audits.fooling.figures import panel
 from camlucida.audits.fooling.measure import measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
@@ -322,12 +322,8 @@ def _range(maps: Tensor) -> Tensor:
 
 def _picture(clean: Trial, fooled: nn.Module, shift: Shift) -> Illustration | None:
     chosen = [Candidate("gradcam"), Candidate("gradcam", "mean"), Candidate("eigencam")]
+    caption = "Maps before and after the shift. The model's probabilities are the same to the last digits."
     try:
-        figure = panel_figure(clean.few(3), fooled, chosen, shift.mask)
+        return panel(clean.few(3), fooled, chosen, shift.mask, caption)
     except CamlucidaError:
         return None
-    return Illustration.of(
-        "maps",
-        "Maps before and after the shift. The model's probabilities are the same to the last digits.",
-        figure,
-    )

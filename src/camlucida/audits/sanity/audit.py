@@ -7,8 +7,7 @@ other classes, repetition, batches, and the model's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -83,110 +82,93 @@ def measure_sanity(request: Request, *, independent: bool = False) -> Measured:
     }
     store = request.store(trial, "sanity", stages=record["stages"])
     groups = grouped(tested)
-    total = len(groups) * (len(stages) + 5) + (_TWIN_STEPS if request.labels else 0)
-    twins: dict[str, float] = {}
-    learned: Found = {}
-    if request.labels:
-        twins, learned = _twins(
-            groups, trial, request.folder,
-            lambda what, done, parts: request.say(what, _TWIN_STEPS * done / parts, total),
-        )  # fmt: skip
-    work = _Work(trial, stages, store, request, total, _TWIN_STEPS if request.labels else 0)
-    parts: dict[str, _Parts] = {}
+    ahead = _TWIN_STEPS if request.labels else 0
+    done, total = ahead, ahead + len(groups) * (len(stages) * (1 + independent) + 5)
+
+    def learning(what: str, part: float, parts: float) -> None:
+        request.say(what, ahead * part / parts, total)
+
+    twins, learned = _twins(groups, trial, request.folder, learning) if ahead else ({}, {})
+    parts: dict[str, Found] = {"data": learned}
     for group in groups:
-        heavy = len(groups[0]) > 1 and group is not groups[0]
-        made = work.parts(group, some=quick and heavy, independent=independent)
-        parts |= {one.label: made for one in group}
-    cascade = {t.label: [s and s[t.label] for s in parts[t.label].cascade] for t in tested}
-    alone = {t.label: [s[t.label] for s in parts[t.label].alone] for t in tested}
+        who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"
+        some = quick and len(groups[0]) > 1 and group is not groups[0]
+        for key, title, compute in _parts(trial, group, stages, quick, some, independent):
+            request.say(f"{who}: {title}", done, total)
+            if compute is not None:
+                kept = store.value(f"{key}-{[one.key for one in group]}", compute)
+                parts.setdefault(key, {}).update(kept)
+            done += 1
+            request.say(f"{who}: {title}", done, total)
+    cascade, alone = (
+        {t.label: [parts.get(f"{kind}-{i}", {}).get(t.label) for i in range(len(stages))] for t in tested}
+        for kind in ("cascade", "alone")
+    )  # fmt: skip
     found = {
         t.label: results(
             t.name,
             {
                 "parameters": cascade[t.label][-1],
-                "data": learned.get(t.label),
-                **{key: values.get(t.label) for key, values in parts[t.label].others.items()},
+                **{key: values.get(t.label) for key, values in parts.items()},
             },
         )
         for t in tested
     }
-    if not independent:
-        alone = {}
-    return Measured(tested, stages, cascade, alone, found, twins, record, store.found)
+    return Measured(
+        tested, stages, cascade, alone if independent else {}, found, twins, record, store.found
+    )
 
 
 # -------------------------------------------------------------------------------------------- pieces
 
 
-@dataclass
-class _Parts:
-    cascade: list[Found | None]
-    alone: list[Found]
-    others: dict[str, Found]
+def _parts(
+    trial: Trial,
+    group: Sequence[Candidate],
+    stages: Sequence[Sequence[str]],
+    quick: bool,
+    some: bool,
+    independent: bool,
+) -> Iterator[tuple[str, str, Callable[[], Found] | None]]:
+    """Everything that is measured about a group of methods: name, title and work, which ``some`` leaves out.
 
+    Args:
+        trial: model and images.
+        group: the methods.
+        stages: groups of modules, from the output down.
+        quick: shifts and sums of two images instead of eight.
+        some: redraw the first and the last stages only.
+        independent: redraw each stage alone too.
+    """
+    few = trial.few(2 if quick else 8)
+    kept: dict[str, Explanation | str] = {}
 
-@dataclass
-class _Work:
-    """Measures, part by part, what has not been measured before; ``done`` of ``total`` parts are behind it."""
+    def base() -> dict[str, Explanation | str]:
+        if not kept:
+            kept.update(trial.maps(group))
+        return kept
 
-    trial: Trial
-    stages: Sequence[Sequence[str]]
-    store: Store
-    request: Request
-    total: int
-    done: int = 0
+    def redrawn(which: Sequence[str]) -> Found:
+        return parameters(trial, group, base(), which)
 
-    def parts(self, group: Sequence[Candidate], *, some: bool, independent: bool) -> _Parts:
-        """Everything about a group of methods; ``some`` redraws the first and the last stages only."""
-        trial, few = self.trial, self.trial.few(2 if self.request.quick else 8)
-        kept: dict[str, Explanation | str] = {}
-
-        def base() -> dict[str, Explanation | str]:
-            if not kept:
-                kept.update(trial.maps(group))
-            return kept
-
-        def redrawn(which: Sequence[str]) -> Found:
-            return parameters(trial, group, base(), which)
-
-        names: list[str] = []
-        cascade: list[Found | None] = []
-        alone: list[Found] = []
-        last = len(self.stages) - 1
-        for i, stage in enumerate(self.stages):
-            names += stage
-            if some and 0 < i < last:
-                cascade.append(None)
-                self.done += 1
-                continue
-            title = f"weights redrawn down to {stage[-1]}"
-            cascade.append(self._part(group, title, f"cascade-{i}", partial(redrawn, tuple(names))))
-            if independent:
-                self.done -= 1
-                title = f"weights of {stage[-1]} redrawn"
-                alone.append(self._part(group, title, f"alone-{i}", partial(redrawn, stage)))
-        measures: dict[str, tuple[str, Callable[[], Found]]] = {
-            "class": ("other class", lambda: other_class(trial, group, base())),
-            "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
-            "input shift": ("shifted inputs", lambda: input_shift(few, group)),
-            "logit shift": ("shifted logits", lambda: logit_shift(few, group)),
-            "completeness": ("sums", lambda: _sums(few, group)),
-        }
-        others = {
-            key: self._part(group, title, key, partial(_guarded, group, compute))
-            for key, (title, compute) in measures.items()
-        }
-        return _Parts(cascade, alone, others)
-
-    def _part(
-        self, group: Sequence[Candidate], title: str, key: str, compute: Callable[[], Any]
-    ) -> Any:
-        who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"
-        self.request.say(f"{who}: {title}", self.done, self.total)
-        found = self.store.value(f"{key}-{[one.key for one in group]}", compute)
-        self.done += 1
-        self.request.say(f"{who}: {title}", self.done, self.total)
-        return found
+    names: list[str] = []
+    for i, stage in enumerate(stages):
+        names += stage
+        left_out = some and 0 < i < len(stages) - 1
+        for key, title, which in (
+            (f"cascade-{i}", f"weights redrawn down to {stage[-1]}", tuple(names)),
+            (f"alone-{i}", f"weights of {stage[-1]} redrawn", tuple(stage)),
+        )[: 1 + independent]:
+            yield key, title, None if left_out else partial(redrawn, which)
+    measures: dict[str, tuple[str, Callable[[], Found]]] = {
+        "class": ("other class", lambda: other_class(trial, group, base())),
+        "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
+        "input shift": ("shifted inputs", lambda: input_shift(few, group)),
+        "logit shift": ("shifted logits", lambda: logit_shift(few, group)),
+        "completeness": ("sums", lambda: _sums(few, group)),
+    }
+    for key, (title, compute) in measures.items():
+        yield key, title, partial(_guarded, group, compute)
 
 
 def _sums(few: Trial, group: Sequence[Candidate]) -> Found:

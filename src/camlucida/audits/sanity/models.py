@@ -16,6 +16,7 @@ from camlucida.audits.trial import copied
 from camlucida.common.errors import ModelError
 from camlucida.common.jsonable import digest
 from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.layers.calls import observe
 from camlucida.engine.linear_head import LinearInputs
 from camlucida.engine.outputs import first_tensor
 
@@ -198,35 +199,25 @@ def shifted_input(model: nn.Module, inputs: Tensor, shift: float) -> nn.Module:
 
 
 def _first_layer(model: nn.Module, inputs: Tensor) -> str:
-    found: list[str] = []
     values = inputs[:1].detach()
-
-    def watch(name: str) -> Any:
-        def hook(_m: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            same = args and isinstance(args[0], Tensor) and args[0].shape == values.shape
-            if same and isinstance(output, Tensor) and torch.equal(args[0], values):
-                found.append(name)
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(watch(name))
-        for name, module in model.named_modules()
-        if name and not list(module.children()) and not isinstance(module, nn.Identity)
-    ]
-    try:
-        with torch.no_grad():
-            model(values.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    weighted = [n for n in found if isinstance(model.get_submodule(n), nn.Conv2d | nn.Linear)]
-    found = weighted or found
-    if len(found) != 1:
+    with torch.no_grad():
+        calls, _ = observe(model, values.clone())
+    found = {
+        call.name: call.module
+        for call in calls
+        if call.name
+        and not list(call.module.children())
+        and not isinstance(call.module, nn.Identity)
+        if call.input is not None and call.output is not None
+        if call.input.shape == values.shape and torch.equal(call.input, values)
+    }
+    weighted = [n for n, m in found.items() if isinstance(m, nn.Conv2d | nn.Linear)]
+    names = weighted or list(found)
+    if len(names) != 1:
         raise ModelError(
-            f"{len(found) or 'no'} layers read the input directly; the shift can be made up for in exactly one"
+            f"{len(names) or 'no'} layers read the input directly; the shift can be made up for in exactly one"
         )
-    return found[0]
+    return names[0]
 
 
 # ------------------------------------------------------------------------------------- logits shifted

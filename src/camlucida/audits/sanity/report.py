@@ -15,6 +15,7 @@ from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
 from camlucida.report.charts import Line, lines
+from camlucida.report.tables import number
 
 ABOUT = (
     "An explanation that looks right may have nothing to do with the model. Each method is put through checks "
@@ -65,15 +66,11 @@ def report_of(found: Measured) -> AuditReport:
     used = found.record["images"]["used"]
     if used < _FEW:
         summary += f" This was measured on {_images(used)}: on more, the numbers say more."
-    titles = [check.title for check in CHECKS.values()]
     overview = Table.of_rows(
         "checks",
         "Every check: ✓ passed, ✗ failed, – not tested, with its number",
-        ("method", *titles),
-        [
-            (label, *(mark(checks[key]) for key in CHECKS))
-            for label, checks in found.results.items()
-        ],
+        ("method", *(check.title for check in CHECKS.values())),
+        [(label, *(mark(of[key]) for key in CHECKS)) for label, of in found.results.items()],
         "Numbers are explained in the table of the checks.",
     )
     explained = Table.of_rows(
@@ -82,20 +79,19 @@ def report_of(found: Measured) -> AuditReport:
         ("check", "question", "number", "bound"),
         [(c.title, c.asks, c.measure, c.bound) for c in CHECKS.values()],
     )
-    title = (
-        "From the output layer down, more and more weights are redrawn: rank correlation of the maps with those of "
-        "the model, signed / absolute / SSIM"
-    )
-    tables = [overview, explained, _cascade("cascade", title, found.stages, found.cascade)]
-    if found.alone:
-        tables.append(
-            _cascade(
-                "alone",
-                "One group of weights redrawn at a time: rank correlation, signed / absolute / SSIM",
-                found.stages,
-                found.alone,
-            )
+    likeness_of = "rank correlation of the maps with those of the model, signed / absolute / SSIM"
+    tables = [
+        _cascade(name, f"{how}: {likeness_of}", found.stages, steps)
+        for name, how, steps in (
+            (
+                "cascade",
+                "From the output layer down, more and more weights are redrawn",
+                found.cascade,
+            ),
+            ("alone", "One group of weights redrawn at a time", found.alone),
         )
+        if steps
+    ]
     pictures = (_cascade_chart(found),) if len(found.stages) > 1 else ()
     model = found.record["model"]
     layer = found.record["explained_layer"]
@@ -115,7 +111,7 @@ def report_of(found: Measured) -> AuditReport:
         tested,
         summary,
         verdicts,
-        tuple(tables),
+        (overview, explained, *tables),
         pictures,
         {
             **found.record,
@@ -148,21 +144,10 @@ def _cascade_chart(found: Measured) -> Illustration:
         "correlation, signed or of absolute values, whichever is further from 0. A method that depends on the model "
         f"falls to 0; the grey lines are the bounds. Redrawn down to: {stages}."
     )
-    chart = lines(
-        "cascade",
-        "Likeness while weights are redrawn",
-        curves,
-        x_label="groups of weights redrawn",
-        y_label="rank correlation with the model's map",
-        describe=caption,
-        height=380,
-    )
-    return Illustration.of("cascade", caption, chart)
-
-
-def _mean(part: Mapping[str, Any], key: str) -> float | None:
-    values = known(part.get(key, ()))
-    return mean_std(values)[0] if values else None
+    return Illustration.chart(
+        lines, "cascade", "Likeness while weights are redrawn", caption, curves, height=380,
+        x_label="groups of weights redrawn", y_label="rank correlation with the model's map",
+    )  # fmt: skip
 
 
 def _cascade(
@@ -174,8 +159,8 @@ def _cascade(
     def cell(part: Mapping[str, Any] | None) -> str | None:
         if part is None or "error" in part:
             return None
-        means = [_mean(part, key) for key in ("signed", "absolute", "ssim")]
-        return " / ".join("–" if m is None else f"{m:.2f}" for m in means)
+        means = (mean_std(known(part.get(key, ())))[0] for key in ("signed", "absolute", "ssim"))
+        return " / ".join(number(mean, 2) for mean in means)
 
     return Table.of_rows(
         name,

@@ -301,34 +301,28 @@ def _filter_chart(found: Sequence[Mapping[str, Any]]) -> Illustration:
         "Expected brightness against the number of filters, at the mean norm of a patch; the exact value lies above "
         "the paper's bound, and sampled networks lie on it, within four standard errors."
     )
-    chart = lines(
-        "filters",
+    curves = [
+        Line("exact", filters, [scale * expected_root(v) for v in filters], style=0),
+        Line("bound", filters, [unit * max(v - 20, 0) / math.sqrt(v) for v in filters], style=1),
+        Line("sampled", [t["filters"] for t in found], drawn, low, high, 2),
+    ]
+    title, label = (
         "Expected brightness by the number of filters",
-        [
-            Line("exact", filters, [scale * expected_root(v) for v in filters], style=0),
-            Line("bound", filters, [unit * max(v - 20, 0) / math.sqrt(v) for v in filters], style=1),
-            Line("sampled", [t["filters"] for t in found], drawn, low, high, 2),
-        ],
-        x_label="filters",
-        y_label=f"GradCAM at a patch of norm {first['norm']:.2f}",
-        describe=caption,
-    )  # fmt: skip
-    return Illustration.of("theorem", caption, chart)
+        f"GradCAM at a patch of norm {first['norm']:.2f}",
+    )
+    return Illustration.chart(
+        lines, "theorem", title, caption, curves, x_label="filters", y_label=label
+    )
 
 
 def _row_chart(shown: Mapping[str, Any]) -> Illustration:
     rows = range(len(shown["rows_exact"]))
     caption = f"Mean over each row of the map; nothing changes where the dead half begins, at row {len(rows) // 2}."
-    chart = lines(
-        "rows",
-        "Expected brightness by the row of the map",
-        [
-            Line(name, rows, shown[f"rows_{name}"], style=i)
-            for i, name in enumerate(("exact", "bound", "sampled"))
-        ],
-        x_label="row of the map",
-        y_label=f"GradCAM, {shown['filters']} filters",
-        describe=caption,
-        y_range=(0, max(shown["rows_exact"])),
-    )
-    return Illustration.of("rows", caption, chart)
+    curves = [
+        Line(name, rows, shown[f"rows_{name}"], style=i)
+        for i, name in enumerate(("exact", "bound", "sampled"))
+    ]
+    return Illustration.chart(
+        lines, "rows", "Expected brightness by the row of the map", caption, curves, x_label="row of the map",
+        y_label=f"GradCAM, {shown['filters']} filters", y_range=(0, max(shown["rows_exact"])),
+    )  # fmt: skip

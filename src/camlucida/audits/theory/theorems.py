@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,14 +137,11 @@ def expected_root(filters: int) -> float:
     """
     if filters < 1:
         raise CamlucidaError(f"there must be at least one filter, got {filters}")
-    total = 0.0
-    for n in range(1, filters + 1):
-        log = (
-            math.lgamma(filters + 1) - math.lgamma(n + 1) - math.lgamma(filters - n + 1)
-            - filters * math.log(2) + math.lgamma((n + 1) / 2) - math.lgamma(n / 2)
-        )  # fmt: skip
-        total += math.exp(log)
-    return math.sqrt(2) * total
+    from scipy import special, stats  # slow to import
+
+    n = np.arange(1, filters + 1)
+    means = np.exp(special.gammaln((n + 1) / 2) - special.gammaln(n / 2))
+    return float(math.sqrt(2) * stats.binom.pmf(n, filters, 0.5) @ means)
 
 
 @dataclass(frozen=True)
