@@ -20,7 +20,6 @@ from camlucida.metrics.regions import (
     dilate,
     fill_boxes,
     largest_region,
-    whole_boxes,
 )
 
 Component = Literal["largest", "all"]
@@ -122,28 +121,17 @@ def box_iou(
     if component == "largest":
         region = largest_region(region, connectivity)
     predicted = bounding_boxes(region)
-    boxes = [whole_boxes(own.to(maps.device), size) for own in boxes]
-    if gt == "union":
-        found = _overlap(fill_boxes(list(predicted[:, None]), size), fill_boxes(boxes, size))
-    else:
-        found = maps.new_zeros(len(maps), dtype=torch.float64)
-        for i, own in enumerate(boxes):
-            if len(own):
-                found[i] = _box_overlap(predicted[i], own[:1] if gt == "first" else own).amax()
+    fitted = fill_boxes(list(predicted[:, None]), size)
+    found = maps.new_zeros(len(maps), dtype=torch.float64)
+    for i, own in enumerate(b.to(maps.device).reshape(-1, 4) for b in boxes):
+        truths = {"best": list(own[:, None]), "first": [own[:1]], "union": [own]}[gt]
+        if len(own):
+            found[i] = _overlap(fitted[i], fill_boxes(truths, size)).amax()
     counts = torch.tensor([len(own) > 0 for own in boxes], device=maps.device)
     counts &= ~maps.isnan().flatten(1).any(1)
     if correct is not None:
         counts &= correct.to(maps.device)
     return torch.where(counts, found, math.nan)
-
-
-def _box_overlap(box: Tensor, others: Tensor) -> Tensor:
-    """IoU of one box ``(4,)`` with others ``(n, 4)``, in whole pixels."""
-    corner = torch.maximum(box[:2], others[:, :2])
-    sides = (torch.minimum(box[2:], others[:, 2:]) - corner).clamp_min(0)
-    both = sides.prod(1).double()
-    areas = (others[:, 2:] - others[:, :2]).clamp_min(0).prod(1) + (box[2:] - box[:2]).prod()
-    return both / (areas - both).clamp_min(1)
 
 
 def saliency_score(maps: Tensor, masks: Tensor) -> Tensor:
