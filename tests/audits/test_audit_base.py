@@ -7,7 +7,7 @@ import pytest
 
 from camlucida import CamlucidaError
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.verdicts import Verdict
+from camlucida.audits.verdicts import Verdict, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
 from camlucida.report.tables import number
@@ -67,6 +67,24 @@ def test_verdicts_are_found_and_checked(report):
         Verdict("x", "maybe", "")
     with pytest.raises(CamlucidaError, match="2 columns"):
         Table.of_rows("t", "t", ("a", "b", "c"), (("x", 1),))
+
+
+def test_verdicts_are_data_that_is_put_into_words_once():
+    said = sentences(
+        """
+lit: {mean:.1 %} of {count:n map} lies there ({most:g %} passes),
+    which is {note}.
+note: a {kind}
+"""
+    )
+    assert list(said) == ["lit", "note"]
+    note = said["note"](kind="pity")
+    verdict = Verdict("m", "fail", (said["lit"](mean=0.123, count=1, most=0.01, note=note),), 0.123)
+    assert verdict.text == "12.3 % of 1 map lies there (1 % passes), which is a pity."
+    numbers = {"mean": 0.123, "count": 1, "most": 0.01, "kind": "pity"}
+    assert verdict.to_dict()["said"] == [{"kind": "lit", "numbers": numbers}]
+    assert said["lit"].of({"mean": 1.0, "other": 2}).numbers == {"mean": 1.0}
+    assert Verdict("m", "pass", "Plain {words}.").text == "Plain {words}."
 
 
 def test_small_numbers():

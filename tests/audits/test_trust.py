@@ -14,7 +14,8 @@ from camlucida import CamlucidaError
 from camlucida.audits.candidates import choose
 from camlucida.audits.ours import list_audits, register
 from camlucida.audits.registry import AUDITS
-from camlucida.audits.rules import GRADES, QUESTIONS
+from camlucida.audits.report import AuditReport
+from camlucida.audits.rules import GRADES, QUESTIONS, Rule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trial import Trial
 from camlucida.audits.trust.audit import audit_all
@@ -22,6 +23,7 @@ from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
 from camlucida.audits.trust.judging import all_rules, gather, judged
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Evidence, MethodTrust, TrustReport
+from camlucida.audits.verdicts import Verdict
 from camlucida.metrics.curves import blank
 from reference import sanity as slow
 
@@ -219,6 +221,39 @@ def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_
     for question in QUESTIONS.values():
         assert question in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_an_audit_from_outside_is_judged_like_ours(model, inputs):
+    rules = (
+        Rule("test-outside", "fail", "not safe", ("pixels",)),
+        Rule("test-outside", "not tested", "with caution", ("absence",), "It was not mirrored."),
+    )
+
+    @register("test-outside", title="Outside", asks="Is it mirrored?", rules=rules)
+    def outside(request):
+        maps = request.open().maps(request.tested())
+        verdicts = tuple(
+            Verdict(k, "fail" if k == "gradcam" else "pass", f"<{k}>", 0.5, 0.1, "a number")
+            for k in maps
+        )
+        return AuditReport("test-outside", "Outside", "Mirrors.", "Done.", verdicts)
+
+    try:
+        assert "test-outside" in [row.name for row in list_audits()]
+        options = {"methods": ["gradcam", "saliency"], "audits": ["test-outside", "faithfulness"]}
+        report = audit_all(model, inputs, **options)
+        other = audit_all(model, inputs, methods=["gradcam"], audits=["faithfulness"])
+    finally:
+        AUDITS.remove("test-outside")
+    by = {m.label: m.answers for m in report.methods}
+    assert by["gradcam"]["pixels"].grade == "not safe"
+    assert "<gradcam>" in by["gradcam"]["pixels"].reasons
+    assert "<saliency>" not in by["saliency"]["pixels"].reasons
+    assert "It was not mirrored." in other.methods[0].answers["absence"].reasons
+    page = report.html()
+    assert "&lt;gradcam&gt;" in page
+    assert "<gradcam>" not in page
+    assert 'href="test-outside.html"' in page
 
 
 def test_bad_input_is_said_in_words(model, inputs):

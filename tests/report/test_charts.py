@@ -164,3 +164,11 @@ def test_a_page_holds_its_sections_and_escapes_its_texts():
         assert raw not in page
     assert '<html lang="en">' in page
     assert not re.search(r"(src|href)=\"(?!#|data:)", page)
+
+
+def test_a_bar_can_be_compared_with_a_mark():
+    points = [charts.Point("a", 0.5, mark=0.8), charts.Point("b", 0.4)]
+    marked = charts.bars("b", "Bars", points, x_label="x", describe="two bars")
+    plain = charts.bars("b", "Bars", points[1:], x_label="x", describe="one bar")
+    assert "v16" in marked
+    assert "v16" not in plain

@@ -161,3 +161,15 @@ def test_an_empty_table_is_drawn():
     assert "nothing" in empty.html()
     assert empty.csv() == "method,x\n"
     assert r"\bottomrule" in empty.latex()
+
+
+def test_plain_values_become_a_table_and_come_back():
+    rows = [("a", 1.5, "yes"), ("b", None, "12 % more")]
+    table = Table.of_rows("t", "Plain", ("name", Column("n", unit="s"), "said"), rows, "A note.")
+    assert (table.stub, table.legend) == ("name", "A note.")
+    assert table.values() == {
+        "title": "Plain",
+        "columns": ["name", "n [s]", "said"],
+        "rows": [["a", 1.5, "yes"], ["b", None, "12 % more"]],
+        "note": "A note.",
+    }

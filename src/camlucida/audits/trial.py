@@ -182,9 +182,7 @@ class Trial:
     def raw(self, one: Candidate, model: nn.Module | None = None) -> Tensor:
         """A method's own maps ``(N', h, w)`` before enlarging, rectified where its formula rectifies.
 
-        Args:
-            one: the method.
-            model: another one than the trial's.
+        Of the trial's model, unless another one is given.
 
         Raises:
             CamlucidaError: the method cannot explain this model.
@@ -208,11 +206,7 @@ def reason(error: BaseException) -> str:
 
 
 def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy that shares nothing with the model, in eval mode and frozen.
-
-    Args:
-        model: any module.
-        dtype: of its floating-point weights; as they are unless told.
+    """A copy that shares nothing with the model, in eval mode and frozen, its weights of another type if told.
 
     Raises:
         ModelError: it cannot be copied or converted.

@@ -194,12 +194,7 @@ def _on_stand_ins(request: Request, plan: WallPlan | None) -> AuditReport:
 
 
 def zones_of(trial: Trial, draws: int = 2) -> Zones:
-    """The dead pixels, and the dead cells of the explained layer, each proved by :func:`dead_zone`.
-
-    Args:
-        trial: a model with its wall; the first two images are used, and noise.
-        draws: see :func:`dead_zone`.
-    """
+    """The dead pixels, and the dead cells of the explained layer, proved on the first two images and noise."""
     few, layer = trial.inputs[:2], trial.layer or INPUT
     pixels = dead_zone(trial.model, few, draws=draws, seed=trial.seed)
     cells = None

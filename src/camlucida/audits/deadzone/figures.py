@@ -36,11 +36,7 @@ def zone_picture(
 ) -> Illustration | None:
     """Maps of the first three images by up to ten methods, the paper's first; ``None`` where there are none.
 
-    Args:
-        trial: a model behind its wall, and images.
-        chosen: methods that can explain it.
-        zones: what is dead.
-        classes: seen and unseen class of each image, where they are known.
+    ``classes`` are the seen and the unseen class of each image, where they are known.
     """
     first = [one for one in chosen if one.name in {*PAPER, "layercam", "fame"}]
     few = replace(trial.few(3), layer=zones.layer)

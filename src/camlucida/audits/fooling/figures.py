@@ -26,14 +26,7 @@ _SIDE = 224  # pixels of a drawn map
 def panel(
     trial: Trial, fooled: nn.Module, methods: Sequence[Candidate], mask: Tensor, caption: str
 ) -> Illustration:
-    """Each image with its maps before and after an attack, and the mask that the maps were pushed to.
-
-    Args:
-        trial: the model as it was, and few images.
-        fooled: the attacked model.
-        methods: what is drawn, a pair of columns each.
-        mask: ``(h, w)``.
-        caption: what is to be seen.
+    """Each image with its maps on the clean and on the fooled model, and the ``(h, w)`` mask they were pushed to.
 
     Raises:
         CamlucidaError: a method cannot explain the model.

@@ -115,12 +115,7 @@ def fit_shift(
 
 
 def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
-    """A copy of the model with the vector in every class row.
-
-    Args:
-        model: left as it is.
-        inputs: ``(N, C, H, W)``, to find the head with.
-        shift: what is added; rounded to the model's precision.
+    """A copy of the model with the vector in every class row; the inputs ``(N, C, H, W)`` find the head.
 
     Raises:
         CamlucidaError: the vector does not fit the head.

@@ -101,11 +101,7 @@ def ratio(found: Mapping[str, Any]) -> float:
 def compare_with(
     values: Mapping[str, Sequence[float]], reference: str
 ) -> dict[str, dict[str, float]]:
-    """Tests of each row's numbers per image against those of one row.
-
-    Args:
-        values: per image, by label; a shorter row is compared on the images that it has.
-        reference: the row that all others are compared with.
+    """Tests of each row's numbers per image against those of one row; a shorter row is compared on its images.
 
     Returns:
         Of each other row: ``rank_sum`` as published (for unpaired samples), ``signed_rank`` (which is what paired

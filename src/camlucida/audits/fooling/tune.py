@@ -155,12 +155,7 @@ class Attack(FitOptions):
 
 
 def published_attack(main: Attack, learning_rate: float = Attack.learning_rate) -> Attack:
-    """The main attack where it is on the class-weight map, else SHAM as published, as long and with the same mask.
-
-    Args:
-        main: the main attack.
-        learning_rate: of SHAM.
-    """
+    """The main attack where it is on the class-weight map, else SHAM as published, as long and with the same mask."""
     if main.cam.cam == WEIGHTS:
         return main
     return Attack(
@@ -174,13 +169,7 @@ def published_attack(main: Attack, learning_rate: float = Attack.learning_rate) 
 
 
 def fitting(attack: Attack, model: nn.Module, images: Tensor, layer: str) -> Attack:
-    """The attack itself, or the same on Grad-CAM's map where the model has no class-weight map of the layer.
-
-    Args:
-        attack: on any map.
-        model: which is to be attacked.
-        images: one or more that it takes.
-        layer: whose map is attacked.
+    """The attack itself, or that on Grad-CAM's map where the model has no class-weight map of the layer.
 
     Raises:
         CamlucidaError: the model has no such layer.
@@ -196,13 +185,9 @@ def fitting(attack: Attack, model: nn.Module, images: Tensor, layer: str) -> Att
 
 
 def named_attack(name: str, main: Attack, published: Attack, control: Attack) -> Attack:
-    """An attack of the table of attackers.
+    """An attack of the table of attackers: ``"none"``, ``"sham"``, ``"location"``, or as for :meth:`Attack.adaptive`.
 
-    Args:
-        name: ``"none"``, ``"sham"``, ``"location"``, or as for :meth:`Attack.adaptive`.
-        main: the main attack, which is not made twice.
-        published: SHAM.
-        control: the same training without an attack.
+    The main attack is not made twice.
     """
     if name == "none":
         return control
@@ -316,12 +301,7 @@ def fool(
 
 
 def check_labels(labels: Tensor, model: nn.Module, inputs: Tensor) -> None:
-    """Refuse labels that are no classes of a model.
-
-    Args:
-        labels: ``(N,)``.
-        model: the model.
-        inputs: one or more that it takes.
+    """Refuse labels ``(N,)`` that are no classes of a model.
 
     Raises:
         CamlucidaError: naming the label and the number of classes.

@@ -132,12 +132,8 @@ def summary(
 ) -> str:
     """One to five sentences over all methods.
 
-    Args:
-        verdicts: of all methods.
-        worked: whether the main attack moved the map that it attacked.
-        broke: the accuracy before and after it, where it cost more than :data:`KEPT`.
-        conditions: rows of the map of conditions.
-        aimed: maps that an attack aimed at them brought to the mask while the model stayed whole.
+    ``broke`` is the accuracy before and after an attack that cost more than :data:`KEPT`; ``aimed`` are the maps that
+    an attack aimed at them brought to the mask while the model stayed whole.
     """
     by = by_outcome(verdicts)
     parts = [] if worked else ["The attack did not bring the map that it was aimed at to the mask."]

@@ -132,13 +132,7 @@ def _parts(
 ) -> Iterator[tuple[str, str, Callable[[], Found] | None]]:
     """Everything that is measured about a group of methods: name, title and work, which ``some`` leaves out.
 
-    Args:
-        trial: model and images.
-        group: the methods.
-        stages: groups of modules, from the output down.
-        quick: shifts and sums of two images instead of eight.
-        some: redraw the first and the last stages only.
-        independent: redraw each stage alone too.
+    ``some`` redraws the first and the last stages only, ``independent`` each stage alone too.
     """
     few = trial.few(2 if quick else 8)
     kept: dict[str, Explanation | str] = {}

@@ -27,11 +27,7 @@ PATH_TOLERANCE = 0.05
 
 
 def completeness(trial: Trial, tested: Candidate) -> dict[str, Any] | None:
-    """What a method's map sums to, and what it should.
-
-    Args:
-        trial: the model and images; better in double precision.
-        tested: the method.
+    """What a method's map sums to, and what it should; better in double precision.
 
     Returns:
         ``promise`` in words, ``missing`` per image as a share of the explained score, ``tolerance``, and, where

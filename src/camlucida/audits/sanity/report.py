@@ -145,7 +145,7 @@ def _cascade_chart(found: Measured) -> Illustration:
         f"falls to 0; the grey lines are the bounds. Redrawn down to: {stages}."
     )
     return Illustration.chart(
-        lines, "cascade", "Likeness while weights are redrawn", caption, curves, height=380,
+        lines, "cascade", "Likeness while weights are redrawn", caption, curves, height=max(380, 60 + 14 * len(curves)),
         x_label="groups of weights redrawn", y_label="rank correlation with the model's map",
     )  # fmt: skip
 

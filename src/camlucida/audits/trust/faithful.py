@@ -54,10 +54,7 @@ def random_maps(inputs: Tensor, seed: int, cells: int = _CELLS) -> Tensor:
 def faithfulness(trial: Trial, maps: Tensor, steps: int = 10) -> list[float]:
     """Area under insertion less that under deletion, per image; -1 to 1, higher is better.
 
-    Args:
-        trial: the model, the images and their classes.
-        maps: ``(N, H, W)``.
-        steps: in how many steps all pixels change.
+    The maps are ``(N, H, W)``; all pixels change in so many steps.
     """
     inputs, classes = trial.inputs, trial.classes
     assert classes is not None  # noqa: S101

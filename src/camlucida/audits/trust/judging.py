@@ -19,13 +19,7 @@ NATURAL = "registry"
 def judged(
     tested: Candidate, evidence: Sequence[Evidence], rules: Sequence[Rule] | None = None
 ) -> MethodTrust:
-    """Grades for every question.
-
-    Args:
-        tested: the method.
-        evidence: every finding about it.
-        rules: what findings mean; by default those of all registered audits and of what methods are.
-    """
+    """Grades for every question; the rules are by default those of all audits and of what methods are."""
     known = {e.name: e for e in evidence}
     if not any(e.audit != NATURAL and e.outcome != "not tested" for e in evidence):
         said = dict.fromkeys(e.text for e in evidence if e.audit != NATURAL and e.text)
@@ -59,11 +53,7 @@ def gather(
 ) -> tuple[Evidence, ...]:
     """All that the audits, and the registry, say of a method.
 
-    Args:
-        tested: the method.
-        found: audits with their reports.
-        size: height and width of the images.
-        cells: height and width of the explained layer's map, where it has one.
+    ``size`` are height and width of the images, ``cells`` those of the explained layer's map, where it has one.
     """
     evidence = [*_nature(tested)]
     for row, report in found:
