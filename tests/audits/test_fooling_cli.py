@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
 from camlucida.cli.reproduce import diff_tables as cli_tables
+from camlucida.cli.shared.model import EMBEDDED
 from camlucida.cli.shared.opening import labelled_case
 from camlucida.common.errors import CamlucidaError
 from camlucida.studies.published.diff_tables import case_of, diff_table1, diff_table2, diff_table3
@@ -68,7 +69,7 @@ def test_images_are_taken_from_every_class(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(8):
             Image.new("RGB", (8, 8), (9 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
-    _, inputs, labels, _ = labelled_case("embedded", None, str(tmp_path), 9, None, quick=True)
+    _, inputs, labels, _ = labelled_case(EMBEDDED, str(tmp_path), 9, None, quick=True)
     assert len(inputs) == len(labels) == 9
     assert len(labels.unique()) == 3
 

@@ -393,7 +393,7 @@ def test_a_model_whose_preprocessing_is_unknown(capsys, monkeypatch):
     monkeypatch.setattr(camlucida.models, "load_model", lambda *_a, **_o: bare)
     code, _, err = run(capsys, "explain", photo("cat.png"))
     assert (code, len(err)) == (2, 1)
-    assert "preprocess=" in err[0]
+    assert "--size" in err[0]
 
 
 @pytest.mark.usefixtures("tiny")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps, features
 
 from camlucida.common.errors import ImageError
-from camlucida.data.images import find_images, read_image
+from camlucida.data.images import find_images, range_note, read_image
 
 RNG = np.random.default_rng(7)
 COLOUR = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -366,3 +366,34 @@ def test_find_images_where_there_is_none(tmp_path):
         find_images(tmp_path / "none")
     with pytest.raises(ImageError, match="no image in"):
         find_images(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["array", "colours", "I;16", "integers", "tiff"])
+def test_a_scan_keeps_its_own_range(tmp_path, kind):
+    """Twelve bits in sixteen: black and white are the scan's own, and that is said."""
+    scan = RNG.integers(100, 4000, (9, 13, 3) if kind == "colours" else (9, 13)).astype(np.uint16)
+    source = {
+        "array": lambda: scan,
+        "colours": lambda: scan,
+        "I;16": lambda: Image.fromarray(scan),
+        "integers": lambda: Image.fromarray(scan.astype(np.int32)),
+        "tiff": lambda: tmp_path / "scan.tif",
+    }[kind]()
+    if kind == "tiff":
+        Image.fromarray(scan).save(source)
+    made = read_image(source)
+    low, high = int(scan.min()), int(scan.max())
+    wanted = [[round((int(v) - low) * 255 / (high - low)) for v in np.ravel(row)] for row in scan]
+    grey = np.asarray(made)[..., 0] if scan.ndim == 2 else np.asarray(made).reshape(9, -1)
+    assert grey.tolist() == wanted
+    assert f"from {low} to {high}" in range_note(made)
+    assert f"from {low} to {high}" in range_note(read_image(made))  # read again, it is still known
+
+
+def test_a_full_range_is_not_stretched():
+    wide = np.array([[0, 40000], [257, 514]], np.uint16)
+    assert np.asarray(read_image(wide))[..., 0].tolist() == [[0, 156], [1, 2]]
+    assert range_note(read_image(wide)) is None
+    flat = np.full((2, 2), 514, np.uint16)  # one value has no range
+    assert np.asarray(read_image(flat))[0, 0].tolist() == [2, 2, 2]
+    assert range_note(read_image(flat)) is None

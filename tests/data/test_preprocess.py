@@ -121,7 +121,7 @@ def test_elongated_photo_does_not_fill_the_memory():
     ("values", "message"),
     [
         ({"size": (0, 8)}, "size"),
-        ({"size": 8}, "size"),
+        ({"size": "8"}, "size"),
         ({"resize": 0}, "resize"),
         ({"resize": (8, 0)}, "resize"),
         ({"interpolation": "cubic"}, "interpolation must be one of"),
@@ -159,3 +159,31 @@ def test_json_round_trip(preprocess):
 def test_from_dict_names_what_is_wrong():
     with pytest.raises(ModelError, match=r"unknown \['colour'\], missing \['resize'\]"):
         Preprocess.from_dict({"size": [2, 2], "colour": 1})
+
+
+def test_defaults_are_the_usual_ones():
+    assert Preprocess() == Preprocess.imagenet()
+    assert Preprocess(size=112) == Preprocess.imagenet(112, 128)
+    assert Preprocess(size=(8, 12)).resize == (8, 12)
+    assert Preprocess(size=8, crop=False).resize == (8, 8)
+    assert Preprocess(size=8, resize=None).resize is None
+    assert "224 x 224 cut from the centre of 256, bilinear; rgb, mean 0.485" in Preprocess().words
+    assert Preprocess.from_dict(Preprocess(size=9).to_dict()) == Preprocess(size=9)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"size": 112}, {"size": (112, 112), "resize": 128}),
+        ({"size": 112, "resize": 112}, {"size": (112, 112), "resize": 112}),
+        ({"size": (64, 96), "crop": False}, {"size": (64, 96), "resize": (64, 96), "crop": False}),
+        ({"crop": False}, {"resize": (224, 224), "crop": False}),
+        ({"mean": 0.5, "std": 2}, {"mean": (0.5,) * 3, "std": (2.0,) * 3}),
+        ({"interpolation": "nearest"}, {"interpolation": "nearest"}),
+    ],
+)
+def test_some_values_changed(values, wanted):
+    made = Preprocess().changed(**values)
+    assert made == Preprocess(**{**Preprocess().to_dict(), **wanted})
+    with pytest.raises(CamlucidaError, match="unknown seize"):
+        Preprocess().changed(seize=3)

@@ -98,7 +98,7 @@ def test_after_the_model_raised(name):
     model = nasty()
     model.fail = True
     before = snapshot(model)
-    with pytest.raises(RuntimeError, match="the model broke"):
+    with pytest.raises(ModelError, match="the model broke"):
         explain(model, X, method=name, **QUICK.get(name, {}))
     assert differences(before, snapshot(model)) == []
 

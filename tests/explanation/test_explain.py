@@ -422,14 +422,16 @@ def test_the_model_must_be_one():
     "target", [Probability(), LogProbability(), LogitMargin()], ids=lambda t: type(t).__name__
 )
 def test_single_output(target):
+    """One number decides between two classes, unless it is a value."""
     m = model(m=1)
-    with pytest.raises(TargetError, match="single output"):
-        explain(m, X, target=target, layers="features")
-    with pytest.raises(TargetError, match="single output"):
-        explain(m, X, method="diffgradcam", layers="features")
-    found = explain(m, X, layers="features")
-    assert found.predictions == ()
-    assert found.target.classes.tolist() == [0] * 5
+    found = explain(m, X, target=target, layers="features")
+    assert found.target.classes.tolist() == [int(z > 0) for z in m(X)[:, 0]]
+    assert {p.index for p in found.predictions[0]} == {0, 1}
+    with pytest.raises(TargetError, match="value"):
+        explain(m, X, target=target, layers="features", outputs="regression")
+    value = explain(m, X, layers="features", outputs="regression")
+    assert value.predictions == ()
+    assert torch.equal(value.target_values, m(X)[:, 0])
 
 
 # ----------------------------------------------------------------------------------- several methods
@@ -544,7 +546,8 @@ def test_progress():
 
 
 def test_a_healthy_map_has_no_messages():
-    assert all(d.messages == () for d in explain(model(seed=1), X, layers="features").diagnostics)
+    found = explain(model(seed=1), X, layers="features", outputs="classes:activation=logits")
+    assert all(d.messages == () for d in found.diagnostics)
 
 
 def test_disconnected_target():
@@ -562,7 +565,8 @@ def test_saturated_softmax():
     found = explain(m, X, target=Probability(), layers="features")
     assert all(d.saturated for d in found.diagnostics)
     assert any("lse" in message for message in found.diagnostics[0].messages)
-    assert not any("softmax" in m for m in explain(m, X, layers="features").diagnostics[0].messages)
+    logits = explain(m, X, layers="features", outputs="classes:activation=logits")
+    assert not any("softmax" in m for m in logits.diagnostics[0].messages)
     # The advice helps.
     better = explain(m, X, target=LogitMargin(aggregator="lse"), layers="features")
     assert better.signed.any()

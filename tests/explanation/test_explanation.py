@@ -252,7 +252,7 @@ def test_record_of_a_broken_map_is_json_too(tmp_path):
     x[0, 0, 0, 0] = torch.nan
     m = networks.Split(nn.Identity(), model().head)
     m.head[1] = nn.Linear(3, 4).double()
-    e = explain(m, x, layers="features", target=0)
+    e = explain(m, x, layers="features", target=0, outputs="classes:activation=logits")
     assert not e.diagnostics[0].finite
     record = strict(e.save(tmp_path / "record.json").read_text())
     assert record["images"][0]["messages"]

@@ -240,7 +240,9 @@ def test_reference_code_preset_is_minmax_with_eps(net):
 def test_small_images_get_a_smaller_kernel_and_a_note(net):
     found = camlucida.explain(net, images(1, size=9), method=FAME(iterations=2))
     assert any("cut from 49 to 17" in m for m in found.diagnostics[0].messages)
-    large = camlucida.explain(net, images(1, size=40), method=FAME(iterations=2))
+    large = camlucida.explain(
+        net, images(1, size=40), method=FAME(iterations=2), outputs="classes:activation=logits"
+    )
     assert not large.diagnostics[0].messages
 
 

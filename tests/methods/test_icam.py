@@ -147,7 +147,7 @@ def test_passes_are_one_for_the_image_and_one_for_each_copy(net):
     handle = net.head.register_forward_hook(lambda *seen_by: seen.append(len(seen_by[2])))
     x = torch.randn(2, 3, 8, 8, dtype=D)
     method = ICAM(n_perturb=8, chunk=64)
-    run(net, x, method)
+    run(net, x, method, outputs="classes:activation=logits")
     handle.remove()
     assert seen == [2, 16]
     assert sum(seen) == 2 * method.passes

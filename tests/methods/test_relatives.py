@@ -137,7 +137,7 @@ def test_a_class_is_explained_through_the_residual_softmax():
         found.signed, explain(model, x, ShapleyCAM(), ResidualSoftmax(1)).signed
     )
     assert isinstance(found.target, ResidualSoftmax)
-    assert not found.diagnostics[0].messages
+    assert not found.diagnostics[0].notes
     margin = explain(model, x, "shapleycam", LogitMargin(1))
     assert isinstance(margin.target, LogitMargin)
 

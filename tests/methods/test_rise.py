@@ -121,7 +121,7 @@ def test_budget_ends_early_with_the_map_so_far(net):
     full = camlucida.explain(net, x, method=RISE(masks=100), target=1)
     assert torch.equal(found.raw, full.raw)
     assert "ended after 100 of 5000 masks" in found.diagnostics[0].messages
-    assert not full.diagnostics[0].messages
+    assert not full.diagnostics[0].notes
 
 
 def test_an_interrupt_keeps_the_map_so_far_where_it_shall(net):

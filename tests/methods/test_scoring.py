@@ -73,7 +73,7 @@ def test_out_of_memory_of_a_single_copy_is_raised(net):
 
     net.register_forward_pre_hook(fail)
     with pytest.raises(torch.OutOfMemoryError):
-        explain(net, images(2), ScoreCAM(chunk=2), 1)
+        explain(net, images(2), ScoreCAM(chunk=2), 1, outputs="classes:activation=logits")
     assert sizes == [2, 2, 1]
 
 

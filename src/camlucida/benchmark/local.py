@@ -120,6 +120,9 @@ def prepare(bench: Bench, folder: RunFolder, how: dict[str, Any]) -> list[int]:
     source = bench.source or {"data": bench.data.name, "model": bench.model.name}
     facts = {
         **{key: source.get(key) for key in ("data", "model", "class_names")},
+        **{
+            k: source[k] for k in ("outputs", "preprocess") if isinstance(source.get(k), str | dict)
+        },
         "device": str(bench.device),
         **how,
     }

@@ -20,6 +20,7 @@ from camlucida.common.statistics import Floats
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.chunks import out_of_memory
 from camlucida.engine.outputs import first_tensor
+from camlucida.engine.reading import outputs_of, probabilities
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.methods import row_of
@@ -205,14 +206,21 @@ def _scene(
 
 
 def _predicted(rows: Sequence[ImageRow], scene: Scene) -> list[ImageRow]:
-    if scene.logits.ndim != 2:
-        raise CamlucidaError(
-            f"the benchmark needs class logits (N, M), but the model returned {tuple(scene.logits.shape)}"
+    said = outputs_of(scene.model)
+    valued = said is not None and said.kind in ("regression", "embedding")
+    if scene.logits.ndim != 2 or valued:
+        what = (
+            f"{said.kind} outputs"
+            if said is not None and valued
+            else f"{tuple(scene.logits.shape)}"
         )
-    probabilities = scene.logits.double().softmax(1)
+        raise CamlucidaError(
+            f"the benchmark needs class logits (N, M), but the model returned {what}"
+        )
+    own = probabilities(scene.model, scene.logits.double())
     best = scene.predicted
-    p = probabilities.gather(1, best[:, None])[:, 0].tolist()
-    q = probabilities.gather(1, scene.classes.to(best.device)[:, None])[:, 0].tolist()
+    p = own.gather(1, best[:, None])[:, 0].tolist()
+    q = own.gather(1, scene.classes.to(best.device)[:, None])[:, 0].tolist()
     return [
         replace(row, explained=c, predicted=b, probability=one, explained_probability=other)
         for row, c, b, one, other in zip(

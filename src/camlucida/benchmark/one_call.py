@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,8 +15,9 @@ from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, open_bench
 from camlucida.benchmark.report.run_report import write_report
 from camlucida.benchmark.summary import Summary, summarise
 from camlucida.benchmark.work import THREADS
-from camlucida.data.preprocess import Preprocess
+from camlucida.data.preprocess import PreprocessLike
 from camlucida.data.samples import DataSet
+from camlucida.engine.reading import OutputsLike
 from camlucida.explanation.explain import MethodLike
 from camlucida.models import LoadedModel
 
@@ -32,7 +33,8 @@ def evaluate(
     *,
     architecture: str | None = None,
     class_names: str | os.PathLike[str] | None = None,
-    preprocess: Preprocess | None = None,
+    outputs: OutputsLike = None,
+    preprocess: PreprocessLike | Mapping[str, Any] | None = None,
     device: str | None = None,
     batch_size: int = 8,
     threads: int = THREADS,
@@ -57,7 +59,10 @@ def evaluate(
         out: the run folder.
         architecture: of a checkpoint file, such as ``"timm:resnet18"``.
         class_names: a file with the model's class names, one per line or a JSON list.
-        preprocess: how photos become inputs, where the model does not say so itself.
+        outputs: what the model's outputs are, as for :func:`camlucida.explain`; found by default.
+        preprocess: how photos become inputs, where the model does not say so itself: a
+            :class:`camlucida.Preprocess` or any function of a photo; of a model that is named also some of a
+            ``Preprocess``'s values.
         device: such as ``"cuda"``; where the model is by default.
         batch_size: photos explained at a time; it does not decide the numbers.
         threads: that read photos, in each worker.
@@ -88,7 +93,7 @@ def evaluate(
     """
     bench = open_bench(
         model, data, methods, metrics, device=device, architecture=architecture, class_names=class_names,
-        preprocess=preprocess, say=say, **settings,
+        outputs=outputs, preprocess=preprocess, say=say, **settings,
     )  # fmt: skip
     ended = run_bench(
         bench, out, engine=engine, batch_size=batch_size, threads=threads, workers=workers,

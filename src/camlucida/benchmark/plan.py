@@ -20,9 +20,10 @@ from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data import resolve_class
 from camlucida.data.open import namesake, open_data
-from camlucida.data.preprocess import Preprocess
+from camlucida.data.preprocess import PreprocessLike
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
+from camlucida.engine.reading import OutputsLike, outputs_of
 from camlucida.explanation.explain import MethodLike, settle
 from camlucida.explanation.subject import Subject
 from camlucida.methods import Method, read_method, row_of
@@ -254,6 +255,7 @@ class Bench:
                 "weights_sha256": fingerprint(unwrap(self.model.module)),
                 "dtype": str(self.dtype),
                 "preprocess": preprocess.to_dict() if preprocess else None,
+                **_of_outputs(unwrap(self.model.module)),
             },
             "methods": [
                 {"label": label, **_describe(one)}
@@ -293,6 +295,12 @@ class Bench:
         return _with_classes(self.target, torch.as_tensor(labels))
 
 
+def _of_outputs(module: nn.Module) -> dict[str, Any]:
+    """How the model's outputs are read, where they are not plain logits."""
+    said = outputs_of(module)
+    return {} if said is None else {"outputs": said.describe()}
+
+
 def open_bench(
     model: nn.Module | LoadedModel | str,
     data: DataSet | str | os.PathLike[str],
@@ -302,7 +310,8 @@ def open_bench(
     device: str | None = None,
     architecture: str | None = None,
     class_names: str | os.PathLike[str] | None = None,
-    preprocess: Preprocess | None = None,
+    outputs: OutputsLike = None,
+    preprocess: PreprocessLike | Mapping[str, Any] | None = None,
     say: Callable[[str], object] = lambda _: None,
     **settings: Any,
 ) -> Bench:
@@ -332,13 +341,25 @@ def open_bench(
         if isinstance(model, str):
             source = {
                 "model": model, "data": os.fspath(data), "architecture": architecture,
-                "class_names": class_names, "preprocess": preprocess, **settings,
+                "class_names": class_names, "outputs": outputs, "preprocess": preprocess, **settings,
             }  # fmt: skip
     if isinstance(model, str):
-        model = load_model(model, architecture=architecture, class_names=class_names, device=device)
-    known = Subject.of(model, preprocess, class_names)
-    loaded = LoadedModel(known.module, known.name, known.preprocess, known.class_names)
-    loaded = put_on(loaded, device)
+        model = load_model(
+            model,
+            architecture=architecture,
+            class_names=class_names,
+            outputs=outputs,
+            preprocess=preprocess,
+            device=device,
+        )
+        outputs = preprocess = None
+    if isinstance(preprocess, Mapping):
+        raise CamlucidaError(
+            "some values of a preprocess change that of a model that is named; give a whole Preprocess for a module"
+        )
+    loaded = put_on(Subject.of(model, preprocess, class_names, outputs).loaded, device)
+    for said in (*loaded.notes, *(loaded.outputs.notes if loaded.outputs else ())):
+        say(said)
     opened = data if isinstance(data, DataSet) else open_data(data, class_names=loaded.class_names)
     bench = Bench(loaded, opened, methods, metrics, chosen, source)
     for said in bench.notes:

@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 from camlucida.cli.shared.console import print_result, progress, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     BatchSize,
     ClassFolder,
     CopiesSeed,
     Device,
     IcamMethod,
-    Model,
     Out,
     option,
 )
 from camlucida.cli.shared.writing import out_folder, write_figure, write_json, write_text
 
 
+@takes_model
 def cases(
     folder: ClassFolder,
-    model: Model = "embedded",
-    architecture: Architecture = None,
+    model: Model = EMBEDDED,
     boxes: Annotated[
         Path | None,
         option(
@@ -54,11 +53,10 @@ def cases(
     The page (cases.html) also plots how patchy the maps are against confidence, with I-CAM's numerics varied. The
     numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
     """
-    from camlucida.models import load_model
     from camlucida.studies.icam import cases as study_cases
 
     wanted = icam_method(method)
-    loaded = load_model(model, architecture=architecture, device=device)
+    loaded = model.load(device)
     with out_folder(out), progress("explaining") as advance:
         study = study_cases(
             loaded,

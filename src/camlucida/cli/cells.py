@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.shared.console import print_result, progress, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     Device,
-    Model,
     Out,
     Photo,
     batch_option,
@@ -24,6 +23,7 @@ from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder, write, write_figure, write_json
 
 
+@takes_model
 def cells(
     context: typer.Context,
     photo: Photo,
@@ -34,8 +34,7 @@ def cells(
             "The layer whose cells are explained; with --depth several layers, as in A,B.",
         ),
     ] = None,
-    model: Model = "embedded",
-    architecture: Architecture = None,
+    model: Model = EMBEDDED,
     iterations: Annotated[int, option("N", "How many steps FAME takes per cell.", 1)] = 75,
     depth: Annotated[
         bool,
@@ -62,7 +61,6 @@ def cells(
     import numpy as np
 
     from camlucida.methods import FAME
-    from camlucida.models import load_model
     from camlucida.studies.fame import cells as analyse_cells
     from camlucida.studies.fame import cells_table, depth_curve, depth_figure
 
@@ -70,7 +68,7 @@ def cells(
         refuse_unused(context, ("batch_size",), "without --depth")
     else:
         refuse_unused(context, ("most",), "with --depth")
-    loaded = load_model(model, architecture=architecture, device=device)
+    loaded = model.load(device)
     source, fame = str(photo), FAME(iterations=iterations)
     with out_folder(out), progress("layers" if depth else "cells") as advance:
         if depth:

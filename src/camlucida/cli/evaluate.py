@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from camlucida.cli.shared.console import complain, console, print_json, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     BatchSize,
-    ClassNames,
     Device,
     FusedLayers,
-    Model,
     Steps,
     TargetText,
     methods_option,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from camlucida.benchmark.plan import Bench
 
 
+@takes_model
 def evaluate(
     data: Annotated[
         str,
@@ -43,9 +42,7 @@ def evaluate(
         ),
     ],
     context: typer.Context,
-    model: Model = "embedded",
-    architecture: Architecture = None,
-    class_names: ClassNames = None,
+    model: Model = EMBEDDED,
     method: Annotated[list[str] | None, methods_option("gradcam")] = None,
     metric: Annotated[
         list[str] | None,
@@ -147,13 +144,12 @@ def evaluate(
         if engine != "ray":
             refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
     bench = open_bench(
-        model,
+        model.name or "embedded",
         data,
         method or ["gradcam"],
         metric or DEFAULT,
         device=device,
-        architecture=architecture,
-        class_names=class_names,
+        **model.how,
         target=build_target(target),
         explain=explain,
         layers=layer,

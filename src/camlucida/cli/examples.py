@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.shared.console import print_result, progress, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     CopiesSeed,
     Device,
     IcamMethod,
     Layers,
-    Model,
     Photo,
     batch_option,
     option,
@@ -26,6 +25,7 @@ from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder, write_figure, write_json
 
 
+@takes_model
 def examples(
     photo: Photo,
     train: Annotated[
@@ -34,8 +34,7 @@ def examples(
             "FOLDER", "The training photos, in one subfolder per class: FOLDER/CLASS/photo.jpg."
         ),
     ],
-    model: Model = "embedded",
-    architecture: Architecture = None,
+    model: Model = EMBEDDED,
     true: Annotated[
         str | None,
         option("CLASS", "The true class of the photo, by name or index."),
@@ -60,11 +59,10 @@ def examples(
     with their maps beside the photo. The features of the training photos are kept beside the results, so
     that a second photo is fast. Ctrl-C keeps what is done.
     """
-    from camlucida.models import load_model
     from camlucida.studies.icam import examples as nearest_examples
 
     wanted = icam_method(method)
-    loaded = load_model(model, architecture=architecture, device=device)
+    loaded = model.load(device)
     with out_folder(out), progress("training photos") as advance:
         found = nearest_examples(
             loaded,

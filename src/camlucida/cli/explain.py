@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlucida.cli.shared.console import console, print_json, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     BatchSize,
-    ClassNames,
     Device,
     FusedLayers,
     MethodsSeed,
-    Model,
     Photos,
     Steps,
     TargetText,
@@ -33,11 +31,10 @@ if TYPE_CHECKING:
 _NAME = 40  # letters of a class's name in a label
 
 
+@takes_model
 def explain(
     photos: Photos,
-    model: Model = "embedded",
-    architecture: Architecture = None,
-    class_names: ClassNames = None,
+    model: Model = EMBEDDED,
     method: Annotated[
         list[str] | None,
         methods_option("gradcam", "Repeat the option to see several methods side by side."),
@@ -72,13 +69,12 @@ def explain(
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
-    from camlucida.models import load_model
     from camlucida.targets import build_target
 
     classes: list[str | None] = [*class_] if class_ else [None]
     wanted = [build_target(target, name) for name in classes]
     methods = known_methods(method or ["gradcam"], wanted[0])
-    loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
+    loaded = model.load(device, say=False)
     resolved = _by_class([check(loaded, one, layer or [], steps) for one in wanted], loaded)
     outcome = Outcome()
     files, unusable = collect(photos, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from camlucida.cli.shared.console import console, print_json, print_lines
-from camlucida.cli.shared.options import MODELS, Architecture, AsJson, option
-from camlucida.common.errors import CamlucidaError
+from camlucida.cli.shared.model import NamedModel, takes_model
+from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
     from camlucida.models import LayerRow
@@ -20,13 +19,9 @@ if TYPE_CHECKING:
 _GUIDE = 4  # columns that rich indents each level by
 
 
+@takes_model
 def layers(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODELS)],
-    architecture: Architecture = None,
-    size: Annotated[
-        str | None,
-        option("HxW", "The height and width of the input, in pixels. (default: the model's own)"),
-    ] = None,
+    model: NamedModel,
     every: Annotated[
         bool, typer.Option("--all", help="Show the modules that cannot be explained too, and why.")
     ] = False,
@@ -37,10 +32,10 @@ def layers(
     A layer's map has C x h x w cells. The stride is the distance of neighbouring cells in pixels of the input.
     What a cell sees is its receptive field: how many pixels it can depend on.
     """
-    from camlucida.models import describe_layers, load_model
+    from camlucida.models import describe_layers
 
-    wanted = None if size is None else _size(size)
-    found = describe_layers(load_model(model, architecture=architecture), wanted)
+    # Preprocessing and outputs make no difference here, so that nothing is said of them.
+    found = describe_layers(model.load(say=False), model.size)
     chosen = [row for row in found.rows if every or not row.reason]
     if as_json:
         print_json({
@@ -64,14 +59,6 @@ def layers(
         terminal.print("\nNo layer can be explained; methods that explain the input still work.")
     else:
         terminal.print(f"\n★ is the default: {found.default}", markup=False)
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", text.strip().lower())
-    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not height or not width:
-        raise CamlucidaError(f"--size is HEIGHTxWIDTH in pixels, such as 224x224, got {text!r}")
-    return height, width
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from rich.console import Group
 from rich.text import Text
 
 from camlucida.cli.shared.console import print_result, progress, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     ClassName,
     CopiesSeed,
     Device,
     IcamMethod,
     Layers,
-    Model,
     Out,
     Photo,
     option,
@@ -28,10 +27,10 @@ from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.writing import out_folder, write, write_figure, write_json
 
 
+@takes_model
 def layers_report(
     photo: Photo,
-    model: Model = "embedded",
-    architecture: Architecture = None,
+    model: Model = EMBEDDED,
     class_: ClassName = None,
     layer: Layers = None,
     runs: Annotated[
@@ -49,13 +48,12 @@ def layers_report(
     Writes the maps of all layers with their weights (.layers.png), the bar chart (.layers-bars.png), the maps
     (.npz) and the numbers (.json).
     """
-    from camlucida.models import load_model
     from camlucida.studies.icam import layer_report
 
     wanted = icam_method(method)
     if runs > 1:
         wanted = replace(wanted, runs=runs)
-    loaded = load_model(model, architecture=architecture, device=device)
+    loaded = model.load(device)
     with out_folder(out), progress("explaining") as advance:
         report = layer_report(
             loaded,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.shared.console import complain, console, print_json, progress_bar, shown
+from camlucida.cli.shared.model import DETAILS, NOBODY, Chosen, takes_model
 from camlucida.cli.shared.options import (
     AsJson,
     Device,
@@ -19,6 +20,7 @@ from camlucida.cli.shared.options import (
 from camlucida.common.errors import CamlucidaError
 
 
+@takes_model
 def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="The folder that camlucida evaluate wrote.")
@@ -38,7 +40,7 @@ def report(
         str | None,
         option("DATA", "Where the photos lie now. (default: where they were in the run)"),
     ] = None,
-    model: Annotated[str | None, model_option("(default: the model of the run)")] = None,
+    model: Annotated[Chosen, model_option("(default: the model of the run)")] = NOBODY,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +58,9 @@ def report(
 
     if no_gallery:
         refuse_unused(
-            context, ("data", "model", "device"), "with the gallery, not with --no-gallery"
+            context,
+            ("data", "model", *DETAILS, "device"),
+            "with the gallery, not with --no-gallery",
         )
     if out is not None and not out.is_dir() and out.suffix.lower() not in {".html", ".htm"}:
         raise CamlucidaError(
@@ -65,8 +69,8 @@ def report(
     if data is not None:
         parse(data)
     loaded = None
-    if device is not None or model is not None:
-        loaded = model_of(RunFolder(run).plan(), model, device)
+    if device is not None or model.name is not None or model.how:
+        loaded = model_of(RunFolder(run).plan(), model.name, device, **model.how)
     page = page_of(run, out)
     with progress_bar() as bar:
         task = bar.add_task("explaining", total=None)

@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.shared.console import complain, print_lines, print_result, progress, shown
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     BatchSize,
     ClassName,
     Command,
     Device,
-    Model,
     Photos,
     methods_option,
     option,
@@ -29,13 +28,13 @@ survey = typer.Typer(help="Ask people, blindly, which method's maps they find be
 
 
 @survey.command(cls=Command)
+@takes_model
 def make(
     folder: Photos,
     method: Annotated[
         list[str], methods_option("", "Repeat the option; at least two methods are compared.")
     ],
-    model: Model = "embedded",
-    architecture: Architecture = None,
+    model: Model = EMBEDDED,
     class_: ClassName = None,
     question: Annotated[
         str | None,
@@ -64,7 +63,6 @@ def make(
     from camlucida.data import read_image
     from camlucida.explanation import Comparison
     from camlucida.explanation.explain import explain
-    from camlucida.models import load_model
     from camlucida.studies.survey import QUESTION, key_file, make_survey, save_key
     from camlucida.targets import Logit
 
@@ -84,7 +82,7 @@ def make(
             complain(f"left out: {error}")
     if not pictures:
         raise CamlucidaError("there is no photo for the survey")
-    loaded = load_model(model, architecture=architecture, device=device)
+    loaded = model.load(device)
     with out_folder(out.parent), progress("explaining") as advance:
         found = explain(
             loaded,

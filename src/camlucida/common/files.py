@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,3 +75,36 @@ def writable(path: Path) -> Iterator[None]:
         raise CamlucidaError(
             f"cannot write to '{printable(path)}': {error.strerror or error}"
         ) from error
+
+
+def check_regular(
+    path: Path, what: str, kind: type[CamlucidaError] = CamlucidaError, *, most: int | None = None
+) -> None:
+    """Refuse what is missing, no regular file or too large, before anything is read: a device never ends.
+
+    Args:
+        path: the file; links are followed.
+        what: what it should be, such as ``"checkpoint file"``.
+        kind: the error to raise.
+        most: the largest size, in bytes; ``None`` for any.
+
+    Raises:
+        CamlucidaError: of the given kind.
+    """
+    name = repr(str(path))
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+        reason = (
+            f"no such {what}: {name}" if missing else f"the {what} {name} cannot be read: {error}"
+        )
+        raise kind(reason) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise kind(f"{name} is a folder, not a {what}")
+    if not stat.S_ISREG(status.st_mode):
+        raise kind(
+            f"{name} is not a regular file (a device, a pipe or a socket), so it is no {what}"
+        )
+    if most is not None and status.st_size > most:
+        raise kind(f"{name} has {status.st_size:,} bytes, more than the {most:,} of any {what}")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camlucida.common.errors import ModelError, TargetError
+from camlucida.common.files import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SYNSET = re.compile(r"n\d{8}")
+_LARGEST = 2**26  # bytes; a million classes of 64 letters each
 
 
 def read_class_names(source: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ def read_class_names(source: Sequence[str] | str | os.PathLike[str]) -> tuple[st
 
 
 def _read(path: Path, where: str) -> list[str]:
+    check_regular(path, "file of class names", ModelError, most=_LARGEST)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -63,6 +66,8 @@ def _read(path: Path, where: str) -> list[str]:
         names = json.loads(text)
     except json.JSONDecodeError as error:
         raise ModelError(f"{where} are not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ModelError(f"{where} are nested far too deep for a list of names") from error
     if not isinstance(names, list):
         raise ModelError(f"{where} must be a JSON list of strings, not a dictionary")
     return names

@@ -29,6 +29,9 @@ _SUFFIXES = (
     ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".avif", ".ico", ".qoi", ".tga",
 )  # fmt: skip
 
+_FULL = 65535
+_RANGE = "camlucida range"
+
 
 def read_image(
     source: str | os.PathLike[str] | Image.Image | npt.NDArray[np.generic],
@@ -39,8 +42,9 @@ def read_image(
 
     Files and PIL images: the EXIF orientation is applied; transparency is composited on white;
     palettes, grey, 1-bit, CMYK, YCbCr and LAB are converted; 16-bit grey (and 32-bit integers in
-    0 to 65535) is scaled from its full range to 8 bits, never clipped; 32-bit float must lie in
-    [0, 1]. Of an animation the first frame is taken (of a PIL image, its current one). Colour
+    0 to 65535) is scaled to 8 bits, never clipped: from its full range, or from the picture's own
+    where that is less than half of it, as in scans of 10 to 14 bits (see `range_note`); 32-bit
+    float must lie in [0, 1]. Of an animation the first frame is taken (of a PIL image, its current one). Colour
     profiles are not applied, as in the usual training pipelines.
 
     Arrays: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of bool, uint8 (0 to 255), uint16
@@ -87,6 +91,24 @@ def read_image(
             raise ImageError(f"{name} is damaged or not an image: {_reason(error)}") from error
         with image:
             return _decode(image, name, max_pixels)
+
+
+def range_note(image: Image.Image) -> str | None:
+    """What a user has to know of how a scan's grey levels became those of a picture.
+
+    Args:
+        image: As `read_image` returned it.
+
+    Returns:
+        One sentence where they were stretched from the scan's own range, else None.
+    """
+    if _RANGE not in image.info:
+        return None
+    low, high = image.info[_RANGE]
+    return (
+        f"its 16-bit values run from {low} to {high} only, so these were taken for black and white; if the model "
+        "was trained on another range, scale the values yourself"
+    )
 
 
 def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -257,7 +279,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
             ) from error
     if result is image or result is upright:
         result = result.copy()
-    result.info = {}  # an orientation or transparency left here would be applied a second time
+    # An orientation or transparency left here would be applied a second time.
+    result.info = {k: v for k, v in {**image.info, **result.info}.items() if k == _RANGE}
     return result
 
 
@@ -270,7 +293,8 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):  # I;16, I;16B, I;16L, I;16N and I
-        return _grey(_from_integers(np.asarray(image), name))
+        levels, own = _from_integers(np.asarray(image), name)
+        return _ranged(_grey(levels), own)
     if image.mode == "F":
         return _grey(_from_floats(np.asarray(image), name))
     if image.has_transparency_data:
@@ -291,12 +315,13 @@ def _from_array(array: npt.NDArray[np.generic], max_pixels: int) -> Image.Image:
         )
     height, width = array.shape[:2]
     _check_size((width, height), name, max_pixels)
+    own = None
     if array.dtype == np.bool_:
         levels = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype == np.uint8:
         levels = array.astype(np.uint8)
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
-        levels = _from_integers(array, name)
+        levels, own = _from_integers(array, name)
     elif np.issubdtype(array.dtype, np.floating):
         levels = _from_floats(array, name)
     else:
@@ -305,19 +330,27 @@ def _from_array(array: npt.NDArray[np.generic], max_pixels: int) -> Image.Image:
             "bool, or float (0 to 1)"
         )
     if levels.ndim == 2 or levels.shape[2] == 1:
-        return _grey(levels.reshape(height, width))
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(levels)), name)
+        return _ranged(_grey(levels.reshape(height, width)), own)
+    return _ranged(_to_rgb(Image.fromarray(np.ascontiguousarray(levels)), name), own)
 
 
-def _from_integers(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.uint8]:
-    """0..65535 to 0..255, rounded."""
+def _from_integers(
+    values: npt.NDArray[np.generic], name: str
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int] | None]:
+    """0..65535, or the values' own range where it is less than half of that, to 0..255, rounded.
+
+    Returns:
+        The levels, and the own range where it was taken.
+    """
     wide = values.astype(np.int64)
     low, high = int(wide.min()), int(wide.max())
-    if low < 0 or high > 65535:
+    if low < 0 or high > _FULL:
         raise ImageError(
             f"{name} has integer values from {low} to {high}; expected 0 to 65535, so scale them"
         )
-    return ((wide + 128) // 257).astype(np.uint8)
+    if 0 < high - low < _FULL / 2:
+        return np.rint((wide - low) * (255 / (high - low))).astype(np.uint8), (low, high)
+    return ((wide + 128) // 257).astype(np.uint8), None
 
 
 def _from_floats(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.uint8]:
@@ -337,3 +370,10 @@ def _from_floats(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.u
 
 def _grey(levels: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
+
+
+def _ranged(image: Image.Image, own: tuple[int, int] | None) -> Image.Image:
+    """The picture, with the range that was taken for black and white."""
+    if own is not None:
+        image.info[_RANGE] = own
+    return image

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from camlucida.common.errors import TargetError
 
-_KEYS = ("logits", "out", "image_embeds", "embeddings", "pooler_output", "pred", "output")
+KEYS = ("logits", "out", "image_embeds", "embeddings", "pooler_output", "pred", "output")
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -24,14 +24,8 @@ def first_tensor(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    entries: dict[str, Any] = {}
-    if isinstance(output, Mapping):
-        entries = dict(output)
-    elif hasattr(output, "_asdict"):  # named tuples
-        entries = output._asdict()
-    elif hasattr(output, "__dict__"):
-        entries = vars(output)
-    for key in _KEYS:
+    entries = entries_of(output)
+    for key in KEYS:
         if isinstance(found := entries.get(key), Tensor):
             return found
     if isinstance(output, tuple | list):
@@ -43,6 +37,18 @@ def first_tensor(output: Any) -> Tensor:
         return tensors[0]
     listed = ", ".join(map(str, entries)) if entries else type(output).__name__
     raise TargetError(
-        f"no logits were found in the model's output ({listed}); wrap the model so that it returns a "
-        f"tensor, or a mapping with one of {', '.join(_KEYS)}"
+        f"no logits were found in the model's output ({listed}); say which of them with head=, pass a function of "
+        f"the whole output as the target, or wrap the model so that it returns a tensor, or a mapping with one of "
+        f"{', '.join(KEYS)}"
     )
+
+
+def entries_of(output: Any) -> dict[Any, Any]:
+    """What an output holds by name: of a mapping, a named tuple, a dataclass or another object."""
+    if isinstance(output, Tensor):
+        return {}
+    if isinstance(output, Mapping):
+        return dict(output)
+    if hasattr(output, "_asdict"):  # named tuples
+        return dict(output._asdict())
+    return dict(vars(output)) if hasattr(output, "__dict__") else {}

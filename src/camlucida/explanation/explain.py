@@ -5,32 +5,43 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from camlucida.common.errors import CamlucidaError, MethodError, TargetError
 from camlucida.common.provenance import Provenance
 from camlucida.common.seeds import Seed
-from camlucida.data.preprocess import Preprocess
+from camlucida.data.preprocess import PreprocessLike
 from camlucida.engine.layers import GridRule, Layers, resolve_all
 from camlucida.engine.maps import Steps, preset
+from camlucida.engine.reading import Outputs, OutputsLike
 from camlucida.engine.tap import sharing
-from camlucida.explanation.diagnostics import Diagnostics, Prediction
+from camlucida.explanation.diagnostics import (
+    broken_images,
+    broken_weights,
+    diagnose,
+    predictions_of,
+)
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Batch, Images, Subject
-from camlucida.methods import Method, Progress, RawMap, Task, build, method_name, method_row
+from camlucida.methods import Method, Progress, Task, build, method_name, method_row, row_of
 from camlucida.methods.registry import SMOOTHING
 from camlucida.models import LoadedModel
-from camlucida.targets import LogitMargin, Target, TargetLike, as_target
+from camlucida.targets import (
+    Label,
+    LogitMargin,
+    Target,
+    TargetLike,
+    as_target,
+)
 from camlucida.targets.base import join_targets
 
 MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
 """A registered name, also as ``fame:iterations=20``; a method object; or a name with its options."""
 
-_SATURATED = 1e-6
 _LABEL = 16  # longest value of an option that is shown in a label
 
 
@@ -62,8 +73,10 @@ def explain(
     target: TargetLike = None,
     layers: Layers | None = None,
     steps: Steps | str | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: PreprocessLike | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    outputs: OutputsLike = None,
+    head: str | int | None = None,
     seed: Seed = 0,
     batch_size: int = 32,
     top: int = 5,
@@ -77,18 +90,26 @@ def explain(
         model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
             as it was.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
-            photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing.
+            photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing. Also a
+            mapping with one such tensor, ``{"pixel_values": x}``.
         method: a registered name (see ``camlucida methods``), also with options as in ``"fame:iterations=20"``;
             a method object; a pair of a name and its options; or a list of these. Methods of a list share their
             forward passes where they look at the same layers.
         target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
-            a function from the model's output to ``(N,)``. ``None`` is the predicted class's logit.
+            a function from the model's output, of whatever type, to ``(N,)``. ``None`` is the predicted class's
+            logit, or the value of a regression.
         layers: names or modules; by default the last feature map of the model. Beside methods of a list that
             explain layers, those that explain the input go without.
         steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
             ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
-        preprocess: how photos become inputs; by default the model's own, where it says.
+        preprocess: how photos become inputs: a :class:`camlucida.Preprocess`, or any function of a PIL image, such
+            as a transform of torchvision; by default the model's own, where it says.
         class_names: one per class, or a text file with one per line; by default the model's own.
+        outputs: what the model's outputs are: ``"classes"`` that exclude each other, ``"labels"`` of which several
+            may be present, ``"binary"`` (one logit), ``"regression"``, ``"dense"`` or ``"embedding"``, or the
+            activation that it ends in, ``"logits"``, ``"softmax"``, ``"log-softmax"`` or ``"sigmoid"``; with options
+            as in ``"labels:threshold=0.3"``. By default it is found, and what is assumed is among the messages.
+        head: which of several outputs is explained, by name or position.
         seed: an integer, or a generator that one is drawn from. Each image has its own random stream, so that a
             batch equals its images one by one.
         batch_size: images that are explained at a time.
@@ -115,7 +136,7 @@ def explain(
         >>> list(both)
         ['gradcam', 'fame (iterations=2)']
     """
-    subject = Subject.of(model, preprocess, class_names)
+    subject = Subject.of(model, preprocess, class_names, outputs, head)
     several, chosen = _several(method), listed(method)
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
@@ -131,39 +152,77 @@ def explain(
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
     if isinstance(model, LoadedModel):
         model.check_target(target)
-    elif target is None and getattr(subject.module, "embeds", False):
+    elif target is None and getattr(subject.module, "embeds", False) is True:
         raise TargetError(
             f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
             "target=CosineSimilarity(reference)"
         )
     resolved = as_target(target).resolve(subject.class_index)
-    plans = [settle(one, resolved, options) for one in chosen]
-    anywhere = any(one.uses_layers for one, _, _ in plans)
+    settled = [settle(one, resolved, options) for one in chosen]
+    anywhere = any(one.uses_layers for one, _, _ in settled)
     batch = subject.prepare(images)
+    weights = broken_weights(subject.module)
+    with subject.taking(batch.inputs):
+        plans = _read_by(subject, batch, settled)
     done, total = 0, len(plans) * len(batch.views)
     found: list[list[Explanation]] = [[] for _ in plans]
     for start in range(0, len(batch.views), batch_size):
         part = batch.part(start, start + batch_size)
         shared = sharing(part.inputs) if len(plans) > 1 else nullcontext()
         with subject.taking(part.inputs), shared:
-            for parts, (one, one_target, label) in zip(found, plans, strict=True):
+            for parts, plan in zip(found, plans, strict=True):
+                one = plan.method
                 task = Task.of(
-                    subject.module,
+                    plan.module,
                     part.inputs,
-                    _part(one_target, start, len(part.inputs), len(batch.views)),
+                    _part(plan.target, start, len(part.inputs), len(batch.views)),
                     seed=seed,
                     progress=_share(progress, done, len(part.inputs), total),
                     grid=grid,
                     preprocess=subject.preprocess,
                 )
                 asked = layers if one.uses_layers or not anywhere else None
-                task = replace(task, layers=_layers(one, task, asked, label))
-                parts.append(_explain(one, task, label, subject, part, steps, top, seed))
+                task = replace(task, layers=_layers(one, task, asked, plan.label))
+                parts.append(_explain(plan, task, subject, part, weights, steps, top, seed))
                 done += len(part.inputs)
                 if progress is not None:
                     progress(done, total)
     explanations = [_join(parts, batch) for parts in found]
     return Comparison(explanations) if several else explanations[0]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A method and what it explains.
+
+    Attributes:
+        method: with its options.
+        target: as it is meant for the model's outputs.
+        label: of both, for people.
+        module: the model as the target takes its outputs.
+        outputs: what they are.
+    """
+
+    method: Method
+    target: Target
+    label: str
+    module: nn.Module
+    outputs: Outputs
+
+
+def _read_by(
+    subject: Subject, batch: Batch, settled: Sequence[tuple[Method, Target, str]]
+) -> list[_Plan]:
+    """The plans; the model's outputs are looked at once for targets of one kind."""
+    plans: list[_Plan] = []
+    found: Outputs | None = None
+    for method, target, label in settled:
+        known = subject if found is None else replace(subject, outputs=found)
+        module, meant, outputs = known.reader(target, batch)
+        if outputs.settled:
+            found = outputs
+        plans.append(_Plan(method, meant, label, module, outputs))
+    return plans
 
 
 def listed(method: MethodLike | Sequence[MethodLike]) -> list[MethodLike]:
@@ -248,20 +307,24 @@ def _layers(method: Method, task: Task, layers: Layers | None, label: str) -> tu
 
 
 def _explain(
-    method: Method,
+    plan: _Plan,
     task: Task,
-    label: str,
     subject: Subject,
     batch: Batch,
+    weights: str,
     steps: Steps | str | None,
     top: int,
     seed: Seed,
 ) -> Explanation:
+    method, label, outputs = plan.method, plan.label, plan.outputs
     raw, inputs = method.run(task), task.inputs
+    subject.check_gradient(raw, row_of(method))
     used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
     with torch.inference_mode(mode=False), torch.no_grad():
+        broken = broken_images(raw, weights)
+        whole = torch.tensor([not said for said in broken], device=raw.fused.device)
         finite = raw.fused.isfinite().flatten(1).all(1)
-        clean = finite[:, None, None]
+        clean = (finite & whole)[:, None, None]
         signed = raw.fused
         if raw.by_steps and steps is not None:
             layers_clean = {name: torch.where(clean, m, 0) for name, m in raw.layers.items()}
@@ -269,8 +332,9 @@ def _explain(
             signed = fused if len(raw.layers) > 1 else signed
         else:
             fused = torch.where(clean, signed, 0)
-        logits = raw.target.logits(raw.outputs)
-        probabilities = None if logits is None or logits.shape[1] < 2 else logits.float().softmax(1)
+        logits = raw.outputs if isinstance(raw.target, Label) else raw.target.logits(raw.outputs)
+        probabilities = None if logits is None else outputs.probabilities(logits)
+        assumed = [(*subject.notes, *outputs.notes, *own) for own in batch.notes]
         return Explanation(
             maps=used.finish(fused, task.size),
             raw=used.layer(torch.where(clean, signed, 0)),
@@ -279,11 +343,11 @@ def _explain(
             target_values=raw.values,
             target=raw.target,
             logits=logits,
-            predictions=_predictions(logits, probabilities, top, subject.class_names),
+            predictions=predictions_of(logits, probabilities, outputs, top, subject.class_names),
             layers=tuple(raw.layers) if method.uses_layers else tuple(task.layers),  # type: ignore[arg-type]
             method=method,
             label=label,
-            diagnostics=_diagnose(raw, finite, probabilities),
+            diagnostics=diagnose(raw, finite, probabilities, outputs, broken, assumed),
             details=raw.details,
             provenance=Provenance(
                 task.model,
@@ -291,6 +355,7 @@ def _explain(
                     "model": subject.name,
                     **method.describe(),
                     "target": raw.target.describe(),
+                    "outputs": outputs.describe(),
                     "layers": list(raw.layers),
                     "steps": {**vars(used)},
                     "seed": seed,
@@ -302,59 +367,8 @@ def _explain(
             ),
             views=batch.views,
             sources=batch.sources,
+            outputs=outputs,
         )
-
-
-def _predictions(
-    logits: Tensor | None,
-    probabilities: Tensor | None,
-    top: int,
-    names: Sequence[str] | None,
-) -> tuple[tuple[Prediction, ...], ...]:
-    if logits is None or probabilities is None:
-        return ()
-    best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
-    scores = logits.gather(1, best.indices)
-    named = names if names and len(names) == logits.shape[1] else None
-    return tuple(
-        tuple(
-            Prediction(index, named[index] if named else f"class {index}", p, z)
-            for index, p, z in zip(*row, strict=True)
-        )
-        for row in zip(best.indices.tolist(), best.values.tolist(), scores.tolist(), strict=True)
-    )
-
-
-def _diagnose(raw: RawMap, finite: Tensor, probabilities: Tensor | None) -> tuple[Diagnostics, ...]:
-    flat = raw.fused.flatten(1)
-    lowest, highest = flat.amin(1).tolist(), flat.amax(1).tolist()
-    peak = [0.0] * len(flat) if probabilities is None else probabilities.amax(1).tolist()
-    dead = {name: counts.tolist() for name, counts in raw.dead_channels.items()}
-    found = []
-    for i in range(len(flat)):
-        saturated = peak[i] > 1 - _SATURATED
-        notes = list(raw.notes.get(i, ()))
-        if saturated and type(raw.target).__name__ in {"Probability", "LogProbability"}:
-            notes.append(
-                f"the softmax is saturated (p = {peak[i]:.7f}), so the gradient of a probability "
-                "vanishes; LogitMargin(aggregator='lse') explains the same without this"
-            )
-        found.append(
-            Diagnostics(
-                raw_min=lowest[i],
-                raw_max=highest[i],
-                all_negative=lowest[i] < 0 and highest[i] <= 0,
-                constant=lowest[i] == highest[i],
-                finite=bool(finite[i]),
-                dead_channels={
-                    name: (counts[i], raw.channels[name]) for name, counts in dead.items()
-                },
-                disconnected=tuple(name for name, is_on in raw.connected.items() if not is_on),
-                saturated=saturated,
-                notes=tuple(notes),
-            )
-        )
-    return tuple(found)
 
 
 def _join(parts: list[Explanation], batch: Batch) -> Explanation:

@@ -16,14 +16,16 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import to_json
 from camlucida.common.printable import distinct, name_of
 from camlucida.common.provenance import Provenance
+from camlucida.engine.reading import Outputs
 from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.methods import Method
-from camlucida.targets import Target
+from camlucida.targets import Target, Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SHOWN = 3  # images and messages in a text
 _PICTURES = {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}
 
 
@@ -81,7 +83,7 @@ class Drawable:
         return path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation(Drawable):
     """Attribution maps of one method for a batch of images.
 
@@ -93,7 +95,8 @@ class Explanation(Drawable):
         target_values: the explained scalar of each image, ``(N,)``.
         target: what was explained, with the class of each image.
         logits: the model's class logits ``(N, M)``; ``None`` for a target without classes.
-        predictions: the most probable classes of each image, empty for models without class logits.
+        predictions: the most probable classes of each image, of labels all that reach the threshold; empty for
+            models without class logits.
         layers: names of the explained layers.
         method: the method with its options.
         label: a short name for the method and target.
@@ -102,6 +105,7 @@ class Explanation(Drawable):
         provenance: how to get this result again.
         views: the picture of each image, and the part that the model saw.
         sources: the file name of each image, where there was one.
+        outputs: what the model's outputs are, found or said.
 
     Example:
         >>> explanation = camlucida.explain(model, images, method="hirescam")
@@ -127,6 +131,18 @@ class Explanation(Drawable):
     provenance: Provenance = field(repr=False)
     views: LazyViews = field(repr=False)
     sources: tuple[str | None, ...] = ()
+    outputs: Outputs = field(default_factory=Outputs)
+
+    def __repr__(self) -> str:
+        """A few lines: what was explained by what, and the messages of the first image."""
+        number, *size = self.maps.shape
+        shown = [f"  {words}" for words in self.explained[:_SHOWN]]
+        more = [f"  and {number - _SHOWN} more"] if number > _SHOWN else []
+        said = [f"  note: {text}" for text in self.diagnostics[0].messages[:_SHOWN]]
+        where = ", ".join(self.layers[:_SHOWN]) + (", ..." if len(self.layers) > _SHOWN else "")
+        images = f"{number} image{'' if number == 1 else 's'}"
+        head = f"Explanation of {images} by {self.label} at {where}, maps {size[0]} x {size[1]}"
+        return "\n".join([head, *shown, *more, *said])
 
     def __len__(self) -> int:
         return self.maps.shape[0]
@@ -176,8 +192,13 @@ class Explanation(Drawable):
         names = {p.index: p.name for row in self.predictions for p in row}
         classes = getattr(self.target, "classes", None)
         values = self.target_values.tolist()
-        kind = type(self.target).__name__
-        if not isinstance(classes, Tensor):
+        kind = self.target.word
+        alone = (
+            isinstance(self.target, Value)
+            and self.outputs.kind == "regression"
+            and not _several(classes)
+        )
+        if not isinstance(classes, Tensor) or alone:
             return tuple(f"{kind} {value:.3g}" for value in values)
         named = getattr(self.views, "class_names", None) or ()
         if self.logits is not None and len(named) != self.logits.shape[1]:
@@ -343,7 +364,7 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             drawn = [overlays.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
             pictures.append([first.views[i].scaled().picture, *drawn])
             source = first.sources[i] if first.sources else None
-            top = first.predictions[i][0] if first.predictions else None
+            top = next(iter(first.predictions[i]), None) if first.predictions else None
             parts = [name_of(source)] if source else []
             if top is not None:
                 parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
@@ -365,6 +386,11 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         for name, explanation in zip(names, self.values(), strict=True):
             explanation.save(folder / name)
         self.save(folder / "comparison.png")
+
+
+def _several(classes: Any) -> bool:
+    """Whether outputs other than the first are explained."""
+    return isinstance(classes, Tensor) and bool(classes.any())
 
 
 def _file_name(label: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,17 +15,28 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.common.errors import ImageError, MethodError
+from camlucida.common.errors import (
+    CamlucidaError,
+    ImageError,
+    MethodError,
+    ModelError,
+    TargetError,
+)
+from camlucida.common.optional import first_line
 from camlucida.data import read_class_names, resolve_class
-from camlucida.data.images import read_image
-from camlucida.data.preprocess import Preprocess
+from camlucida.data.images import range_note, read_image
+from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
 from camlucida.engine.borrow import check_inputs, unwrap
+from camlucida.engine.finding import argument_for, find_outputs, look
+from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of, reading
 from camlucida.explanation.overlays import View
 from camlucida.explanation.result import LazyViews
+from camlucida.methods import MethodRow, RawMap
 from camlucida.models import LoadedModel, class_names_of, preprocess_of
+from camlucida.targets import ClassTarget, Custom, Target, for_kind
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
-Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo]"
+Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo] | Mapping[str, Any]"
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,21 @@ class Batch:
     inputs: Tensor
     views: LazyViews
     sources: tuple[str | None, ...]
+    notes: tuple[tuple[str, ...], ...]
+    """Of each image: what was assumed about it."""
+    argument: str | None = None
+    """The name of the model's argument that takes the images; ``None`` for the first."""
 
     def part(self, start: int, stop: int) -> Batch:
         """The images ``start`` to ``stop``, the end exclusive."""
-        return Batch(self.inputs[start:stop], self.views[start:stop], self.sources[start:stop])
+        some = slice(start, stop)
+        return replace(
+            self,
+            inputs=self.inputs[some],
+            views=self.views[some],
+            sources=self.sources[some],
+            notes=self.notes[some],
+        )
 
 
 @dataclass(frozen=True)
@@ -49,35 +71,53 @@ class Subject:
     name: str
     preprocess: Preprocess | None
     class_names: tuple[str, ...] | None
+    outputs: Outputs = field(default_factory=Outputs)
+    """What is known of the model's outputs."""
+    notes: tuple[str, ...] = ()
+    """What was assumed about the model, or has to be known of it."""
 
     @classmethod
     def of(
         cls,
         model: nn.Module | LoadedModel,
-        preprocess: Preprocess | None,
+        preprocess: PreprocessLike | None,
         class_names: Sequence[str] | str | os.PathLike[str] | None,
+        outputs: OutputsLike = None,
+        head: str | int | None = None,
     ) -> Subject:
         """Gather what is known; what is given goes before what the model itself says."""
         named = None if class_names is None else read_class_names(class_names)
-        if isinstance(model, LoadedModel):
-            return cls(
-                unwrap(model.module),
-                model.name,
-                preprocess or model.preprocess,
-                named or model.class_names,
-            )
-        if not isinstance(model, nn.Module):
+        own = as_preprocess(preprocess)
+        given = Outputs.of(outputs)
+        if head is not None:
+            given = replace(given, head=head)
+        if not isinstance(model, LoadedModel | nn.Module):
             raise MethodError(
                 f"the model must be a torch.nn.Module or come from camlucida.load_model, got "
                 f"{type(model).__name__}"
             )
-        module = unwrap(model)
+        if not isinstance(model, LoadedModel):
+            bare = unwrap(model)
+            model = LoadedModel(
+                bare, type(bare).__name__, preprocess_of(bare), class_names_of(bare)
+            )
+        read = unwrap(model.module)
+        used = own or model.preprocess
         return cls(
-            module,
-            type(module).__name__,
-            preprocess or preprocess_of(module),
-            named or class_names_of(module),
+            original(read),
+            model.name,
+            used,
+            named or model.class_names,
+            given.over(model.outputs or outputs_of(read) or Outputs()),
+            (*model.notes, *getattr(used, "notes", ())),
         )
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The same as a loaded model."""
+        known = None if self.outputs == Outputs() else self.outputs
+        module = reading(self.module, known)
+        return LoadedModel(module, self.name, self.preprocess, self.class_names, known, self.notes)
 
     def class_index(self, name: str) -> int:
         """Index of a class by its name; raises ``TargetError`` for an unknown one."""
@@ -92,7 +132,9 @@ class Subject:
         """
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, ModelError) as error:
+            if (named := _quantized(self.module)) and isinstance(error, RuntimeError):
+                raise MethodError(_no_gradient(named)) from error
             first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
             if first is None or first.in_channels == inputs.shape[1]:
                 raise
@@ -107,10 +149,58 @@ class Subject:
                 f"{tuple(inputs.shape)}; {advice}"
             ) from error
 
+    def reader(self, target: Target, batch: Batch) -> tuple[nn.Module, Target, Outputs]:
+        """The model as a target takes its outputs, the target that is meant for them, and what they are.
+
+        A function gets the model's own output, whatever its type; a class's target its logits.
+
+        Raises:
+            TargetError: the target makes no sense for these outputs.
+            ModelError: the model does not run.
+        """
+        outputs = self.outputs
+        if not isinstance(target, Custom) and not isinstance(target, ClassTarget):
+            head = replace(Outputs(), head=outputs.head)
+            return self._read(head, batch), target, outputs
+        if isinstance(target, Custom) and outputs.head is None:
+            output = look(self.module, batch.inputs, batch.argument)
+            if isinstance(output, Tensor):
+                return self._read(None, batch), target, outputs
+            given = OwnOutput(target.function)
+            module = reading(self.module, function=given.value, argument=batch.argument)
+            return module, replace(target, function=given), outputs
+        if isinstance(target, Custom):
+            return self._read(replace(Outputs(), head=outputs.head), batch), target, outputs
+        found = outputs
+        if not outputs.settled or batch.argument is not None:
+            names = len(self.class_names or ())
+            found = find_outputs(
+                self.module, batch.inputs, outputs, named=names, argument=batch.argument
+            )
+        unsaid = found.kind == "dense" and outputs.kind is None
+        return self._read(found, batch), for_kind(target, None if unsaid else found.kind), found
+
+    def _read(self, outputs: Outputs | None, batch: Batch) -> nn.Module:
+        return reading(self.module, outputs, argument=batch.argument)
+
+    def check_gradient(self, raw: RawMap, row: MethodRow | None) -> None:
+        """Refuse the empty map of a method that needs gradients, where a quantized layer lets none through.
+
+        Raises:
+            MethodError: naming the layer.
+        """
+        wanted = {"gradients", "pixel gradients", "second derivatives"}
+        if row is None or wanted.isdisjoint(row.needs):
+            return
+        reached = any(raw.connected.values()) if raw.connected else bool(raw.fused.any())
+        if not reached and (layer := _quantized(self.module)):
+            raise MethodError(_no_gradient(layer))
+
     def prepare(self, images: Images) -> Batch:
         """Inputs on the model's device and in its precision."""
+        argument, images = _image_of(images, self.module)
         if isinstance(images, Tensor):
-            return self._from_tensor(images[None] if images.ndim == 3 else images)
+            return self._from_tensor(images[None] if images.ndim == 3 else images, argument)
         photos: Sequence[Any] = (
             list(images)
             if isinstance(images, Sequence) and not isinstance(images, str)
@@ -124,30 +214,125 @@ class Subject:
             return self._from_tensor(torch.stack(list(photos)))
         return self._from_photos(photos)
 
-    def _from_tensor(self, inputs: Tensor) -> Batch:
+    def _from_tensor(self, inputs: Tensor, argument: str | None = None) -> Batch:
         if inputs.ndim != 4 or inputs.shape[0] == 0:
             raise ImageError(
                 f"a tensor of images must be (N, C, H, W) or (C, H, W), got {tuple(inputs.shape)}"
             )
         check_inputs(self.module, inputs)
         makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
-        return Batch(inputs, LazyViews(makers, self.class_names), (None,) * len(inputs))
+        number = len(inputs)
+        views = LazyViews(makers, self.class_names)
+        return Batch(inputs, views, (None,) * number, ((),) * number, argument)
 
     def _from_photos(self, photos: Sequence[Photo]) -> Batch:
         if self.preprocess is None:
             raise ImageError(
                 f"it is not known how {self.name} wants its images prepared; pass "
-                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or a tensor "
-                "(N, C, H, W) that is ready"
+                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or any function of a photo "
+                "(--size, --mean and --std on the command line), or a tensor (N, C, H, W) that is ready"
             )
         pictures = [read_image(photo) for photo in photos]
-        inputs = torch.stack([self.preprocess(picture) for picture in pictures])
+        made = [self.preprocess(picture) for picture in pictures]
+        if len({one.shape for one in made}) > 1:
+            raise ImageError(
+                f"the preprocessing gives inputs of several sizes ({tuple(made[0].shape)} and others), which a model "
+                "cannot take together; explain the photos one by one"
+            )
+        inputs = torch.stack(made)
         parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if parameter is not None:
             inputs = inputs.to(parameter.device, parameter.dtype)
-        makers = [partial(_view_of_photo, p, self.preprocess) for p in pictures]
+        makers, notes = [], []
+        for picture, one in zip(pictures, made, strict=True):
+            said = [note for note in (range_note(picture),) if note]
+            try:
+                maker = partial(View, picture, self.preprocess.crop_box(*picture.size))
+            except ImageError as error:
+                maker = partial(_view_of_tensor, one, self.preprocess)
+                said.append(f"{error}, so the map is drawn on the model's own input")
+            makers.append(maker)
+            notes.append(tuple(said))
         sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
-        return Batch(inputs, LazyViews(makers, self.class_names), sources)
+        return Batch(inputs, LazyViews(makers, self.class_names), sources, tuple(notes))
+
+
+class OwnOutput:
+    """A function of a model's own output, of any type, as a target of the numbers that it gave already.
+
+    Args:
+        function: from the model's output to one number per image, ``(N,)``.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.__qualname__ = getattr(function, "__qualname__", repr(function))
+
+    def value(self, output: Any) -> Tensor:
+        """The function's value; raises ``TargetError`` unless that is a tensor ``(N,)``."""
+        try:
+            made = self.function(output)
+        except CamlucidaError:
+            raise
+        except Exception as error:
+            raise TargetError(
+                f"the function that was given as the target failed on the model's output with "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        if not isinstance(made, Tensor) or made.ndim != 1:
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise TargetError(
+                f"a target must return one value per image, shape (N,), but {self.__qualname__} returned {got}"
+            )
+        return made
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """What was computed."""
+        return outputs
+
+
+def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:
+    """The images out of inputs that are a mapping or a tuple, and the name of their argument.
+
+    Raises:
+        ModelError: there are further inputs, which camlucida does not vary.
+    """
+    if isinstance(images, Mapping):
+        given = {name: value for name, value in images.items() if value is not None}
+        pictures = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.ndim in (3, 4)}
+        others = [name for name in given if name not in pictures]
+        if len(pictures) == 1 and not others:
+            (name, tensor), *_ = pictures.items()
+            return argument_for(module, str(name)), tensor
+        listed = ", ".join(map(str, others or given)) or "nothing"
+    elif (
+        isinstance(images, tuple)
+        and images
+        and isinstance(images[0], Tensor)
+        and images[0].ndim == 4
+    ):
+        others = [f"number {i + 1}" for i, v in enumerate(images) if i and v is not None]
+        if not others:
+            return None, images[0]
+        listed = ", ".join(others)
+    else:
+        return None, images
+    raise ModelError(
+        f"{type(module).__name__} was given other inputs than one tensor of images ({listed}); camlucida varies the "
+        "image alone, so wrap the model in a module whose forward takes the image and fills in the rest"
+    )
+
+
+def _quantized(module: nn.Module) -> str | None:
+    """The first layer that computes in integers."""
+    return next((n for n, m in module.named_modules() if "quantized" in type(m).__module__), None)
+
+
+def _no_gradient(layer: str) -> str:
+    return (
+        f"no gradient leads through the quantized layer {layer!r}; use a method without gradients, such as scorecam, "
+        "rise or eigencam, or explain the model before it is quantized"
+    )
 
 
 def prepare(
@@ -160,11 +345,8 @@ def prepare(
     """
     subject = Subject.of(model, preprocess, None)
     batch = subject.prepare(images)
-    return subject.module, batch.inputs, batch.views[0], subject.preprocess
-
-
-def _view_of_photo(picture: Image.Image, preprocess: Preprocess) -> View:
-    return View(picture, preprocess.crop_box(*picture.size))
+    module = reading(subject.module, subject.outputs, argument=batch.argument)
+    return module, batch.inputs, batch.views[0], subject.preprocess
 
 
 def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
@@ -176,7 +358,7 @@ def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
         if preprocess.channels == "bgr":
             pixels = pixels.flip(0)
     elif pixels.amin() < 0 or pixels.amax() > 1:
-        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin())
+        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin()).clamp_min(1e-12)
     if channels not in (1, 3):
         pixels = pixels.mean(0, keepdim=True)
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

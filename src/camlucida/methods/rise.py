@@ -21,7 +21,7 @@ from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
-from camlucida.targets import Logit, Probability, Target, target_values
+from camlucida.targets import Target, target_values
 
 Score = Literal["probability", "target"]
 Interrupt = Literal["raise", "keep"]
@@ -159,10 +159,8 @@ class RISE(Method):
 
     def _scored(self, target: Target, outputs: Tensor) -> Target:
         """The probability of the class whose logit is to be explained."""
-        logits = target.logits(outputs)
-        if self.score == "probability" and type(target) is Logit and logits is not None:
-            return Probability(target.classes) if logits.shape[1] > 1 else target
-        return target
+        wanted = target.probability(outputs) if self.score == "probability" else None
+        return wanted or target
 
 
 @dataclass(frozen=True)

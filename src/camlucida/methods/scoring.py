@@ -15,7 +15,7 @@ from camlucida.engine.maps import normalise, resize
 from camlucida.engine.tap import Tap
 from camlucida.methods.masking import Masked, MaskSpace
 from camlucida.methods.task import Bar, Task
-from camlucida.targets import Logit, Probability, Target
+from camlucida.targets import Probability, Target
 
 Weighting = Literal["softmax_logit", "prob"]
 
@@ -184,10 +184,8 @@ def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Targ
     """The target whose value is the score, and whether its logistic function is taken."""
     if weighting == "softmax_logit" or isinstance(target, Probability):
         return target, False
-    logits = target.logits(outputs)
-    if type(target) is Logit and logits is not None and logits.shape[1] > 1:
-        return Probability(target.classes), False
-    return target, True
+    wanted = target.probability(outputs)
+    return (target, True) if wanted is None else (wanted, False)
 
 
 def _likes_channels_last(model: nn.Module, inputs: Tensor, half: bool) -> bool:

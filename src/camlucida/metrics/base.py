@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import check_fields
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import probabilities
 from camlucida.explanation import Explanation
 
 Question: TypeAlias = Literal[
@@ -94,8 +95,8 @@ class Scene:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax probabilities ``(N, M)``."""
-        return self.logits.softmax(1)
+        """The model's own probabilities ``(N, M)``: a softmax, of labels a sigmoid each."""
+        return probabilities(self.model, self.logits)
 
     @cached_property
     def correct(self) -> Tensor:

@@ -106,7 +106,7 @@ def path(
 
     places = [(i, k) for i in range(n) for k in wanted]
     values = scores_of(
-        model, begin, places, make, lambda z, i: probability(z, classes[i]), batch_size
+        model, begin, places, make, lambda z, i: probability(model, z, classes[i]), batch_size
     )
     found = values.new_empty(n, steps + 1)
     found[:, wanted] = values.view(n, len(wanted))
@@ -172,7 +172,7 @@ class _Way(Metric):
         maps = explanation.maps
         classes = scene.predicted if self.score == "predicted" else scene.classes
         whole, empty = scene.inputs, blank(scene.inputs, self.start)
-        clean = probability(scene.logits.double(), classes)
+        clean = probability(scene.model, scene.logits.double(), classes)
         known = {"last" if self.inserts else "first": clean}
         begin, end = (empty, whole) if self.inserts else (whole, empty)
         curves = path(

@@ -144,10 +144,10 @@ def probabilities(scene: Scene, maps: Tensor, space: Space) -> tuple[Tensor, Ten
         scene.inputs,
         [(i, 0) for i in range(len(scene))],
         lambda i, _: images[i],
-        lambda z, i: probability(z, scene.classes[i]),
+        lambda z, i: probability(scene.model, z, scene.classes[i]),
         scene.batch_size,
     )
-    whole = probability(scene.logits.double(), scene.classes)
+    whole = probability(scene.model, scene.logits.double(), scene.classes)
     unknown = maps.flatten(1).isnan().any(1)
     return whole.masked_fill(unknown, torch.nan), kept.masked_fill(unknown, torch.nan), images
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.outputs import first_tensor
+from camlucida.engine.reading import probabilities
 
 
 def scores_of(
@@ -48,9 +49,9 @@ def scores_of(
     return torch.cat(found).clone() if found else like.new_zeros(0, dtype=torch.float64)
 
 
-def probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """Softmax probability ``(n,)`` of a class of each row."""
-    return pick(logits.softmax(1), classes)
+def probability(model: nn.Module, logits: Tensor, classes: Tensor) -> Tensor:
+    """The model's own probability ``(n,)`` of a class of each row: a softmax, of a label its sigmoid."""
+    return pick(probabilities(model, logits), classes)
 
 
 def pick(values: Tensor, classes: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def road(
         wanted = classes[which]
         hit = (found.argmax(1) == wanted).double()
         values = {
-            "prob": lambda: probability(found, wanted),
+            "prob": lambda: probability(model, found, wanted),
             "accuracy": lambda: torch.where(wanted >= 0, hit, torch.nan),
             "logit_drop": lambda: pick(clean[which], wanted) - pick(found, wanted),
         }

@@ -1,203 +1,260 @@
-"""Weights from a file: never runs code that the file contains."""
+"""Weights from a file, into the architecture that they belong to."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
-from camlucida.common.optional import first_line, require
-from camlucida.models.huggingface import (
-    build_huggingface,
-    class_names_of_huggingface,
-    preprocess_of_folder,
-)
-from camlucida.models.loaded import LoadedModel
-from camlucida.models.timm_models import (
-    build_timm,
-    class_names_of_timm,
-    classifier_keys_of_timm,
-    preprocess_of_timm,
-)
-from camlucida.models.torchvision_models import build_torchvision, describe_torchvision
+from camlucida.models.weights import check_dense, read_weights
 
-if TYPE_CHECKING:
-    from camlucida.data.preprocess import Preprocess
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pt2", ".onnx")
 
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+_AVERAGED = re.compile(r"(^|[._])(ema|averaged?|avg|swa|shadow)([._]|$)")
 _WRAPPERS = (
     "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network",
     "weights", "params",
 )  # fmt: skip
 _PREFIXES = ("module.", "model.", "_orig_mod.")
+_SHOWN = 3
 
 
-def load_checkpoint(file: str, architecture: str | None) -> LoadedModel:
-    """Load a checkpoint file into an architecture with random weights.
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors under one prefix fit a network.
 
-    The number of classes is read from the checkpoint. The preprocess is that of the architecture's
-    usual weights: if the model was trained otherwise, replace it.
-
-    Args:
-        file: A file with a state dict, plain or under one of the usual keys ("state_dict", "model", ...), with or
-            without a prefix that all its names share ("module.", "model.", "_orig_mod.").
-        architecture: "timm:NAME", "torchvision:NAME" or "hf:FOLDER".
-
-    Raises:
-        ModelError: The file is missing, damaged, contains code or does not fit the architecture.
+    Attributes:
+        prefix: what stands before the network's names in the file, such as ``"state_dict.model."``.
+        state: the fitting tensors by the network's own names.
+        missing: names that the file lacks; counters of batch norms, which older files lack, do not count.
+        misshapen: names whose tensors have another shape.
+        unexpected: names under the prefix that the network does not have.
+        foreign: those of them that lie inside parts of the network, which speaks for another architecture.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise ModelError(f"no such checkpoint file: {file!r}")
-    source, _, name = (architecture or "").partition(":")
-    if source not in {"timm", "torchvision", "hf"} or not name:
-        raise ModelError(
-            f"a checkpoint file holds weights only; for {file!r} name their architecture, such as timm:resnet18, "
-            f"torchvision:resnet50 or hf:FOLDER (architecture was {architecture!r})"
-        )
-    state = read_state_dict(path)
-    preprocess: Preprocess | None
-    class_names: tuple[str, ...] | None
-    if source == "timm":
-        count = _num_classes(state, path, classifier_keys_of_timm(name))
-        module = build_timm(name, count)
-        preprocess, class_names = preprocess_of_timm(module), class_names_of_timm(module)
-    elif source == "torchvision":
-        count = _num_classes(state, path)
-        module = build_torchvision(name, count, state)
-        preprocess, class_names = describe_torchvision(name)
-    else:
-        count = _num_classes(state, path)
-        module = build_huggingface(name, count)
-        preprocess, class_names = preprocess_of_folder(name), class_names_of_huggingface(module)
-    load_state(module, state, f"{path.name!r} does not fit {architecture}")
-    if class_names is not None and len(class_names) != count:
-        class_names = None
-    return LoadedModel(module.eval(), f"{architecture}@{path.name}", preprocess, class_names)
+
+    prefix: str
+    state: dict[str, Tensor]
+    missing: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing or of another shape, and nothing speaks for another architecture."""
+        return not (self.missing or self.misshapen or self.foreign)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, by name; no code in the file is ever run.
+def load_weights(
+    file: Path, architecture: str, build: Callable[[int | None, Sequence[str]], nn.Module]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build a network and fill it with the weights of a file.
+
+    The prefix under which the file holds the network's names is found by trying all. Where several fit, a
+    moving average goes first.
 
     Args:
-        path: The file, as for `load_checkpoint`.
+        file: as for :func:`camlucida.models.weights.read_weights`.
+        architecture: what the network is called, for people.
+        build: makes the network with random weights, from the number of outputs, ``None`` for its usual one,
+            and the names in the file.
 
     Returns:
-        The tensors on the CPU, unwrapped and without common prefixes.
+        The network, and what a user has to know about the choice, one sentence each.
 
     Raises:
-        ModelError: The file is missing, damaged, contains code or holds no state dict.
+        ModelError: the file cannot be read or does not fit.
     """
-    name = repr(str(path))
-    if not path.is_file():
-        raise ModelError(f"no such checkpoint file: {name}")
-    with path.open("rb") as stream:
-        head = stream.read(64)
-    if not head:
-        raise ModelError(f"{name} is an empty file")
-    if head.startswith(b"version https://git-lfs"):
-        raise ModelError(f"{name} is only a Git LFS pointer; fetch the file itself (git lfs pull)")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return _without_prefix(_unwrapped(content, name))
+    held = read_weights(file)
+    names = list(held.tensors)
+    module = build(None, names)
+    fits = fits_of(held.tensors, module)
+    if fits:
+        check_dense(
+            {k: held.tensors[fits[0].prefix + k] for k in fits[0].misshapen}, repr(file.name)
+        )
+        count = _outputs_in_file(fits[0], held.tensors, module)
+        if count is not None:
+            module = build(count, names)
+            fits = fits_of(held.tensors, module)
+    if not fits or not fits[0].whole:
+        raise ModelError(_misfit(file.name, architecture, fits, held.tensors, module))
+    chosen = fits[0]
+    check_dense(chosen.state, repr(file.name))
+    own = module.state_dict()
+    module.load_state_dict({**own, **chosen.state}, strict=True)
+    return module, tuple(_remarks(file.name, fits, names, held.passed_over))
 
 
-def _read_safetensors(path: Path) -> Any:
-    safetensors = require("safetensors.torch")
-    try:
-        return safetensors.load_file(path, device="cpu")
-    except Exception as error:
-        raise ModelError(
-            f"{str(path)!r} is damaged or not a safetensors file: {first_line(error)}"
-        ) from error
+def fits_of(tensors: Mapping[str, Tensor], module: nn.Module) -> list[Fit]:
+    """How the tensors of a file fit a network, under every prefix that occurs; the best first.
 
-
-def _read_pickle(path: Path) -> Any:
-    name = repr(str(path))
-    # timm's and many other training scripts store their options; a Namespace only holds values
-    allow: Any = getattr(torch.serialization, "safe_globals", None)
-    try:
-        with allow([argparse.Namespace]) if allow else nullcontext(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on protocols and TorchScript: the errors say more
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        text = str(error)
-        wants = re.search(r"Unsupported (?:global|class|operand)[^\n]*", text)
-        if isinstance(error, pickle.UnpicklingError) and wants and "operand" not in wants[0]:
-            named = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", text)
-            what = next(filter(None, named.groups()), "") if named else ""
-            raise ModelError(
-                f"{name} contains code{f' ({what})' if what else ''}, which is never run; save the "
-                "weights alone: torch.save(model.state_dict(), path)"
-            ) from error
-        if "TorchScript" in text:
-            raise ModelError(
-                f"{name} is a TorchScript program; save model.state_dict() of the original instead"
-            ) from error
-        raise ModelError(
-            f"{name} is damaged or not a PyTorch checkpoint ({_short(error)})"
-        ) from error
-
-
-def _short(error: Exception) -> str:
-    """PyTorch's own reason, out of a page of advice."""
-    found = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
-    return (found and found[1].strip()) or first_line(error)
-
-
-def _unwrapped(content: Any, name: str) -> dict[str, Tensor]:
-    """The state dict inside a training checkpoint."""
-    for _ in range(4):
-        if not isinstance(content, Mapping):
-            break
-        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if isinstance(content, Mapping):
-        state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-        if state:
-            return state
-    raise ModelError(
-        f"{name} holds no state dict; expected names mapped to tensors, plain or under "
-        f"{', '.join(_WRAPPERS[2:5])}"
+    Args:
+        tensors: by the file's names.
+        module: the network.
+    """
+    own = module.state_dict()
+    counts: Counter[str] = Counter()
+    for key in tensors:
+        parts = key.split(".")
+        for i in range(len(parts)):
+            if ".".join(parts[i:]) in own:
+                counts[".".join(parts[:i]) + ("." if i else "")] += 1
+    most = max(counts.values(), default=0)
+    likely = [prefix for prefix, count in counts.items() if 2 * count >= most]
+    found = [_fit(prefix, tensors, own) for prefix in likely]
+    return sorted(
+        found,
+        key=lambda f: (
+            not f.whole,
+            0 if f.whole else -len(f.state),
+            _AVERAGED.search(f.prefix) is None,
+        ),
     )
 
 
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what DataParallel, Lightning and torch.compile put before every name."""
-    state = {key: value for key, value in state.items() if key != "n_averaged"}
-    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None):
-        if not state:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def _fit(prefix: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit:
+    under = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    parts = {key.partition(".")[0] for key in own}
+    unexpected = tuple(key for key in under if key not in own)
+    return Fit(
+        prefix,
+        {k: v for k, v in under.items() if k in own and own[k].shape == v.shape},
+        tuple(k for k in own if k not in under and not k.endswith("num_batches_tracked")),
+        tuple(k for k in own if k in under and own[k].shape != under[k].shape),
+        unexpected,
+        tuple(k for k in unexpected if (part := k.partition(".")[0]) in parts or part.isdigit()),
+    )
 
 
-def _num_classes(state: Mapping[str, Tensor], path: Path, layers: Sequence[str] = ()) -> int:
-    """How many outputs the checkpoint's classifier has."""
-    for layer in layers:
-        if f"{layer}.weight" in state:
-            return int(state[f"{layer}.weight"].shape[0])
-    weights = [value for key, value in state.items() if key.endswith("weight") and value.ndim == 2]
-    heads = [
-        value
-        for key, value in state.items()
-        if value.ndim == 4 and re.match(r"(classifier|head|fc)\b.*weight$", key)
+def _outputs_in_file(fit: Fit, tensors: Mapping[str, Tensor], module: nn.Module) -> int | None:
+    """How many outputs the file's classifier has, where that is all in which the shapes differ."""
+    own = module.state_dict()
+    usual = num_outputs(module)
+    counts = {
+        tensors[fit.prefix + key].shape[0]
+        for key in fit.misshapen
+        if tensors[fit.prefix + key].ndim
+        and own[key].shape[1:] == tensors[fit.prefix + key].shape[1:]
+        and own[key].shape[0] == usual
+    }
+    return counts.pop() if len(counts) == 1 else None
+
+
+def num_outputs(module: nn.Module) -> int | None:
+    """How many classes a classifier has, where it says so; its last dense layer's outputs otherwise."""
+    for value in (
+        getattr(module, "num_classes", None),
+        getattr(getattr(module, "config", None), "num_labels", None),
+    ):
+        if isinstance(value, int) and value > 0:
+            return value
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return linear[-1].out_features if linear else None
+
+
+# ---- what is said -------------------------------------------------------------------------------
+
+
+def _misfit(
+    file: str,
+    architecture: str,
+    fits: Sequence[Fit],
+    tensors: Mapping[str, Tensor],
+    module: nn.Module,
+) -> str:
+    if not fits:
+        return f"{file!r} does not fit {architecture}: none of its names ({_some(list(tensors))}) belongs to it"
+    fit = fits[0]
+    under = f" (its names stand under {fit.prefix!r})" if fit.prefix else ""
+    return (
+        f"{file!r} does not fit {architecture}{under}: {'; '.join(_faults(fit, tensors, module))}"
+    )
+
+
+def _faults(fit: Fit, tensors: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+    own = module.state_dict()
+    shapes = [
+        f"{k} {tuple(tensors[fit.prefix + k].shape)} instead of {tuple(own[k].shape)}"
+        for k in fit.misshapen
     ]
-    if not weights and not heads:
-        raise ModelError(
-            f"{str(path)!r} has no classifier: no two-dimensional weight among its names"
+    faults = {
+        "missing": fit.missing,
+        "unexpected": fit.unexpected,
+        "of another shape": shapes,
+    }
+    return [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
+
+
+def _remarks(
+    file: str, fits: Sequence[Fit], names: Sequence[str], passed_over: Sequence[str]
+) -> list[str]:
+    said = []
+    others = [fit.prefix for fit in fits[1:] if fit.whole]
+    prefix = fits[0].prefix
+    if others:
+        average = ", a moving average," if _AVERAGED.search(prefix) else ""
+        said.append(
+            f"{file} holds these weights {len(others) + 1} times: those under {prefix!r}{average} were taken, "
+            f"those under {', '.join(map(repr, others))} were not"
         )
-    return int((weights or heads)[-1].shape[0])
+    beside = [
+        name
+        for name in names
+        if name.removeprefix(prefix) not in fits[0].state
+        and not any(name.startswith(other) for other in others if other)
+    ]
+    if beside:
+        said.append(
+            f"{file} holds {len(beside)} {'tensors' if len(beside) > 1 else 'tensor'} that the model does not "
+            f"have, which {'are' if len(beside) > 1 else 'is'} left out: {_some(beside, 12)}"
+        )
+    if passed_over:
+        said.append(
+            f"{file} holds values beside its weights that were passed over and never built: "
+            f"{_some(passed_over, 12)}"
+        )
+    return said
+
+
+def _some(names: Sequence[str], most: int = _SHOWN) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+# ---- for networks that are told by the names in the file ----------------------------------------
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file, by name, for networks that are told by its names and shapes.
+
+    Args:
+        path: as for :func:`camlucida.models.weights.read_weights`.
+
+    Returns:
+        The tensors on the CPU, without the usual keys and prefixes before all names.
+
+    Raises:
+        ModelError: as for :func:`camlucida.models.weights.read_weights`.
+    """
+    held = read_weights(path)
+    prefix = ""
+    while inner := next((w for w in _WRAPPERS if f"{prefix}{w}." in held.nested), None):
+        prefix += f"{inner}."
+    under = {k.removeprefix(prefix): v for k, v in held.tensors.items() if k.startswith(prefix)}
+    state = {key: value for key, value in under.items() if key != "n_averaged"}
+    while shared := next(
+        (p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), None
+    ):
+        state = {key.removeprefix(shared): value for key, value in state.items()}
+    if not state:
+        raise ModelError(f"{str(path)!r} holds no state dict, which maps names to tensors")
+    check_dense(state, repr(str(path)))
+    return state
 
 
 def load_state(
@@ -215,25 +272,10 @@ def load_state(
         ModelError: Names are missing or left over, shapes differ, or values are not finite.
     """
     own = module.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    faults = {
-        "missing": [key for key in own if key not in state and key not in counters],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state and own[key].shape != state[key].shape
-        ],
-    }
-    said = [
-        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for fault, keys in faults.items()
-        if keys
-    ]
+    said = _faults(_fit("", state, own), state, module)
     bad = [key for key, value in state.items() if finite and not value.isfinite().all()]
     if bad and not said:
         said = [f"{bad[0]} has values that are not finite"]
     if said:
         raise ModelError(f"{problem}: {'; '.join(said)}")
-    kept = {key: own[key] for key in counters if key not in state}
-    module.load_state_dict({**state, **kept}, strict=True)
+    module.load_state_dict({**own, **state}, strict=True)

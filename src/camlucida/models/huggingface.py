@@ -61,15 +61,17 @@ def load_huggingface(name: str, *, pretrained: bool) -> LoadedModel:
     )
 
 
-def build_huggingface(name: str, num_classes: int) -> nn.Module:
-    """An image classifier with random weights and that many outputs; only the configuration is read.
+def build_huggingface(name: str, num_classes: int | None) -> nn.Module:
+    """An image classifier with random weights and that many outputs, its usual number for ``None``.
+
+    Only the configuration is read.
 
     Raises:
         ModelError: transformers is missing, or the configuration is not an image classifier's.
     """
     with _hub(name) as (transformers, where):
         config = _config(transformers, name, where)
-    if config.num_labels != num_classes:
+    if num_classes is not None and config.num_labels != num_classes:
         config.num_labels = num_classes
     try:
         module = transformers.AutoModelForImageClassification.from_config(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from camlucida.data.preprocess import Preprocess
+    from camlucida.engine.reading import Outputs
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class LoadedModel:
         name: Where it comes from, such as "embedded" or "torchvision:resnet50".
         preprocess: How a photo becomes its input; None where nothing says so.
         class_names: One name per output, in order; None where nothing says so.
+        outputs: What its outputs are; None where that is not known. The module returns what targets take: of a
+            network that ends in a softmax or sigmoid its logits (see `camlucida.engine.reading`).
+        notes: What a user has to know about how it was loaded, such as what was assumed or left out, one
+            sentence each; every explanation repeats them.
 
     Example:
         >>> preprocess = camlucida.Preprocess(size=(32, 32), resize=32)
@@ -45,6 +50,8 @@ class LoadedModel:
     name: str
     preprocess: Preprocess | None
     class_names: tuple[str, ...] | None
+    outputs: Outputs | None = None
+    notes: tuple[str, ...] = ()
 
     def check_target(self, target: object) -> None:
         """Refuse a target that this model cannot be explained by; a classifier takes any.

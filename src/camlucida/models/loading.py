@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,20 +15,36 @@ from torch import nn
 from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.data.class_names import read_class_names
-from camlucida.models.checkpoint import SUFFIXES, load_checkpoint
+from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
+from camlucida.engine.finding import find_outputs, kind_by_config
+from camlucida.engine.reading import Outputs, OutputsLike, original, reading
+from camlucida.models.checkpoint import SUFFIXES, load_weights, num_outputs
 from camlucida.models.embedded import load_embedded
-from camlucida.models.huggingface import class_names_of_huggingface, load_huggingface
+from camlucida.models.factory import Factory, is_factory
+from camlucida.models.huggingface import (
+    build_huggingface,
+    class_names_of_huggingface,
+    load_huggingface,
+    preprocess_of_folder,
+)
 from camlucida.models.loaded import LoadedModel, put_on
 from camlucida.models.masked_vgg import load_masked_vgg
 from camlucida.models.small import load_digits
-from camlucida.models.timm_models import class_names_of_timm, load_timm, preprocess_of_timm
-from camlucida.models.torchvision_models import load_torchvision
+from camlucida.models.timm_models import (
+    build_timm,
+    class_names_of_timm,
+    load_timm,
+    preprocess_of_timm,
+)
+from camlucida.models.torchvision_models import (
+    build_torchvision,
+    describe_torchvision,
+    load_torchvision,
+)
+from camlucida.models.weights import read_weights
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-    from camlucida.data.preprocess import Preprocess
+_ASSUMED = "its preprocessing is assumed to be"
+"""How a note begins that says so."""
 
 _SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
     "embedded": lambda name, real: load_embedded(name or "lite0", pretrained=real),
@@ -39,10 +57,12 @@ _SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
 
 
 def load_model(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     architecture: str | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    outputs: OutputsLike = None,
+    preprocess: PreprocessLike | Mapping[str, Any] | None = None,
     pretrained: bool = True,
     device: str | torch.device | None = None,
 ) -> LoadedModel:
@@ -62,15 +82,25 @@ def load_model(
     `masked-vgg:FILE`           the network that `camlucida train masked-vgg` trained
     a file                      `.pth`, `.pt`, `.bin`, `.ckpt`, `.tar` or `.safetensors` with a
                                 state dict; needs `architecture`
+    `package.module:factory`,   a function or class of your own that returns the network with its
+    `path/to/file.py:factory`   weights
     ==========================  ===================================================================
 
-    No code that a file or a repository brings is ever run.
+    No code that a checkpoint or a repository brings is ever run. A factory is code of your own: naming
+    it runs it.
 
     Args:
         spec: What to load, as above.
-        architecture: The network that the weights in a file belong to, such as `timm:resnet18`.
+        architecture: For a file: the network that its weights belong to, such as `timm:resnet18`,
+            `torchvision:resnet50`, `hf:FOLDER`, or a factory. The number of classes is read from the file; a
+            factory gets it as `num_classes` if it takes that. The prefix before the file's names is found.
         class_names: Names to use instead of the model's own: a list, or the path of a text file
             with one per line, or of a JSON list. As many as the model has outputs.
+        outputs: What its outputs are, as for `camlucida.explain`: such as `softmax`, `labels:threshold=0.3`,
+            `regression` or `classes:head=age`. By default it is found, and what is assumed is among the notes.
+        preprocess: How a photo becomes its input, in place of the model's own: a `Preprocess`, any function of a
+            photo, or some of a `Preprocess`'s values by name, which change the model's own, or the usual ones of
+            ImageNet where it has none.
         pretrained: False gives random weights; useful for tests, and offline.
         device: Where to put the model; the CPU by default.
 
@@ -86,16 +116,65 @@ def load_model(
         >>> loaded.preprocess.size, loaded.class_names[0]
         ((224, 224), 'tench')
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise ModelError(
+            f"a model to load is a name or a file, got {type(spec).__name__}; a torch.nn.Module is explained as "
+            "it is: camlucida.explain(model, images)"
+        )
     names = None if class_names is None else read_class_names(class_names)
-    loaded = _load(spec, architecture, pretrained=pretrained)
+    loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
+    if preprocess is not None:
+        loaded = _prepared(loaded, preprocess)
+    own = architecture is not None or is_factory(os.fspath(spec))
+    loaded = _with_outputs(loaded, Outputs.of(outputs), names, look=own or outputs is not None)
     if names is not None:
-        count = _num_outputs(loaded.module)
+        count = num_outputs(loaded.module)
         if count is not None and count != len(names):
             raise ModelError(
                 f"class_names has {len(names)} names, but {loaded.name} has {count} outputs"
             )
         loaded = replace(loaded, class_names=names)
     return put_on(loaded, device)
+
+
+def _prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> LoadedModel:
+    """The model with a preprocess that was given, or changed by the values given."""
+    notes = tuple(note for note in loaded.notes if not note.startswith(_ASSUMED))
+    if not isinstance(given, Mapping):
+        return replace(loaded, preprocess=as_preprocess(given), notes=notes)
+    if loaded.preprocess is not None:
+        changed = loaded.preprocess.changed(**given)
+        kept = tuple(n.replace(loaded.preprocess.words, changed.words) for n in loaded.notes)
+        return replace(loaded, preprocess=changed, notes=kept)
+    made = Preprocess(**({"size": given["size"]} if "size" in given else {})).changed(**given)
+    unsaid = [n for n in ("size", "resize", "mean", "std") if n not in given]
+    if unsaid:
+        values = ", ".join(f"{name} {getattr(made, name)}" for name in unsaid)
+        notes = (*notes, f"{_ASSUMED} ImageNet's where nothing was said: {values}")
+    return replace(loaded, preprocess=made, notes=notes)
+
+
+def _with_outputs(
+    loaded: LoadedModel, given: Outputs, names: Sequence[str] | None, *, look: bool
+) -> LoadedModel:
+    """The model, made to return what targets take, with what its outputs are.
+
+    A classifier of a library that knows its classes returns their logits; any other model is shown a picture.
+    """
+    module = original(loaded.module)
+    known = given.over(loaded.outputs or Outputs())
+    if known == Outputs() and loaded.class_names and not look:
+        known = Outputs(kind_by_config(module) or "classes", "logits")
+    elif look and not known.settled:
+        height, width = (224, 224) if loaded.preprocess is None else loaded.preprocess.size
+        first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        channels = 3 if first is None else first.in_channels
+        noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+        count = len(names or loaded.class_names or ())
+        with suppress(ModelError):  # it takes another size: the first images will tell
+            known = find_outputs(module, noise, known, named=count)
+    read = loaded if known == Outputs() else replace(loaded, outputs=known)
+    return replace(read, module=reading(module, known))
 
 
 def preprocess_of(module: nn.Module) -> Preprocess | None:
@@ -134,33 +213,125 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
 
 def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedModel:
     source, _, name = spec.partition(":")
-    if not pretrained and (source == "masked-vgg" or _is_file(spec)):
+    is_file = _is_file(spec)
+    if not pretrained and (source == "masked-vgg" or is_file):
         raise ModelError(
             f"pretrained=False leaves the weights in {spec!r} unused; load the architecture "
             "by its name instead"
         )
-    if _is_file(spec):
-        return load_checkpoint(spec, architecture)
-    if architecture is not None:
+    if architecture is not None and not is_file:
         raise ModelError(
             f"architecture is only for a checkpoint file, and {spec!r} is not a file here"
         )
+    if is_file:
+        return _load_file(Path(spec), architecture)
     if source in _SOURCES:
         if not name and source not in {"embedded", "digits"}:
             raise ModelError(f"{spec!r} names no model; write {source}:NAME")
         return _SOURCES[source](name, pretrained)
+    if is_factory(spec) and "." in spec.rpartition(":")[0]:
+        return _completed(Factory(spec).build())
     if Path(spec).is_dir():
         raise ModelError(f"{spec!r} is a folder; for a transformers model write hf:{spec}")
     raise ModelError(
-        f"unknown model {spec!r}; expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME "
-        f"or a checkpoint file{nearest(source, _SOURCES)}"
+        f"unknown model {spec!r}; expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
+        f"a checkpoint file, or package.module:factory{nearest(source, _SOURCES)}"
+    )
+
+
+def _load_file(path: Path, architecture: str | None) -> LoadedModel:
+    """A checkpoint's weights in the architecture named beside it."""
+    network = None if architecture is None else _network(architecture)
+    if architecture is None or network is None:
+        read_weights(path)  # says what is true of a file of another kind
+        raise ModelError(
+            f"a checkpoint file holds weights only; for {str(path)!r} name their architecture, such as "
+            "timm:resnet18, torchvision:resnet50, hf:FOLDER, package.module:factory or path/to/file.py:factory "
+            f"(architecture was {architecture!r})"
+        )
+    module, notes = load_weights(path, architecture, network.build)
+    said = network.describe(module)
+    names = said.class_names
+    if names is not None and len(names) != num_outputs(module):
+        names = None
+    if said.preprocess is not None and network.assumed:
+        assumed = (
+            f"{_ASSUMED} that of {architecture}'s usual weights "
+            f"({said.preprocess.words}); if the model was trained otherwise, say how "
+            "(preprocess=, or --size, --resize, --mean, --std)"
+        )
+        notes = (*notes, assumed)
+    return replace(
+        said, name=f"{architecture}@{path.name}", class_names=names, notes=(*said.notes, *notes)
+    )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """An architecture without weights.
+
+    Attributes:
+        build: makes it, from the number of outputs (``None``: its usual one) and the names in the file.
+        describe: what is known about the network that was built.
+        assumed: whether its preprocessing is that of other weights than the file's.
+    """
+
+    build: Callable[[int | None, Sequence[str]], nn.Module]
+    describe: Callable[[nn.Module], LoadedModel]
+    assumed: bool = True
+
+
+def _network(architecture: str) -> _Network | None:
+    source, _, name = architecture.partition(":")
+    if not name:
+        return None
+    if source == "timm":
+        return _Network(lambda count, _: build_timm(name, count), _described)
+    if source == "torchvision":
+        return _Network(
+            lambda count, names: build_torchvision(name, count, names),
+            lambda module: LoadedModel(module.eval(), "", *describe_torchvision(name)),
+        )
+    if source == "hf":
+        return _Network(
+            lambda count, _: build_huggingface(name, count),
+            lambda module: replace(_described(module), preprocess=preprocess_of_folder(name)),
+            assumed=False,
+        )
+    if not is_factory(architecture):
+        return None
+    factory = Factory(architecture)
+    made: dict[nn.Module, LoadedModel] = {}
+
+    def build(count: int | None, _: Sequence[str]) -> nn.Module:
+        loaded = factory.build(count)
+        made[loaded.module] = loaded
+        return loaded.module
+
+    return _Network(build, lambda module: _completed(made[module]))
+
+
+def _described(module: nn.Module) -> LoadedModel:
+    """A network with what it says about itself."""
+    return _completed(LoadedModel(module.eval(), type(module).__name__, None, None))
+
+
+def _completed(loaded: LoadedModel) -> LoadedModel:
+    """With what the network itself says wherever nothing else does."""
+    return replace(
+        loaded,
+        preprocess=loaded.preprocess or preprocess_of(loaded.module),
+        class_names=loaded.class_names or class_names_of(loaded.module),
     )
 
 
 def _is_file(spec: str) -> bool:
     if spec.partition(":")[0] in _SOURCES:
         return False
-    return Path(spec).is_file() or spec.lower().endswith(SUFFIXES)
+    if spec.lower().endswith(SUFFIXES):
+        return True
+    path = Path(spec)
+    return path.exists() and not path.is_dir()
 
 
 def _bare(module: nn.Module) -> nn.Module:
@@ -170,15 +341,3 @@ def _bare(module: nn.Module) -> nn.Module:
         if isinstance(inner, nn.Module):
             return _bare(inner)
     return module
-
-
-def _num_outputs(module: nn.Module) -> int | None:
-    """How many classes a classifier has, where it says so."""
-    for value in (
-        getattr(module, "num_classes", None),
-        getattr(getattr(module, "config", None), "num_labels", None),
-    ):
-        if isinstance(value, int) and value > 0:
-            return value
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    return linear[-1].out_features if linear else None

@@ -40,7 +40,7 @@ def load_timm(name: str, *, pretrained: bool) -> LoadedModel:
     )
 
 
-def build_timm(name: str, num_classes: int) -> nn.Module:
+def build_timm(name: str, num_classes: int | None) -> nn.Module:
     """A model of timm with random weights and that many outputs.
 
     Raises:
@@ -48,15 +48,8 @@ def build_timm(name: str, num_classes: int) -> nn.Module:
     """
     timm = require("timm")
     _check_name(timm, name)
-    return cast("nn.Module", timm.create_model(name, pretrained=False, num_classes=num_classes))
-
-
-def classifier_keys_of_timm(name: str) -> tuple[str, ...]:
-    """The names of the classifier layers of a timm model, without building it."""
-    timm = require("timm")
-    config = timm.models.get_pretrained_cfg(name)
-    classifier = getattr(config, "classifier", None) or ()
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    outputs = {} if num_classes is None else {"num_classes": num_classes}
+    return cast("nn.Module", timm.create_model(name, pretrained=False, **outputs))
 
 
 def preprocess_of_timm(module: nn.Module) -> Preprocess | None:

@@ -38,7 +38,7 @@ def load_torchvision(name: str, *, pretrained: bool) -> LoadedModel:
     return LoadedModel(module.eval(), f"torchvision:{name}", preprocess, class_names)
 
 
-def build_torchvision(name: str, num_classes: int, keys: Iterable[str]) -> nn.Module:
+def build_torchvision(name: str, num_classes: int | None, keys: Iterable[str]) -> nn.Module:
     """A classifier of torchvision with random weights and that many outputs.
 
     The names of the checkpoint that will be loaded (``keys``) tell whether GoogLeNet and Inception still have their
@@ -51,8 +51,10 @@ def build_torchvision(name: str, num_classes: int, keys: Iterable[str]) -> nn.Mo
     extra = _quiet_weights(name)
     if "init_weights" in extra:
         extra["init_weights"] = False  # they are overwritten, and slow
-        extra["aux_logits"] = any(key.lower().startswith("aux") for key in keys)
-    return cast("nn.Module", models.get_model(name, num_classes=num_classes, **extra))
+        extra["aux_logits"] = any("aux" in key.lower() for key in keys)
+    if num_classes is not None:
+        extra["num_classes"] = num_classes
+    return cast("nn.Module", models.get_model(name, **extra))
 
 
 def describe_torchvision(

@@ -20,6 +20,7 @@ from camlucida.targets.custom import Custom, TargetLike, as_target, target_value
 from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
+from camlucida.targets.kinds import Kind, Label, OneLogit, Value, for_kind
 from camlucida.targets.registry import TARGETS, TargetRow, build_target, list_targets, register
 
 __all__ = [
@@ -35,18 +36,23 @@ __all__ = [
     "ExpLogit",
     "FinerMargin",
     "HalfSquaredDistance",
+    "Kind",
+    "Label",
     "LogProbability",
     "Logit",
     "LogitMargin",
     "NegativeDistance",
+    "OneLogit",
     "Probability",
     "ResidualSoftmax",
     "Segmentation",
     "Target",
     "TargetLike",
     "TargetRow",
+    "Value",
     "as_target",
     "build_target",
+    "for_kind",
     "list_targets",
     "register",
     "target_values",

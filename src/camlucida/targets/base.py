@@ -40,6 +40,15 @@ class Target:
         """The class logits ``(N, M)`` in the model's output, ``None`` for a target without classes."""
         return None
 
+    def probability(self, outputs: Tensor) -> Target | None:  # noqa: ARG002
+        """The probability of the class whose logit this is; ``None`` where it is no logit, or there is none."""
+        return None
+
+    @property
+    def word(self) -> str:
+        """What it is called where it is shown."""
+        return type(self).__name__
+
     def pin(self, outputs: Tensor) -> Self:  # noqa: ARG002
         """This target with everything fixed that depends on the image, such as the predicted class."""
         return self
@@ -104,3 +113,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.nn.Module):
         return type(value).__name__
     return getattr(value, "__qualname__", repr(value))
+
+
+def tensor_of(value: Any, what: str) -> Tensor | None:
+    """A field that may be given as an array or as lists; ``None`` stays.
+
+    Raises:
+        TargetError: it holds no numbers, or rows of unequal length.
+    """
+    if value is None or isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TargetError(
+            f"{what} must be numbers in a tensor, an array or lists of one length, got {type(value).__name__}"
+        ) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from camlucida.common.errors import TargetError
 from camlucida.common.limits import check_fields
-from camlucida.targets.base import Target
+from camlucida.targets.base import Target, tensor_of
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
 """One class for all images, one per image, or ``None`` for the predicted class of each image."""
@@ -116,6 +116,11 @@ class Logit(ClassTarget):
         """``(N, M)`` to ``(N,)``."""
         return self._gather(self.logits(outputs))
 
+    def probability(self, outputs: Tensor) -> Target | None:
+        """The softmax probability of the class, where there are others."""
+        several = type(self) is Logit and self.logits(outputs).shape[1] > 1
+        return Probability(self.classes) if several else None
+
 
 @dataclass(frozen=True, eq=False)
 class ExpLogit(ClassTarget):
@@ -211,8 +216,8 @@ class Segmentation(ClassTarget):
     AAAI 2020, equation 2).
 
     Attributes:
-        mask: ``(H, W)`` or ``(N, H, W)``, bool or weights, at the output's resolution; ``None`` sums over
-            the pixels that the model assigns to the class.
+        mask: ``(H, W)`` or ``(N, H, W)``, bool or weights, at the output's resolution, also as an array or
+            lists; ``None`` sums over the pixels that the model assigns to the class.
 
     Example:
         >>> camlucida.Segmentation(1, mask=torch.ones(4, 4))(torch.ones(1, 2, 4, 4))
@@ -220,6 +225,10 @@ class Segmentation(ClassTarget):
     """
 
     mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Take arrays and lists too."""
+        object.__setattr__(self, "mask", tensor_of(self.mask, "the mask"))
 
     @property
     def per_image(self) -> tuple[str, ...]:  # type: ignore[override]

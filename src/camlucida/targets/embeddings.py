@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import TargetError
-from camlucida.targets.base import Target
+from camlucida.targets.base import Target, tensor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,10 @@ class _Similarity(Target):
     """
 
     reference: Tensor
+
+    def __post_init__(self) -> None:
+        """Take arrays and lists too."""
+        object.__setattr__(self, "reference", tensor_of(self.reference, "the reference"))
 
     @property
     def per_image(self) -> tuple[str, ...]:  # type: ignore[override]

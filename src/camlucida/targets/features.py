@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import TargetError
-from camlucida.targets.base import Target
+from camlucida.targets.base import Target, tensor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,10 @@ class Cells(Target):
     mask: Tensor | None = None
     absolute: bool = True
 
+    def __post_init__(self) -> None:
+        """Take arrays and lists too."""
+        object.__setattr__(self, "mask", tensor_of(self.mask, "the mask"))
+
     @property
     def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
         """The mask, where each image has its own."""
@@ -120,6 +124,10 @@ class HalfSquaredDistance(Target):
 
     reference: Tensor
     layer: str | nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Take arrays and lists too."""
+        object.__setattr__(self, "reference", tensor_of(self.reference, "the reference"))
 
     @property
     def per_image(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from camlucida.common.errors import TargetError
 from camlucida.common.limits import Count, check_fields
+from camlucida.targets.base import tensor_of
 from camlucida.targets.classes import ClassTarget
 
 Weights = Literal["probability", "mean"]
@@ -28,8 +29,8 @@ class FinerMargin(ClassTarget):
         alpha: strength of the comparison, 1 by default; less keeps more of the whole object.
         weights: ``"probability"`` (default; differentiated through, as the authors' code does) or
             ``"mean"``.
-        rivals: the classes to compare with, ``(R,)`` for all images or ``(N, R)``; ``None`` (default) takes
-            the nearest ones of each image.
+        rivals: the classes to compare with, ``(R,)`` for all images or ``(N, R)``, also as lists; ``None``
+            (default) takes the nearest ones of each image.
 
     Source: Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao, "Finer-CAM", CVPR 2025
     (arXiv 2501.11309): weights from the difference $y^c - \gamma y^d$. How several classes are weighed and
@@ -47,6 +48,7 @@ class FinerMargin(ClassTarget):
 
     def __post_init__(self) -> None:
         """Check the options."""
+        object.__setattr__(self, "rivals", tensor_of(self.rivals, "rivals"))
         check_fields(self, TargetError)
         if self.rivals is not None and self.rivals.ndim not in (1, 2):
             raise TargetError(

@@ -169,7 +169,7 @@ def explained(
 
 
 def model_of(
-    plan: Mapping[str, Any], given: str | None = None, device: str | None = None
+    plan: Mapping[str, Any], given: str | None = None, device: str | None = None, **how: Any
 ) -> LoadedModel:
     """The model of a run.
 
@@ -177,22 +177,30 @@ def model_of(
         plan: of the run.
         given: what :func:`camlucida.load_model` takes; by default the plan's.
         device: where it goes.
+        **how: further arguments of :func:`camlucida.load_model`; they go before those of the plan.
 
     Raises:
-        CamlucidaError: the plan does not say how to load it, or it cannot be loaded.
+        CamlucidaError: the plan does not say how to load it, it cannot be loaded, or the plan names code: only a
+            user's own word starts that.
     """
     from camlucida.models import load_model
+    from camlucida.models.factory import names_code
 
-    planned, how = plan.get("model") or {}, plan.get("how") or {}
-    name = given or how.get("model") or planned.get("name")
+    planned, said = plan.get("model") or {}, plan.get("how") or {}
+    name = given or said.get("model") or planned.get("name")
     if not name:
         raise CamlucidaError("the plan does not say how to load the model; give it with --model")
-    return load_model(
-        str(name),
-        architecture=planned.get("architecture"),
-        class_names=None if given else how.get("class_names"),
-        device=device,
-    )
+    kept = {"architecture": planned.get("architecture")}
+    if given is None:
+        kept |= {key: said.get(key) for key in ("class_names", "outputs", "preprocess")}
+    asked = {key: value for key, value in how.items() if value is not None}
+    words = [None if given else name, None if "architecture" in asked else kept["architecture"]]
+    if coded := [str(word) for word in words if word and names_code(str(word))]:
+        raise CamlucidaError(
+            f"the run's model is made by code of one's own ({coded[0]}), which a plan does not start; name it again "
+            "with --model and --architecture"
+        )
+    return load_model(str(name), **{**kept, **asked}, device=device)
 
 
 def _model(results: RunResults, given: LoadedModel | str | None) -> tuple[LoadedModel, list[str]]:

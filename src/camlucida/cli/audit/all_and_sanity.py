@@ -9,16 +9,14 @@ import typer
 
 from camlucida.cli.audit.group import write_report
 from camlucida.cli.shared.console import bars, console, print_json, print_lines
+from camlucida.cli.shared.model import EMBEDDED, Chosen, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     AuditOut,
-    ClassNames,
     Count,
     Device,
     ImageBatchSize,
-    Model,
     Quick,
     Seed,
     layer_option,
@@ -52,10 +50,9 @@ Labels = Annotated[
 ]
 
 
+@takes_model
 def sanity(
-    model: Model = "embedded",
-    architecture: Architecture = None,
-    class_names: ClassNames = None,
+    model: Model = EMBEDDED,
     data: Data = None,
     method: Methods = None,
     layer: Layer = None,
@@ -82,14 +79,13 @@ def sanity(
         "methods": known_methods(method or ()) or None, "layer": layer, "labels": labels, "count": count,
         "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out, "independent": independent,
     }  # fmt: skip
-    loaded, images = _open(model, architecture, class_names, device, data)
+    loaded, images = _open(model, device, data)
     write_report(lambda say: audit_sanity(loaded, images, **options, say=say), out, as_json=as_json)
 
 
+@takes_model
 def all_(
-    model: Model = "embedded",
-    architecture: Architecture = None,
-    class_names: ClassNames = None,
+    model: Model = EMBEDDED,
     data: Data = None,
     method: Methods = None,
     audit: Annotated[
@@ -121,7 +117,7 @@ def all_(
         "methods": known_methods(method or ()) or None, "audits": audit, "layer": layer, "labels": labels,
         "count": count, "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out,
     }  # fmt: skip
-    loaded, images = _open(model, architecture, class_names, device, data)
+    loaded, images = _open(model, device, data)
     with out_folder(out):
         with bars(one=True) as say:
             report = audit_all(loaded, images, **options, say=say)
@@ -135,15 +131,12 @@ def all_(
 
 
 def _open(
-    model: str,
-    architecture: str | None,
-    class_names: Path | None,
+    model: Chosen,
     device: str | None,
     data: str | None,
 ) -> tuple[LoadedModel, DataSet]:
     from camlucida.data.open import open_data
-    from camlucida.models import load_model
 
-    loaded = load_model(model, architecture=architecture, class_names=class_names, device=device)
+    loaded = model.load(device)
     spec = data or ("digits" if loaded.name == "digits" else "photos")
     return loaded, open_data(spec, class_names=loaded.class_names)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.shared.console import bars, console, print_json, print_lines
+from camlucida.cli.shared.model import DETAILS, NOBODY, Chosen, takes_model
 from camlucida.cli.shared.opening import known_methods, photos_of
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     AuditOut,
     Command,
@@ -41,17 +41,17 @@ audit = typer.Typer(
 )
 
 
-_OF_A_MODEL = ("architecture", "data", "wall", "layer", "stack", "batch_size", "device")
+_OF_A_MODEL = (*DETAILS, "data", "wall", "layer", "stack", "batch_size", "device")
 
 
 @audit.command(cls=Command)
+@takes_model
 def deadzone(
     context: typer.Context,
     model: Annotated[
-        str | None,
+        Chosen,
         model_option("(default: small networks that are trained now)"),
-    ] = None,
-    architecture: Architecture = None,
+    ] = NOBODY,
     data: Annotated[
         str | None,
         option(
@@ -92,18 +92,17 @@ def deadzone(
     residual one. A given model is put behind a wall, without training. What is dead is proved first.
     """
     from camlucida.audits import audit_dead_zone
-    from camlucida.models import load_model
 
-    if model is None:
+    if model.name is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
     options: dict[str, Any] = {
         "methods": known_methods(method or ()) or None, "count": count, "quick": quick, "seed": seed, "folder": out,
     }  # fmt: skip
 
     def run(say: Say) -> AuditReport:
-        if model is None:
+        if model.name is None:
             return audit_dead_zone(**options, say=say)
-        loaded = load_model(model, architecture=architecture, device=device)
+        loaded = model.load(device)
         images = _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack)
         return audit_dead_zone(
             loaded, images, wall=wall, layer=layer, batch_size=batch_size, **options, say=say

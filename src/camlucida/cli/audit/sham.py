@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.audit.group import write_report
+from camlucida.cli.shared.model import DETAILS, NOBODY, AttackedModel, Chosen, takes_model
 from camlucida.cli.shared.opening import labelled_case
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     AttackedLayer,
-    AttackedModel,
     AuditOut,
     Device,
     OnlyMethods,
@@ -39,10 +38,10 @@ Data = Annotated[
 ]
 
 
+@takes_model
 def sham(
     context: typer.Context,
-    model: AttackedModel = None,
-    architecture: Architecture = None,
+    model: AttackedModel = NOBODY,
     data: Data = None,
     layer: AttackedLayer = None,
     attack: Annotated[
@@ -89,11 +88,11 @@ def sham(
     from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK
     from camlucida.audits.fooling.nets import DigitPlan
 
-    if model is None:
-        refuse_unused(context, ("architecture", "data", "layer", "device"), "with --model")
+    if model.name is None:
+        refuse_unused(context, (*DETAILS, "data", "layer", "device"), "with --model")
     else:
         refuse_unused(context, ("classes", "long_tail"), "with the small network, not with --model")
-    main = Attack(epochs=5) if model is not None else QUICK_ATTACK
+    main = Attack(epochs=5) if model.name is not None else QUICK_ATTACK
     changed: dict[str, Any] = {"trainable": trainable, "layout": layout}
     changed |= {"epochs": epochs} if epochs is not None else {}
     changed |= {"learning_rate": lr} if lr is not None else {}
@@ -110,8 +109,8 @@ def sham(
     }  # fmt: skip
 
     def run(say: Say) -> AuditReport:
-        if model is not None:
-            case = _case(model, architecture, data, layer, count, device, quick)
+        if model.name is not None:
+            case = _case(model, data, layer, count, device, quick)
             return audit_sham(**case, **options, say=say)
         plan = DigitPlan.of(quick=quick, seed=seed, classes=classes, long_tail=long_tail)
         return audit_sham(plan=plan, count=count, **options, say=say)
@@ -119,9 +118,9 @@ def sham(
     write_report(run, out, as_json=as_json)
 
 
+@takes_model
 def logit_shift(
-    model: AttackedModel = None,
-    architecture: Architecture = None,
+    model: AttackedModel = NOBODY,
     data: Data = None,
     layer: AttackedLayer = None,
     method: OnlyMethods = None,
@@ -139,7 +138,7 @@ def logit_shift(
     from camlucida.audits import audit_logit_shift
 
     def run(say: Say) -> AuditReport:
-        case = _case(model or "digits", architecture, data, layer, count, device, quick, say)
+        case = _case(model, data, layer, count, device, quick, say)
         return audit_logit_shift(
             **case, strength=strength, methods=method, quick=quick, seed=seed, folder=out, say=say
         )
@@ -162,8 +161,7 @@ def residual_logits(
 
 
 def _case(
-    model: str,
-    architecture: str | None,
+    model: Chosen,
     data: str | None,
     layer: str | None,
     count: int | None,
@@ -172,7 +170,5 @@ def _case(
     say: Say | None = None,
 ) -> dict[str, Any]:
     """The model and its labelled images, as the audits take them."""
-    loaded, inputs, labels, name = labelled_case(
-        model, architecture, data, count, device, quick=quick, say=say
-    )
+    loaded, inputs, labels, name = labelled_case(model, data, count, device, quick=quick, say=say)
     return {"model": loaded, "data": (inputs, labels), "layer": layer, "name": name}

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.reproduce.ending import finish
+from camlucida.cli.shared.model import DETAILS, NOBODY, AttackedModel, Chosen, takes_model
 from camlucida.cli.shared.opening import explained_layer, labelled_case
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     AttackedLayer,
-    AttackedModel,
     Device,
     Seed,
     TableOut,
@@ -52,10 +51,10 @@ def diff_table1(
     _finish("diff-table1", out, as_json, seeds=range(seeds), quick=quick)
 
 
+@takes_model
 def diff_table2(
     context: typer.Context,
-    model: AttackedModel = None,
-    architecture: Architecture = None,
+    model: AttackedModel = NOBODY,
     data: Data = None,
     layer: AttackedLayer = None,
     count: Count = None,
@@ -66,14 +65,14 @@ def diff_table2(
     as_json: AsJson = False,
 ) -> None:
     """DiffGradCAM, Table 2: how far its maps are from Grad-CAM's."""
-    case = _case(context, model, architecture, data, layer, count, device, quick)
+    case = _case(context, model, data, layer, count, device, quick)
     _finish("diff-table2", out, as_json, case, quick=quick, seed=seed)
 
 
+@takes_model
 def diff_table3(
     context: typer.Context,
-    model: AttackedModel = None,
-    architecture: Architecture = None,
+    model: AttackedModel = NOBODY,
     data: Data = None,
     layer: AttackedLayer = None,
     epochs: Annotated[
@@ -93,10 +92,10 @@ def diff_table3(
     from camlucida.audits.fooling.audit import QUICK_ATTACK
     from camlucida.audits.fooling.tune import Attack
 
-    case = _case(context, model, architecture, data, layer, count, device, quick)
+    case = _case(context, model, data, layer, count, device, quick)
     given = {"epochs": epochs, "learning_rate": lr}
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    attack = replace(QUICK_ATTACK if model is None else Attack(), **changed)
+    attack = replace(QUICK_ATTACK if model.name is None else Attack(), **changed)
     _finish("diff-table3", out, as_json, case, attack=attack, quick=quick, seed=seed)
 
 
@@ -118,8 +117,7 @@ def _finish(
 
 def _case(
     context: typer.Context,
-    model: str | None,
-    architecture: str | None,
+    model: Chosen,
     data: str | None,
     layer: str | None,
     count: int | None,
@@ -127,17 +125,15 @@ def _case(
     quick: bool,
 ) -> Callable[[], FoolingCase | None]:
     """Opens half of the photos to fool the model with, half to explain; ``None`` is the small network."""
-    if model is None:
-        refuse_unused(context, ("architecture", "data", "layer", "count", "device"), "with --model")
+    if model.name is None:
+        refuse_unused(context, (*DETAILS, "data", "layer", "count", "device"), "with --model")
 
     def opened() -> FoolingCase | None:
         from camlucida.studies.published.diff_tables import case_of
 
-        if model is None:
+        if model.name is None:
             return None
-        loaded, inputs, labels, name = labelled_case(
-            model, architecture, data, count, device, quick=quick
-        )
+        loaded, inputs, labels, name = labelled_case(model, data, count, device, quick=quick)
         chosen = explained_layer(loaded, inputs, layer)
         taught, shown = (inputs[::2], labels[::2]), (inputs[1::2], labels[1::2])
         return case_of(

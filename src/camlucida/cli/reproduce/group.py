@@ -9,8 +9,8 @@ import typer
 
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.reproduce.faces import fame_table1
+from camlucida.cli.shared.model import DETAILS, NOBODY, Chosen, takes_model
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     BatchSize,
     Command,
@@ -38,7 +38,7 @@ Data = Annotated[
         help="Labelled photos with boxes, as camlucida evaluate takes them.",
     ),
 ]
-Model = Annotated[str | None, model_option("(default: torchvision:resnet50)")]
+Model = Annotated[Chosen, model_option("(default: torchvision:resnet50)")]
 OnStandIns = Annotated[
     bool,
     typer.Option(
@@ -51,11 +51,11 @@ Limit = Annotated[int | None, option("N", "Use at most this many photos of each 
 
 
 @reproduce.command("fame-table2", cls=Command)
+@takes_model
 def fame_table2(
     context: typer.Context,
     data: Data = None,
-    model: Model = None,
-    architecture: Architecture = None,
+    model: Model = NOBODY,
     standin: OnStandIns = False,
     iterations: Annotated[
         int | None,
@@ -84,17 +84,15 @@ def fame_table2(
         "compare": not standin,
     }
     common = {"limit": limit, "seed": seed, "batch_size": batch_size}
-    _on_boxes(
-        context, data, model, architecture, standin, device, out, as_json, **options, **common
-    )
+    _on_boxes(context, data, model, standin, device, out, as_json, **options, **common)
 
 
 @reproduce.command("icam-table1", cls=Command)
+@takes_model
 def icam_table1(
     context: typer.Context,
     data: Data = None,
-    model: Model = None,
-    architecture: Architecture = None,
+    model: Model = NOBODY,
     standin: OnStandIns = False,
     runs: Annotated[
         int, option("N", "How often I-CAM, which draws perturbations, is run.", 1)
@@ -120,16 +118,13 @@ def icam_table1(
     """
     options: dict[str, Any] = {"runs": runs} | ({"baselines": method} if method else {})
     common = {"limit": limit, "seed": seed, "batch_size": batch_size}
-    _on_boxes(
-        context, data, model, architecture, standin, device, out, as_json, **options, **common
-    )
+    _on_boxes(context, data, model, standin, device, out, as_json, **options, **common)
 
 
 def _on_boxes(
     context: typer.Context,
     data: str | None,
-    model: str | None,
-    architecture: str | None,
+    model: Chosen,
     standin: bool,
     device: str | None,
     out: Path,
@@ -141,16 +136,16 @@ def _on_boxes(
     from camlucida.studies.published import reproduce as again
 
     if standin and data is None:
-        refuse_unused(context, ("model", "architecture", "device"), "with --data")
+        refuse_unused(context, ("model", *DETAILS, "device"), "with --data")
 
     def run(say: Say) -> Any:
         sets = open_sets(
             data,
-            model or "torchvision:resnet50",
-            architecture=architecture,
+            model.name or "torchvision:resnet50",
             device=device,
             standin=standin,
             say=say,
+            **model.how,
         )
         return again(str(context.info_name), sets, out, say=say, **options)
 
@@ -158,16 +153,17 @@ def _on_boxes(
 
 
 @reproduce.command("wall-table1", cls=Command)
+@takes_model
 def wall_table1(
     context: typer.Context,
     model: Annotated[
-        str | None,
+        Chosen,
         model_option(
             "(default: a small network that is trained now)",
             known="The masked VGG, as masked-vgg:FILE.",
             metavar="FILE",
         ),
-    ] = None,
+    ] = NOBODY,
     stack_mix: Annotated[
         str | None,
         option(
@@ -204,17 +200,16 @@ def wall_table1(
     Without a model a small masked network is trained on digits on photos.
     """
     from camlucida.cli.shared.opening import photos_of
-    from camlucida.models import load_model
     from camlucida.studies.published import reproduce as again
     from camlucida.studies.published.wall_table1 import stacks
 
-    if model is None:
-        refuse_unused(context, ("stack_mix", "stack_gen", "device"), "with --model")
+    if model.name is None:
+        refuse_unused(context, (*DETAILS, "stack_mix", "stack_gen", "device"), "with --model")
         if quick:
             refuse_unused(context, ("count",), "with --model or --full")
     elif stack_mix is None and stack_gen is None:
         raise CamlucidaError("give the images too: --stack-mix DATA, --stack-gen FOLDER, or both")
-    loaded = None if model is None else load_model(model, device=device)
+    loaded = None if model.name is None else model.load(device)
 
     def run(say: Say) -> Any:
         sets = None

@@ -90,8 +90,8 @@ def check(model: LoadedModel, target: Target, layers: Sequence[str], steps: str 
 
     if model.preprocess is None:
         raise ModelError(
-            f"it is not known how {model.name} wants its images prepared; use camlucida.explain in "
-            "Python, with preprocess="
+            f"it is not known how {model.name} wants its images prepared; say it with --size, --mean and --std (what "
+            "is left out is assumed to be ImageNet's)"
         )
     if layers:
         resolve_all(model.module, list(layers))

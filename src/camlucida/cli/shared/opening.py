@@ -11,6 +11,7 @@ from camlucida.common.errors import CamlucidaError, MethodError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from camlucida.cli.shared.model import Chosen
     from camlucida.data.samples import DataSet
     from camlucida.methods import ICAM
     from camlucida.models import LoadedModel
@@ -65,8 +66,7 @@ def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:
 
 
 def labelled_case(
-    model: str,
-    architecture: str | None,
+    model: Chosen,
     data: str | None,
     count: int | None,
     device: str | None,
@@ -74,21 +74,21 @@ def labelled_case(
     quick: bool,
     say: Callable[[str, float, float], object] | None = None,
 ) -> tuple[LoadedModel, Tensor, Tensor, str]:
-    """The model, inputs, their classes, and what the two are called."""
+    """The model, ``digits`` where none is named, inputs, their classes, and what the two are called."""
     import torch
 
     from camlucida.data.open import open_data
     from camlucida.engine.outputs import first_tensor
     from camlucida.explanation.subject import prepare
-    from camlucida.models import load_model
     from camlucida.models.loaded import put_on
     from camlucida.studies.published.sets import digits_model
 
-    if model == "digits" and data is None and architecture is None:
+    name = model.name or "digits"
+    if name == "digits" and data is None and not model.how:
         loaded = put_on(digits_model(say), device)
     else:
-        loaded = load_model(model, architecture=architecture, device=device)
-    if data is None and model != "digits":
+        loaded = model.load(device, name=name)
+    if data is None and name != "digits":
         raise CamlucidaError(
             "give --data with photos too: folders by class, ImageNet, a CSV list, or plain photos"
         )

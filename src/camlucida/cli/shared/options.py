@@ -33,7 +33,10 @@ ClassFolder = Annotated[
     ),
 ]  # fmt: skip
 
-MODELS = "The model: embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, masked-vgg:FILE, or a checkpoint file."
+MODELS = (
+    "The model: embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, masked-vgg:FILE, a checkpoint file, or "
+    "your own function that returns it, such as path/to/file.py:factory, whose code is run."
+)
 """What :func:`camlucida.load_model` takes."""
 
 
@@ -42,22 +45,6 @@ def model_option(more: str = "", *, known: str = MODELS, metavar: str = "NAME|FI
     return typer.Option("--model", "-m", metavar=metavar, help=f"{known} {more}".strip())
 
 
-Model = Annotated[str, model_option()]
-AttackedModel = Annotated[
-    str | None,
-    model_option("A copy of it is attacked. (default: a small network that is trained now)"),
-]
-Architecture = Annotated[
-    str | None,
-    option("NAME", "The architecture that a checkpoint file is for, such as timm:resnet18."),
-]  # fmt: skip
-ClassNames = Annotated[
-    Path | None,
-    option(
-        "FILE",
-        "A file with the names of the classes: one per line, or a JSON list. (default: the model's own names)",
-    ),
-]
 Device = Annotated[
     str | None,
     option("DEVICE", "The device that computes, such as cuda. (default: cpu)"),

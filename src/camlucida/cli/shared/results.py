@@ -110,6 +110,10 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
     for label, record in zip(labels, records, strict=True):
         table.add_row(Text(label), _predictions(record), _explained(record))
     console.print(table)
+    if assumed := _assumed(records):
+        console.print("\nAssumed", style="bold")
+        for message in assumed:
+            console.print(Text(f"  {message}"))
     if remarks := _remarks(records, labels):
         console.print("\nRemarks", style="bold")
         for where, message in remarks:
@@ -159,6 +163,17 @@ def _explained(record: dict[str, Any]) -> Text:
     return Text("\n".join(lines))
 
 
+def _assumed(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What was assumed about the model and the photos, each once."""
+    said = [
+        message
+        for record in records
+        for method in record["methods"]
+        for message in method["diagnostics"]["assumed"]
+    ]
+    return list(dict.fromkeys(said))
+
+
 def _remarks(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[tuple[str, str]]:
     """Each message once per photo, with the methods that it is about."""
     found = []
@@ -166,6 +181,8 @@ def _remarks(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[t
         by_message: dict[str, list[str]] = {}
         for method in record["methods"]:
             for message in method["messages"]:
+                if message in method["diagnostics"]["assumed"]:
+                    continue
                 by_message.setdefault(message, []).append(method["label"])
         found += [
             (f"{label}, {', '.join(about)}", message) for message, about in by_message.items()

@@ -16,8 +16,8 @@ from camlucida.cli.shared.console import (
     print_table,
     shown,
 )
+from camlucida.cli.shared.model import Architecture
 from camlucida.cli.shared.options import (
-    Architecture,
     AsJson,
     RunOut,
     layer_option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ from camlucida.data.preprocess.values import (
     torchvision_values,
 )
 
+_BY_SIZE: Any = "by size"
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -34,9 +36,10 @@ class Preprocess:
     those of torchvision's and timm's evaluation transforms on PIL images, to rounding.
 
     Attributes:
-        size: Height and width of the model input, in pixels.
+        size: Height and width of the model input, in pixels; an int for a square, 224 by default.
         resize: An int resizes the shorter side to it and keeps the aspect ratio; a pair resizes to
-            exactly this height and width (see `cover`); None leaves the photo as it is.
+            exactly this height and width (see `cover`); None leaves the photo as it is. By default
+            8/7 of the size (256 for 224) before a crop of a square, else the size itself.
         crop: Whether to crop to `size` about the centre after the resize. A photo that is smaller
             is padded with black. Without it the resize must end at `size`.
         interpolation: Filter of the resize; all but "nearest" are anti-aliased.
@@ -51,13 +54,14 @@ class Preprocess:
         ModelError: A value is out of range, or the values do not fit each other.
 
     Example:
-        >>> preprocess = camlucida.Preprocess(size=(32, 32), resize=36)
-        >>> preprocess(camlucida.data.read_image(photo)).shape
-        torch.Size([3, 32, 32])
+        >>> camlucida.Preprocess(size=192).resize
+        219
+        >>> camlucida.Preprocess.imagenet()(camlucida.data.read_image(photo)).shape
+        torch.Size([3, 224, 224])
     """
 
-    size: tuple[int, int]
-    resize: int | tuple[int, int] | None
+    size: tuple[int, int] = (224, 224)
+    resize: int | tuple[int, int] | None = _BY_SIZE
     crop: bool = True
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -69,6 +73,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: lists from JSON become tuples here, and only here
         put(self, "size", _pair("size", self.size))
+        if self.resize == _BY_SIZE:
+            square = self.crop and self.size[0] == self.size[1]
+            put(self, "resize", self.size[0] * 8 // 7 if square else self.size)
         if self.resize is not None and not isinstance(self.resize, int):
             put(self, "resize", _pair("resize", self.resize))
         put(self, "mean", _numbers("mean", self.mean))
@@ -290,6 +297,56 @@ class Preprocess:
             check_same(preprocess, processor)
         return preprocess
 
+    def changed(self, **values: Any) -> Preprocess:
+        """The same with other values; what follows from the size follows the new one.
+
+        Args:
+            **values: Any attribute. A new `size` scales `resize` with it; one number as `mean` or `std` is every
+                channel's.
+
+        Raises:
+            ModelError: A name is unknown, or a value is out of range.
+
+        Example:
+            >>> camlucida.Preprocess().changed(size=112, mean=0.5).resize
+            128
+        """
+        known = {f.name for f in fields(Preprocess)}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(
+                f"preprocess: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
+        if values.get("crop") is False:
+            values.setdefault("resize", _pair("size", values.get("size", self.size)))
+        if "size" in values:
+            size = _pair("size", values["size"])
+            across, down = (new / old for new, old in zip(size, self.size, strict=True))
+            if isinstance(self.resize, int):
+                values.setdefault("resize", round(self.resize * across))
+            elif self.resize is not None:
+                values.setdefault(
+                    "resize", (round(self.resize[0] * across), round(self.resize[1] * down))
+                )
+        count = 1 if values.get("channels", self.channels) == "gray" else 3
+        for name in ("mean", "std"):
+            if isinstance(value := values.get(name), int | float):
+                values[name] = (float(value),) * count
+        return replace(self, **values)
+
+    @property
+    def words(self) -> str:
+        """What is done to a photo, in one line."""
+        size = "{} x {}".format(*self.size)
+        if self.resize is None:
+            how = f"{size} cut from the centre" if self.crop else f"photos of exactly {size}"
+        elif self.crop and self.resize != self.size:
+            side = self.resize if isinstance(self.resize, int) else "{} x {}".format(*self.resize)
+            how = f"{size} cut from the centre of {side}, {self.interpolation}"
+        else:
+            how = f"resized to {size}, {self.interpolation}"
+        mean, std = (" ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
+        return f"{how}; {self.channels}, mean {mean}, std {std}"
+
     # ---- JSON ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
@@ -320,6 +377,8 @@ class Preprocess:
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        value = (value, value)
     try:
         height, width = (int(side) for side in value)
     except (TypeError, ValueError):

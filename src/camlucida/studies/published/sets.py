@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.progress import Say
@@ -22,22 +22,22 @@ def open_sets(
     data: str | None = None,
     model: str = "torchvision:resnet50",
     *,
-    architecture: str | None = None,
     device: str | None = None,
     standin: bool = False,
     say: Say | None = None,
+    **how: Any,
 ) -> Sets:
     """Open a model and labelled photos with boxes, or take what is at hand offline.
 
     Args:
         data: the data, as :func:`camlucida.data.open_data` takes it, such as ``"imagenet:ILSVRC2012"``.
         model: the model, as :func:`camlucida.load_model` takes it.
-        architecture: the architecture of a checkpoint file.
         device: the device, such as ``"cuda"``; the CPU by default.
         standin: in place of data and model the embedded model on labelled photos with boxes drawn by hand, and a
             small network on digits on photos with exact boxes. The network is trained first where that has not
             been done, which takes a minute or two.
         say: is told about the training.
+        **how: further arguments of :func:`camlucida.load_model`, such as ``architecture`` of a checkpoint file.
 
     Raises:
         CamlucidaError: both or neither of data and stand-ins, or something cannot be opened.
@@ -53,7 +53,7 @@ def open_sets(
             "offline (on the command line --data or --standin)"
         )
     if data is not None:
-        loaded = load_model(model, architecture=architecture, device=device)
+        loaded = load_model(model, device=device, **how)
         opened = open_data(data, class_names=loaded.class_names)
         return {opened.name: (loaded, opened)}
     embedded, digits = load_model("embedded"), digits_model(say)
