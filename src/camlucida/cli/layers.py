@@ -36,6 +36,9 @@ def layers(
 
     A layer's map has C x h x w cells. The stride is the distance of neighbouring cells in pixels of the input.
     What a cell sees is its receptive field: how many pixels it can depend on.
+    The evidence is why an output is read as a map: operations (rows and columns were followed through everything
+    that was done to them), probe (changing a quarter of the image changes the matching quarter of the map, in so many
+    percent of the cells) or declared (by the model itself).
     """
     from camlucida.models import describe_layers, load_model
 
@@ -103,7 +106,7 @@ class _Layout:
 
     def tree(self, rows: list[LayerRow]) -> Tree:
         """Modules under the modules that hold them; what is known about each, in columns."""
-        heads = f"{'layer':{self.names}}{'module':{self.kinds}}{'map':{self.maps}}stride  sees"
+        heads = f"{'layer':{self.names}}{'module':{self.kinds}}{'map':{self.maps}}stride  sees      evidence"
         tree = Tree(Text(heads, style="bold"), guide_style="dim")
         nodes = {"": tree}
         by_name = {row.name: row for row in rows}
@@ -123,8 +126,17 @@ class _Layout:
         if row.reason:
             return Text(text + row.reason, style="dim")
         sees = "" if row.field is None else str(row.field)
-        text += f"{_cells(row):{self.maps}}{_pair(row.stride):8}{sees}"
+        text += f"{_cells(row):{self.maps}}{_pair(row.stride):8}{sees:10}{_how(row)}"
         return Text(text.rstrip(), style="bold green" if row.default else "")
+
+
+def _how(row: LayerRow) -> str:
+    """By what evidence the output is read as a map, and how, where that is not channels first."""
+    if row.evidence is None or row.grid is None:
+        return ""
+    measured = "" if row.evidence.agreement is None else f" {row.evidence.agreement:.0%}"
+    read = "" if row.grid.layout == "nchw" else f", {row.grid}"
+    return row.evidence.kind + measured + read
 
 
 def _cells(row: LayerRow) -> str:

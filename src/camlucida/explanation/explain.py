@@ -73,6 +73,8 @@ def explain(
 ) -> Explanation | Comparison:
     """Explain what a model saw in images.
 
+    Any number of threads may explain one model, in evaluation or in training mode: each waits for its turn.
+
     Args:
         model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
             as it was.
@@ -131,7 +133,7 @@ def explain(
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
     if isinstance(model, LoadedModel):
         model.check_target(target)
-    elif target is None and getattr(subject.module, "embeds", False):
+    elif target is None and getattr(subject.module, "embeds", False) is True:
         raise TargetError(
             f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
             "target=CosineSimilarity(reference)"

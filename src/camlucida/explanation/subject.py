@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.common.errors import ImageError, MethodError
+from camlucida.common.errors import ImageError, MethodError, ModelError
 from camlucida.data import read_class_names, resolve_class
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import Preprocess
@@ -88,11 +88,11 @@ class Subject:
         """Say it in words when the model fails because the images have another number of channels.
 
         Raises:
-            ImageError: in place of the model's own ``RuntimeError``.
+            ImageError: in place of what the model raised.
         """
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, ModelError) as error:
             first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
             if first is None or first.in_channels == inputs.shape[1]:
                 raise
