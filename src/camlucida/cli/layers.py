@@ -85,16 +85,20 @@ class _Layout:
     kinds: int
     maps: int
     whole_names: bool = True
+    evidence: int = 0
 
     @classmethod
     def of(cls, rows: list[LayerRow], width: int | None) -> _Layout:
         """Whole names where they fit into the width, else their last parts."""
         kinds = max([len("module"), *(len(row.kind) for row in rows)]) + 2
         maps = max([len("map"), *(len(_cells(row)) for row in rows)]) + 2
+        evidence = max([0, *(len(_how(row)) for row in rows)])
         shown = {name for row in rows for name in (row.name, *_above(row.name))}
         for whole in (True, False):
             ends = [_depth(n) * _GUIDE + len(n if whole else n.rpartition(".")[2]) for n in shown]
-            layout = cls(max([len("layer"), *(end + 2 for end in ends)]) + 2, kinds, maps, whole)
+            layout = cls(
+                max([len("layer"), *(end + 2 for end in ends)]) + 2, kinds, maps, whole, evidence
+            )
             if width is None or layout.width <= width:
                 break
         return layout
@@ -102,7 +106,7 @@ class _Layout:
     @property
     def width(self) -> int:
         """Of the longest line."""
-        return self.names + self.kinds + self.maps + len("stride  1000x1000")
+        return self.names + self.kinds + self.maps + len("stride  1000x1000 ") + self.evidence
 
     def tree(self, rows: list[LayerRow]) -> Tree:
         """Modules under the modules that hold them; what is known about each, in columns."""
