@@ -231,6 +231,8 @@ def test_layers_as_json(capsys):
     assert rows["first"]["stride"] == [2, 2]
     assert rows["first"]["receptive_field"] == [3, 3]
     assert rows["act"]["reason"] == "runs 2 times"
+    assert rows["first"]["evidence"] == {"kind": "operations", "agreement": None}
+    assert rows["first"]["read_as"] == "channels first"
     assert [name for name, row in rows.items() if row["default"]] == [document["default"]]
     default = rows[document["default"]]
     assert default["candidate"]
@@ -262,7 +264,7 @@ def test_layers_of_a_checkpoint(capsys, tmp_path, monkeypatch):
     code, out, err = run(capsys, "layers", file, "--architecture", "timm:resnet18")
     assert (code, err) == (0, [])
     (line,) = [line for line in out.splitlines() if "layer4.1 ★" in line]
-    assert line.split()[-4:] == ["BasicBlock", "512x7x7", "32", "435x435"]
+    assert line.split()[-5:] == ["BasicBlock", "512x7x7", "32", "435x435", "operations"]
     monkeypatch.setenv("COLUMNS", "40")
     assert line in run(capsys, "layers", file, "--architecture", "timm:resnet18")[1].splitlines()
 

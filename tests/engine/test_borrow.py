@@ -120,7 +120,7 @@ def test_after_the_layers_hook_raised(untouched):
         tap(untouched, X, ["features.0", "norm"], grid=raising)
     handle = untouched.features[2].register_forward_hook(raising)
     try:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ModelError, match="raised on purpose"):
             tap(untouched, X, "norm")
     finally:
         handle.remove()
@@ -145,6 +145,7 @@ def test_after_looking_around(untouched):
 
 
 def test_a_users_own_hooks_stay_and_run(untouched):
+    list_layers(untouched, X)
     seen = []
     handle = untouched.head.register_forward_hook(lambda *_: seen.append(1))
     tap(untouched, X, "norm")

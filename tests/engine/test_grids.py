@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camlucida import Grid, LayerError
-from camlucida.engine.layers import find_grid, single_tensor
+from camlucida import Grid
+from camlucida.engine.layers import single_tensor
+from camlucida.engine.layers.grids import possible_grids
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
 
@@ -44,52 +45,58 @@ def test_prefix_tokens_stay():
     assert not out[:, 1:].any()
 
 
-@pytest.mark.parametrize(
-    ("tokens", "size", "prefix", "grid"),
-    [
-        (196, (224, 224), 0, (14, 14)),
-        (197, (224, 224), 1, (14, 14)),
-        (198, (224, 224), 2, (14, 14)),  # DeiT distilled
-        (201, (224, 224), 5, (14, 14)),  # a class token and four registers
-        (200, (224, 224), 4, (14, 14)),  # registers alone
-        (205, (224, 224), 9, (14, 14)),  # eight registers
-        (257, (224, 224), 1, (16, 16)),  # patches of 14
-        (261, (224, 224), 5, (16, 16)),
-        (1370, (518, 518), 1, (37, 37)),
-        (50, (224, 224), 1, (7, 7)),  # patches of 32
-        (85, (112, 192), 1, (7, 12)),
-        (84, (112, 192), 0, (7, 12)),
-        (85, (192, 112), 1, (12, 7)),
-        (577, (384, 384), 1, (24, 24)),
-        (49, (224, 224), 0, (7, 7)),  # Swin
-        (5, (32, 32), 1, (2, 2)),
-        (99, (224, 112), 1, (14, 7)),
-    ],
-)
-def test_find_token_grid(tokens, size, prefix, grid):
-    assert find_grid(torch.zeros(1, tokens, 8), size) == Grid("tokens", prefix, grid)
+@given(sizes, st.integers(0, 5), st.integers(0, 5), st.integers(0, 99))
+def test_tokens_behind_the_grid_and_in_any_order(size, prefix, behind, seed):
+    cells = size[0] * size[1]
+    order = torch.randperm(cells, generator=torch.Generator().manual_seed(seed)).tolist()
+    tokens = torch.randn(2, prefix + cells + behind, 3)
+    grid = Grid("tokens", prefix, size, tuple(order))
+    maps = grid.to_map(tokens)
+    for cell in range(cells):
+        expected = tokens[:, prefix + order[cell]]
+        assert torch.equal(maps[:, :, cell // size[1], cell % size[1]], expected)
+    assert torch.equal(grid.to_output(maps, tokens), tokens)
+    changed = grid.to_output(2 * maps, tokens)
+    assert torch.equal(changed[:, :prefix], tokens[:, :prefix])
+    assert torch.equal(changed[:, prefix + cells :], tokens[:, prefix + cells :])
+    assert torch.equal(changed[:, prefix : prefix + cells], 2 * tokens[:, prefix : prefix + cells])
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "layout"),
+    ("grid", "shape", "fits"),
     [
-        ((1, 512, 7, 7), (224, 224), "nchw"),
-        ((1, 7, 7, 768), (224, 224), "nhwc"),
-        ((1, 7, 14, 768), (224, 448), "nhwc"),
-        ((1, 768, 7, 14), (224, 448), "nchw"),
-        ((1, 64, 10, 7), (299, 200), "nchw"),
-        ((1, 3, 224, 224), (224, 224), "nchw"),
-        ((1, 7, 7, 7), (224, 224), "nchw"),
+        (Grid(), (1, 3, 4, 5), True),
+        (Grid("nhwc"), (1, 3, 4, 5), True),
+        (Grid(), (1, 20, 3), False),
+        (Grid("tokens", 1, (2, 3)), (1, 7, 4), True),
+        (Grid("tokens", 1, (2, 3)), (1, 9, 4), True),
+        (Grid("tokens", 1, (2, 3)), (1, 6, 4), False),
+        (Grid("tokens", -1, (2, 3)), (1, 6, 4), False),
+        (Grid("tokens", 0, None), (1, 6, 4), False),
+        (Grid("tokens", 0, (2, 3)), (1, 6, 4, 1), False),
     ],
 )
-def test_find_layout(shape, size, layout):
-    assert find_grid(torch.zeros(shape), size).layout == layout
+def test_fits(grid, shape, fits):
+    assert grid.fits(shape) is fits
 
 
-@pytest.mark.parametrize("shape", [(1, 10), (1, 3, 4, 5, 6), (1, 1, 64), (1, 2, 64)])
-def test_no_grid(shape):
-    with pytest.raises(LayerError, match="no feature map"):
-        find_grid(torch.zeros(shape), (224, 224), "head")
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ((1, 197, 8), (224, 224), Grid("tokens", 1, (14, 14))),
+        ((1, 85, 8), (112, 192), Grid("tokens", 1, (7, 12))),
+        ((1, 99, 8), (224, 112), Grid("tokens", 1, (14, 7))),
+        ((1, 512, 7, 7), (224, 224), Grid()),
+        ((1, 7, 14, 768), (224, 448), Grid("nhwc")),
+    ],
+)
+def test_every_reading_that_a_shape_allows_is_possible(shape, size, expected):
+    assert expected in list(possible_grids(shape, size))
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1, 3, 4, 5, 6), (1, 1, 64), (1, 64, 1)])
+def test_no_reading_is_possible(shape):
+    assert list(possible_grids(shape, (224, 224))) == []
 
 
 def test_single_tensor():

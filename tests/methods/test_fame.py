@@ -179,6 +179,7 @@ def test_no_gradient_leaves_the_image_alone_and_says_so():
 def test_cell_loss_is_the_l1_norm_and_stops_at_the_layer(net):
     x = images(2)
     stopped = []
+    camlucida.list_layers(net, x)
     net.head.register_forward_hook(lambda *_: stopped.append(1))
     target = Cell("conv", row=[2, 4], col=[3, 0])
     found = camlucida.explain(net, x, method=FAME(iterations=8, sigma=1, kernel=5), target=target)

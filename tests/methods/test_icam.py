@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida import LogitMargin, Preprocess, Probability, explain
+from camlucida import LogitMargin, Preprocess, Probability, explain, list_layers
 from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.common.statistics import ssim
@@ -144,8 +144,9 @@ def test_runs_average_and_tell_their_spread(net):
 
 def test_passes_are_one_for_the_image_and_one_for_each_copy(net):
     seen = []
-    handle = net.head.register_forward_hook(lambda *seen_by: seen.append(len(seen_by[2])))
     x = torch.randn(2, 3, 8, 8, dtype=D)
+    list_layers(net, x)
+    handle = net.head.register_forward_hook(lambda *seen_by: seen.append(len(seen_by[2])))
     method = ICAM(n_perturb=8, chunk=64)
     run(net, x, method, outputs="classes:activation=logits")
     handle.remove()

@@ -71,6 +71,7 @@ def test_out_of_memory_of_a_single_copy_is_raised(net):
         if len(sizes) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory (a test)")
 
+    camlucida.list_layers(net, images(2))
     net.register_forward_pre_hook(fail)
     with pytest.raises(torch.OutOfMemoryError):
         explain(net, images(2), ScoreCAM(chunk=2), 1, outputs="classes:activation=logits")

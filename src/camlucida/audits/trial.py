@@ -87,7 +87,7 @@ class Trial:
         Raises:
             CamlucidaError: the model is no classifier of two or more classes, or returns nothing but NaN.
         """
-        if getattr(unwrap(self.model), "embeds", False):
+        if getattr(unwrap(self.model), "embeds", False) is True:
             raise CamlucidaError(
                 f"{type(unwrap(self.model)).__name__} returns embeddings, which have no classes; the audits compare "
                 "the maps of classes and need a classifier"

@@ -31,6 +31,9 @@ def layers(
 
     A layer's map has C x h x w cells. The stride is the distance of neighbouring cells in pixels of the input.
     What a cell sees is its receptive field: how many pixels it can depend on.
+    The evidence is why an output is read as a map: operations (rows and columns were followed through everything
+    that was done to them), probe (changing a quarter of the image changes the matching quarter of the map, in so many
+    percent of the cells) or declared (by the model itself).
     """
     from camlucida.models import describe_layers
 
@@ -69,16 +72,20 @@ class _Layout:
     kinds: int
     maps: int
     whole_names: bool = True
+    evidence: int = 0
 
     @classmethod
     def of(cls, rows: list[LayerRow], width: int | None) -> _Layout:
         """Whole names where they fit into the width, else their last parts."""
         kinds = max([len("module"), *(len(row.kind) for row in rows)]) + 2
         maps = max([len("map"), *(len(_cells(row)) for row in rows)]) + 2
+        evidence = max([0, *(len(_how(row)) for row in rows)])
         shown = {name for row in rows for name in (row.name, *_above(row.name))}
         for whole in (True, False):
             ends = [_depth(n) * _GUIDE + len(n if whole else n.rpartition(".")[2]) for n in shown]
-            layout = cls(max([len("layer"), *(end + 2 for end in ends)]) + 2, kinds, maps, whole)
+            layout = cls(
+                max([len("layer"), *(end + 2 for end in ends)]) + 2, kinds, maps, whole, evidence
+            )
             if width is None or layout.width <= width:
                 break
         return layout
@@ -86,11 +93,11 @@ class _Layout:
     @property
     def width(self) -> int:
         """Of the longest line."""
-        return self.names + self.kinds + self.maps + len("stride  1000x1000")
+        return self.names + self.kinds + self.maps + len("stride  1000x1000 ") + self.evidence
 
     def tree(self, rows: list[LayerRow]) -> Tree:
         """Modules under the modules that hold them; what is known about each, in columns."""
-        heads = f"{'layer':{self.names}}{'module':{self.kinds}}{'map':{self.maps}}stride  sees"
+        heads = f"{'layer':{self.names}}{'module':{self.kinds}}{'map':{self.maps}}stride  sees      evidence"
         tree = Tree(Text(heads, style="bold"), guide_style="dim")
         nodes = {"": tree}
         by_name = {row.name: row for row in rows}
@@ -110,8 +117,17 @@ class _Layout:
         if row.reason:
             return Text(text + row.reason, style="dim")
         sees = "" if row.field is None else str(row.field)
-        text += f"{_cells(row):{self.maps}}{_pair(row.stride):8}{sees}"
+        text += f"{_cells(row):{self.maps}}{_pair(row.stride):8}{sees:10}{_how(row)}"
         return Text(text.rstrip(), style="bold green" if row.default else "")
+
+
+def _how(row: LayerRow) -> str:
+    """By what evidence the output is read as a map, and how, where that is not channels first."""
+    if row.evidence is None or row.grid is None:
+        return ""
+    measured = "" if row.evidence.agreement is None else f" {row.evidence.agreement:.0%}"
+    read = "" if row.grid.layout == "nchw" else f", {row.grid}"
+    return row.evidence.kind + measured + read
 
 
 def _cells(row: LayerRow) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from camlucida.common.jsonable import digest
+from camlucida.common.turns import turn
 from camlucida.common.version import __version__
 
 _Versions = tuple[tuple[int, int, int], ...]
@@ -36,7 +37,11 @@ def fingerprint(*parts: Any) -> str:
             if not isinstance(tensor, torch.Tensor):
                 continue
             found.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
-            flat = tensor.detach().to("cpu").contiguous().view(-1)
+            dense = (
+                tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+            )
+            dense = dense.int_repr() if dense.is_quantized else dense
+            flat = dense.to("cpu").contiguous().view(-1)
             found.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return found.hexdigest()
 
@@ -45,9 +50,13 @@ def _versions(model: nn.Module) -> _Versions:
     """What tells that a tensor was replaced or written to (but not by writing to its ``.data``)."""
     tensors = [*model.parameters(), *model.buffers()]
     return tuple(
-        (id(t), t.data_ptr(), 0 if t.is_inference() else t._version)  # noqa: SLF001
+        (id(t), _address(t), 0 if t.is_inference() else t._version)  # noqa: SLF001
         for t in tensors
     )
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
 @dataclass
@@ -66,16 +75,18 @@ class Provenance:
 
     def __post_init__(self) -> None:
         """Remember in which state the weights were."""
-        self._versions = _versions(self.model)
+        with turn(self.model):
+            self._versions = _versions(self.model)
         self._hash: str | None = None
 
     @property
     def weights(self) -> str:
         """SHA-256 of the weights; says so when they have changed since the explanation was made."""
         if self._hash is None:
-            if _versions(self.model) != self._versions:
-                return "unknown: the weights were changed after this explanation was made"
-            self._hash = fingerprint(self.model)
+            with turn(self.model):
+                if _versions(self.model) != self._versions:
+                    return "unknown: the weights were changed after this explanation was made"
+                self._hash = fingerprint(self.model)
         return self._hash
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from camlucida.common.errors import ModelError
+from camlucida.common.turns import turn
+from camlucida.engine.failures import in_words
+from camlucida.engine.global_state import random_state, without_checkpoints
 
-_BORROWED: ContextVar[frozenset[int]] = ContextVar("camlucida_borrowed", default=frozenset())
+_BORROWED = threading.local()
+"""``modules``: what this thread has borrowed, by identity."""
 
 
 # Torch's own batch norms write to their statistics only while training; their subclasses may do anything.
@@ -54,6 +59,7 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
         raise ModelError(
             f"inputs must be floating point, got {inputs.dtype}; scale them as the model expects"
         )
+    check_weights(model)
     parameters = list(model.parameters())
     devices = {p.device for p in parameters}
     if len(devices) == 1 and inputs.device not in devices:
@@ -70,7 +76,24 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
             f"inputs are {inputs.dtype} but the model is {dtype}; "
             f"use inputs.to({dtype}) or run under torch.autocast"
         )
-    if any(p.is_inference() for p in parameters):
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ``ModelError`` unless the model's weights are there and can take part in a gradient."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, t in tensors if is_lazy(t)]
+    if lazy:
+        raise ModelError(
+            f"{type(model).__name__} has lazy layers whose weights do not exist yet ({lazy[0]!r}); run the model "
+            "once on an input before it is explained"
+        )
+    meta = [name for name, t in tensors if t.is_meta]
+    if meta:
+        raise ModelError(
+            f"weights of {type(model).__name__} are on the meta device, which holds no values ({meta[0]!r}); load "
+            "them first, for instance with load_state_dict(..., assign=True)"
+        )
+    if any(p.is_inference() for p in model.parameters()):
         raise ModelError(
             "the model's parameters were made under torch.inference_mode and can never take part in a "
             "gradient; build or load the model outside inference_mode"
@@ -85,8 +108,12 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
     that running it with gradients enabled builds no graph until something else requires one), compiled
     calls are bypassed, and an outer ``no_grad`` or ``inference_mode`` is lifted. Afterwards, whether or
     not something was raised, the training flag of every module, ``requires_grad`` of every parameter, the
-    buffers, the compiled calls and the global random state are what they were. Borrowing a model that is
-    borrowed already costs nothing.
+    buffers, the compiled calls and the global random state are what they were. Gradient checkpointing is
+    left out inside: it gives the same numbers, but runs layers a second time. Borrowing a model that is borrowed
+    already costs nothing.
+
+    Any number of threads may borrow one model: each waits for its turn, and so it does for models that share modules
+    with it.
 
     Args:
         model: the model, possibly wrapped in ``DataParallel`` or compiled.
@@ -94,33 +121,49 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
 
     Yields:
         The unwrapped module.
+
+    Raises:
+        ModelError: in place of whatever the model itself raised inside the block, with it as the cause.
     """
     module = unwrap(model)
+    mine: set[int] = _BORROWED.__dict__.setdefault("modules", set())
     with torch.inference_mode(mode=False), torch.enable_grad():
-        if id(module) in _BORROWED.get():
+        if id(module) in mine:
             yield module
             return
         with ExitStack() as stack:
-            cuda = [inputs.device] if inputs is not None and inputs.device.type == "cuda" else []
-            stack.enter_context(torch.random.fork_rng(devices=cuda))
-            token = _BORROWED.set(_BORROWED.get() | {id(module)})
-            stack.callback(_BORROWED.reset, token)
-            copies: dict[int, Tensor] = {}
-            for child in module.modules():
-                if type(child) not in _QUIET:
-                    stack.callback(_put_back, child._buffers, dict(child._buffers))  # noqa: SLF001
-                    _copy_all(child._buffers, copies)  # noqa: SLF001
-                if child.training:
-                    stack.callback(setattr, child, "training", True)
-                    child.training = False
-                if (compiled := child._compiled_call_impl) is not None:  # noqa: SLF001
-                    stack.callback(setattr, child, "_compiled_call_impl", compiled)
-                    child._compiled_call_impl = None  # noqa: SLF001
-            for parameter in module.parameters():
-                if parameter.requires_grad and parameter.is_leaf:
-                    stack.callback(parameter.requires_grad_, True)
-                    parameter.requires_grad_(False)
-            yield module
+            stack.enter_context(turn(module))
+            stack.enter_context(random_state(inputs))
+            stack.enter_context(without_checkpoints())
+            mine.add(id(module))
+            stack.callback(mine.discard, id(module))
+            _prepare(module, stack)
+            try:
+                yield module
+            except Exception as error:
+                words = in_words(error, module, inputs)
+                if words is None:
+                    raise
+                raise ModelError(words) from error
+
+
+def _prepare(module: nn.Module, stack: ExitStack) -> None:
+    """Evaluation mode, frozen parameters, copied buffers; the stack puts back what was there."""
+    copies: dict[int, Tensor] = {}
+    for child in module.modules():
+        if type(child) not in _QUIET and not isinstance(child, torch.jit.ScriptModule):
+            stack.callback(_put_back, child._buffers, dict(child._buffers))  # noqa: SLF001
+            _copy_all(child._buffers, copies)  # noqa: SLF001
+        if child.training:
+            stack.callback(setattr, child, "training", True)
+            child.training = False
+        if (compiled := getattr(child, "_compiled_call_impl", None)) is not None:
+            stack.callback(setattr, child, "_compiled_call_impl", compiled)
+            child._compiled_call_impl = None  # noqa: SLF001
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.is_leaf:
+            stack.callback(parameter.requires_grad_, True)
+            parameter.requires_grad_(False)
 
 
 _Buffers = dict[str, Tensor | None]

@@ -52,3 +52,24 @@ def entries_of(output: Any) -> dict[Any, Any]:
     if hasattr(output, "_asdict"):  # named tuples
         return dict(output._asdict())
     return dict(vars(output)) if hasattr(output, "__dict__") else {}
+
+
+def all_tensors(output: Any) -> list[Tensor]:
+    """Every floating-point tensor in a model's output, however it is nested."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        items: Any = output.values()
+    elif isinstance(output, tuple | list):
+        items = output
+    else:
+        items = vars(output).values() if hasattr(output, "__dict__") else ()
+    return [tensor for item in items for tensor in all_tensors(item)]
+
+
+def outcome(output: Any) -> list[Tensor]:
+    """What the model is asked for: its logits where they can be told, else all tensors that it returns."""
+    try:
+        return [first_tensor(output)]
+    except TargetError:
+        return all_tensors(output)

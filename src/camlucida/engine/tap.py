@@ -6,6 +6,7 @@ model is given back as it was found.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,16 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import LayerError, TargetError
+from camlucida.common.turns import turn
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
+from camlucida.engine.failures import quantized_layer
 from camlucida.engine.layers import (
     INPUT,
     Grid,
     GridRule,
+    Layer,
     Layers,
-    find_grid,
+    check_map,
+    checked,
+    grid_of,
+    reading,
     resolve,
     resolve_all,
     single_tensor,
+    survey,
 )
 from camlucida.engine.outputs import first_tensor
 from camlucida.targets import Target, TargetLike, as_target, target_values
@@ -104,7 +112,7 @@ def tap(
     chosen = resolve_all(model, layers)
     wanted = as_target(target)
     if differentiable:
-        with torch.enable_grad():
+        with turn(unwrap(model)), torch.enable_grad():
             return _tap(unwrap(model), inputs, chosen, wanted, gradients, True, grid)
     shared = _SHARED.get()
     if shared is not None and shared.inputs is inputs and not own_pass:
@@ -187,7 +195,8 @@ def _forward(
     grid: GridRule | Mapping[str, GridRule] | None,
 ) -> tuple[_Kept, Tensor]:
     """What the layers returned, and the model's output."""
-    kept = _Kept(inputs, gradients, differentiable, grid)
+    rules = _rules(model, inputs, layers, grid)
+    kept = _Kept(model, inputs, gradients, differentiable, rules)
     outputs = run(model, inputs, layers, kept.keep, target)
     missing = [name for name in layers if name not in kept.maps]
     if missing:
@@ -228,7 +237,18 @@ def _read(
             )
             for (name, leaf), gradient in zip(maps.items(), raw, strict=True):
                 connected[name] = gradient is not None
+                if gradient is None and name in kept.cut:
+                    raise LayerError(
+                        f"layer {name!r} runs where the model itself switches gradients off (torch.no_grad or "
+                        "inference_mode in a forward method), so that no gradient leads back to it; choose a layer "
+                        "behind that part, or a method without gradients, such as scorecam"
+                    )
                 found[name] = torch.zeros_like(leaf) if gradient is None else gradient
+            if not any(connected.values()) and (named := quantized_layer(kept.model)):
+                raise LayerError(
+                    f"no gradient leads through the quantized layer {named!r}; use a method without gradients, such as "
+                    "scorecam, or explain the model before it is quantized"
+                )
         finish = _keep_graph if differentiable else _drop_graph
         return Tap(
             outputs=finish(outputs),
@@ -248,22 +268,50 @@ def _drop_graph(tensor: Tensor) -> Tensor:
     return _keep_graph(tensor.detach())
 
 
+def _rules(
+    model: nn.Module,
+    inputs: Tensor,
+    layers: Mapping[str, nn.Module | None],
+    grid: GridRule | Mapping[str, GridRule] | None,
+) -> dict[str, GridRule]:
+    """How each layer is read: as it was said, or by evidence."""
+    rules: dict[str, GridRule] = {INPUT: Grid()}
+    asked = []
+    for name in layers:
+        said = grid.get(name) if isinstance(grid, Mapping) else grid
+        if said is None and name != INPUT:
+            asked.append(name)
+        elif said is not None:
+            rules.setdefault(name, said)
+    found = survey(model, inputs) if asked else None
+    for name in asked:
+        assert found is not None  # noqa: S101
+        read = found.reading(unwrap(model), inputs, name)
+        if read.calls == 1 and read.shape is not None:
+            rules[name] = checked(read, name)
+    # What does not run once, or returns no tensor, is told apart when it runs.
+    return rules
+
+
 class _Kept:
     """Keeps the feature map of each layer and passes a copy on to the rest of the model."""
 
     def __init__(
         self,
+        model: nn.Module,
         inputs: Tensor,
         gradients: bool,
         differentiable: bool,
-        grid: GridRule | Mapping[str, GridRule] | None,
+        rules: Mapping[str, GridRule],
     ) -> None:
+        self.model = model
         self.images = int(inputs.shape[0])
-        self.size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         self.gradients = gradients
         self.differentiable = differentiable
-        self.grid = grid
+        self.rules = rules
         self.maps: dict[str, Tensor] = {}
+        self.cut: set[str] = set()
+        """Layers that the model runs without gradients."""
         self.readers: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def keep(self, name: str, output: Tensor) -> Tensor:
@@ -272,39 +320,38 @@ class _Kept:
                 f"layer {name!r} returns shape {tuple(output.shape)} for {self.images} images (windowed "
                 "attention folds its windows into the batch); choose the block around it"
             )
-        rule = self.grid.get(name) if isinstance(self.grid, Mapping) else self.grid
-        if name == INPUT:
-            rule = Grid()
-        elif rule is None:
-            rule = find_grid(output, self.size, name)
+        rule = self.rules.get(name)
+        if rule is None:
+            raise LayerError(
+                f"layer {name!r} does not run once for every image, so that nothing tells how its output is read; "
+                "choose another layer, or say it with grid="
+            )
         if isinstance(rule, Grid):
-            leaf = self._leaf(rule.to_map(output))
+            if not rule.fits(output.shape):
+                raise LayerError(
+                    f"layer {name!r} returns shape {tuple(output.shape)}, which cannot be read as {rule}"
+                )
+            leaf = self._leaf(name, rule.to_map(output))
             self.maps[name] = leaf
             # A copy goes on, so that an in-place operation behind the layer leaves the leaf alone.
             return rule.to_output(leaf.clone(), output)
-        leaf = self._leaf(output)
+        leaf = self._leaf(name, output)
         self.maps[name] = leaf
         self.readers[name] = rule
-        _check_map(name, rule(leaf.detach()))
+        check_map(name, rule(leaf.detach()))
         return leaf.clone()
 
-    def _leaf(self, feature_map: Tensor) -> Tensor:
+    def _leaf(self, name: str, feature_map: Tensor) -> Tensor:
         # A copy is kept: the tensor may be an input of the layer that something else writes to.
         leaf = feature_map.clone()
+        if self.gradients and not torch.is_grad_enabled():
+            self.cut.add(name)
         if self.gradients and not leaf.requires_grad:
             leaf.requires_grad_()
         return leaf
 
     def read(self, name: str, tensor: Tensor) -> Tensor:
         return self.readers[name](tensor) if name in self.readers else tensor
-
-
-def _check_map(name: str, feature_map: Tensor) -> None:
-    if feature_map.ndim != 4:
-        raise LayerError(
-            f"the grid function of layer {name!r} returned shape {tuple(feature_map.shape)}, "
-            "expected (N, K, h, w)"
-        )
 
 
 # ------------------------------------------------------------------------------------- running a model
@@ -360,10 +407,14 @@ def _hooks(
     target: Target | None,
 ) -> Iterator[Tensor]:
     ran: set[str] = set()
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    thread = threading.get_ident()
+    # Before any hook is in place: it may take a pass to know how the layer is read.
+    ending = None if target is None or target.layer is None else _end(model, inputs, target.layer)
 
     def editing(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _: Any, output: Any) -> Any:
+            if threading.get_ident() != thread:  # somebody else runs the model meanwhile
+                return None
             if name in ran:
                 raise LayerError(
                     f"layer {name!r} ({type(module).__name__}) runs more than once in a forward pass, so its "
@@ -379,26 +430,35 @@ def _hooks(
 
         return hook
 
-    def stop(module: nn.Module, _: Any, output: Any) -> None:
-        assert target is not None  # noqa: S101
-        tensor = _layer_tensor(str(target.layer), module, output)
-        raise _Stop(find_grid(tensor, size, str(target.layer)).to_map(tensor))
-
     handles = []
     try:
         for name, module in layers.items():
             if module is not None:
                 handles.append(module.register_forward_hook(editing(name)))
-        if target is not None and target.layer is not None:
-            name, module = resolve(model, target.layer)
-            if module is None:
-                raise TargetError("a target cannot stop at the input; name a layer of the model")
-            handles.append(module.register_forward_hook(stop))
+        if ending is not None:
+            handles.append(ending[0].register_forward_hook(ending[1]))
         # A copy: some models write to their input.
         yield edit(INPUT, inputs) if INPUT in layers else inputs.clone()
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _end(
+    model: nn.Module, inputs: Tensor, layer: Layer
+) -> tuple[nn.Module, Callable[[nn.Module, Any, Any], None]]:
+    """The module that the pass ends at, and the hook that ends it."""
+    name, module = resolve(model, layer)
+    if module is None:
+        raise TargetError("a target cannot stop at the input; name a layer of the model")
+    grid = grid_of(model, inputs, name) if reading(model, inputs, name).calls else Grid()
+    thread = threading.get_ident()
+
+    def stop(module: nn.Module, _: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            raise _Stop(grid.to_map(_layer_tensor(name, module, output)))
+
+    return module, stop
 
 
 def _layer_tensor(name: str, module: nn.Module, output: Any) -> Tensor:

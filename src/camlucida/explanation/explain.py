@@ -86,6 +86,8 @@ def explain(
 ) -> Explanation | Comparison:
     """Explain what a model saw in images.
 
+    Any number of threads may explain one model, in evaluation or in training mode: each waits for its turn.
+
     Args:
         model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
             as it was.

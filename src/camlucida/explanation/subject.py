@@ -128,7 +128,7 @@ class Subject:
         """Say it in words when the model fails because the images have another number of channels.
 
         Raises:
-            ImageError: in place of the model's own ``RuntimeError``.
+            ImageError: in place of what the model raised.
         """
         try:
             yield

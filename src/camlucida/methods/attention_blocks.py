@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from camlucida.common.errors import LayerError, MethodError
+from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
-from camlucida.engine.layers import Grid, find_grid, single_tensor
+from camlucida.engine.layers import Grid, reading, single_tensor, survey
 
 
 class AttentionMode(TorchFunctionMode):
@@ -184,16 +184,14 @@ def _find_blocks(model: nn.Module, inputs: Tensor) -> tuple[AttentionBlock, ...]
         mode = AttentionMode(1, watched.seen)
         with watched, mode:
             module(inputs[:1].clone())
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     inside = [name for stack, _ in watched.attentions for name in stack]
     found: list[AttentionBlock] = []
     for call, (stack, tokens) in enumerate(watched.attentions):
         # Attention between channels, say, has as many rows as nothing around it has tokens.
         if not any(_carries(watched.returned.get(n), tokens) for n in stack):
             continue
-        try:
-            grid = find_grid(torch.empty(1, tokens, 2), size)
-        except LayerError:
+        grid = _token_grid(model, inputs, stack, tokens)
+        if grid is None:
             continue
         if any(block.attention == stack[-1] for block in found):
             raise MethodError(
@@ -209,6 +207,22 @@ def _find_blocks(model: nn.Module, inputs: Tensor) -> tuple[AttentionBlock, ...]
             "so there are no attention maps to read; windowed attention (Swin) is none. gradcam works on any layer"
         )
     return tuple(found)
+
+
+def _token_grid(
+    model: nn.Module, inputs: Tensor, stack: tuple[str, ...], tokens: int
+) -> Grid | None:
+    """How the tokens of an attention lie on the image, by the modules around it, the innermost first."""
+    found = survey(model, inputs)
+    for name in reversed(stack):
+        grid = found.token_grid(name, tokens)
+        if grid is not None:
+            return grid
+    for name in reversed(stack):
+        grid = reading(model, inputs, name).grid
+        if grid is not None and grid.tokens == tokens:
+            return grid
+    return None
 
 
 def _carries(shape: torch.Size | None, tokens: int) -> bool:

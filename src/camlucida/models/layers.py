@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from camlucida.common.errors import CamlucidaError, LayerError, ModelError
-from camlucida.engine.layers import default_layer, list_layers
+from camlucida.common.errors import LayerError, ModelError
+from camlucida.engine.layers import Evidence, Grid, default_layer, list_layers
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.loading import preprocess_of
@@ -27,6 +27,8 @@ class LayerRow:
         field: how many pixels a cell can depend on; ``None`` where that is not known.
         reason: why the module cannot be explained; empty where it can.
         default: whether methods explain it where no layer is named.
+        grid: how its output is read as a map; ``None`` where it has none.
+        evidence: why it is read so.
 
     Example:
         >>> camlucida.models.describe_layers(model, (32, 32)).rows[0].shape
@@ -40,6 +42,8 @@ class LayerRow:
     field: ReceptiveField | None = None
     reason: str = ""
     default: bool = False
+    grid: Grid | None = None
+    evidence: Evidence | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -52,6 +56,8 @@ class LayerRow:
             "shape": self.shape,
             "stride": self.stride,
             "receptive_field": seen,
+            "read_as": None if self.grid is None else str(self.grid),
+            "evidence": None if self.evidence is None else vars(self.evidence),
             "candidate": not self.reason,
             "reason": self.reason or None,
             "default": self.default,
@@ -106,9 +112,7 @@ def describe_layers(
     inputs = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
     try:
         infos = {info.name: info for info in list_layers(module, inputs)}
-    except CamlucidaError:
-        raise
-    except Exception as error:
+    except ModelError as error:
         hint = "see --size" if loaded else "give another size"
         raise ModelError(
             f"{name} does not run on an input of {size[0]}x{size[1]} pixels ({error}); {hint}"
@@ -124,16 +128,20 @@ def describe_layers(
         if info is None:
             rows.append(LayerRow(layer, type(child).__name__, reason="does not run by itself"))
             continue
-        stride, reason = None, ""
+        stride = None
         if info.shape is not None:
             stride = (size[0] / info.shape[1], size[1] / info.shape[2])
-        if not info.candidate and info.calls > 1:
-            reason = f"runs {info.calls} times"
-        elif not info.candidate:
-            reason = "no spatial map" if info.shape is None else "a single cell"
         rows.append(
             LayerRow(
-                layer, info.kind, info.shape, stride, fields.get(layer), reason, layer == default
+                layer,
+                info.kind,
+                info.shape,
+                stride,
+                fields.get(layer),
+                info.reason.removeprefix("it "),
+                layer == default,
+                info.grid,
+                info.evidence,
             )
         )
     return ModelLayers(name, (channels, *size), tuple(rows[1:]), default)

@@ -48,6 +48,10 @@ class ClassTarget(Target):
                 f"shape {tuple(outputs.shape)}; for dense outputs use Segmentation, for embeddings "
                 "CosineSimilarity"
             )
+        if outputs.is_complex() or not outputs.shape[1]:
+            raise TargetError(
+                f"the model returned {tuple(outputs.shape)} values of {outputs.dtype}, which are no logits (N, M)"
+            )
         return outputs
 
     def pin(self, outputs: Tensor) -> Self:

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import Share, check_fields
 from camlucida.engine.borrow import borrowed, unwrap
-from camlucida.engine.layers import Layer, default_layer, find_grid, resolve
+from camlucida.engine.layers import Grid, Layer, default_layer, grid_of, resolve
 from camlucida.engine.linear_head import LinearInputs, find_head
 from camlucida.engine.maps import Normalise, normalise, rectify
 from camlucida.engine.tap import run, tap
@@ -137,12 +137,20 @@ class TrainableCAM:
         if chosen is None:
             chosen = map_layer(self.model, images[:1])
         self.layer, self._module = resolve(self.model, chosen)
+        self._grids: dict[tuple[int, ...], Grid] = {}
         if self._module is None:
             raise CamlucidaError("a map in a loss is that of a layer, not of the input")
         with borrowed(self.model, images) as module, LinearInputs(module) as seen:
             tapped = tap(module, images[:1], self.layer, gradients=False)
         self.size: tuple[int, int] = tuple(tapped.activations[self.layer].shape[-2:])  # type: ignore[assignment]
         self.head = self._find_head(tapped.activations[self.layer], tapped.outputs, seen)
+
+    def _grid(self, images: Tensor) -> Grid:
+        """How the layer is read for images of this size."""
+        size = tuple(images.shape[1:])
+        if size not in self._grids:
+            self._grids[size] = grid_of(self.model, images, self.layer)
+        return self._grids[size]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(N, M)`` and scaled maps ``(N, h, w)``, both with a graph into the weights.
@@ -155,10 +163,9 @@ class TrainableCAM:
         options = self.options
         set_mode(self.model, options.mode)
         kept: dict[str, Tensor] = {}
-        size = (int(images.shape[-2]), int(images.shape[-1]))
+        rule = self._grid(images)
 
         def keep(name: str, output: Tensor) -> Tensor:
-            rule = find_grid(output, size, name)
             activation = rule.to_map(output).clone()
             if not activation.requires_grad:
                 activation.requires_grad_()

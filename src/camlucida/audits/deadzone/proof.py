@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 from camlucida.data.regions import Region
 from camlucida.engine.borrow import borrowed, unwrap
-from camlucida.engine.layers import INPUT, Layer, find_grid, resolve
+from camlucida.engine.layers import INPUT, Layer, grid_of, resolve
 from camlucida.engine.tap import run, tap
 from camlucida.methods import Progress
 from camlucida.models import LoadedModel
@@ -140,7 +140,7 @@ def dead_zone(
     module = unwrap(model.module if isinstance(model, LoadedModel) else model)
     generator = torch.Generator().manual_seed(seed)
     images = _images(module, inputs, generator)
-    probe = _Probe(module, images, resolve(module, layer)[0])
+    probe = _Probe(module, resolve(module, layer)[0])
     report = progress or (lambda _done, _total: None)
     total = 2 * draws + 2
     seen: Tensor | None = None
@@ -212,10 +212,9 @@ def dead_zone(
 class _Probe:
     """A model as a function of its input's pixels or of a layer's cells."""
 
-    def __init__(self, model: nn.Module, images: Tensor, layer: str) -> None:
+    def __init__(self, model: nn.Module, layer: str) -> None:
         self.model, self.layer = model, layer
         self.modules: dict[str, nn.Module | None] = {layer: resolve(model, layer)[1]}
-        self.size = (int(images.shape[-2]), int(images.shape[-1]))
 
     def support(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Where the gradient of a random mixture of the outputs is not exactly zero, ``(h, w)``."""
@@ -237,11 +236,11 @@ class _Probe:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The outputs with everything in ``mask`` changed."""
+        grid = None if self.layer == INPUT else grid_of(self.model, images, self.layer)
 
-        def edit(name: str, output: Tensor) -> Tensor:
+        def edit(_: str, output: Tensor) -> Tensor:
             if mask is None or generator is None:
                 return output.clone()
-            grid = find_grid(output, self.size, name) if name != INPUT else None
             values = output if grid is None else grid.to_map(output)
             new = _changed(values, change, generator)
             altered = torch.where(mask.to(values.device), new, values)

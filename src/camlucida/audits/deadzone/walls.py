@@ -20,7 +20,16 @@ from torch import Tensor, fx, nn
 from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 from camlucida.data.regions import Region
 from camlucida.engine.borrow import borrowed, unwrap
-from camlucida.engine.layers import INPUT, Grid, GridRule, Layer, find_grid, resolve, single_tensor
+from camlucida.engine.layers import (
+    INPUT,
+    Grid,
+    GridRule,
+    Layer,
+    Reading,
+    reading,
+    resolve,
+    single_tensor,
+)
 
 Where = Region | Tensor
 """A region, or a boolean mask ``(h, w)`` that is true where nothing is seen."""
@@ -154,7 +163,7 @@ def feature_wall(
         parent._modules[part] = twin = _twin(child)  # noqa: SLF001
         parent = twin
     kind, whole = type(parent), type(root)
-    hide = _Hide(where, fill, grid)
+    hide = _Hide(where, fill, grid, module, name)
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         # After the hooks, so that they see the layer's own output.
@@ -178,7 +187,14 @@ def feature_wall(
 class _Hide:
     """Puts a constant where nothing is to be seen."""
 
-    def __init__(self, where: Where, fill: float, grid: Grid | None) -> None:
+    def __init__(
+        self,
+        where: Where,
+        fill: float,
+        grid: Grid | None,
+        model: nn.Module | None = None,
+        name: str = INPUT,
+    ) -> None:
         if isinstance(where, Tensor) and (where.ndim != 2 or where.dtype != torch.bool):
             raise CamlucidaError(
                 f"a mask must be boolean (h, w), got {where.dtype} of shape {tuple(where.shape)}"
@@ -186,9 +202,8 @@ class _Hide:
         if isinstance(where, Tensor) and (where.all() or not where.any()):
             raise CamlucidaError("a mask must hide something and leave something to be seen")
         self.where, self.fill, self.grid = where, fill, grid
-        self.size: tuple[int, int] | None = (
-            None  # of the images that last went through the whole model
-        )
+        self.model, self.name = model, name
+        self.found: Reading | None = None  # for the images that last went through the whole model
         self.count: int | None = None  # of the images that are going through it now
         self.ran = False
 
@@ -196,7 +211,8 @@ class _Hide:
     def inside(self, images: Tensor | None) -> Iterator[None]:
         """While these images go through the whole model."""
         if images is not None:
-            self.size = (int(images.shape[2]), int(images.shape[3]))
+            if self.grid is None and self.model is not None:
+                self.found = reading(self.model, images, self.name)
             self.count = len(images)
         try:
             yield
@@ -234,7 +250,7 @@ class _Hide:
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
     def _grid(self, output: Tensor, name: str) -> Grid:
-        if self.size is None:
+        if self.found is None:
             raise LayerError(
                 f"the wall behind {name!r} was reached without images (N, C, H, W) going through the whole model, "
                 "so that it is not known how the output is a map; pass grid="
@@ -244,7 +260,12 @@ class _Hide:
                 f"layer {name!r} returns shape {tuple(output.shape)} for {self.count} images (windowed attention "
                 "folds its windows into the batch); choose the block around it"
             )
-        return find_grid(output, self.size, name)
+        if self.found.grid is None:
+            raise LayerError(
+                f"no wall can stand behind {name!r}, which is no feature map of the image, because "
+                f"{self.found.reason}; pass grid= how it is read"
+            )
+        return self.found.grid
 
 
 def _twin(module: nn.Module) -> nn.Module:

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.engine.borrow import borrowed, unwrap
-from camlucida.engine.layers import POOLING, LayerInfo, default_layer, observe, single_tensor
-from camlucida.engine.outputs import first_tensor
+from camlucida.engine.layers.calls import Call, observe
+from camlucida.engine.layers.default import POOLING, default_layer, ends, gradients, parents
+from camlucida.engine.layers.evidence import Survey, survey, weights_of
+from camlucida.engine.layers.grids import Grid, map_shape
+from camlucida.engine.outputs import outcome
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
-_Known = dict[tuple[Any, ...], tuple[str, ...]]
+_Known = dict[tuple[Any, ...], tuple[Any, tuple[str, ...]]]
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
@@ -58,41 +61,55 @@ def candidate_layers(
         LayerError: when nothing in the model returns a spatial map.
     """
     module = unwrap(model)
-    key = (*inputs.shape[1:], rectified)
+    key = (*inputs.shape[1:], inputs.dtype, inputs.device, rectified)
     known = _KNOWN.setdefault(module, {})
-    names = {name for name, _ in module.named_modules()}
-    if key not in known or not names.issuperset(known[key]):
+    weights = weights_of(module)
+    if key not in known or known[key][0] != weights:
         noise = torch.randn((1, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
         with borrowed(module, inputs):
-            watched = _watch(module, noise.to(inputs).requires_grad_())
-        found = _blocks(watched) or _last_of_each_convolution(watched)
+            noise = noise.to(inputs).repeat(survey(module, inputs).images, 1, 1, 1)
+            watched = _watch(module, inputs, noise.requires_grad_())
+        found = _covering(watched)
         if rectified:
             found = [_rectified(name, watched) for name in found]
-        order = {call.info.name: position for position, call in enumerate(watched)}
-        chosen = tuple(sorted(found, key=order.__getitem__))
-        known[key] = chosen or (default_layer(module, inputs),)
-    return known[key]
+        order = {one.name: position for position, one in enumerate(watched)}
+        chosen = tuple(sorted(dict.fromkeys(found), key=order.__getitem__))
+        known[key] = (weights, chosen or (default_layer(module, inputs),))
+    return known[key][1]
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A module that ran.
+    """A module that ran once.
 
     Attributes:
-        info: its name and map.
+        name: dotted name.
         module: the module.
         node: graph node of what it returned, when it returned it; ``None`` where nothing leads to it.
         signed: its map has negative values.
         on_trunk: every path from the input to the output passes through this node.
-        usable: it can be explained, and the output depends on the cells of its map.
+        grid: how its map is read, where it can be explained and the output depends on the cells of its map.
+        size: (h, w) of this map.
+        set_aside: it is a part of an attention module, or comes out of pooling.
     """
 
-    info: LayerInfo
+    name: str
     module: nn.Module
     node: Any
     signed: bool
     on_trunk: bool
-    usable: bool
+    grid: Grid | None
+    size: tuple[int, int] | None
+    set_aside: bool
+
+    @property
+    def is_feature(self) -> bool:
+        """A map that a method may look at, rather than a part of attention or a bare projection."""
+        return self.usable and not self.set_aside and not isinstance(self.module, nn.Linear)
+
+    @property
+    def usable(self) -> bool:
+        return self.grid is not None
 
     @property
     def is_unit(self) -> bool:
@@ -101,66 +118,145 @@ class _Watched:
         return has_parts and type(self.module).forward is not nn.Sequential.forward
 
 
-def _watch(module: nn.Module, probe: Tensor) -> list[_Watched]:
-    """Everything that runs, in the order in which it ends."""
-    nodes: dict[str, Any] = {}
-    signed: dict[str, bool] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            tensor = single_tensor(output)
-            # In-place operations to come give the same tensor another node.
-            nodes[name] = None if tensor is None else tensor.grad_fn
-            signed[name] = tensor is not None and bool((tensor < 0).any())
-
-        return hook
-
-    handles = [m.register_forward_hook(keep(name)) for name, m in module.named_modules() if name]
-    try:
-        calls, result = observe(module, probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    output = first_tensor(result)
-    # Behind a head that is still zero nothing has a gradient; then look from its input.
-    heads = [c.input for c in calls if isinstance(c.module, nn.Linear) and c.input is not None]
-    for end in [output, *heads[-1:]]:
-        usable = _reached(end, calls)
-        if usable:
-            break
-    trunk = _trunk(output.grad_fn, probe)
-    return [
-        _Watched(
-            call.info,
-            call.module,
-            nodes.get(call.name),
-            signed.get(call.name, False),
-            nodes.get(call.name) in trunk,
-            call.name in usable,
+def _watch(module: nn.Module, inputs: Tensor, probe: Tensor) -> list[_Watched]:
+    """Everything that runs once, in the order in which it ends."""
+    found = survey(module, inputs)
+    calls, result = observe(module, probe)
+    outputs = outcome(result)
+    reached: dict[str, Tensor] = {}
+    for end in ends(calls, outputs):
+        reached = reached or _reached(end, calls)
+    trunk = _trunk(outputs[0].grad_fn if outputs else None, probe)
+    pooled = {c.identity for c in calls if POOLING.search(type(c.module).__name__)}
+    watched = []
+    for call in calls:
+        if call.calls != 1:
+            continue
+        grid = _grid(module, inputs, found, call, reached.get(call.name))
+        size = None
+        if grid is not None and call.output is not None:
+            size = map_shape(grid, tuple(call.output.shape))[1:]
+        if size == (1, 1):
+            grid = size = None
+        watched.append(
+            _Watched(
+                call.name,
+                call.module,
+                call.node,
+                call.signed,
+                call.node in trunk,
+                grid,
+                size,
+                call.identity in pooled
+                or any(parent in found.attention for parent in parents(call.name)),
+            )
         )
-        for call in calls
-        if call.info.calls == 1
-    ]
+    return watched
 
 
-def _reached(end: Tensor, calls: list[Any]) -> set[str]:
-    """Names of the candidates whose cells have a gradient."""
+def _grid(
+    module: nn.Module, inputs: Tensor, found: Survey, call: Call, gradient: Tensor | None
+) -> Grid | None:
+    """How a map is read that the output depends on."""
+    if gradient is None or not gradient.any():
+        return None
+    read = found.reading(module, inputs, call.name)
+    if read.grid is None or read.calls != 1 or not read.grid.to_map(gradient).any():
+        return None
+    return read.grid
+
+
+def _reached(end: list[Tensor], calls: list[Call]) -> dict[str, Tensor]:
+    """Gradients of the outputs that may be maps."""
     candidates = [
-        c for c in calls if c.info.candidate and c.output is not None and c.output.requires_grad
+        c
+        for c in calls
+        if c.output is not None and c.output.ndim in (3, 4) and c.output.requires_grad
     ]
-    if not end.requires_grad or not candidates:
-        return set()
-    # A random direction: sums cancel in normalised embeddings and softmax outputs.
-    generator = torch.Generator().manual_seed(0)
-    score = (end * torch.randn(end.shape, generator=generator).to(end)).sum()
-    gradients = torch.autograd.grad(
-        score, [c.output for c in candidates], retain_graph=True, allow_unused=True
-    )
+    found = gradients(end, [c.output for c in candidates if c.output is not None])
     return {
-        c.name
-        for c, gradient in zip(candidates, gradients, strict=True)
-        if gradient is not None and c.info.grid.to_map(gradient).any()
+        c.name: gradient
+        for c, gradient in zip(candidates, found, strict=True)
+        if gradient is not None and gradient.any()
     }
+
+
+def _covering(watched: list[_Watched]) -> list[str]:
+    """Blocks, or else the last map of each convolution, and the last map of every stage that these leave out."""
+    at = {one.name: place for place, one in enumerate(watched)}
+
+    def missing(names: list[str]) -> list[tuple[int, int]]:
+        """Resolutions that the network works at behind the first of these layers, but none of them has."""
+        first = min((at[name] for name in names), default=0)
+        sizes = [one.size for one in watched[first:] if one.size and one.is_feature]
+        return [
+            size
+            for size in dict.fromkeys(sizes)
+            if size not in {watched[at[n]].size for n in names}
+        ]
+
+    sizes = {one.size for one in watched if one.size and one.is_feature}
+
+    def covered(names: list[str]) -> int:
+        return len({watched[at[name]].size for name in names})
+
+    found = _blocks(watched)
+    if not found or 2 * covered(found) < len(sizes):
+        chain = _last_of_each_convolution(watched)
+        found = chain if covered(chain) > covered(found) else found
+    units = _repeated([one for one in watched if not set(parents(one.name)) & set(found)])
+    more = len(units) >= _TWICE * len(found) and not set(units) & set(found)
+    if covered(units) > covered(found) or (more and covered(units) == covered(found)):
+        found = units
+    alike = _alike(watched) if len(found) < _OFTEN else []
+    if covered(alike) >= covered(found) and len(alike) >= _OFTEN * len(found):
+        found = alike
+    left_out = missing(found) if found else []
+    for size in left_out:
+        here = [one for one in watched if one.size == size and one.is_feature]
+        best = [one for one in here if one.on_trunk] or here
+        found.append(best[-1].name)
+    return found
+
+
+_WEIGHTED = (*_CONVOLUTIONS, nn.Linear)
+_OFTEN = 4
+_TWICE = 2
+
+
+def _repeated(watched: list[_Watched]) -> list[str]:
+    """The units of the class that works at most resolutions, the outermost first: for networks with several trunks."""
+    by_class: dict[type[nn.Module], list[_Watched]] = {}
+    for one in watched:
+        weighted = [
+            m for m in one.module.modules() if next(m.parameters(recurse=False), None) is not None
+        ]
+        # Not what merely joins a convolution with its norm.
+        if one.is_unit and one.is_feature and sum(isinstance(m, _WEIGHTED) for m in weighted) > 1:
+            by_class.setdefault(type(one.module), []).append(one)
+    often = [kind for kind in by_class.values() if len(kind) >= _OFTEN]
+    if not often:
+        return []
+    best = max(
+        often,
+        key=lambda kind: (len({one.size for one in kind}), -min(map(_depth, kind)), len(kind)),
+    )
+    names = {one.name for one in best}
+    return [one.name for one in best if not any(parent in names for parent in parents(one.name))]
+
+
+def _alike(watched: list[_Watched]) -> list[str]:
+    """Maps that stand in the same kind of place, such as a norm of every block."""
+    by_place: dict[str, list[_Watched]] = {}
+    for one in watched:
+        if one.is_feature:
+            by_place.setdefault(_place(one), []).append(one)
+    best = max(
+        by_place.values(),
+        key=lambda kind: (len({o.size for o in kind}), len(kind), -_depth(kind[0])),
+        default=[],
+    )
+    return [one.name for one in best]
 
 
 def _trunk(end: Any, probe: Tensor) -> set[Any]:
@@ -217,7 +313,7 @@ def _blocks(watched: list[_Watched]) -> list[str]:
         by_class.setdefault(type(one.module), []).append(one)
 
     def inside(outer: _Watched) -> list[_Watched]:
-        return [w for w in watched if w.info.name.startswith(outer.info.name + ".")]
+        return [w for w in watched if w.name.startswith(outer.name + ".")]
 
     branching = [
         one
@@ -236,7 +332,7 @@ def _blocks(watched: list[_Watched]) -> list[str]:
     }
     blocks = [one for one in branching if type(one.module) not in stages]
     places = {_place(one) for one in blocks}
-    taken = {one.info.name for one in blocks}
+    taken = {one.name for one in blocks}
     alike = [
         one
         for one in watched
@@ -247,38 +343,38 @@ def _blocks(watched: list[_Watched]) -> list[str]:
         and type(one.module) not in stages
     ]
     found: dict[Any, str] = {}
-    for one in sorted([*blocks, *(a for a in alike if a.info.name not in taken)], key=_depth):
+    for one in sorted([*blocks, *(a for a in alike if a.name not in taken)], key=_depth):
         # Of modules that return the same map, the outermost; and nothing inside a block.
-        if not any(one.info.name.startswith(name + ".") for name in found.values()):
-            found.setdefault(one.node, one.info.name)
+        if not any(one.name.startswith(name + ".") for name in found.values()):
+            found.setdefault(one.node, one.name)
     return list(found.values())
 
 
 def _rectified(name: str, watched: list[_Watched]) -> str:
     """The last activation function inside a convolutional block with a signed map; else the block."""
-    inside = [w for w in watched if w.info.name.startswith(name + ".")]
-    (block,) = (w for w in watched if w.info.name == name)
+    inside = [w for w in watched if w.name.startswith(name + ".")]
+    (block,) = (w for w in watched if w.name == name)
     activations = [
         w
         for w in inside
         if type(w.module).__module__ == nn.ReLU.__module__
         or "activation" in type(w.module).__module__
     ]
-    maps = [w for w in activations if w.usable and w.info.grid and w.info.grid.layout == "nchw"]
+    maps = [w for w in activations if w.grid and w.grid.layout == "nchw" and w.size == block.size]
     if not block.signed or not maps:
         return name
     # Named after the outermost module that returns this map, such as a norm with its activation.
-    same = [w for w in inside if w.node is maps[-1].node and w.info.calls == 1]
-    return min(same, key=_depth).info.name
+    same = [w for w in inside if w.node is maps[-1].node]
+    return min(same, key=_depth).name
 
 
 def _place(one: _Watched) -> str:
     """A name without its numbers: blocks in the same kind of place."""
-    return re.sub(r"\d+", "#", one.info.name)
+    return re.sub(r"\d+", "#", one.name)
 
 
 def _depth(one: _Watched) -> int:
-    return one.info.name.count(".")
+    return one.name.count(".")
 
 
 def _last_of_each_convolution(watched: list[_Watched]) -> list[str]:
@@ -295,5 +391,5 @@ def _last_of_each_convolution(watched: list[_Watched]) -> list[str]:
             open_group = False
         # What hands the same map on (Identity, dropout) changes nothing.
         if open_group and one.on_trunk and one.usable and one.node is not node:
-            found[-1], node = one.info.name, one.node
+            found[-1], node = one.name, one.node
     return [name for name in found if name]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-from camlucida.common.errors import LayerError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.layers.grids import Grid, find_grid, mismatch, single_tensor
+from camlucida.engine.layers.evidence import Evidence, Survey, survey
+from camlucida.engine.layers.grids import Grid, map_shape, single_tensor
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class LayerInfo:
         calls: how often it ran; only layers that ran once can be explained.
         shape: (K, h, w) of its feature map, ``None`` where it has none.
         grid: how the map is read.
-        candidate: whether it can be explained: it ran once and returns a spatial map.
+        evidence: why it is read so.
+        reason: why it cannot be explained, in words that follow "because"; empty where it can.
     """
 
     name: str
@@ -32,6 +33,8 @@ class LayerInfo:
     calls: int
     shape: tuple[int, int, int] | None
     grid: Grid | None = field(repr=False, default=None)
+    evidence: Evidence | None = None
+    reason: str = ""
 
     @property
     def candidate(self) -> bool:
@@ -39,71 +42,103 @@ class LayerInfo:
         return self.calls == 1 and self.shape is not None and self.shape[1] * self.shape[2] > 1
 
 
+def layer_info(
+    found: Survey, module: nn.Module, inputs: Tensor, name: str, child: nn.Module
+) -> LayerInfo:
+    """What is known about a layer that ran; a pass of five small images where the operations do not tell."""
+    read = found.reading(module, inputs, name)
+    kind = type(child).__name__
+    if read.grid is None or read.shape is None:
+        return LayerInfo(name, kind, read.calls, None, reason=read.reason)
+    shape = map_shape(read.grid, read.shape)
+    reason = "" if shape[1] * shape[2] > 1 else "it has a single cell"
+    reason = reason if read.calls == 1 else f"it runs {read.calls} times"
+    return LayerInfo(name, kind, read.calls, shape, read.grid, read.evidence, reason)
+
+
 @dataclass
 class Call:
-    """One run of a module in a forward pass.
+    """The first run of a module in a forward pass that builds a graph.
 
     Attributes:
         name: dotted name.
         module: the module.
-        info: what is known about its output.
+        calls: how often it ran.
         input: its first argument, where that is a tensor.
         output: what it returned, where that is one tensor; kept alive, as identity is told by ``id()``.
         identity: tensor and version: two modules may return the very same map.
+        node: graph node of what it returned, when it returned it; in-place operations to come give the same
+            tensor another one.
+        signed: whether it has negative values.
     """
 
     name: str
     module: nn.Module
-    info: LayerInfo
+    calls: int
     input: Tensor | None
     output: Tensor | None
     identity: tuple[int, int] | None
+    node: Any
+    signed: bool
 
 
 def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
-    """Run once and list all module calls in the order in which they end."""
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-    calls: list[Call] = []
-    counts: dict[str, int] = {}
+    """Run once and list all modules that ran, in the order in which they first ended, and the result.
+
+    Behind a part that the model runs without gradients the graph begins anew, so that it reaches as far back as
+    gradients can.
+    """
+    calls: dict[str, Call] = {}
     handles = []
 
     def watch(name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            counts[name] = counts.get(name, 0) + 1
-            tensor = single_tensor(output)
-            grid, shape = None, None
-            # Windowed attention folds its windows into the batch: no map of the image.
-            whole = tensor is not None and tensor.shape[:1] == inputs.shape[:1]
-            if tensor is not None and whole and tensor.is_floating_point():
-                try:
-                    grid = find_grid(tensor, size, name)
-                    k, h, w = grid.to_map(tensor).shape[1:]
-                    shape = (int(k), int(h), int(w))
-                    # An attention head's (N, heads, T, d) is four-dimensional, but no map of the image.
-                    if grid.layout != "tokens" and mismatch((h, w), size) > math.log(1.5):
-                        grid, shape = None, None
-                except LayerError:
-                    pass
-            info = LayerInfo(name, type(module).__name__, 1, shape, grid)
-            identity = None if tensor is None else (id(tensor), tensor._version)  # noqa: SLF001
-            first = args[0] if args and isinstance(args[0], Tensor) else None
-            calls.append(Call(name, module, info, first, tensor, identity))
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if name in calls:
+                calls[name].calls += 1
+                return None
+            tensor, fresh = single_tensor(output), None
+            if (
+                tensor is not None
+                and tensor is output
+                and torch.is_grad_enabled()
+                and tensor.is_floating_point()
+                and not tensor.requires_grad
+                and not is_functorch_wrapped_tensor(tensor)
+            ):
+                tensor = fresh = tensor.detach().clone().requires_grad_().clone()
+            calls[name] = Call(
+                name,
+                module,
+                1,
+                args[0] if args and isinstance(args[0], Tensor) else None,
+                tensor,
+                (id(tensor), _version(tensor)) if tensor is not None else None,
+                tensor.grad_fn if tensor is not None else None,
+                tensor is not None and _is_signed(tensor),
+            )
+            return fresh
 
         handles.append(module.register_forward_hook(hook))
 
     for name, module in model.named_modules():
-        if name:
+        if name and not isinstance(module, torch.jit.ScriptModule):
             watch(name, module)
     try:
         result = model(inputs.clone())
     finally:
         for handle in handles:
             handle.remove()
-    for call in calls:
-        call.info = LayerInfo(
-            call.name, call.info.kind, counts[call.name], call.info.shape, call.info.grid
-        )
-    return calls, result
+    return list(calls.values()), result
+
+
+def _is_signed(tensor: Tensor) -> bool:
+    if is_functorch_wrapped_tensor(tensor) or not tensor.is_floating_point():
+        return False
+    return bool((tensor < 0).any())
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001
 
 
 def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:
@@ -114,6 +149,10 @@ def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:
         inputs: ``(N, C, H, W)``, one image is enough.
     """
     with borrowed(model, inputs) as module, torch.no_grad():
-        calls, _ = observe(module, inputs)
-        seen = {call.name: call.info for call in calls}
-        return [seen[name] for name, _ in module.named_modules() if name in seen]
+        found = survey(module, inputs)
+        ran = set(found.names)
+        return [
+            layer_info(found, module, inputs, name, child)
+            for name, child in module.named_modules()
+            if name in ran
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,98 +13,250 @@ from torch import Tensor, nn
 from camlucida.common.errors import LayerError
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers.calls import Call, observe
-from camlucida.engine.outputs import first_tensor
+from camlucida.engine.layers.evidence import Survey, survey, weights_of
+from camlucida.engine.layers.grids import Grid, map_shape
+from camlucida.engine.outputs import outcome
 
 POOLING = re.compile(r"pool([12]d)?(same)?$", re.IGNORECASE)
-_DEFAULTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_DEFAULTS: WeakKeyDictionary[nn.Module, dict[Any, tuple[Any, str]]] = WeakKeyDictionary()
+_TRIES = 8
 
 
 def default_layer(model: nn.Module, inputs: Tensor) -> str:
     """The layer that a class activation map is drawn from when none is named.
 
     It is the last feature map before the image is pooled or read through a class token: among the modules
-    that run once and return a spatial map, the last one through which the output depends on the map's
-    cells. Pooling layers are passed over (a map is explained before it is coarsened), and so are bare
-    linear projections inside attention. Of several modules that return this same map, the innermost
-    block is named. This yields the customary choices, e.g. ``layer4.2`` of ResNet-50, the last ReLU before
-    the final pooling of VGG, ``features`` of DenseNet, the last block of ConvNeXt and the first
-    norm of a ViT's last block.
+    that run once and return a map of the image on evidence
+    (:mod:`camlucida.engine.layers.evidence`), the last one through which the output depends on the map's cells.
+    Pooling layers are passed over (a map is explained before it is coarsened), and so are bare linear projections
+    and what lies inside attention; for a model that returns a map itself (segmentation, depth), also
+    the convolution that makes this prediction and all behind it. Of several modules that return this same map, the
+    innermost block is named. This yields the customary choices, e.g. ``layer4.2`` of ResNet-50, the last ReLU before
+    the final pooling of VGG, ``features`` of DenseNet, the last block of ConvNeXt and the first norm of a ViT's
+    last block. Where no gradient reaches the output (quantized models) it is the last map that changes it.
 
     Args:
-        model: the model, wrapped or not; returned as it was. The choice is remembered while it lives.
+        model: the model, wrapped or not; returned as it was. The choice is remembered while the model lives and
+            its weights stay.
         inputs: ``(N, C, H, W)`` on the model's device; the first image is used.
 
     Raises:
-        LayerError: when nothing in the model returns a spatial map.
+        LayerError: when nothing in the model returns a map on evidence that its output depends on.
     """
     module = unwrap(model)
-    known = _DEFAULTS.get(module)
-    if known is not None and known in dict(module.named_modules()):
-        return known
+    key = (tuple(inputs.shape[1:]), inputs.dtype, inputs.device)
+    known = _DEFAULTS.setdefault(module, {})
+    weights = weights_of(module)
+    if key in known and known[key][0] == weights:
+        return known[key][1]
     with borrowed(module, inputs):
-        probe = inputs[:1].detach().clone().requires_grad_()
+        maps = _Maps(module, inputs)
+        probe = inputs[: maps.survey.images].detach().clone().requires_grad_()
         calls, result = observe(module, probe)
-        # Behind a head that is still zero nothing has a gradient; then look from its input.
-        head = [c.input for c in calls if isinstance(c.module, nn.Linear) and c.input is not None]
-        outputs = [first_tensor(result), *head[-1:]]
-        if head and _is_blind(outputs[0], head[-1]):
-            del outputs[0]
-        for output in outputs:
-            name = _last_map(calls, output)
-            if name is not None:
-                _DEFAULTS[module] = name
-                return name
-    raise LayerError(
-        f"no module of {type(module).__name__} returns a feature map that its output depends on; pass "
-        "layers= a name (`camlucida layers` lists what runs) or explain the input itself"
-    )
+        usable = _usable(calls, maps, outcome(result))
+        name = None
+        for output in ends(calls, outcome(result)):
+            name = name or _last_map(usable, output, maps)
+        name = name or _last_that_changes(module, usable, probe.detach(), maps)
+    if name is None:
+        raise LayerError(_nothing(module, calls, maps))
+    known[key] = (weights, name)
+    return name
 
 
-def _is_blind(output: Tensor, head: Tensor) -> bool:
-    """Whether the output has no gradient at all with respect to what went into its head."""
-    if not (output.requires_grad and head.requires_grad) or output is head:
+class _Maps:
+    """Readings of a model's layers, asked as late as possible: some cost a pass."""
+
+    def __init__(self, module: nn.Module, inputs: Tensor) -> None:
+        self.module = module
+        self.inputs = inputs
+        self.survey: Survey = survey(module, inputs)
+        self.refused: dict[str, str] = {}
+
+    def grid(self, name: str) -> Grid | None:
+        found = self.survey.reading(self.module, self.inputs, name)
+        if found.grid is None and len(found.shape or ()) > 2 and found.calls == 1:
+            self.refused[name] = found.reason
+        if found.grid is None or found.shape is None or found.calls != 1:
+            return None
+        _, rows, columns = map_shape(found.grid, found.shape)
+        return found.grid if rows * columns > 1 else None
+
+
+def ends(calls: list[Call], outputs: list[Tensor]) -> list[list[Tensor]]:
+    """What gradients are taken of: the outputs, and else the input of their head.
+
+    Behind a head that is still zero nothing has a gradient; then one looks from its input.
+    """
+    heads = [c.input for c in calls if isinstance(c.module, nn.Linear) and c.input is not None]
+    if heads and _is_blind(outputs, heads[-1]):
+        return [heads[-1:]]
+    return [outputs, heads[-1:]]
+
+
+def gradients(outputs: list[Tensor], tensors: list[Tensor]) -> list[Tensor | None]:
+    """Of a random direction of the outputs: sums cancel in normalised embeddings and softmax outputs.
+
+    ``None`` for what they do not depend on, or through an operation that has no derivative.
+    """
+    generator = torch.Generator().manual_seed(0)
+    score = [
+        (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+        for output in outputs
+        if output.requires_grad
+    ]
+    if not score or not tensors:
+        return [None] * len(tensors)
+    try:
+        return list(
+            torch.autograd.grad(
+                torch.stack([s.float() for s in score]).sum(),
+                tensors,
+                retain_graph=True,
+                allow_unused=True,
+            )
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return [None] * len(tensors)
+
+
+def _is_blind(outputs: list[Tensor], head: Tensor) -> bool:
+    """Whether the outputs have no gradient at all with respect to what went into their head."""
+    if not head.requires_grad or any(output is head for output in outputs):
         return False
-    (gradient,) = torch.autograd.grad(output.sum(), head, retain_graph=True, allow_unused=True)
+    (gradient,) = gradients(outputs, [head])
     return gradient is not None and not gradient.any()
 
 
-def _last_map(calls: list[Call], output: Tensor) -> str | None:
-    # A random direction: sums cancel in normalised embeddings and softmax outputs.
-    generator = torch.Generator().manual_seed(0)
-    score = (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+def _usable(calls: list[Call], maps: _Maps, outputs: list[Tensor]) -> list[Call]:
+    """Layers that may be the default, in the order in which they end."""
     passed_over = {c.identity for c in calls if POOLING.search(type(c.module).__name__)}
-    usable = [
+    dense = [output for output in outputs if output.ndim > 2]
+    prediction = _prediction(dense)
+    return [
         c
         for c in calls
-        if c.info.candidate
+        if c.calls == 1
         and c.output is not None
+        and c.output.ndim in (3, 4)
         and c.identity not in passed_over
-        and c.output.requires_grad
+        and (c.node is None or c.node not in prediction)
+        and not (prediction and any(c.output is output for output in dense))
         and not isinstance(c.module, nn.Linear)
-        and type(c.module).__name__ != "Permute"
-        and not _is_attention_part(c.name, calls)
+        and not any(parent in maps.survey.attention for parent in parents(c.name))
     ]
-    for call in reversed(usable if score.requires_grad else []):
-        assert call.output is not None  # noqa: S101
-        assert call.info.grid is not None  # noqa: S101
-        (gradient,) = torch.autograd.grad(score, call.output, retain_graph=True, allow_unused=True)
-        if gradient is None or not call.info.grid.to_map(gradient).any():
+
+
+_WEIGHTED = re.compile(r"Convolution|Addmm|^MmBackward|Linear")
+_NORM = re.compile(r"Norm")
+
+
+def _prediction(dense: list[Tensor]) -> set[Any]:
+    """Graph nodes of the maps that a model returns, back to the convolutions that make them.
+
+    Empty where these are features, such as a backbone returns: they come out of a normalisation, or are a sum of blocks
+    each of which goes on from the one before.
+    """
+    found, weighted = _walk([output.grad_fn for output in dense], _WEIGHTED)
+    before, _ = _walk([after for node in weighted for after, _ in node.next_functions], None)
+    features = any(_NORM.search(node.name()) for node in found)
+    stream = any(node in before and not hasattr(node, "variable") for node in found)
+    return set() if features or stream else found
+
+
+def _walk(start: list[Any], end: re.Pattern[str] | None) -> tuple[set[Any], list[Any]]:
+    """Nodes behind some, up to and with those whose name matches, and which these are."""
+    found: set[Any] = set()
+    ends: list[Any] = []
+    wanted = list(start)
+    while wanted:
+        node = wanted.pop()
+        if node is None or node in found:
             continue
-        same = [c for c in usable if c.identity == call.identity]
-        blocks = [c for c in same if next(c.module.children(), None) is not None]
-        inner = [c for c in blocks if type(c.module) is not nn.Sequential]
-        # Calls end innermost first.
-        return (inner or blocks[-1:] or same)[0].name
+        found.add(node)
+        if end is not None and end.search(node.name()):
+            ends.append(node)
+        else:
+            wanted += [after for after, _ in node.next_functions]
+    return found, ends
+
+
+def _last_map(usable: list[Call], outputs: list[Tensor], maps: _Maps) -> str | None:
+    for call in reversed(usable):
+        if call.output is None or not call.output.requires_grad:
+            continue
+        (gradient,) = gradients(outputs, [call.output])
+        if gradient is None or not gradient.any():
+            continue
+        grid = maps.grid(call.name)
+        if grid is not None and grid.to_map(gradient).any():
+            return _named(call, usable)
     return None
 
 
-def _is_attention_part(name: str, calls: list[Call]) -> bool:
-    """Whether the module lies inside an attention module (its projections, norms and dropouts)."""
-    attention = {c.name for c in calls if "attention" in type(c.module).__name__.lower()}
-    return any(parent in attention for parent in _parents(name))
+def _named(call: Call, usable: list[Call]) -> str:
+    """The innermost block among those that return this very map; calls end innermost first."""
+    same = [c for c in usable if c.identity == call.identity]
+    blocks = [c for c in same if next(c.module.children(), None) is not None]
+    inner = [c for c in blocks if type(c.module) is not nn.Sequential]
+    return (inner or blocks[-1:] or same)[0].name
 
 
-def _parents(name: str) -> Iterator[str]:
+def _last_that_changes(
+    module: nn.Module, usable: list[Call], image: Tensor, maps: _Maps
+) -> str | None:
+    """Where nothing has a gradient: the last map without which the output is another."""
+    tries = 0
+    with torch.no_grad():
+        before = outcome(module(image.clone()))
+        for call in reversed(usable):
+            grid = maps.grid(call.name)
+            if grid is None:
+                continue
+            tries += 1
+            handle = call.module.register_forward_hook(
+                lambda _, __, output: (
+                    torch.zeros_like(output) if isinstance(output, Tensor) else None
+                )
+            )
+            try:
+                after = outcome(module(image.clone()))
+            finally:
+                handle.remove()
+            if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+                return _named(call, usable)
+            if tries == _TRIES:
+                break
+    return None
+
+
+def _nothing(module: nn.Module, calls: list[Call], maps: _Maps) -> str:
+    """That there is no map, and what was seen of layers that could have been one."""
+    seen = [
+        f"{name!r} is none, because {reason}" for name, reason in list(maps.refused.items())[-2:]
+    ]
+    if not any(c.output is not None and c.output.ndim in (3, 4) for c in calls):
+        seen.append(
+            "no module inside it returns a map by itself, as in a model that was exported or traced into single "
+            "operations"
+        )
+    again = [c for c in calls if c.calls > 1 and c.output is not None and c.output.ndim in (3, 4)]
+    if again:
+        seen.append(
+            f"{again[-1].name!r} runs {again[-1].calls} times in a forward pass, so its map is not defined"
+        )
+    return (
+        f"no module of {type(module).__name__} returns a feature map of the image that its output depends on"
+        + (f" ({'; '.join(seen)})" if seen else "")
+        + "; pass layers= a name (`camlucida layers` lists what runs) with grid= how its output is read, or explain "
+        "the input itself"
+    )
+
+
+def parents(name: str) -> Iterator[str]:
+    """Names of the modules around a module, the nearest first."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name

@@ -66,7 +66,7 @@ def replay(
     with borrowed(model, inputs) as module, torch.no_grad():
         check_inputs(module, inputs)
         inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
-        kept = Outputs(inputs, grid)
+        kept = Outputs(module, inputs, grid)
         with kept.watch(module, layers):
             tapped = tap(module, inputs, layers, wanted, gradients=False, grid=grid)
         yield Replay(module, inputs, tapped, tapped.target, kept, path)

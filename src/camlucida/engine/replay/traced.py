@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from camlucida.engine.layers import find_grid, resolve
+from camlucida.engine.layers import grid_of, resolve
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.replay.tracing import PREFIX, Untraceable, execute, operands, trace
 from camlucida.engine.replay.whole import Whole, cloned, layer_tensor
@@ -73,7 +73,7 @@ class Traced:
         if self.whole.target.layer is None:
             return output
         name = str(resolve(self.whole.model, self.whole.target.layer)[0])
-        return find_grid(output, self.whole.outputs.size, name).to_map(output)
+        return grid_of(self.whole.model, self.whole.inputs, name).to_map(output)
 
 
 _CUTS: WeakKeyDictionary[nn.Module, dict[Any, tuple[tuple[Any, ...], Cut | str]]] = (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from camlucida.common.errors import LayerError
-from camlucida.engine.layers import INPUT, Grid, GridRule, Layers, find_grid, resolve, resolve_all
+from camlucida.engine.layers import INPUT, Grid, GridRule, Layers, grid_of, resolve, resolve_all
 from camlucida.engine.tap import run
 from camlucida.targets import Target
 
@@ -19,15 +19,23 @@ class Outputs:
     """What the layers themselves returned, and how it is read as a feature map.
 
     Args:
+        model: the model, borrowed.
         inputs: ``(N, C, H, W)``.
-        grid: how layer outputs are read, for all layers or by name; found from the shapes by default.
+        grid: how layer outputs are read, for all layers or by name; found by evidence by default.
 
     Attributes:
         raw: what each layer returned, by name, once :meth:`watch` has seen it.
     """
 
-    def __init__(self, inputs: Tensor, grid: GridRule | Mapping[str, GridRule] | None) -> None:
-        self.size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        grid: GridRule | Mapping[str, GridRule] | None,
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._found: dict[str, Grid] = {INPUT: Grid()}
         self.grid = grid
         self.raw: dict[str, Any] = {INPUT: inputs}
 
@@ -57,10 +65,10 @@ class Outputs:
     def rule(self, name: str) -> Grid:
         """How the layer's output is read and written back; ``LayerError`` for a function, which only reads."""
         rule = self.grid.get(name) if isinstance(self.grid, Mapping) else self.grid
-        if name == INPUT:
-            return Grid()
-        if rule is None:
-            return find_grid(layer_tensor(self.raw[name]), self.size, name)
+        if rule is None or name == INPUT:
+            if name not in self._found:
+                self._found[name] = grid_of(self._model, self._inputs, name)
+            return self._found[name]
         if not isinstance(rule, Grid):
             raise LayerError(
                 f"the grid of layer {name!r} is a function, which reads a feature map but cannot write an "
@@ -72,7 +80,7 @@ class Outputs:
         """The layer's output for the images ``index``, with another feature map in it."""
         raw = self.raw[name]
         rule, first = self.rule(name), layer_tensor(raw)
-        own = first[index] if rule.prefix else first
+        own = first[index] if rule.layout == "tokens" else first
         tensor = rule.to_output(altered.to(first.dtype), own)
         if tensor.data_ptr() == altered.data_ptr():
             tensor = tensor.clone()

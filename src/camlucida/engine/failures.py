@@ -1,0 +1,62 @@
+"""What a model raised, in words."""
+
+from __future__ import annotations
+
+import traceback
+from types import FrameType
+
+from torch import Tensor, nn
+
+from camlucida.common.errors import CamlucidaError
+from camlucida.engine.chunks import out_of_memory
+
+_CALLS = frozenset({"_call_impl", "_wrapped_call_impl", "__call__"})
+
+
+def in_words(error: Exception, model: nn.Module, inputs: Tensor | None) -> str | None:
+    """What went wrong where the model itself or its gradient raised; ``None`` for everything else.
+
+    Everything else is what camlucida says on purpose, what a user's own target or grid function raised, and memory
+    that ran out.
+    """
+    if isinstance(error, CamlucidaError) or out_of_memory(error):
+        return None
+    said = _said(error)
+    name = type(model).__name__
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module = frame.f_globals.get("__name__", "")
+        if _calls_a_module(frame):
+            on = "" if inputs is None else f" on inputs of shape {tuple(inputs.shape)}"
+            advice = ""
+            if isinstance(error, TypeError) and "argument" in str(error):
+                advice = (
+                    "; camlucida calls the model with one tensor, so wrap a model that takes more in a module that "
+                    "fills in the rest"
+                )
+            return f"{name} does not run{on}: {said}{advice}"
+        if module.startswith("torch.autograd"):
+            return (
+                f"the gradient of {name} could not be computed: {said}; methods without gradients, such as scorecam, "
+                "may work"
+            )
+        # Modes that watch operations run each of them.
+        if module.startswith("camlucida.") and not frame.f_code.co_name.startswith("__torch_"):
+            return None
+    return None
+
+
+def quantized_layer(model: nn.Module) -> str | None:
+    """The first layer that computes in integers, which have no gradient."""
+    return next(
+        (name for name, m in model.named_modules() if ".quantized" in type(m).__module__), None
+    )
+
+
+def _calls_a_module(frame: FrameType) -> bool:
+    return frame.f_code.co_name in _CALLS and isinstance(frame.f_locals.get("self"), nn.Module)
+
+
+def _said(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0]
+    kind = type(error).__name__
+    return f"{kind}: {first}" if first else kind
