@@ -39,6 +39,11 @@ class VocSample(Sample):
     mask_path: Path | None = None
     numbers: tuple[int, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Photo and mask."""
+        return (*super().files, *(() if self.mask_path is None else (self.mask_path,)))
+
     def mask(self) -> npt.NDArray[np.bool_] | None:
         """The pixels of the label's class, without the border that VOC leaves undecided.
 
