@@ -126,7 +126,7 @@ def heal(bench: Bench, folder: RunFolder, *, verify_data: bool = False) -> None:
     if not folder.done():
         return
     found = list(folder.damaged(bench, content=verify_data))
-    for number, reason in found:
+    for number, _ in found:
         folder.remove(number)
     for number, reason in found[:_NAMED]:
         warnings.warn(f"shard {number} is computed again: {reason}", stacklevel=2)

@@ -173,8 +173,9 @@ class RunFolder:
             )
 
     def check(self, bench: Bench) -> bool:
-        """Whether the folder holds this very plan; ``False`` where it holds none, a damaged one, or another without
-        results.
+        """Whether the folder holds this very plan.
+
+        ``False`` where it holds none, a damaged one, or another without results.
 
         Raises:
             CamlucidaError: it holds the results of another plan, naming the first differences.
