@@ -83,8 +83,16 @@ def read_text(
     try:
         text = read_bytes(path, what, kind, most=most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise kind(f"the {what} {str(path)!r} is no text in UTF-8") from error
+        raise kind(f"the {what} {str(path)!r} is no text file in UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path; also of names that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
 
 # ---- what a file was when it was read ------------------------------------------------------------------

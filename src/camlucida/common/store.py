@@ -147,8 +147,9 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
     file = folder / PLAN
     if not os.path.lexists(file):
         return None
+    text = read_text(file, "plan")
     try:
-        found = json.loads(read_text(file, "plan"))
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CamlucidaError(f"{str(file)!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
