@@ -66,6 +66,18 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def exact(photo: Path) -> str:
+    """The absolute path of a photo as records hold it, which no other photo shares.
+
+    Where a terminal cannot show the name as it is, a part of its SHA-256 follows.
+    """
+    place = real(photo)
+    text, raw = shown(place), os.fsencode(place)
+    if os.fsencode(text) == raw:
+        return text
+    return f"{text} (sha256 {hashlib.sha256(raw).hexdigest()[:16]})"
+
+
 class Names:
     """Names for results, one for each photo or pair of photos, from the photos' own.
 
@@ -101,7 +113,7 @@ class Names:
                 (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
             )
             if "path" in record:
-                return record["path"] in {None, shown(places[0])}
+                return record["path"] in {None, exact(places[0])}
             sources = [record[side]["source"] for side in ("probe", "gallery")]
         except (OSError, ValueError, TypeError, KeyError):
             return True  # nobody's, or no record
