@@ -16,7 +16,7 @@ from torch import nn
 
 import camlucida.models
 from camlucida.cli.shared.console import complain, shown, to_json
-from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import slug
@@ -362,6 +362,17 @@ def test_a_name_is_taken_by_the_record_of_its_own_kind_only(tmp_path):
     names = [Names(tmp_path, kind).take(Path("/x/b/cat.png")) for kind in (".cells", ".layers", "")]
     assert names == ["b-cat.cells", "cat.layers", "cat"]
     assert Names(tmp_path, ".cells").take(Path("/x/a/cat.png")) == "cat.cells"
+
+
+def test_photos_whose_shown_names_coincide_do_not_share_a_record(tmp_path):
+    photos = [Path(os.fsdecode(b"/x/cat\xfe.png")), Path(os.fsdecode(b"/x/cat\xff.png"))]
+    assert len({exact(photo) for photo in photos}) == 2
+    assert exact(Path("/x/cät.png")) == "/x/cät.png"
+    for kind in ("", ".cells"):
+        first = Names(tmp_path, kind).take(photos[0])
+        (tmp_path / f"{first}.json").write_text(json.dumps({"path": exact(photos[0])}))
+        assert Names(tmp_path, kind).take(photos[0]) == first
+        assert Names(tmp_path, kind).take(photos[1]) != first
 
 
 def test_a_long_name_leaves_room_and_stays_its_own(tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from camlucida import CamlucidaError
@@ -104,6 +106,27 @@ def test_a_list_with_a_report_that_goes_on(photos):
     assert len(stamps) >= 3
     run(*arguments)
     assert stamps == {p: p.stat().st_mtime_ns for p in (photos / "out").rglob("*.npz")}
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
+def test_a_drawn_pair_whose_files_are_gone_or_damaged_is_drawn_again(photos, damage):
+    table = photos / "pairs.csv"
+    table.write_text("probe,gallery,same\n0.png,0.png,1\n1.png,2.png,0\n")
+    arguments = ["--pairs", table, "--aligned", *FAST, "--draw", "1", "--out", photos / "out"]
+    run(*arguments)
+    grid, maps = (photos / f"out/pairs/pair-0000.{kind}" for kind in ("png", "npz"))
+    kept = [path.read_bytes() for path in (grid, maps)]
+    damage(grid)
+    damage(maps)
+    for place in ("out", "out/pairs", "out/pairs/parts", "out/run/scores"):
+        (photos / place / ".writing-1-half.png").write_bytes(b"half")
+    run(*arguments)
+    assert grid.read_bytes() == kept[0]
+    assert np.load(maps).files
+    assert not list((photos / "out").rglob(".writing*"))
+    Image.new("RGB", (60, 60), "red").save(photos / "0.png")
+    run(*arguments)
+    assert grid.read_bytes() != kept[0]
 
 
 def test_a_list_that_does_not_say_who_is_who_is_explained_pair_by_pair(photos):

@@ -36,6 +36,33 @@ def test_a_damaged_part_is_computed_again(tmp_path):
     assert store.tensors("w", dict)["a"].shape == (2,)
 
 
+def test_a_part_that_is_whole_but_another_one_is_computed_again(tmp_path):
+    store = Store(tmp_path, {})
+    store.value("v", lambda: {"a": 1})
+    store.value("w", lambda: {"a": 2})
+    store.tensors("t", lambda: {"a": torch.ones(2)})
+    store.tensors("u", lambda: {"a": torch.zeros(2)})
+    v, w, t, u = (next((tmp_path / "parts").glob(f"{name}-*")) for name in "vwtu")
+    for content in ("[]", "null", '{"a": 3}', w.read_text(), v.read_text().replace("1", "7")):
+        v.write_text(content)
+        assert store.value("v", lambda: {"a": 4}) == {"a": 4}
+        v.unlink()
+        store.value("v", lambda: {"a": 1})
+    t.write_bytes(u.read_bytes())
+    assert store.tensors("t", lambda: {"a": torch.full((2,), 5.0)})["a"].sum() == 10
+    torch.save([1, 2], t)
+    assert store.tensors("t", lambda: {"a": torch.full((2,), 6.0)})["a"].sum() == 12
+
+
+def test_a_part_that_names_files_which_are_gone_is_computed_again(tmp_path):
+    store, file = Store(tmp_path, {}), tmp_path / "picture"
+    file.write_text("")
+    store.value("v", lambda: 1)
+    assert store.value("v", lambda: 2, lambda _: file.exists()) == 1
+    file.unlink()
+    assert store.value("v", lambda: 2, lambda _: file.exists()) == 2
+
+
 def test_results_of_another_plan_are_not_mixed(tmp_path):
     plan = {"seed": 0, "methods": [{"label": "a", "x": 1}, {"label": "b"}]}
     start_plan(tmp_path / "run", {"seed": 9}, results=False)

@@ -109,7 +109,7 @@ def test_a_wrong_table_is_one_sentence(tmp_path, text, words):
 
 
 def test_a_table_that_cannot_be_read(tmp_path):
-    with pytest.raises(CamlucidaError, match="cannot be read"):
+    with pytest.raises(CamlucidaError, match="no such table"):
         read_boxes(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(CamlucidaError, match="UTF-8"):

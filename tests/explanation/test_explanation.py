@@ -1,10 +1,12 @@
 """What a user holds: indexing, words, pictures and files that say what they show."""
 
+import gc
 import io
 import json
 import os
 import pickle
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from camlucida import CamlucidaError, CosineSimilarity, Preprocess, explain
+from camlucida.common.provenance import fingerprint
 from camlucida.explanation import Comparison, Diagnostics
 from reference import networks
 
@@ -392,3 +395,24 @@ def test_a_file_name_that_is_no_text_can_be_drawn(found, tmp_path):
     named.save(tmp_path / "figure.png")
     words = [text.get_text() for axis in named.figure().axes for text in axis.texts]
     assert any("caf\N{REPLACEMENT CHARACTER}.png" in text for text in words)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_explanation_of_one_image_keeps_neither_the_batch_nor_the_model(asked):
+    net, images = model(), torch.rand(3, 3, *SIZE).double()
+    whole = explain(net, images)
+    weights, picture = fingerprint(net), np.asarray(whole.overlay(1))
+    if asked:
+        assert whole.provenance.weights == weights
+    one = whole[1]
+    gone = [weakref.ref(o) for o in (net, images, whole.maps, whole.logits)]
+    gone += [weakref.ref(p) for p in net.parameters()]
+    storages = {images.untyped_storage().data_ptr(), whole.maps.untyped_storage().data_ptr()}
+    kept = [a for maker in one.views._makers for a in maker.args if isinstance(a, torch.Tensor)]
+    kept += [one.maps, one.raw, one.signed, one.target_values, one.logits]
+    assert not storages & {t.untyped_storage().data_ptr() for t in kept}
+    del net, images, whole
+    gc.collect()
+    assert not [ref for ref in gone if ref() is not None]
+    assert one.provenance.weights == weights
+    assert np.array_equal(np.asarray(one.overlay(0)), picture)

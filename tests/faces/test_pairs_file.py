@@ -105,7 +105,7 @@ def test_broken_lfw(tmp_path, text, match):
 
 
 def test_a_folder_is_no_table(tmp_path):
-    with pytest.raises(CamlucidaError, match="cannot read"):
+    with pytest.raises(CamlucidaError, match="is a folder"):
         read_pairs(tmp_path, "csv")
 
 

@@ -1,7 +1,10 @@
 """The verification benchmark: its numbers by hand, stopping and going on, and its table."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from PIL import Image
 
 from camlucida import CamlucidaError, ImageError
+from camlucida.common.files import locked
 from camlucida.faces import verification as module
 from camlucida.faces.align import Crop
 from camlucida.faces.bench_pairs import BenchPair, listed_pairs
@@ -116,8 +120,74 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert not made
     with pytest.raises(CamlucidaError, match=r"another plan.*seed"):
         run_verification(bench(seed=1), tmp_path)
-    (tmp_path / "altered/shard-000000.npz").write_bytes(b"broken")
-    with pytest.raises(CamlucidaError, match="damaged"):
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "junk": lambda path: path.write_bytes(b"PK" + b"x" * 300),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "gone": lambda path: path.unlink(),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "another shard": lambda path: shutil.copy(path.with_name("shard-000000.npz"), path),
+}
+
+
+def _equal(one, two):
+    np.testing.assert_array_equal(one.scores, two.scores)
+    assert one.threshold == two.threshold
+    for label, by_key in one.altered.items():
+        for key, table in by_key.items():
+            np.testing.assert_array_equal(table, two.altered[label][key])
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    return folder, run_verification(bench(), folder)
+
+
+@pytest.mark.parametrize("kind", ["scores", "altered"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_shard_is_named_and_computed_again(tmp_path, sound, damage, kind, recwarn):
+    folder, whole = sound
+    shutil.copytree(folder, tmp_path / "run")
+    path = tmp_path / "run" / kind / "shard-000001.npz"
+    DAMAGE[damage](path)
+    (tmp_path / "run" / ".writing-1-plan.json").write_text("half")
+    _equal(whole, run_verification(bench(), tmp_path / "run"))
+    said = [str(w.message) for w in recwarn if "computed again" in str(w.message)]
+    assert len(said) == (damage != "gone")
+    assert all("shard-000001.npz" in text for text in said)
+    assert np.load(path)["marks"]
+    assert not list((tmp_path / "run").rglob(".writing*"))
+
+
+def _on_files(folder):
+    pairs = []
+    for i in range(6):
+        files = tuple(folder / f"{i}-{side}.png" for side in "ab")
+        for file, crop in zip(files, pair(i, i % 2 == 0).load(), strict=True):
+            if not file.exists():
+                crop.image.save(file)
+        load = partial(
+            lambda files: tuple(Crop(Image.open(f).convert("RGB")) for f in files), files
+        )
+        pairs.append(BenchPair(f"pair {i}", i % 2 == 0, f"person {i // 2}", load, files))
+    return VerificationBenchmark(small(), pairs, METHODS, shard=2)
+
+
+def test_a_photo_that_changed_is_named_and_what_depends_on_it_computed_again(tmp_path):
+    (tmp_path / "photos").mkdir()
+    run_verification(_on_files(tmp_path / "photos"), tmp_path / "run")
+    picture(77).save(tmp_path / "photos" / "3-a.png")
+    with pytest.warns(UserWarning, match=r"3-a\.png.* has changed") as said:
+        again = run_verification(_on_files(tmp_path / "photos"), tmp_path / "run")
+    assert "scores/shard-000001" in str(said[0].message)
+    _equal(run_verification(_on_files(tmp_path / "photos")), again)
+
+
+def test_two_processes_do_not_write_at_once(tmp_path):
+    with locked(tmp_path), pytest.raises(CamlucidaError, match="another process is writing"):
         run_verification(bench(), tmp_path)
 
 

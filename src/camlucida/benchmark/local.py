@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from camlucida.common.errors import CamlucidaError
 
 Progress = Callable[[int, int], object]
 """Called with the photos that are done, those of earlier runs among them, and their total."""
+
+_NAMED = 5  # shards that are computed again and said one by one
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def run(
     *,
     batch_size: int = 8,
     threads: int = THREADS,
+    verify_data: bool = False,
     progress: Progress | None = None,
 ) -> Finished:
     """Do all shards of a benchmark that are not done yet.
@@ -55,6 +59,8 @@ def run(
         out: the run folder.
         batch_size: photos explained at a time; it does not decide the numbers.
         threads: that read photos while others are explained.
+        verify_data: read the photos of what is done, to see whether they have changed, where their size and time
+            say they have not.
         progress: called after every batch.
 
     Raises:
@@ -70,7 +76,7 @@ def run(
             folder.write(shard)
 
     how = {"engine": "local", "batch_size": batch_size, "threads": threads}
-    return carry_out(bench, folder, how, work, progress)
+    return carry_out(bench, folder, how, work, progress, verify_data=verify_data)
 
 
 def carry_out(
@@ -79,6 +85,8 @@ def carry_out(
     how: dict[str, Any],
     work: Callable[[list[int], Callable[[int], None]], None],
     progress: Progress | None,
+    *,
+    verify_data: bool = False,
 ) -> Finished:
     """What every engine does around its work: check, lock, plan, count and time.
 
@@ -88,11 +96,12 @@ def carry_out(
         how: what does not decide the numbers, for the plan.
         work: does these shards, and calls its second argument with the photos done since the last call.
         progress: called with the photos done and their total.
+        verify_data: see :func:`run`.
     """
     started = time.perf_counter()
     folder.check(bench)
     with folder.locked():
-        todo = prepare(bench, folder, how)
+        todo = prepare(bench, folder, how, verify_data=verify_data)
         before = done = count(bench, folder)
 
         def advance(images: int) -> None:
@@ -112,9 +121,26 @@ def carry_out(
         return Finished(folder, count(bench, folder), bench.images, before, spent, interrupted)
 
 
-def prepare(bench: Bench, folder: RunFolder, how: dict[str, Any]) -> list[int]:
-    """Check plan and methods, write the plan, and say which shards are to be done."""
-    if folder.check(bench) and not folder.missing(bench.shards):
+def heal(bench: Bench, folder: RunFolder, *, verify_data: bool = False) -> None:
+    """Take away the shards that are damaged or older than their photos, and say so in a warning."""
+    if not folder.done():
+        return
+    found = list(folder.damaged(bench, content=verify_data))
+    for number, _ in found:
+        folder.remove(number)
+    for number, reason in found[:_NAMED]:
+        warnings.warn(f"shard {number} is computed again: {reason}", stacklevel=2)
+    if len(found) > _NAMED:
+        warnings.warn(f"and {len(found) - _NAMED} more shards", stacklevel=2)
+
+
+def prepare(
+    bench: Bench, folder: RunFolder, how: dict[str, Any], *, verify_data: bool = False
+) -> list[int]:
+    """Check plan, shards and methods, write the plan, and say which shards are to be done."""
+    held = folder.check(bench)
+    heal(bench, folder, verify_data=verify_data)
+    if held and not folder.missing(bench.shards):
         return []
     about = check(bench)
     source = bench.source or {"data": bench.data.name, "model": bench.model.name}

@@ -38,6 +38,7 @@ def evaluate(
     device: str | None = None,
     batch_size: int = 8,
     threads: int = THREADS,
+    verify_data: bool = False,
     engine: Engine = "local",
     workers: int | None = None,
     ray_address: str | None = None,
@@ -66,6 +67,8 @@ def evaluate(
         device: such as ``"cuda"``; where the model is by default.
         batch_size: photos explained at a time; it does not decide the numbers.
         threads: that read photos, in each worker.
+        verify_data: read the photos of what is done, to see whether they have changed, where their size and time
+            say they have not. What was computed from a photo that has changed is computed again in any case.
         engine: ``"local"``: this process; ``"ray"``: workers, here or on a cluster, which open model and data by
             themselves, so that both have to be named as text.
         workers: of Ray; by default one per GPU or two processors.
@@ -96,8 +99,8 @@ def evaluate(
         outputs=outputs, preprocess=preprocess, say=say, **settings,
     )  # fmt: skip
     ended = run_bench(
-        bench, out, engine=engine, batch_size=batch_size, threads=threads, workers=workers,
-        ray_address=ray_address, device=device, progress=progress,
+        bench, out, engine=engine, batch_size=batch_size, threads=threads, verify_data=verify_data,
+        workers=workers, ray_address=ray_address, device=device, progress=progress,
     )  # fmt: skip
     if ended.interrupted:
         raise KeyboardInterrupt

@@ -100,6 +100,7 @@ def run(
     workers: int | None = None,
     batch_size: int = 8,
     threads: int = THREADS,
+    verify_data: bool = False,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Finished:
@@ -113,6 +114,7 @@ def run(
         workers: actors; by default one per GPU, or one per two processors where there is no GPU.
         batch_size: photos explained at a time by each; it does not decide the numbers.
         threads: that read photos in each worker.
+        verify_data: see :func:`camlucida.benchmark.local.run`.
         device: of the workers; by default their GPU, if Ray has given them one.
         progress: called after every shard.
 
@@ -131,7 +133,7 @@ def run(
                 advance(images)
 
     how = {"engine": "ray", "batch_size": batch_size, "threads": threads, "workers": workers}
-    return carry_out(bench, folder, how, work, progress)
+    return carry_out(bench, folder, how, work, progress, verify_data=verify_data)
 
 
 def _stream(

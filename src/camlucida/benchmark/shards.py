@@ -3,15 +3,17 @@
 ``RUN/images/shard-000000.parquet`` has a row per image, ``RUN/rows/shard-000000.parquet`` a row per image,
 method and number. A shard holds a fixed range of images; its images are written first and its rows last, each
 to a temporary name, flushed to the disk and renamed, so that a shard is done when its rows are there. Writing
-a shard twice does no harm: both writings hold the same.
+a shard twice does no harm: both writings hold the same. Each file says in its metadata which shard of which plan it
+is, its images, and what their files were when they were read; its pages carry checksums.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,30 @@ import numpy.typing as npt
 
 from camlucida.benchmark.plan import FORMAT, Bench
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.files import TEMPORARY, writable, write, write_bytes
+from camlucida.common.files import (
+    Stamp,
+    check_regular,
+    locked,
+    unchanged,
+    writable,
+    write,
+    write_bytes,
+)
 from camlucida.common.jsonable import to_json
-from camlucida.common.optional import require
+from camlucida.common.optional import first_line, require
 from camlucida.common.statistics import Floats
-from camlucida.common.store import PLAN, holds_plan, read_plan
+from camlucida.common.store import PLAN, differences, holds_plan, read_plan
 
-_META = b"camlucida"
+_META, _MARKS = b"camlucida", b"camlucida.shard"
+_NAME = re.compile(r"shard-(\d{6,})")
+_PLAN: dict[str, Any] = {
+    "data": {"name": str, "images": int},
+    "model": {"name": str},
+    "methods": [{"label": str, "name": str, "options": {}}],
+    "metrics": [{"name": str, "options": {}, "numbers": [str]}],
+    "about": {"numbers": {}},
+}
+"""What the readers of a plan take for granted."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +114,16 @@ class Shard:
         images: one per image.
         columns: the numbers of those without an error.
         facts: how long it took and on what, ready for JSON.
+        stamps: of the files of each image, before they were read.
+        plan: the digest of the plan that it belongs to.
     """
 
     number: int
     images: list[ImageRow]
     columns: list[ShardColumn]
     facts: dict[str, Any]
+    stamps: list[list[Stamp]] = field(default_factory=list)
+    plan: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,22 +159,37 @@ class RunFolder:
             raise CamlucidaError(
                 f"{str(self.path)!r} is not a run: it has no {PLAN}; camlucida evaluate makes one"
             )
-        if found.get("format") != FORMAT:
+        self._check_format(found)
+        if fault := _fault_of(found, _PLAN, "it"):
             raise CamlucidaError(
-                f"{str(self.plan_file)!r} is not a plan of format {FORMAT}, which this version reads"
+                f"{str(self.plan_file)!r} is damaged: {fault}; the same camlucida evaluate as before mends it"
             )
         return found
 
+    def _check_format(self, plan: Mapping[str, Any]) -> None:
+        if plan.get("format") != FORMAT:
+            raise CamlucidaError(
+                f"{str(self.plan_file)!r} is not a plan of format {FORMAT}, which this version reads"
+            )
+
     def check(self, bench: Bench) -> bool:
-        """Whether the folder holds this very plan; ``False`` where it holds none, or another without results.
+        """Whether the folder holds this very plan.
+
+        ``False`` where it holds none, a damaged one, or another without results.
 
         Raises:
             CamlucidaError: it holds the results of another plan, naming the first differences.
         """
-        if self.plan_file.exists():
-            self.plan()
+        kept = read_plan(self.path)
+        if kept is not None:
+            self._check_format(kept)
         results = any(self.path.glob("images/*.parquet")) or any(self.path.glob("rows/*.parquet"))
-        return holds_plan(self.path, bench.record, results=results)
+        if not holds_plan(self.path, bench.record, results=results) or kept is None:
+            return False
+        if _fault_of(kept, _PLAN, "it"):
+            return False
+        named = {**bench.record, "data": {**bench.record["data"], "name": kept["data"]["name"]}}
+        return not differences(kept, named)
 
     def start(self, bench: Bench, how: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Make the folder and write the plan, or check that it is the one that lies there.
@@ -171,27 +209,9 @@ class RunFolder:
             text = to_json({**bench.record, "how": how, "about": about})
             write_bytes(self.plan_file, text.encode())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process from the same work, and sweep up what a killed one left half written.
-
-        A lock ends with its process, however that ends. Where a file system knows no locks, two processes do
-        the work twice and no harm.
-
-        Raises:
-            CamlucidaError: another process holds the lock.
-        """
-        with writable(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
-        with file:
-            if not _lock(file.fileno()):
-                raise CamlucidaError(
-                    f"another process is writing into {str(self.path)!r}; wait for it, or choose another --out"
-                )
-            for left in self.path.glob(f"*/{TEMPORARY}*"):
-                left.unlink(missing_ok=True)
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """See :func:`camlucida.common.files.locked`."""
+        return locked(self.path)
 
     # ---- shards -------------------------------------------------------------------------------------
 
@@ -201,12 +221,64 @@ class RunFolder:
 
     def done(self) -> set[int]:
         """The shards that are done."""
-        return {int(p.stem.partition("-")[2]) for p in self.path.glob("rows/shard-*.parquet")}
+        names = (_NAME.fullmatch(p.stem) for p in self.path.glob("rows/shard-*.parquet"))
+        return {int(name[1]) for name in names if name}
 
     def missing(self, shards: int) -> list[int]:
         """Those of so many shards that are still to be done, in order."""
         done = self.done()
         return [number for number in range(shards) if number not in done]
+
+    def damaged(self, bench: Bench, *, content: bool = False) -> Iterator[tuple[int, str]]:
+        """The shards that are there and cannot stay, with the reason.
+
+        Those are files that cannot be read or hold something else than this plan's images, and results of photos
+        that have changed since.
+
+        Args:
+            bench: what is to be done.
+            content: read the photos to see whether they have changed, where their size and time say they have not.
+        """
+        for number in sorted(self.done()):
+            if number >= bench.shards:
+                yield number, "the plan has no such shard"
+            elif fault := self._fault(bench, number) or _changed(
+                bench, number, self._marks(number), content=content
+            ):
+                yield number, fault
+
+    def _fault(self, bench: Bench, number: int) -> str:
+        """What is wrong with the files of a shard; empty where all is well."""
+        parquet = require("pyarrow.parquet", "benchmark")
+        wanted = {"plan": bench.record["digest"], "shard": number, "indices": bench.members(number)}
+        for kind, schema in (("images", images_schema()), ("rows", rows_schema())):
+            path = self.file(kind, number)
+            try:
+                check_regular(path, "shard")
+                with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+                    marks = json.loads((file.schema_arrow.metadata or {}).get(_MARKS, b"{}"))
+                    known = file.schema_arrow.remove_metadata().equals(schema)
+                    if not known or {**wanted, "kind": kind, "length": file.metadata.num_rows} != {
+                        key: value for key, value in marks.items() if key != "stamps"
+                    }:
+                        return f"{str(path)!r} holds something else than this shard"
+                    file.read()
+            except Exception as error:
+                return f"{str(path)!r} cannot be read: {first_line(error)}"
+        return ""
+
+    def _marks(self, number: int) -> dict[str, Any]:
+        """Which shard the rows say they are."""
+        parquet = require("pyarrow.parquet", "benchmark")
+        found = json.loads(parquet.read_schema(self.file("rows", number)).metadata[_MARKS])
+        assert isinstance(found, dict)  # noqa: S101
+        return found
+
+    def remove(self, number: int) -> None:
+        """Take a shard's rows and then its images away, so that it is to be done."""
+        for kind in ("rows", "images"):
+            with writable(self.path):
+                self.file(kind, number).unlink(missing_ok=True)
 
     def write(self, shard: Shard) -> None:
         """Put a shard's images and then its rows in place.
@@ -216,9 +288,17 @@ class RunFolder:
         """
         parquet = require("pyarrow.parquet", "benchmark")
         for kind, table in (("images", _images(shard)), ("rows", _rows(shard))):
+            marks = {
+                "plan": shard.plan, "shard": shard.number, "indices": [row.index for row in shard.images],
+                "kind": kind, "length": table.num_rows, "stamps": shard.stamps,
+            }  # fmt: skip
+            metadata = {**(table.schema.metadata or {}), _MARKS: json.dumps(marks).encode()}
+            marked = table.replace_schema_metadata(metadata)
             write(
                 self.file(kind, shard.number),
-                lambda p, table=table: parquet.write_table(table, p, compression="zstd"),  # type: ignore[misc]
+                lambda p, table=marked: parquet.write_table(  # type: ignore[misc]
+                    table, p, compression="zstd", write_page_checksum=True
+                ),
             )
 
     def facts(self) -> Iterator[dict[str, Any]]:
@@ -305,19 +385,34 @@ def _curves(columns: list[ShardColumn]) -> Any:
     )
 
 
-# ---- files ----------------------------------------------------------------------------------------------
+def _changed(bench: Bench, number: int, marks: Mapping[str, Any], *, content: bool) -> str:
+    """Which photo of a shard is no longer the one that was read; empty where there is none."""
+    for index, stamps in zip(bench.members(number), marks["stamps"], strict=True):
+        try:
+            files = bench.data.sample(index).files
+        except (CamlucidaError, OSError):
+            files = ()
+        if len(files) != len(stamps):
+            return f"the files of photo {index} have changed since they were read"
+        for path, known in zip(files, stamps, strict=True):
+            if not unchanged(path, known, content=content):
+                return f"{str(path)!r} has changed since it was read"
+    return ""
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether the lock is ours; it ends with the process."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+def _fault_of(value: Any, shape: Any, name: str) -> str:
+    """Where a value has not the shape of keys, lists and types that is wanted; empty where it has."""
+    kind = type(shape) if isinstance(shape, dict | list) else shape
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        words = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
+        return f"{name} is not {words[kind]}"
+    if isinstance(shape, list):
+        faults = (_fault_of(item, shape[0], f"{name}[{i}]") for i, item in enumerate(value))
+        return next(filter(None, faults), "")
+    for key, wanted in shape.items() if isinstance(shape, dict) else ():
+        inner = key if name == "it" else f"{name}.{key}"
+        if key not in value:
+            return f"{inner} is missing"
+        if fault := _fault_of(value[key], wanted, inner):
+            return fault
+    return ""

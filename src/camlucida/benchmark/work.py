@@ -19,6 +19,7 @@ from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import ImageRow, Shard, ShardColumn
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import Stamp, stamp
 from camlucida.common.optional import first_line
 from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.data.preprocess import Preprocess
@@ -45,6 +46,7 @@ class ReadPhoto:
         boxes: ``(n, 4)`` in pixels of the input.
         mask: ``(H, W)`` boolean.
         exact: whether the mask is the data set's own.
+        stamps: of its files, before they were read.
     """
 
     row: ImageRow
@@ -52,13 +54,15 @@ class ReadPhoto:
     boxes: Tensor = field(default_factory=lambda: torch.empty(0, 4))
     mask: Tensor = field(default_factory=lambda: torch.empty(0))
     exact: bool = False
+    stamps: list[Stamp] = field(default_factory=list)
 
 
 def read(bench: Bench, index: int) -> ReadPhoto:
     """Read one photo; whatever is wrong with it ends up in its row."""
-    row = ImageRow(index, f"#{index}")
+    row, stamps = ImageRow(index, f"#{index}"), []
     try:
         sample = bench.data.sample(index)
+        stamps = [stamp(path) for path in sample.files]
         row = ImageRow(
             index,
             sample.key,
@@ -67,14 +71,14 @@ def read(bench: Bench, index: int) -> ReadPhoto:
             sample.label_name,
         )
         if bench.settings.explain == "label" and sample.label is None:
-            return ReadPhoto(
-                replace(row, error="its class is not known, and classes are explained by label")
-            )
+            error = "its class is not known, and classes are explained by label"
+            return ReadPhoto(replace(row, error=error), stamps=stamps)
         preprocess = bench.model.preprocess
         assert preprocess is not None  # noqa: S101 - the bench has checked it
-        return _ready(row, sample, preprocess, bench.settings.legacy_boxes)
+        ready = _ready(row, sample, preprocess, bench.settings.legacy_boxes)
+        return replace(ready, stamps=stamps)
     except (CamlucidaError, OSError, MemoryError) as error:
-        return ReadPhoto(replace(row, error=str(error) or type(error).__name__))
+        return ReadPhoto(replace(row, error=str(error) or type(error).__name__), stamps=stamps)
 
 
 def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) -> ReadPhoto:
@@ -156,6 +160,7 @@ class Worker:
         self, number: int, photos: Iterator[ReadPhoto], progress: Callable[[int], object] | None
     ) -> Shard:
         rows: list[ImageRow] = []
+        stamps: list[list[Stamp]] = []
         columns: list[ShardColumn] = []
         spent = {"waiting": 0.0, "explaining": 0.0, "measuring": 0.0}
         batch: list[tuple[int, ReadPhoto]] = []
@@ -186,6 +191,7 @@ class Worker:
             if photo is None:
                 break
             rows.append(photo.row)
+            stamps.append(photo.stamps)
             if photo.row.error is None:
                 batch.append((len(rows) - 1, photo))
             elif progress is not None:
@@ -203,7 +209,7 @@ class Worker:
             "torch_threads": torch.get_num_threads(),
             "reading_threads": self.threads,
         }
-        return Shard(number, rows, columns, facts)
+        return Shard(number, rows, columns, facts, stamps, self.bench.record["digest"])
 
     def _judge(self, photos: list[ReadPhoto]) -> Judged | None:
         """The numbers of a batch; ``None`` when it has to be tried again with the smaller batch size."""

@@ -30,7 +30,7 @@ from camlucida.cli.listings import data, methods, metrics, targets
 from camlucida.cli.report import report
 from camlucida.cli.reproduce.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.reproduce.group import reproduce
-from camlucida.cli.shared.console import complain
+from camlucida.cli.shared.console import complain, shown
 from camlucida.cli.shared.options import Command
 from camlucida.cli.summary import summary
 from camlucida.cli.survey import survey
@@ -113,27 +113,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if unusable := next((text for text in given if "\0" in text), None):
+        return _refuse(f"the argument {shown(unusable)!r} holds a NUL character", 2)
     try:
-        given = None if arguments is None else list(arguments)
         code = app(args=given, prog_name="camlucida", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except SystemExit as error:  # a closed pipe: `camlucida methods | head`
         return error.code if isinstance(error.code, int) else 1
-    except CamlucidaError as error:
-        return _refuse(str(error), 2)
     except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
-            command = getattr(getattr(error, "ctx", None), "command_path", "camlucida")
-            return _refuse(f"{error.format_message()} ({command} --help shows what there is)", 2)
-        name = type(error).__name__
-        if name == "OutOfMemoryError":  # torch's, which is not imported here
-            return _refuse("the device has not enough memory; try a smaller --batch-size", 1)
-        return _refuse(f"unexpected {name}: {error} (CAMLUCIDA_DEBUG=1 shows the traceback)", 1)
+        return _refuse(*_in_words(error))
     code = code if isinstance(code, int) else 0
     if code == 130:
         complain("stopped")
     return code
+
+
+def _in_words(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, CamlucidaError):
+        return str(error), 2
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
+        command = getattr(getattr(error, "ctx", None), "command_path", "camlucida")
+        return f"{error.format_message()} ({command} --help shows what there is)", 2
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:  # such as a name that is too long
+        file = shown(str(error.filename))
+        return f"{error.strerror or name}: '{file}'", 2
+    if name == "OutOfMemoryError":  # torch's, which is not imported here
+        return "the device has not enough memory; try a smaller --batch-size", 1
+    return f"unexpected {name}: {error} (CAMLUCIDA_DEBUG=1 shows the traceback)", 1
 
 
 def _refuse(text: str, code: int) -> int:

@@ -19,7 +19,7 @@ from camlucida.cli.shared.options import (
     option,
     refuse_unused,
 )
-from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write, write_figure, write_json
 
 
@@ -82,7 +82,7 @@ def cells(
             found, figure = [one], one.figure()
         stem = Names(out, ".depth" if depth else ".cells").take(photo)
         document = {
-            "path": shown(photo.resolve()),
+            "path": exact(photo),
             "photo": shown(photo),
             "model": loaded.name,
             "layers": [a.to_dict() for a in found],

@@ -81,6 +81,13 @@ def evaluate(
     ] = None,
     batch_size: BatchSize = 8,
     threads: Annotated[int, option("N", "Threads that read photos, in each worker.", 1)] = 2,
+    verify_data: Annotated[
+        bool,
+        typer.Option(
+            "--verify-data",
+            help="Read the photos of what is done, to see whether one has changed; by default size and time tell.",
+        ),
+    ] = False,
     device: Device = None,
     engine: Annotated[
         Literal["local", "ray"],
@@ -174,6 +181,7 @@ def evaluate(
             engine=engine,
             batch_size=batch_size,
             threads=threads,
+            verify_data=verify_data,
             workers=workers,
             ray_address=ray_address,
             device=device,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camlucida.cli.shared.console import print_result, progress, shown
+from camlucida.cli.shared.console import print_result, progress
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
@@ -21,7 +21,7 @@ from camlucida.cli.shared.options import (
     option,
     out_option,
 )
-from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write_figure, write_json
 
 
@@ -77,7 +77,7 @@ def examples(
             batch_size=batch_size,
             progress=advance,
         )
-        document = {"path": shown(photo.resolve()), "model": loaded.name, **found.to_dict()}
+        document = {"path": exact(photo), "model": loaded.name, **found.to_dict()}
         stem = Names(out, ".examples").take(photo)
         files = [
             write_figure(out / f"{stem}.png", found.figure()),

@@ -23,7 +23,7 @@ from camlucida.cli.shared.options import (
     Photo,
     option,
 )
-from camlucida.cli.shared.photos import Names
+from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write, write_figure, write_json
 
 
@@ -65,7 +65,7 @@ def layers_report(
             progress=advance,
         )
         document = {
-            "path": shown(photo.resolve()),
+            "path": exact(photo),
             "photo": shown(photo),
             "model": loaded.name,
             **report.explanation.record(),

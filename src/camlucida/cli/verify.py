@@ -91,6 +91,14 @@ def verify(
     both: Annotated[
         bool, typer.Option("--both", help="With --pairs: alter the gallery photo too.")
     ] = False,
+    verify_data: Annotated[
+        bool,
+        typer.Option(
+            "--verify-data",
+            help="With --pairs: read the photos of what is done, to see whether one has changed; by default size and "
+            "time tell.",
+        ),
+    ] = False,
     seed: MethodsSeed = 0,
     device: Device = None,
     out: Out = Path("camlucida-out"),
@@ -119,7 +127,7 @@ def verify(
             "--landmarks is given twice: the probe's file, then the gallery photo's"
         )
     if pairs is None:
-        refuse_unused(context, ("layout", "split", "draw", "both"), "with --pairs")
+        refuse_unused(context, ("layout", "split", "draw", "both", "verify_data"), "with --pairs")
     else:
         refuse_unused(context, ("layer",), "with two photos, not with --pairs")
     if aligned:
@@ -137,6 +145,7 @@ def verify(
         verify_list(
             embedder, pairs, out, as_json=as_json, methods=methods, layout=layout, split=split, face=which[0],
             already_aligned=aligned, threshold=threshold, draw=draw, sides="both" if both else "probe", seed=seed,
+            verify_data=verify_data,
         )  # fmt: skip
         return
     with out_folder(out):

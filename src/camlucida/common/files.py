@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import printable
 
 TEMPORARY = ".writing-"
 """How the names of files begin that are not whole yet."""
+
+Stamp: TypeAlias = "list[Any] | None"
+"""Of a file that was read: its size, its time of change in nanoseconds, and the SHA-256 of its content; ``None`` where
+there was no regular file."""
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> Path:
@@ -49,6 +55,128 @@ def write_bytes(path: Path, content: bytes) -> Path:
         CamlucidaError: the file cannot be written.
     """
     return write(path, lambda temporary: temporary.write_bytes(content))
+
+
+def read_bytes(
+    path: Path, what: str, kind: type[CamlucidaError] = CamlucidaError, *, most: int | None = 2**31
+) -> bytes:
+    """The content of a regular file that is not too large; arguments as for :func:`check_regular`.
+
+    Raises:
+        CamlucidaError: of the given kind: the file is missing, no regular file or too large, or cannot be read.
+    """
+    check_regular(path, what, kind, most=most)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise kind(f"the {what} {str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def read_text(
+    path: Path, what: str, kind: type[CamlucidaError] = CamlucidaError, *, most: int | None = 2**28
+) -> str:
+    """The same as UTF-8 text, with or without a byte order mark; every end of a line is a line feed.
+
+    Raises:
+        CamlucidaError: as for :func:`read_bytes`; or the file holds no UTF-8 text.
+    """
+    try:
+        text = read_bytes(path, what, kind, most=most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise kind(f"the {what} {str(path)!r} is no text file in UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path; also of names that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+# ---- what a file was when it was read ------------------------------------------------------------------
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells later whether a file is still the same; to be taken before it is read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        with path.open("rb") as file:
+            return [
+                status.st_size,
+                status.st_mtime_ns,
+                hashlib.file_digest(file, "sha256").hexdigest(),
+            ]
+    except (OSError, ValueError):
+        return None
+
+
+def unchanged(path: Path, known: Stamp, *, content: bool = False) -> bool:
+    """Whether a file is still the one that was stamped.
+
+    Args:
+        path: the file.
+        known: its stamp of then.
+        content: compare the content also where size and time are the same. Where only the time differs, as after
+            copying, the content decides in any case.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return known is None
+    if known is None or not stat.S_ISREG(status.st_mode):
+        return known is None and not stat.S_ISREG(status.st_mode)
+    if status.st_size != known[0]:
+        return False
+    if not content and status.st_mtime_ns == known[1]:
+        return True
+    now = stamp(path)
+    return now is not None and now[2] == known[2]
+
+
+# ---- folders that one process writes to ----------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from a folder, and sweep up what a killed one left half written, two folders deep.
+
+    A lock ends with its process, however that ends. Where a file system knows no locks, two processes do the work
+    twice and no harm.
+
+    Raises:
+        CamlucidaError: another process holds the lock, or the folder cannot be written to.
+    """
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
+        if not _lock(file.fileno()):
+            raise CamlucidaError(
+                f"another process is writing into {str(folder)!r}; wait for it, or choose another --out"
+            )
+        for depth in ("", "*/", "*/*/"):
+            for left in folder.glob(f"{depth}{TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+        yield
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the lock is ours; it ends with the process."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def flush(path: Path) -> None:

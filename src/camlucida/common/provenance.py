@@ -98,6 +98,12 @@ class Provenance:
             "weights_sha256": self.weights,
         }
 
+    def alone(self) -> Provenance:
+        """The same record without the model, so that it keeps no weights in memory; they are hashed now."""
+        found = Provenance.__new__(Provenance)
+        found.__setstate__(self.__getstate__())
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         """A pickled record holds the hash, not the model."""
         return {"facts": dict(self.facts), "_hash": self.weights}

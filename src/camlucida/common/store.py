@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.files import write, write_bytes
+from camlucida.common.files import check_regular, read_bytes, read_text, write, write_bytes
 from camlucida.common.jsonable import digest, plain, to_json
+from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 
 PLAN = "plan.json"
@@ -36,22 +38,52 @@ class Store:
         self.key = digest([__version__, plain(key)])[:16]
         self.found = 0
 
-    def value(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A part that JSON can hold: what was kept, or what ``compute`` returns."""
+    def value(
+        self, name: str, compute: Callable[[], Any], whole: Callable[[Any], bool] = lambda _: True
+    ) -> Any:
+        """A part that JSON can hold: what was kept, or what ``compute`` returns.
+
+        Args:
+            name: of the part.
+            compute: called where nothing is kept that can be used.
+            whole: whether all that a kept part names, such as files, is there.
+        """
+
+        def read(path: Path) -> Any:
+            kept = json.loads(read_bytes(path, "part"))
+            if kept["part"] != name or kept["digest"] != digest([kept["value"]]):
+                raise ValueError
+            if not whole(kept["value"]):
+                raise ValueError
+            return kept["value"]
+
+        def write(path: Path, value: Any) -> None:
+            kept = {"part": name, "digest": digest([value]), "value": value}
+            write_bytes(path, to_json(kept).encode())
+
         return self._part(
-            self._path(name, "json"),
-            lambda path: json.loads(path.read_text(encoding="utf-8")),
-            lambda: json.loads(to_json(compute())),
-            lambda path, value: write_bytes(path, to_json(value).encode()),
+            self._path(name, "json"), read, lambda: json.loads(to_json(compute())), write
         )
 
     def tensors(self, name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """A part made of tensors, such as weights."""
+
+        def read(path: Path) -> dict[str, Tensor]:
+            check_regular(path, "part")
+            kept = torch.load(path, weights_only=True, map_location="cpu")
+            tensors: dict[str, Tensor] = kept["tensors"]
+            if kept["digest"] != _digest(name, tensors):
+                raise ValueError
+            return tensors
+
+        def write(path: Path, tensors: dict[str, Tensor]) -> None:
+            write_torch(path, {"digest": _digest(name, tensors), "tensors": tensors})
+
         return self._part(
             self._path(name, "pt"),
-            lambda path: dict(torch.load(path, weights_only=True, map_location="cpu")),
+            read,
             lambda: {k: v.detach().cpu() for k, v in compute().items()},
-            write_torch,
+            write,
         )
 
     def checkpoint(self, name: str) -> Path | None:
@@ -85,6 +117,10 @@ class Store:
         return self.folder / f"{readable}-{self.key}-{digest([name])[:8]}.{suffix}"
 
 
+def _digest(name: str, tensors: Mapping[str, Tensor]) -> str:
+    return fingerprint(name, *chain.from_iterable(tensors.items()))
+
+
 def write_torch(path: Path, content: object) -> Path:
     """Write tensors as ``torch.save`` does, whole or not at all; returns the path.
 
@@ -109,11 +145,12 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         CamlucidaError: it cannot be read.
     """
     file = folder / PLAN
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(file):
         return None
-    except (OSError, ValueError) as error:
+    text = read_text(file, "plan")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CamlucidaError(f"{str(file)!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise CamlucidaError(f"{str(file)!r} cannot be read: it is no plan")

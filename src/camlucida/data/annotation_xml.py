@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import read_bytes
 from camlucida.data.samples import Box
 
 _MAX_BYTES = 4_000_000
@@ -52,13 +53,7 @@ def read_annotation(path: Path) -> Annotation:
         CamlucidaError: it cannot be read, is too large, is not XML, or declares a document type.
     """
     name = repr(str(path))
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise CamlucidaError(f"{name} cannot be read: {error.strerror or error}") from error
-    if len(text) > _MAX_BYTES:
-        raise CamlucidaError(f"{name} is larger than {_MAX_BYTES // 1_000_000} MB: no annotation")
+    text = read_bytes(path, "annotation", most=_MAX_BYTES)
     reader = _Reader(name)
     try:
         reader.parser.Parse(text, True)

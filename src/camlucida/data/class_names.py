@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SYNSET = re.compile(r"n\d{8}")
 _LARGEST = 2**26  # bytes; a million classes of 64 letters each
 
+_DIGITS = 12  # of the index of a class, with its sign; more is refused unread
+
 
 def read_class_names(source: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
     """Class names from a list or a file.
@@ -96,14 +98,14 @@ def resolve_class(name_or_index: str | int, class_names: Sequence[str] | None) -
     """
     if not isinstance(name_or_index, str):
         try:
-            return operator.index(name_or_index)
+            return _index(operator.index(name_or_index))
         except TypeError:
             raise TargetError(
                 f"a class is a name or an integer, not {type(name_or_index).__name__}"
             ) from None
     wanted = _plain(name_or_index)
     if re.fullmatch(r"[+-]?\d+", wanted):
-        return int(wanted)
+        return _index(int(wanted[:_DIGITS]))
     if not class_names:
         raise TargetError(
             f"the class {name_or_index!r} is a name, but this model has no class names; "
@@ -226,6 +228,12 @@ class Classes:
     def reason(self) -> str:
         """Why the first unknown label is unknown; empty where all are known."""
         return next((self._reasons[label] for label in self._unknown), "")
+
+
+def _index(number: int) -> int:
+    if abs(number) >= 10 ** (_DIGITS - 2):
+        raise TargetError(f"no model has a class with the index {str(number)[:_DIGITS]}")
+    return number
 
 
 def _plain(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.files import read_bytes
 from camlucida.common.optional import require
 from camlucida.data.annotation_xml import inside
 from camlucida.data.class_names import Classes
@@ -23,6 +25,8 @@ from camlucida.data.samples import Box, Sample, SampleList, Skipped
 
 LabelOf: TypeAlias = Literal["largest", "first", "none"]
 """Which object names a photo: the one with the largest area, the first, or none of them."""
+
+_LARGEST = 2**32  # bytes of an instances file; COCO's largest has 470 MB
 
 
 @dataclass(frozen=True)
@@ -178,28 +182,39 @@ def _boxes(notes: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[B
 
 
 def _read(file: Path) -> dict[str, Any]:
+    text = read_bytes(file, "instances file", most=_LARGEST)
     try:
-        with file.open("rb") as stream:
-            content = json.load(stream)
+        content = json.loads(text)
         for note in content["annotations"]:
-            left, top, width, height = note["bbox"]
-            if not all(isinstance(v, int | float) for v in (left, top, width, height)):
-                raise TypeError("a box")  # noqa: TRY301 - one sentence for all of it
-            _ = note["image_id"], note["category_id"]
+            _, _, width, height = map(_number, note["bbox"])
+            _number(note.get("area") or width * height)
+            _ = _identity(note["image_id"]), _identity(note["category_id"])
         for row in content["images"]:
-            _ = row["id"], row["file_name"], int(row["width"]), int(row["height"])
+            _ = _identity(row["id"]), _number(row["width"]), _number(row["height"])
+            if not isinstance(row["file_name"], str) or "\0" in row["file_name"]:
+                raise TypeError(f"a file is called {row['file_name']!r}")  # noqa: TRY301 - one sentence for all of it
         for row in content["categories"]:
-            _ = row["id"], row["name"]
-    except OSError as error:
-        raise CamlucidaError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+            _ = _identity(row["id"]), row["name"]
     except RecursionError as error:
         raise CamlucidaError(f"{str(file)!r} is nested too deeply") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise CamlucidaError(
             f"{str(file)!r} is no COCO instances file ({type(error).__name__}: {error}); expected images, "
             "annotations with boxes, and categories"
         ) from error
     return dict(content)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(value):
+        raise TypeError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _identity(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"expected an id, got {value!r}")
+    return value
 
 
 def _images(file: Path, images: str | None, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -244,7 +259,7 @@ def _pixels(segmentation: Any, width: int, height: int, key: str) -> npt.NDArray
             raise ValueError("its run lengths do not fill the photo")  # noqa: TRY301
         flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         return np.ascontiguousarray(flat.reshape(width, height).T)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise ImageError(
             f"a segmentation of {key!r} ({width} x {height} pixels) cannot be used: {error}"
         ) from error

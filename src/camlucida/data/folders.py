@@ -100,7 +100,7 @@ def open_folder(
         )
         for path in paths
     ]
-    return SampleList(base.resolve().name or "folder", samples, skipped)
+    return SampleList(Path(os.path.realpath(base)).name or "folder", samples, skipped)
 
 
 def _mask_of(key: str, masks: str | None) -> Path | None:

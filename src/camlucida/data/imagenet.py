@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.files import check_regular
 from camlucida.common.optional import require
 from camlucida.data.annotation_xml import Annotation, inside, read_annotation
 from camlucida.data.class_names import Classes, imagenet_synsets, is_synset
@@ -200,6 +201,7 @@ def _lemma(synset: str) -> str:
 
 def _listed_labels(path: Path) -> dict[str, str]:
     """The label of each image: a synset, or the number of a class."""
+    check_regular(path, "list of labels", most=2**30)
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:

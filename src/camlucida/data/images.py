@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from camlucida.common.errors import ImageError
+from camlucida.common.files import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,6 +164,7 @@ def open_picture(
     Raises:
         ImageError: it cannot be read, or is too large.
     """
+    check_regular(path, "picture", ImageError)
     try:
         with Image.open(path, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -184,6 +186,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: it cannot be opened, or has too many pixels.
     """
+    check_regular(path, "photo", ImageError)
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112) in {5, 6, 7, 8}  # orientations that swap the sides

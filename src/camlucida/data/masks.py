@@ -25,6 +25,11 @@ class MaskedSample(Sample):
 
     mask_path: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Photo and mask."""
+        return (*super().files, *(() if self.mask_path is None else (self.mask_path,)))
+
     def mask(self) -> npt.NDArray[np.bool_] | None:
         """Where the mask file is not zero, ``(height, width)``.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import is_there
 from camlucida.common.grammar import nearest, read_values, refuse_unknown, split_path
 from camlucida.data.coco import is_coco, open_coco
 from camlucida.data.csv_list import CsvList, is_table
@@ -76,7 +77,11 @@ def open_data(
         raise CamlucidaError(f"{chosen} needs a path or name: {chosen}:PATH")
     if not kind.needs_path and path:
         raise CamlucidaError(f"{chosen} takes no path, got {path!r}; options follow after a comma")
-    return kind.make(*((path,) if kind.needs_path else ()), class_names, **values)
+    try:
+        return kind.make(*((path,) if kind.needs_path else ()), class_names, **values)
+    except OSError as error:  # such as a name that is too long
+        reason = error.strerror or type(error).__name__
+        raise CamlucidaError(f"the data {spec!r} cannot be opened: {reason}") from error
 
 
 def namesake(spec: str) -> str:
@@ -86,7 +91,7 @@ def namesake(spec: str) -> str:
         A sentence; empty where nothing can be mistaken.
     """
     name = spec.strip().partition(",")[0].rstrip()
-    if not _is_bare(name) or not _exists(name):
+    if not _is_bare(name) or not is_there(Path(name)):
         return ""
     return (
         f"{name!r} is camlucida's own data set here, not the file or folder of that name; write ./{name} "
@@ -106,7 +111,7 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     text = spec.strip()
     if not text:
         raise CamlucidaError(f"no data was named; give a path, or one of {', '.join(KINDS.names)}")
-    if not _is_bare(text) and _exists(text):
+    if not _is_bare(text) and is_there(Path(text)):
         return kind_of(Path(text)), text, {}
     text, options = split_path(text)
     kind, colon, path = text.partition(":")
@@ -115,7 +120,7 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
         if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
             path = path[1:-1]
         return kind, path, options
-    if not _exists(text):
+    if not is_there(Path(text)):
         near = nearest(kind, KINDS.names)
         raise CamlucidaError(
             f"{spec!r} is neither a path that exists nor one of the kinds {', '.join(KINDS.names)}"
@@ -141,10 +146,3 @@ def kind_of(path: Path) -> str:
 def _is_bare(text: str) -> bool:
     """Whether a text is the name of a kind that takes no path."""
     return text in KINDS.names and not KINDS[text].needs_path
-
-
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False

@@ -72,7 +72,7 @@ class SalientFolder:
             for p in self.photos
         ]
         return {
-            "name": self.root.resolve().name,
+            "name": Path(os.path.realpath(self.root)).name,
             "samples": len(self),
             "classes": list(self.class_names),
             "fingerprint": digest(rows),

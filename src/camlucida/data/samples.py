@@ -51,6 +51,11 @@ class Sample:
         assert self.path is not None  # noqa: S101 - samples without a file say themselves how they are read
         return self.path
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is read from; empty where it does not lie in files of its own."""
+        return () if self.path is None else (self.path,)
+
     def picture(self) -> Image.Image:
         """The upright RGB photo.
 

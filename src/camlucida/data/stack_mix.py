@@ -78,6 +78,11 @@ class StackSample(Sample):
     )
     dead: Region = DEAD_ROWS
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Both photos."""
+        return tuple(f for s in (self.first, self.second) if s is not None for f in s.files)
+
     def picture(self) -> Image.Image:
         """The RGB image."""
         assert self.first is not None  # noqa: S101

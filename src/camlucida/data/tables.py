@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import check_regular
 from camlucida.data.samples import Box
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
@@ -47,6 +48,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | str]:
         CamlucidaError: it cannot be read or lacks a column.
     """
     optional = [name for name in _COLUMNS if name not in needed]
+    check_regular(path, "table")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(

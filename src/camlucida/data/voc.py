@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.files import read_text
 from camlucida.data.annotation_xml import Annotation, XmlObject, inside, read_annotation
 from camlucida.data.class_names import Classes
 from camlucida.data.coco import LabelOf
@@ -38,6 +39,11 @@ class VocSample(Sample):
 
     mask_path: Path | None = None
     numbers: tuple[int, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Photo and mask."""
+        return (*super().files, *(() if self.mask_path is None else (self.mask_path,)))
 
     def mask(self) -> npt.NDArray[np.bool_] | None:
         """The pixels of the label's class, without the border that VOC leaves undecided.
@@ -195,14 +201,8 @@ def _split(base: Path, split: str | None, task: str) -> tuple[str, list[str]]:
         raise CamlucidaError(
             f"no list {chosen or 'val'}.txt in {str(folder)!r}; there are {', '.join(sorted(lists)) or 'none'}"
         )
-    try:
-        words = [
-            line.split()[0]
-            for line in lists[chosen].read_text("utf-8").splitlines()
-            if line.split()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CamlucidaError(f"{str(lists[chosen])!r} cannot be read: {error}") from error
+    lines = read_text(lists[chosen], "list of photos").splitlines()
+    words = [line.split()[0] for line in lines if line.split()]
     if outside := [word for word in words if "/" in word or "\\" in word or word.startswith(".")]:
         raise CamlucidaError(
             f"{str(lists[chosen])!r} names {outside[0]!r}, which is no name of a photo"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ class Explanation(Drawable):
         return self.maps.shape[0]
 
     def __getitem__(self, index: int) -> Explanation:
-        """The explanation of one image."""
+        """The explanation of one image; it keeps neither the other images nor the model in memory."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         i = index % len(self)
@@ -159,6 +160,7 @@ class Explanation(Drawable):
             target=self.target.take(torch.tensor([i])),
             views=self.views[i : i + 1],
             sources=self.sources[i : i + 1],
+            provenance=self.provenance.alone(),
         )
 
     def with_images(
@@ -325,8 +327,16 @@ class LazyViews(Sequence[overlays.View]):
     def __getitem__(self, index: Any) -> Any:
         """One view, or those of a slice."""
         if isinstance(index, slice):
-            return LazyViews(self._makers[index], self.class_names)
+            return LazyViews([_alone(maker) for maker in self._makers[index]], self.class_names)
         return self._makers[index]()
+
+
+def _alone(maker: Callable[[], overlays.View]) -> Callable[[], overlays.View]:
+    """The same, with tensors of its own in place of parts of a batch."""
+    if not isinstance(maker, partial):
+        return maker
+    own = (a.detach().clone() if isinstance(a, Tensor) else a for a in maker.args)
+    return partial(maker.func, *own, **maker.keywords)
 
 
 class Comparison(Drawable, Mapping[str, Explanation]):

@@ -34,6 +34,7 @@ class BenchPair:
         same: whether both faces are of one person.
         person: who is on the probe; whole people are resampled. Empty where nobody says.
         load: makes the aligned probe and gallery faces.
+        files: that it reads; a run that goes on looks whether they have changed.
 
     Example:
         >>> from PIL import Image
@@ -45,6 +46,7 @@ class BenchPair:
     same: bool
     person: str
     load: Callable[[], tuple[Crop, Crop]]
+    files: tuple[Path, ...] = ()
 
 
 def listed_pairs(
@@ -83,6 +85,7 @@ def listed_pairs(
             pair.same,
             pair.person,
             lambda pair=pair: (crop(pair.probe), crop(pair.gallery)),  # type: ignore[misc]
+            (pair.probe, pair.gallery),
         )
         for pair in pairs.pairs
         if pair.same is not None
@@ -197,6 +200,7 @@ def varied_pairs(
             against == name,
             name,
             lambda n=name, k=kind, a=against: (probe(n, k), gallery(a)),  # type: ignore[misc]
+            (found[name][0].path, found[against][0].path),
         )
         for (name, kind), other in zip(chosen, others, strict=True)
         for against in (name, other)

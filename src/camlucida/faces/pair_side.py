@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.files import read_text
 from camlucida.common.printable import printable
 from camlucida.data.images import read_image
 from camlucida.explanation import overlays
@@ -121,11 +122,9 @@ def read_landmarks(file: str | os.PathLike[str]) -> list[list[float]]:
         [38.0, 52.0]
     """
     name = f"the landmarks '{printable(file)}'"
+    text = read_text(Path(file), "file of landmarks", ImageError, most=2**20)
     try:
-        text = Path(file).read_text(encoding="utf-8")
         numbers = [float(word) for word in re.sub(r"[\[\](),;]", " ", text).split()]
-    except OSError as error:
-        raise ImageError(f"{name} cannot be read: {error}") from error
     except ValueError as error:
         raise ImageError(f"{name} must hold numbers only: {error}") from error
     if not numbers or len(numbers) % 2:

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.files import check_regular, is_there, read_text
 from camlucida.common.grammar import split as split_text
 from camlucida.data.images import find_images
 
@@ -136,7 +137,7 @@ def read_pairs(
             f"layout {named!r} has no option {wrong[0]!r}; there are ar:wear=glass|scarf|neutral and "
             "scface:distance=far|medium|close"
         )
-    if not path.exists():
+    if not is_there(path):
         raise CamlucidaError(f"there is no list of pairs at '{path}'")
     if named not in get_args(Layout):
         known = ", ".join(get_args(Layout))
@@ -199,6 +200,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _csv(path: Path, root: Path | None) -> list[FacePair]:
     base = path.parent if root is None else root
     pairs = []
+    check_regular(path, "table of pairs")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
@@ -272,12 +274,7 @@ def _with_suffix(stem: Path) -> Path | None:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CamlucidaError(f"'{path}' is no text file") from error
-    except OSError as error:
-        raise CamlucidaError(f"cannot read '{path}': {error.strerror}") from error
+    text = read_text(path, "list of pairs")
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
+import json
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,8 +16,9 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError, ImageError
-from camlucida.common.files import TEMPORARY, write
+from camlucida.common.files import Stamp, check_regular, locked, stamp, unchanged, write
 from camlucida.common.jsonable import digest, plain
+from camlucida.common.optional import first_line
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import Floats
 from camlucida.common.store import start_plan
@@ -152,6 +155,7 @@ def run_verification(
     out: str | Path | None = None,
     *,
     batch_size: int = 16,
+    verify_data: bool = False,
     progress: Progress | None = None,
 ) -> VerificationReport:
     """Embed all pairs, find the threshold, explain every probe, alter it, and count right decisions.
@@ -159,8 +163,11 @@ def run_verification(
     Args:
         bench: what is to be done.
         out: a folder that keeps what is done, shard by shard: a run that was stopped, by whatever, goes on
-            where it was. ``None`` keeps nothing. Neither photos nor embeddings are written.
+            where it was. What is damaged there, or older than its photos, is computed again. ``None`` keeps
+            nothing. Neither photos nor embeddings are written.
         batch_size: altered faces at a time.
+        verify_data: read the photos of what is done, to see whether they have changed, where their size and time
+            say they have not.
         progress: is called with the number of shards done and their number.
 
     Returns:
@@ -178,16 +185,20 @@ def run_verification(
         >>> sorted(report.curves)
         ['fame (iterations=1)', 'random patches', 'random pixels']
     """
-    folder = None if out is None else Path(out)
-    if folder is not None:
+    if out is None:
+        return _run(_Work(bench, None, batch_size), progress)
+    folder = Path(out)
+    with locked(folder):
         start_plan(folder, bench.record, results=any(folder.glob("*/shard-*.npz")))
-        for left in folder.glob(f"*/{TEMPORARY}*"):
-            left.unlink(missing_ok=True)
-    work = _Work(bench, folder, batch_size)
+        return _run(_Work(bench, folder, batch_size, verify_data=verify_data), progress)
+
+
+def _run(work: _Work, progress: Progress | None) -> VerificationReport:
+    bench = work.bench
     total = 2 * len(bench.shards)
     clean: list[dict[str, Any]] = []
     for number, positions in enumerate(bench.shards):
-        clean.append(work.kept("scores", number, lambda p=positions: work.embed(p)))  # type: ignore[misc]
+        clean.append(work.kept("scores", number, [], lambda p=positions: work.embed(p)))  # type: ignore[misc]
         if progress is not None:
             progress(number + 1, total)
     scores = np.concatenate([part["score"] for part in clean])
@@ -202,8 +213,17 @@ def run_verification(
     )
     parts: list[dict[str, Any]] = []
     for number, positions in enumerate(bench.shards):
+        known = [
+            threshold.value,
+            [str(score) for score in scores[positions.start : positions.stop]],
+        ]
         parts.append(
-            work.kept("altered", number, lambda p=positions: work.alter(p, scores, threshold.value))  # type: ignore[misc]
+            work.kept(
+                "altered",
+                number,
+                known,
+                lambda p=positions: work.alter(p, scores, threshold.value),  # type: ignore[misc]
+            )
         )
         if progress is not None:
             progress(len(bench.shards) + number + 1, total)
@@ -238,23 +258,59 @@ class _Work:
     bench: VerificationBenchmark
     folder: Path | None
     batch_size: int
+    verify_data: bool = False
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    stamps: dict[Path, Stamp] = field(default_factory=dict)
 
-    def kept(self, kind: str, number: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A shard, read where it is done, else made and written."""
-        path = None if self.folder is None else self.folder / kind / f"shard-{number:06d}.npz"
-        if path is not None and path.exists():
+    def kept(
+        self, kind: str, number: int, known: Sequence[Any], make: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """A shard, read where it is done, else made and written.
+
+        Args:
+            kind: scores or altered scores.
+            number: which.
+            known: what it depends on besides the plan and its pairs.
+            make: makes it.
+        """
+        if self.folder is None:
+            return make()
+        path = self.folder / kind / f"shard-{number:06d}.npz"
+        files = [file for i in self.bench.shards[number] for file in self.bench.pairs[i].files]
+        facts = digest([kind, number, self.bench.record["digest"], known])
+        if os.path.lexists(path):
             try:
-                with np.load(path, allow_pickle=False) as found:
-                    return dict(found)
-            except (ValueError, OSError, zipfile.BadZipFile) as error:
-                raise CamlucidaError(
-                    f"{str(path)!r} is damaged ({error}); remove it, and it is made again"
-                ) from error
+                return self._read(path, facts, files)
+            except Exception as error:  # damaged files raise many kinds
+                warnings.warn(f"{str(path)!r} is computed again: {first_line(error)}", stacklevel=2)
+        stamps = [self.stamp(file) for file in files]
         made = make()
-        if path is not None:
-            write(path, lambda p: np.savez_compressed(p, allow_pickle=False, **made))
+        marks = np.array(json.dumps({"facts": facts, "stamps": stamps}))
+        write(path, lambda p: np.savez_compressed(p, allow_pickle=False, marks=marks, **made))
         return made
+
+    def _read(self, path: Path, facts: str, files: Sequence[Path]) -> dict[str, Any]:
+        """The content of a shard.
+
+        Raises:
+            Exception: it is damaged, belongs to something else, or a photo has changed since.
+        """
+        check_regular(path, "shard")
+        with np.load(path, allow_pickle=False) as found:
+            content = dict(found)
+        marks = json.loads(str(content.pop("marks")))
+        if marks["facts"] != facts:
+            raise CamlucidaError("it belongs to other scores")
+        for file, known in zip(files, marks["stamps"], strict=True):
+            if not unchanged(file, known, content=self.verify_data):
+                raise CamlucidaError(f"{str(file)!r} has changed since it was read")
+        return content
+
+    def stamp(self, file: Path) -> Stamp:
+        """Of a photo when this run first came to it."""
+        if file not in self.stamps:
+            self.stamps[file] = stamp(file)
+        return self.stamps[file]
 
     def pair(self, index: int) -> Tensor:
         """Probe and gallery ``(2, C, H, W)``; a few are remembered between the passes."""

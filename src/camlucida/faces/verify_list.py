@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from camlucida.common.errors import ImageError
+from camlucida.common.files import locked, stamp, unchanged
 from camlucida.common.printable import name_of, printable
 from camlucida.common.progress import Say, part
 from camlucida.common.provenance import fingerprint
@@ -115,6 +116,7 @@ def verify_pairs(
     draw: int = 8,
     sides: Sides = "probe",
     seed: int = 0,
+    verify_data: bool = False,
     say: Say | None = None,
 ) -> VerifiedList:
     r"""Judge a list of pairs, draw some of them, and write a report.
@@ -135,6 +137,7 @@ def verify_pairs(
         draw: pairs that are drawn too, spread over the list.
         sides: alter the ``"probe"`` only, or ``"both"`` photos by their own maps.
         seed: the seed of everything that is drawn.
+        verify_data: see :func:`run_verification`.
         say: is told about the progress.
 
     Raises:
@@ -153,53 +156,71 @@ def verify_pairs(
     """
     listed = read_pairs(source, layout, split=split, seed=seed)
     folder = Path(out)
-    report: VerificationReport | None = None
-    if listed.genuine and listed.impostor:
-        bench = VerificationBenchmark(
-            embedder,
-            listed_pairs(embedder, listed, face=face, already_aligned=already_aligned),
-            methods,
-            sides=sides,
-            threshold="eer" if threshold is None else threshold,
-            seed=seed,
-        )
-        report = run_verification(bench, folder / "run", progress=part(say, "verifying"))
-        threshold = report.threshold.value
-    count = len(listed) if report is None else min(draw, len(listed))
-    theta = embedder.threshold if threshold is None else threshold
-    key = {
-        "embedder": [embedder.name, fingerprint(embedder.module)],
-        "methods": [str(method) for method in methods],
-        "threshold": theta,
-        "seed": seed,
-    }
-
-    def drawn(stem: str, pair: FacePair) -> dict[str, Any]:
-        explained = explain_pair(
-            embedder, pair.probe, pair.gallery, method=list(methods), threshold=theta, seed=seed,
-            face=face, already_aligned=already_aligned,
-        )  # fmt: skip
-        files = explained.save(folder / "pairs", stem)
-        return {
-            "similarity": explained.similarity,
-            "match": explained.match,
-            "verdict": explained.verdict,
-            "grid": str(files["grid"].relative_to(folder)),
+    with locked(folder):
+        report: VerificationReport | None = None
+        if listed.genuine and listed.impostor:
+            bench = VerificationBenchmark(
+                embedder,
+                listed_pairs(embedder, listed, face=face, already_aligned=already_aligned),
+                methods,
+                sides=sides,
+                threshold="eer" if threshold is None else threshold,
+                seed=seed,
+            )
+            report = run_verification(
+                bench, folder / "run", verify_data=verify_data, progress=part(say, "verifying")
+            )
+            threshold = report.threshold.value
+        count = len(listed) if report is None else min(draw, len(listed))
+        theta = embedder.threshold if threshold is None else threshold
+        key = {
+            "embedder": [embedder.name, fingerprint(embedder.module)],
+            "methods": [str(method) for method in methods],
+            "threshold": theta,
+            "seed": seed,
         }
 
-    done: list[dict[str, Any]] = []
-    for number in range(count):
-        pair = listed.pairs[int(number * len(listed) / count)]
-        stem = f"pair-{number:04d}"
-        store = Store(folder / "pairs", {**key, "photos": [str(pair.probe), str(pair.gallery)]})
-        try:
-            found = store.value(stem, partial(drawn, stem, pair))
-        except ImageError as error:
-            found = {"verdict": f"left out: {error}", "grid": None}
-        name = f"{name_of(pair.probe)} - {name_of(pair.gallery)}"
-        done.append({"pair": name, "same": pair.same, **found})
-        if say is not None:
-            say("drawing", number + 1, count)
-    verified = VerifiedList(embedder.name, listed, report, tuple(done), folder, seed)
-    save(folder, "verify", verified.html(), verified.to_dict(), verified.tables, page_name="index")
-    return verified
+        def drawn(stem: str, pair: FacePair) -> dict[str, Any]:
+            explained = explain_pair(
+                embedder, pair.probe, pair.gallery, method=list(methods), threshold=theta, seed=seed,
+                face=face, already_aligned=already_aligned,
+            )  # fmt: skip
+            files = explained.save(folder / "pairs", stem)
+            found = {
+                "similarity": explained.similarity,
+                "match": explained.match,
+                "verdict": explained.verdict,
+                "grid": str(files["grid"].relative_to(folder)),
+            }
+            written = {str(file.relative_to(folder)): stamp(file) for file in files.values()}
+            return {"found": found, "files": written}
+
+        def whole(kept: dict[str, Any]) -> bool:
+            return all(unchanged(folder / name, known) for name, known in kept["files"].items())
+
+        done: list[dict[str, Any]] = []
+        for number in range(count):
+            pair = listed.pairs[int(number * len(listed) / count)]
+            stem = f"pair-{number:04d}"
+            photos = [
+                [str(photo), (stamp(photo) or [None])[-1]] for photo in (pair.probe, pair.gallery)
+            ]
+            store = Store(folder / "pairs", {**key, "photos": photos})
+            try:
+                found = store.value(stem, partial(drawn, stem, pair), whole)["found"]
+            except ImageError as error:
+                found = {"verdict": f"left out: {error}", "grid": None}
+            name = f"{name_of(pair.probe)} - {name_of(pair.gallery)}"
+            done.append({"pair": name, "same": pair.same, **found})
+            if say is not None:
+                say("drawing", number + 1, count)
+        verified = VerifiedList(embedder.name, listed, report, tuple(done), folder, seed)
+        save(
+            folder,
+            "verify",
+            verified.html(),
+            verified.to_dict(),
+            verified.tables,
+            page_name="index",
+        )
+        return verified

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.files import read_text
 from camlucida.common.jsonable import to_json
 from camlucida.common.statistics import Floats, permuted_p
 from camlucida.engine.maps import normalise
@@ -410,11 +411,10 @@ def _answers(
 
 def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     where = repr(os.fspath(path))
+    text = read_text(Path(path), "file")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CamlucidaError(f"{where} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CamlucidaError(f"{where} is not JSON in UTF-8") from error
     if not isinstance(document, dict):
         raise CamlucidaError(f"{where} holds no JSON object")

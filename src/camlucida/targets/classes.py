@@ -12,6 +12,7 @@ from torch import Tensor
 
 from camlucida.common.errors import TargetError
 from camlucida.common.limits import check_fields
+from camlucida.common.optional import first_line
 from camlucida.targets.base import Target, tensor_of
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
@@ -82,7 +83,14 @@ class ClassTarget(Target):
                 f"class {self.classes!r} is a name, but the model's class names are not known; pass an "
                 "index, or class_names= to explain"
             )
-        classes = torch.as_tensor(self.classes, device=logits.device)
+        try:
+            classes = torch.as_tensor(self.classes, device=logits.device)
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+        ) as error:  # of the wrong type, or far too large
+            raise TargetError(f"these are no class indices: {first_line(error)}") from error
         if classes.is_floating_point() or classes.dtype == torch.bool:
             raise TargetError(f"class indices must be integers, got {classes.dtype}")
         if classes.ndim == 0:

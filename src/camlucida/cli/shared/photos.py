@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,27 +33,49 @@ def collect(given: Iterable[Path], out: Path) -> tuple[list[Path], list[tuple[Pa
 
     photos: dict[Path, Path] = {}
     failed: list[tuple[Path, str]] = []
-    home = out.resolve()
+    home = real(out)
     for path in given:
         found: Sequence[Path] = [path]
-        if path.is_dir():
+        try:
+            folder = path.is_dir()
+        except OSError as error:  # such as a name that is too long
+            failed.append((path, f"'{shown(path)}' cannot be read: {error.strerror}"))
+            continue
+        if folder:
             try:
                 found = find_images(path)
             except ImageError as error:
                 failed.append((path, str(error)))
                 continue
-            if not path.resolve().is_relative_to(home):
-                found = [p for p in found if not p.resolve().is_relative_to(home)]
+            if not real(path).is_relative_to(home):
+                found = [p for p in found if not real(p).is_relative_to(home)]
                 if not found:
                     failed.append((path, f"no image in {str(path)!r} but results in {str(out)!r}"))
         for photo in found:
-            photos.setdefault(photo.resolve(), photo)
+            photos.setdefault(real(photo), photo)
     for place, photo in photos.items():
-        if photo.parent.resolve() == home or place.parent == home:
+        if real(photo.parent) == home or place.parent == home:
             raise CamlucidaError(
                 f"{str(photo)!r} lies in the folder for the results; choose another one with --out"
             )
     return list(photos.values()), failed
+
+
+def real(path: Path) -> Path:
+    """The absolute path without links; a link that points to itself stays."""
+    return Path(os.path.realpath(path))
+
+
+def exact(photo: Path) -> str:
+    """The absolute path of a photo as records hold it, which no other photo shares.
+
+    Where a terminal cannot show the name as it is, a part of its SHA-256 follows.
+    """
+    place = real(photo)
+    text, raw = shown(place), os.fsencode(place)
+    if os.fsencode(text) == raw:
+        return text
+    return f"{text} (sha256 {hashlib.sha256(raw).hexdigest()[:16]})"
 
 
 class Names:
@@ -73,7 +96,7 @@ class Names:
 
     def take(self, *photos: Path) -> str:
         """A name that no other photo or pair has, with the kind at its end."""
-        places = [photo.resolve() for photo in photos]
+        places = [real(photo) for photo in photos]
         stem = _file_name("-".join(photo.stem for photo in photos))
         longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
         for name in (stem, longer, *(f"{longer}-{n}" for n in range(2, 1_000_000))):
@@ -90,11 +113,11 @@ class Names:
                 (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
             )
             if "path" in record:
-                return record["path"] in {None, shown(places[0])}
+                return record["path"] in {None, exact(places[0])}
             sources = [record[side]["source"] for side in ("probe", "gallery")]
         except (OSError, ValueError, TypeError, KeyError):
             return True  # nobody's, or no record
-        return [Path(source or "").resolve() for source in sources] == [*places]
+        return [real(Path(source or "")) for source in sources] == [*places]
 
 
 def _file_name(stem: str) -> str:

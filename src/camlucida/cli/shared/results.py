@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camlucida.cli.shared.console import print_lines, shown
+from camlucida.cli.shared.photos import exact
 from camlucida.cli.shared.writing import write, write_json
 from camlucida.common.printable import distinct, slug
 from camlucida.common.version import __version__
@@ -76,7 +77,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
     record = {
         "camlucida": __version__,
         "photo": shown(photo),
-        "path": shown(photo.resolve()),
+        "path": exact(photo),
         "predictions": predictions,
         "files": files,
         "methods": methods,

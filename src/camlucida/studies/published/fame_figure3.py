@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from camlucida.common.errors import ImageError
+from camlucida.common.files import stamp
 from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.images import read_image
@@ -217,7 +218,7 @@ def figure3(
 
     for photo in photos:
         try:
-            kept = store.value(f"figure3-{photo.name}", partial(drawn, photo))
+            kept = store.value(f"figure3-{photo.name}-{stamp(photo)}", partial(drawn, photo))
         except ImageError:
             continue
         return Figure3(base64.b64decode(kept["png"]), photo.name, kept["shares"])

@@ -232,9 +232,9 @@ def examples(
             "the model returns NaN or infinite values for the photo, so nothing is near it; in single "
             "precision (model.float()) it may not"
         )
-    own = None if path is None else Path(path).resolve()
+    own = None if path is None else os.path.realpath(path)
     of_class = {
-        index: [p for p in folder if p.label == index and p.file.resolve() != own]
+        index: [p for p in folder if p.label == index and os.path.realpath(p.file) != own]
         for _, index, _, _ in sides
     }
     skipped = list(folder.skipped)
