@@ -28,6 +28,11 @@ ROOMS = (
     "report",
     "faces",
     "audits",
+    "engine",
+    "studies.fame",
+    "studies.icam",
+    "studies.published",
+    "studies.survey",
 )
 
 

@@ -115,6 +115,10 @@ class Steps:
         normalise: final scaling, ``"minmax"`` by default.
         early_normalise: scale a single layer's map before resizing too (as some published codes do).
         eps: added to the denominators of both scalings; 0 by default.
+
+    Example:
+        >>> camlucida.explain(model, images, steps=camlucida.Steps(sigma=2.0)).maps.shape
+        torch.Size([2, 32, 32])
     """
 
     rectify: bool = True

@@ -54,6 +54,10 @@ class Tap:
         gradients: ``dY/dA`` of each layer, shaped like its activation; zeros where the target does not
             depend on the layer.
         connected: whether the target depends on each layer at all.
+
+    Example:
+        >>> camlucida.tap(model, images, ["4"], camlucida.Logit(3)).activations["4"].shape
+        torch.Size([2, 16, 16, 16])
     """
 
     outputs: Tensor
@@ -107,6 +111,12 @@ def tap(
         LayerError: for an unknown layer, one that did not run, ran twice, or has no spatial output.
         TargetError: for a target that does not fit the output.
         ModelError: for inputs that do not fit the model.
+
+    Example:
+        >>> seen = camlucida.tap(model, images, ["1"])
+        >>> activation, gradient = seen.only
+        >>> activation.shape == gradient.shape
+        True
     """
     check_inputs(unwrap(model), inputs)
     chosen = resolve_all(model, layers)

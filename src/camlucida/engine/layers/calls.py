@@ -147,6 +147,10 @@ def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:
     Args:
         model: the model, wrapped or not; returned as it was.
         inputs: ``(N, C, H, W)``, one image is enough.
+
+    Example:
+        >>> [layer.name for layer in camlucida.list_layers(model, images) if layer.candidate]
+        ['0', '1', '2', '3', '4']
     """
     with borrowed(model, inputs) as module, torch.no_grad():
         found = survey(module, inputs)

@@ -42,6 +42,10 @@ def default_layer(model: nn.Module, inputs: Tensor) -> str:
 
     Raises:
         LayerError: when nothing in the model returns a map on evidence that its output depends on.
+
+    Example:
+        >>> camlucida.default_layer(model, images)
+        '4'
     """
     module = unwrap(model)
     key = (tuple(inputs.shape[1:]), inputs.dtype, inputs.device)

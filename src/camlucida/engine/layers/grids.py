@@ -25,6 +25,10 @@ class Grid:
             behind the grid is none either.
         size: (h, w) of a token grid.
         order: for a token grid that is not in row-major order, which token behind the prefix shows each cell.
+
+    Example:
+        >>> camlucida.Grid("tokens", prefix=1, size=(2, 3)).to_map(torch.zeros(1, 7, 8)).shape
+        torch.Size([1, 8, 2, 3])
     """
 
     layout: Literal["nchw", "nhwc", "tokens"] = "nchw"
