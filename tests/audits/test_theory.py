@@ -108,7 +108,9 @@ def test_samples_are_gradcam_of_random_networks():
             first = model.dense[0].weight.view(5, 4, 3)
             first.zero_()
             first[:, :2] = w.view(5, 2, 3)
-        library = explain(model, image[None, None], method="gradcam", target=0, layers=LAYER).raw[0]
+        library = explain(
+            model, image[None, None], method="gradcam", target=0, layers=LAYER, outputs="regression"
+        ).raw[0]
         slow = gradcam_by_loops(image, f, w.view(5, 2, 3), pool=2)
         torch.testing.assert_close(library, slow, rtol=1e-12, atol=1e-15)
         total += slow

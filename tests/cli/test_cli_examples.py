@@ -209,11 +209,11 @@ def test_survey(capsys, photos, tmp_path):
         (("examples", "{photo}", "--train", "{photo}"), "is a file"),
         (("cases", "none"), "no such file or folder"),
         (("cases", "{train}", "--threshold", "2"), "threshold"),
-        (("cases", "{train}", "--boxes", "none.csv"), "cannot be read"),
+        (("cases", "{train}", "--boxes", "none.csv"), "no such table"),
         (("survey", "make", "{train}", "--method", "gradcam"), "2 to 10 methods"),
         (("survey", "make", "{train}", "--method", "gradcam", "--out", "x.pdf"), ".html"),
-        (("survey", "tally", "{photo}", "{photo}"), "not JSON"),
-        (("survey", "tally", "none.json", "{photo}"), "cannot be read"),
+        (("survey", "tally", "{photo}", "{photo}"), "no text file"),
+        (("survey", "tally", "none.json", "{photo}"), "no such file"),
     ],
 )
 def test_what_goes_wrong_is_one_line(

@@ -195,8 +195,8 @@ def test_no_probe_where_operations_tell():
     sizes, _ = counting(model)
     explain(model, x)
     explain(model, x)
-    # Once to follow the operations, once to see what the output depends on.
-    assert sizes == [1, 1, 4, 4]
+    # Once each to see what the output is, to follow the operations, and to see what the output depends on.
+    assert sizes == [1, 1, 1, 4, 4]
 
 
 def test_new_weights_are_probed_again_and_new_modules_followed_again():

@@ -659,7 +659,7 @@ def _() -> Any:
     return net(), images
 
 
-@odd("a second input is missing", "one tensor")
+@odd("a second input is missing", "more than an image")
 def _() -> Any:
     class Model(Net):
         def forward(self, x: Tensor, size: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def test_wrong_sheets(survey, tmp_path):
         ([{**good, "answers": {}}], "no answers to count"),
         ([{**good, "rater": None}], "whose"),
         ([], "no answers to count"),
-        ([tmp_path / "none.json"], "cannot be read"),
+        ([tmp_path / "none.json"], "no such file"),
     ]
     for sheets, words in wrong:
         with pytest.raises(CamlucidaError, match=words):

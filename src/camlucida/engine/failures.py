@@ -34,6 +34,8 @@ def in_words(error: Exception, model: nn.Module, inputs: Tensor | None) -> str |
                     "fills in the rest"
                 )
             return f"{name} does not run{on}: {said}{advice}"
+        if module.startswith("torch.autograd") and (layer := quantized_layer(model)):
+            return no_gradient(layer)
         if module.startswith("torch.autograd"):
             return (
                 f"the gradient of {name} could not be computed: {said}; methods without gradients, such as scorecam, "
@@ -49,6 +51,14 @@ def quantized_layer(model: nn.Module) -> str | None:
     """The first layer that computes in integers, which have no gradient."""
     return next(
         (name for name, m in model.named_modules() if ".quantized" in type(m).__module__), None
+    )
+
+
+def no_gradient(layer: str) -> str:
+    """Why a quantized model has no gradient, and what explains it all the same."""
+    return (
+        f"no gradient leads through the quantized layer {layer!r}; use a method without gradients, such as scorecam, "
+        "rise or eigencam, or explain the model before it is quantized"
     )
 
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from camlucida.common.errors import CamlucidaError, ModelError, TargetError
 from camlucida.engine.borrow import borrowed
@@ -135,20 +136,29 @@ def look(module: nn.Module, inputs: Tensor, argument: str | None = None) -> Any:
             f"{type(module).__name__} needs more than an image ({', '.join(needed)}); camlucida varies the image "
             "alone, so wrap the model in a module whose forward takes the image and fills in the rest"
         )
-    image = inputs[:1].detach().clone().requires_grad_()
     try:
-        with borrowed(reading(module, argument=argument), inputs) as lent:
-            return lent(image * 1)  # a model may write to its input
-    except (CamlucidaError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
+        return _run(module, inputs[:1], argument)
+    except CamlucidaError as error:
+        if len(inputs) > 1:
+            try:  # some models take batches of one size alone
+                return tree_map(
+                    lambda one: one[:1] if isinstance(one, Tensor) and one.ndim else one,
+                    _run(module, inputs, argument),
+                )
+            except CamlucidaError:
+                pass
+        if not others:
+            raise
         left_out = ", ".join(name for name, _ in others)
-        hint = f"; its forward also takes {left_out}, which camlucida leaves out" if others else ""
-        raise ModelError(
-            f"{type(module).__name__} failed on an image of shape {tuple(image.shape[1:])} with "
-            f"{type(error).__name__}: {first}{hint}"
+        raise type(error)(
+            f"{error}; its forward also takes {left_out}, which camlucida leaves out"
         ) from error
+
+
+def _run(module: nn.Module, inputs: Tensor, argument: str | None) -> Any:
+    images = inputs.detach().clone().requires_grad_()
+    with borrowed(reading(module, argument=argument), inputs) as lent:
+        return lent(images * 1)  # a model may write to its input
 
 
 def further_inputs(module: nn.Module, argument: str | None = None) -> list[tuple[str, bool]]:

@@ -278,6 +278,13 @@ def _drop_graph(tensor: Tensor) -> Tensor:
     return _keep_graph(tensor.detach())
 
 
+def _twice(name: str, module: nn.Module | None) -> LayerError:
+    return LayerError(
+        f"layer {name!r} ({type(module).__name__}) runs more than once in a forward pass, so its map is not defined; "
+        "choose a layer that runs once, such as the block around it"
+    )
+
+
 def _rules(
     model: nn.Module,
     inputs: Tensor,
@@ -297,6 +304,8 @@ def _rules(
     for name in asked:
         assert found is not None  # noqa: S101
         read = found.reading(unwrap(model), inputs, name)
+        if read.calls > 1:
+            raise _twice(name, layers[name])
         if read.calls == 1 and read.shape is not None:
             rules[name] = checked(read, name)
     # What does not run once, or returns no tensor, is told apart when it runs.
@@ -426,10 +435,7 @@ def _hooks(
             if threading.get_ident() != thread:  # somebody else runs the model meanwhile
                 return None
             if name in ran:
-                raise LayerError(
-                    f"layer {name!r} ({type(module).__name__}) runs more than once in a forward pass, so its "
-                    "map is not defined; choose a layer that runs once, such as the block around it"
-                )
+                raise _twice(name, module)
             ran.add(name)
             tensor = _layer_tensor(name, module, output)
             edited = edit(name, tensor)

@@ -27,6 +27,7 @@ from camlucida.data import read_class_names, resolve_class
 from camlucida.data.images import range_note, read_image
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
 from camlucida.engine.borrow import check_inputs, unwrap
+from camlucida.engine.failures import no_gradient, quantized_layer
 from camlucida.engine.finding import argument_for, find_outputs, look
 from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of, reading
 from camlucida.explanation.overlays import View
@@ -133,8 +134,8 @@ class Subject:
         try:
             yield
         except (RuntimeError, ModelError) as error:
-            if (named := _quantized(self.module)) and isinstance(error, RuntimeError):
-                raise MethodError(_no_gradient(named)) from error
+            if (named := quantized_layer(self.module)) and isinstance(error, RuntimeError):
+                raise MethodError(no_gradient(named)) from error
             first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
             if first is None or first.in_channels == inputs.shape[1]:
                 raise
@@ -193,8 +194,8 @@ class Subject:
         if row is None or wanted.isdisjoint(row.needs):
             return
         reached = any(raw.connected.values()) if raw.connected else bool(raw.fused.any())
-        if not reached and (layer := _quantized(self.module)):
-            raise MethodError(_no_gradient(layer))
+        if not reached and (layer := quantized_layer(self.module)):
+            raise MethodError(no_gradient(layer))
 
     def prepare(self, images: Images) -> Batch:
         """Inputs on the model's device and in its precision."""
@@ -320,18 +321,6 @@ def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:
     raise ModelError(
         f"{type(module).__name__} was given other inputs than one tensor of images ({listed}); camlucida varies the "
         "image alone, so wrap the model in a module whose forward takes the image and fills in the rest"
-    )
-
-
-def _quantized(module: nn.Module) -> str | None:
-    """The first layer that computes in integers."""
-    return next((n for n, m in module.named_modules() if "quantized" in type(m).__module__), None)
-
-
-def _no_gradient(layer: str) -> str:
-    return (
-        f"no gradient leads through the quantized layer {layer!r}; use a method without gradients, such as scorecam, "
-        "rise or eigencam, or explain the model before it is quantized"
     )
 
 

@@ -98,7 +98,8 @@ class Examination:
             (computed,) = numerics(module, inputs, explanation)
             for i, (photo, _) in enumerate(read):
                 place = places[photo.file]
-                if not math.isfinite(explanation.predictions[i][0].probability):
+                shown = explanation.predictions[i]
+                if not shown or not math.isfinite(shown[0].probability):
                     skipped.append((place, f"{str(photo.path)!r}: the model returns NaN for it"))
                     continue
                 turned = None

@@ -19,7 +19,7 @@ from camlucida.data.folders import open_folder
 from camlucida.data.images import read_image
 from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers
-from camlucida.explanation import Explanation, overlays
+from camlucida.explanation import Explanation, Prediction, overlays
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
@@ -159,6 +159,15 @@ class Examples:
         return table.rich()
 
 
+def _best(explained: Explanation) -> Prediction:
+    """The predicted class of the photo."""
+    if not explained.predictions:
+        raise MethodError("examples need a model with two or more classes")
+    if not explained.predictions[0]:
+        raise MethodError("the model returns NaN for the photo, so that nothing is near to it")
+    return explained.predictions[0][0]
+
+
 def examples(
     model: nn.Module | LoadedModel,
     photo: str | os.PathLike[str] | Image.Image,
@@ -216,9 +225,7 @@ def examples(
     picture = read_image(photo)
     wanted = None if true is None else resolve_class(true, names)
     explained, feature = describe(model, [picture], None, method=method, layers=layers, seed=seed)
-    if not explained.predictions:
-        raise MethodError("examples need a model with two or more classes")
-    predicted = explained.predictions[0][0]
+    predicted = _best(explained)
     sides = [("predicted", predicted.index, explained, feature[0])]
     if wanted == predicted.index:
         sides[0] = ("predicted and true", *sides[0][1:])
