@@ -15,7 +15,7 @@ from camlucida.audits.candidates import choose
 from camlucida.audits.ours import list_audits, register
 from camlucida.audits.registry import AUDITS
 from camlucida.audits.report import AuditReport
-from camlucida.audits.rules import GRADES, QUESTIONS, Rule
+from camlucida.audits.rules import GRADES, QUESTIONS, TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trial import Trial
 from camlucida.audits.trust.audit import audit_all
@@ -225,8 +225,10 @@ def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_
 
 def test_an_audit_from_outside_is_judged_like_ours(model, inputs):
     rules = (
-        Rule("test-outside", "fail", "not safe", ("pixels",)),
-        Rule("test-outside", "not tested", "with caution", ("absence",), "It was not mirrored."),
+        TrustRule("test-outside", "fail", "not safe", ("pixels",)),
+        TrustRule(
+            "test-outside", "not tested", "with caution", ("absence",), "It was not mirrored."
+        ),
     )
 
     @register("test-outside", title="Outside", asks="Is it mirrored?", rules=rules)

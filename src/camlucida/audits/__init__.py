@@ -11,7 +11,7 @@ from camlucida.audits.fooling.tune import Attack
 from camlucida.audits.ours import list_audits, register
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import Request
-from camlucida.audits.rules import Rule
+from camlucida.audits.rules import TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.theory.audit import audit_theory
 from camlucida.audits.trust.audit import audit_all
@@ -26,9 +26,9 @@ __all__ = [
     "DeadZone",
     "Illustration",
     "Request",
-    "Rule",
     "Sentence",
     "TrustReport",
+    "TrustRule",
     "Verdict",
     "Wall",
     "audit_all",

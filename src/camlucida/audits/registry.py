@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Request
-from camlucida.audits.rules import Rule
+from camlucida.audits.rules import TrustRule
 from camlucida.common.registry import Registry, Row
 
 
@@ -33,7 +33,7 @@ class AuditRow(Row[AuditReport]):
     make: Callable[[Request], AuditReport]
     title: str
     asks: str
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[TrustRule, ...] = ()
     subject: Callable[[Candidate], str] = lambda tested: tested.label
     honours: tuple[str, ...] | None = None
     preface: str = ""
@@ -62,8 +62,8 @@ def register(
         CamlucidaError: the name is taken by another function.
 
     Example:
-        >>> from camlucida.audits import AuditReport, Rule, Verdict, register
-        >>> rule = Rule("gray", "fail", "with caution", ("evidence",))
+        >>> from camlucida.audits import AuditReport, TrustRule, Verdict, register
+        >>> rule = TrustRule("gray", "fail", "with caution", ("evidence",))
         >>> @register("gray", title="Gray", asks="Does the map know colours?", rules=(rule,))
         ... def gray(request):
         ...     verdicts = tuple(Verdict(one.label, "pass", "It does.") for one in request.tested())

@@ -28,7 +28,7 @@ from camlucida.engine.layers import resolve
 from camlucida.explanation.subject import Photo, Subject, prepare
 from camlucida.models import LoadedModel
 
-Data: TypeAlias = "DataSet | Tensor | tuple[Tensor, Tensor] | Photo | Sequence[Photo]"
+AuditData: TypeAlias = "DataSet | Tensor | tuple[Tensor, Tensor] | Photo | Sequence[Photo]"
 """A data set, a tensor ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``, or photos."""
 
 
@@ -59,7 +59,7 @@ class Request:
     """
 
     model: nn.Module | LoadedModel | None = None
-    data: Data | None = None
+    data: AuditData | None = None
     methods: Sequence[Choice] | None = None
     preprocess: Preprocess | None = None
     layer: str | None = None

@@ -12,9 +12,9 @@ Grade: TypeAlias = Literal["safe", "with caution", "not safe", "not tested"]
 GRADES: tuple[Grade, ...] = ("safe", "with caution", "not safe", "not tested")
 """From best to worst; the last where no audit could measure anything, so that nothing can be said."""
 
-Question: TypeAlias = Literal["evidence", "contrast", "pixels", "absence"]
+TrustQuestion: TypeAlias = Literal["evidence", "contrast", "pixels", "absence"]
 
-QUESTIONS: dict[Question, str] = {
+QUESTIONS: dict[TrustQuestion, str] = {
     "evidence": "Where is the evidence for this class?",
     "contrast": "Why this class and not another?",
     "pixels": "Which pixels does the score depend on?",
@@ -22,7 +22,7 @@ QUESTIONS: dict[Question, str] = {
 }
 """What people ask a map, by name."""
 
-SHORT: dict[Question, str] = {
+SHORT: dict[TrustQuestion, str] = {
     "evidence": "where",
     "contrast": "why not another",
     "pixels": "which pixels",
@@ -32,7 +32,7 @@ SHORT: dict[Question, str] = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class TrustRule:
     """What a finding means for questions: with this outcome it leaves them this grade at best.
 
     Attributes:
@@ -45,7 +45,7 @@ class Rule:
         unless: a finding whose failure says the same with more force.
 
     Example:
-        >>> rule = camlucida.audits.Rule("mine", "fail", "with caution", ("evidence", "pixels"))
+        >>> rule = camlucida.audits.TrustRule("mine", "fail", "with caution", ("evidence", "pixels"))
         >>> rule.applies({"mine": "fail"}), rule.applies({"mine": "pass"})
         (('mine',), ())
     """
@@ -53,7 +53,7 @@ class Rule:
     finding: str | tuple[str, ...]
     when: Outcome
     grade: Grade
-    questions: tuple[Question, ...] = tuple(QUESTIONS)
+    questions: tuple[TrustQuestion, ...] = tuple(QUESTIONS)
     because: str = ""
     unless: str = ""
 
@@ -70,53 +70,53 @@ _NO: Grade = "not safe"
 _CARE: Grade = "with caution"
 
 NATURE = (
-    Rule("claims a class", "fail", _NO, ("evidence", "contrast")),
-    Rule("shows both signs", "fail", _CARE, ("absence",)),
-    Rule("looks far", "fail", _CARE, ("absence",)),
-    Rule("fine", "fail", _CARE, ("pixels",)),
+    TrustRule("claims a class", "fail", _NO, ("evidence", "contrast")),
+    TrustRule("shows both signs", "fail", _CARE, ("absence",)),
+    TrustRule("looks far", "fail", _CARE, ("absence",)),
+    TrustRule("fine", "fail", _CARE, ("pixels",)),
 )
 """What follows from what a method is."""
 
 SANITY = (
-    Rule("parameters", "fail", _NO),
-    Rule("usable", "fail", _NO),
-    *(Rule(name, "fail", _CARE) for name in ("repeat", "single", "state", "data", "input shift")),
-    Rule(
+    TrustRule("parameters", "fail", _NO),
+    TrustRule("usable", "fail", _NO),
+    *(TrustRule(name, "fail", _CARE) for name in ("repeat", "single", "state", "data", "input shift")),
+    TrustRule(
         "parameters", "not tested", _CARE, because="Whether it depends on the model was not tested."
     ),
-    Rule("class", "fail", _NO, ("evidence", "contrast")),
-    Rule(
+    TrustRule("class", "fail", _NO, ("evidence", "contrast")),
+    TrustRule(
         "class", "not tested", _CARE, ("evidence", "contrast"),
         "Whether its maps of two classes differ was not tested.", unless="claims a class",
     ),
-    Rule("rival", "fail", _CARE, ("contrast",), unless="claims a class"),
-    Rule("logit shift", "fail", _CARE, ("evidence",), unless="logit-shift"),
-    Rule("logit shift", "fail", _NO, ("contrast",), unless="logit-shift"),
-    Rule("completeness", "fail", _CARE, ("evidence", "contrast", "pixels")),
+    TrustRule("rival", "fail", _CARE, ("contrast",), unless="claims a class"),
+    TrustRule("logit shift", "fail", _CARE, ("evidence",), unless="logit-shift"),
+    TrustRule("logit shift", "fail", _NO, ("contrast",), unless="logit-shift"),
+    TrustRule("completeness", "fail", _CARE, ("evidence", "contrast", "pixels")),
 )  # fmt: skip
 """Of the sanity checks."""
 
 _WALLS = ("deadzone", "deadzone-pixels")
 WALL = (
-    Rule("deadzone", "fail", _CARE, ("evidence", "contrast", "pixels")),
-    Rule("deadzone", "fail", _NO, ("absence",)),
-    Rule("blank where seen", "fail", _NO, ("absence",)),
-    Rule("faded wall", "fail", _CARE, ("evidence", "pixels")),
-    Rule("faded wall", "fail", _NO, ("absence",)),
-    Rule(
+    TrustRule("deadzone", "fail", _CARE, ("evidence", "contrast", "pixels")),
+    TrustRule("deadzone", "fail", _NO, ("absence",)),
+    TrustRule("blank where seen", "fail", _NO, ("absence",)),
+    TrustRule("faded wall", "fail", _CARE, ("evidence", "pixels")),
+    TrustRule("faded wall", "fail", _NO, ("absence",)),
+    TrustRule(
         _WALLS, "not tested", _CARE, ("evidence", "pixels", "absence"),
         "It was not tested behind a wall.",
     ),
 )  # fmt: skip
 """Of a wall behind the explained layer."""
 
-PIXEL_WALL = (Rule("deadzone-pixels", "fail", _NO),)
+PIXEL_WALL = (TrustRule("deadzone-pixels", "fail", _NO),)
 """Of a wall in front of the model."""
 
 ATTACK = (
-    Rule("logit-shift", "fail", _CARE, ("evidence",)),
-    Rule("logit-shift", "fail", _NO, ("contrast",)),
-    Rule(
+    TrustRule("logit-shift", "fail", _CARE, ("evidence",)),
+    TrustRule("logit-shift", "fail", _NO, ("contrast",)),
+    TrustRule(
         ("logit shift", "logit-shift"), "not tested", _CARE, ("contrast",),
         "Whether it moves although no probability changes was not tested.",
     ),
@@ -124,10 +124,10 @@ ATTACK = (
 """Of the attack that moves all logits alike."""
 
 FAITHFUL = (
-    Rule("faithfulness", "fail", _NO, ("evidence", "pixels", "absence")),
-    Rule("faithfulness", "fail", _CARE, ("contrast",)),
-    Rule("faithfulness", "warn", _CARE),
-    Rule(
+    TrustRule("faithfulness", "fail", _NO, ("evidence", "pixels", "absence")),
+    TrustRule("faithfulness", "fail", _CARE, ("contrast",)),
+    TrustRule("faithfulness", "warn", _CARE),
+    TrustRule(
         "faithfulness", "not tested", _CARE, ("evidence", "pixels", "absence"),
         "Whether the model needs the pixels that it puts first was not tested.",
     ),

@@ -28,7 +28,7 @@ from camlucida.audits.deadzone.nets import (
     LAYER,
     NETS,
     PREPROCESS,
-    Kind,
+    NetKind,
     WalledNet,
     WalledNets,
     WallPlan,
@@ -46,7 +46,7 @@ from camlucida.audits.deadzone.verdicts import (
 )
 from camlucida.audits.deadzone.walls import Wall
 from camlucida.audits.report import AuditReport
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial
 from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
@@ -58,7 +58,7 @@ from camlucida.report import Table
 
 def audit_dead_zone(
     model: nn.Module | LoadedModel | None = None,
-    data: Data | None = None,
+    data: AuditData | None = None,
     *,
     wall: Wall | str | None = None,
     plan: WallPlan | None = None,
@@ -148,7 +148,7 @@ def _on_stand_ins(request: Request, plan: WallPlan | None) -> AuditReport:
     trainer = WalledNets(plan, store, request.say)
     nets = [trainer.get(kind) for kind in NETS]
     inputs, labels, others = audit_images(trainer.dead_from, most, seed + 2)
-    runs: dict[Kind, _Run] = {}
+    runs: dict[NetKind, _Run] = {}
     for net in nets:
         trial = Trial(net.model, inputs, None, LAYER, PREPROCESS, seed, batch_size=20)
         zones = _stand_in_zones(net, trial, trainer.zone)
@@ -225,7 +225,7 @@ class _Run:
     zones: Zones
     request: Request
     store: Store
-    net: Kind | None = None
+    net: NetKind | None = None
     chosen: Sequence[Candidate] = ()
 
     def __post_init__(self) -> None:

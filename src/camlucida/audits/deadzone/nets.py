@@ -31,9 +31,9 @@ from camlucida.training.classifier import (
     train_classifier,
 )
 
-Kind: TypeAlias = Literal["masked", "unmasked", "residual"]
+NetKind: TypeAlias = Literal["masked", "unmasked", "residual"]
 
-NETS: dict[Kind, str] = {
+NETS: dict[NetKind, str] = {
     "masked": "masked net",
     "unmasked": "its unmasked twin",
     "residual": "masked residual net",
@@ -45,7 +45,7 @@ SIZE, SEEN_ROWS = 64, 3
 _WIDTHS = (12, 24, 48, 64)
 
 
-def build_net(kind: Kind, seed: int = 0) -> nn.Module:
+def build_net(kind: NetKind, seed: int = 0) -> nn.Module:
     """An untrained stand-in, in eval mode.
 
     Args:
@@ -107,7 +107,7 @@ class WalledNet:
         record: curves, accuracies, options and seconds, ready for JSON.
     """
 
-    kind: Kind
+    kind: NetKind
     model: nn.Module
     zone: DeadZone
     record: dict[str, Any]
@@ -146,7 +146,7 @@ class WalledNets:
             raise CamlucidaError(f"the stand-in has no dead rows at its lower edge: {self.zone}")
         self.dead_from = self.zone.rows[0]
 
-    def get(self, kind: Kind) -> WalledNet:
+    def get(self, kind: NetKind) -> WalledNet:
         """A trained stand-in, from the store or trained now."""
         model = build_net(kind, self.plan.seed)
         zone = dead_zone(model, (SIZE, SIZE), draws=2, seed=self.plan.seed)
@@ -160,7 +160,7 @@ class WalledNets:
         }
         return WalledNet(kind, model, zone, {**known, **record})
 
-    def _train(self, kind: Kind, model: nn.Module, checkpoint: Path | None) -> dict[str, Any]:
+    def _train(self, kind: NetKind, model: nn.Module, checkpoint: Path | None) -> dict[str, Any]:
         plan = self.plan
         chosen = stacked(self.dead_from, plan.validation, seed=plan.seed + 1).tensors()
         inputs = as_input(chosen.images)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlucida.audits.deadzone.activity import LOST, THRESHOLD, Zones, verdict
-from camlucida.audits.deadzone.nets import NETS, Kind, WalledNet
+from camlucida.audits.deadzone.nets import NETS, NetKind, WalledNet
 from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.report import Column, Table
 
@@ -22,11 +22,11 @@ ABOUT = (
 
 
 def worst(
-    label: str, found: Mapping[Kind, Mapping[str, Any]], zones: Mapping[Kind, Zones]
+    label: str, found: Mapping[NetKind, Mapping[str, Any]], zones: Mapping[NetKind, Zones]
 ) -> Verdict:
     """The verdict over the masked networks: the worse of the two."""
     order = ("not tested", "pass", "warn", "fail")
-    kinds: tuple[Kind, ...] = ("masked", "residual")
+    kinds: tuple[NetKind, ...] = ("masked", "residual")
     said = [verdict(label, found[k][label], zones[k], f"on the {NETS[k]}") for k in kinds]
     return max(said, key=lambda v: order.index(v.outcome))
 
@@ -98,7 +98,7 @@ def note(zones: Zones) -> str:
     )
 
 
-def tuning_table(tuning: Mapping[str, Any], net: Kind | None = None) -> Table:
+def tuning_table(tuning: Mapping[str, Any], net: NetKind | None = None) -> Table:
     """What Opti-CAM was tried with."""
     return Table.of_rows(
         "-".join(filter(None, ("tuning", net))),

@@ -16,7 +16,7 @@ from camlucida.audits.fooling.nets import LAYER, PREPROCESS, DigitNet, DigitPlan
 from camlucida.audits.fooling.study import FoolingCase, Study, described
 from camlucida.audits.fooling.tables import (
     CONDITIONS,
-    Measured,
+    Moves,
     condition_row,
     condition_table,
     matrix_table,
@@ -34,7 +34,7 @@ from camlucida.audits.fooling.tune import (
 )
 from camlucida.audits.fooling.verdicts import ABOUT, KEPT, WORKED, summary, verdict
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
@@ -74,7 +74,7 @@ FIGURE2 = (
 
 def audit_sham(
     model: nn.Module | LoadedModel | None = None,
-    data: Data | None = None,
+    data: AuditData | None = None,
     *,
     attack: Attack | None = None,
     attackers: Sequence[str] | None = None,
@@ -375,10 +375,10 @@ def _share_of_loss(attack: Attack) -> str:
 def _pictures(
     study: Study,
     asked: _Asked,
-    found: Measured,
-    quiet: Measured,
+    found: Moves,
+    quiet: Moves,
     labels: Sequence[str],
-    matrix: Mapping[str, Measured],
+    matrix: Mapping[str, Moves],
 ) -> tuple[Illustration, ...]:
     _, fooled, mask = study.attacked(asked.main)
 

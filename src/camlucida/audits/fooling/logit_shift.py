@@ -21,7 +21,7 @@ from camlucida.audits.fooling.figures import panel
 from camlucida.audits.fooling.measure import measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, copied
 from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.errors import CamlucidaError
@@ -135,7 +135,7 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
 
 def audit_logit_shift(
     model: nn.Module | LoadedModel,
-    data: Data,
+    data: AuditData,
     *,
     strength: float = 30.0,
     fitted_on: Tensor | None = None,

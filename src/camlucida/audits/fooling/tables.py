@@ -12,7 +12,7 @@ from camlucida.audits.fooling.verdicts import KEPT, WORKED, said_of_gap
 from camlucida.common.statistics import mean_std
 from camlucida.report import Column, Table
 
-Measured = Mapping[str, Mapping[str, Any]]
+Moves = Mapping[str, Mapping[str, Any]]
 """What an attack did to the maps of each method, by label."""
 
 PUBLISHED = {
@@ -25,7 +25,7 @@ _SIGNED = ("cam", "cam, mean margin")
 
 
 def susceptibility_table(
-    methods: Sequence[Candidate], found: Measured, control: Measured, reference: str = "gradcam"
+    methods: Sequence[Candidate], found: Moves, control: Moves, reference: str = "gradcam"
 ) -> Table:
     """Clean against fooled maps of every method, with tests against one of them."""
     values = _values(found)
@@ -89,7 +89,7 @@ def model_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Table
 
 
 def condition_row(
-    name: str, found: Measured, accuracies: tuple[float, float], hit: float
+    name: str, found: Moves, accuracies: tuple[float, float], hit: float
 ) -> tuple[Any, ...]:
     """One condition of the map: susceptibilities of the paper's methods, and whether their gap appears."""
     values = _values(found)
@@ -136,7 +136,7 @@ def condition_table(rows: Sequence[tuple[Any, ...]]) -> Table:
 def matrix_table(
     attackers: Sequence[str],
     columns: Sequence[str],
-    found: Mapping[str, Measured],
+    found: Mapping[str, Moves],
     accuracies: Mapping[str, float],
     hits: Mapping[str, float],
     clean: float,
@@ -174,7 +174,7 @@ def matrix_table(
     )
 
 
-def tail_table(found: Measured, labels: Sequence[int], classes: int) -> Table:
+def tail_table(found: Moves, labels: Sequence[int], classes: int) -> Table:
     """Susceptibility by how frequent a class was in training."""
     groups = ("frequent", "middle", "rare")
     third = max(1, math.ceil(classes / len(groups)))
@@ -194,7 +194,7 @@ def tail_table(found: Measured, labels: Sequence[int], classes: int) -> Table:
     )
 
 
-def _values(found: Measured) -> dict[str, list[float]]:
+def _values(found: Moves) -> dict[str, list[float]]:
     """Susceptibilities per image of the variants that could be measured."""
     return {k: v["susceptibility"] for k, v in found.items() if "error" not in v}
 

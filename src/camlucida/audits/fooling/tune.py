@@ -36,7 +36,7 @@ from camlucida.training.loop import FitOptions, Loss, fit
 from camlucida.training.sham import Layout, border_mask, sham_mask
 
 Trainable: TypeAlias = Literal["all", "head"]
-Kind: TypeAlias = Literal["sham", "location", "none"]
+AttackKind: TypeAlias = Literal["sham", "location", "none"]
 
 ADAM_RATE = 0.15
 """Adam's learning rate as a share of SGD's: 0.003 on the stand-in, where SGD has 0.02."""
@@ -69,7 +69,7 @@ class Attack(FitOptions):
     learning_rate: Positive = 0.002
     weight_decay: NotNegative = 1e-6
     step_size: Count = 12
-    kind: Kind = "sham"
+    kind: AttackKind = "sham"
     cam: CAMOptions = field(default_factory=CAMOptions)
     weight: Share = 0.5
     strength: float = 2.0

@@ -16,7 +16,7 @@ from torch import nn
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.sanity.completeness import completeness
 from camlucida.audits.sanity.measures import (
     Found,
@@ -29,7 +29,7 @@ from camlucida.audits.sanity.measures import (
     parameters,
 )
 from camlucida.audits.sanity.models import randomisation_stages
-from camlucida.audits.sanity.report import Measured, report_of
+from camlucida.audits.sanity.report import SanityNumbers, report_of
 from camlucida.audits.sanity.shuffled_labels import (
     LAYER,
     PREPROCESS,
@@ -49,7 +49,7 @@ _TWIN_STEPS = 4  # parts of the progress that the two small networks take
 
 
 def audit_sanity(
-    model: nn.Module | LoadedModel, data: Data, *, independent: bool = False, **options: Any
+    model: nn.Module | LoadedModel, data: AuditData, *, independent: bool = False, **options: Any
 ) -> AuditReport:
     """Does a map change when the model changes, and only then?
 
@@ -70,7 +70,7 @@ def audit_sanity(
     return report_of(measure_sanity(Request(model, data, **options), independent=independent))
 
 
-def measure_sanity(request: Request, *, independent: bool = False) -> Measured:
+def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumbers:
     """The numbers of :func:`audit_sanity`."""
     tested, quick = request.tested(), request.quick
     trial = request.open(8, 50).ranked()
@@ -114,7 +114,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> Measured:
         )
         for t in tested
     }
-    return Measured(
+    return SanityNumbers(
         tested, stages, cascade, alone if independent else {}, found, twins, record, store.found
     )
 

@@ -28,7 +28,7 @@ _FEW = 5  # images, below which the report says that they are few
 
 
 @dataclass(frozen=True)
-class Measured:
+class SanityNumbers:
     """What was measured, before it is put in words.
 
     Attributes:
@@ -53,7 +53,7 @@ class Measured:
     resumed: int
 
 
-def report_of(found: Measured) -> AuditReport:
+def report_of(found: SanityNumbers) -> AuditReport:
     """The numbers with their verdicts, tables and picture."""
     verdicts = tuple(verdict(label, checks) for label, checks in found.results.items())
     counts = {outcome: len(names) for outcome, names in by_outcome(verdicts).items()}
@@ -128,7 +128,7 @@ def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-def _cascade_chart(found: Measured) -> Illustration:
+def _cascade_chart(found: SanityNumbers) -> Illustration:
     curves = []
     for i, (label, steps) in enumerate(found.cascade.items()):
         values = [(0, 1.0)]  # as trained

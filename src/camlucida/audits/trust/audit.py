@@ -11,7 +11,7 @@ from torch import nn
 from camlucida.audits.ours import list_audits
 from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, reason
 from camlucida.audits.trust.judging import gather, judged
 from camlucida.audits.trust.report import TrustReport
@@ -22,7 +22,7 @@ from camlucida.models import LoadedModel
 
 def audit_all(
     model: nn.Module | LoadedModel,
-    data: Data,
+    data: AuditData,
     *,
     audits: Sequence[str] | None = None,
     **options: Any,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
-from camlucida.audits.request import Data, Request
+from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, grouped
 from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.statistics import mean_std
@@ -71,7 +71,9 @@ def faithfulness(trial: Trial, maps: Tensor, steps: int = 10) -> list[float]:
     return found
 
 
-def audit_faithfulness(model: nn.Module | LoadedModel, data: Data, **options: Any) -> AuditReport:
+def audit_faithfulness(
+    model: nn.Module | LoadedModel, data: AuditData, **options: Any
+) -> AuditReport:
     """Does the model need the pixels that a map puts first?
 
     Args:

@@ -8,7 +8,7 @@ from camlucida.audits.candidates import Candidate
 from camlucida.audits.ours import list_audits
 from camlucida.audits.registry import AuditRow
 from camlucida.audits.report import AuditReport
-from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, Question, Rule
+from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
 from camlucida.audits.trust.report import Answer, Evidence, MethodTrust
 from camlucida.audits.verdicts import Verdict
 
@@ -17,7 +17,7 @@ NATURAL = "registry"
 
 
 def judged(
-    tested: Candidate, evidence: Sequence[Evidence], rules: Sequence[Rule] | None = None
+    tested: Candidate, evidence: Sequence[Evidence], rules: Sequence[TrustRule] | None = None
 ) -> MethodTrust:
     """Grades for every question; the rules are by default those of all audits and of what methods are."""
     known = {e.name: e for e in evidence}
@@ -26,7 +26,7 @@ def judged(
         none = Answer("not tested", tuple(said) or ("No audit could measure anything about it.",))
         return MethodTrust(tested.label, dict.fromkeys(QUESTIONS, none), tuple(evidence))
     outcomes = {e.name: e.outcome for e in evidence}
-    against: dict[Question, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
+    against: dict[TrustQuestion, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
     for rule in all_rules() if rules is None else rules:
         for name in rule.applies(outcomes):
             text = rule.because or (known[name].text if name in known else "")
@@ -40,7 +40,7 @@ def judged(
     return MethodTrust(tested.label, answers, tuple(evidence))
 
 
-def all_rules() -> tuple[Rule, ...]:
+def all_rules() -> tuple[TrustRule, ...]:
     """What every finding means: of what methods are, and of all registered audits."""
     return (*NATURE, *(rule for row in list_audits() for rule in row.rules))
 

@@ -159,7 +159,7 @@ def _questions(report: TrustReport) -> Section:
         (f"{question} ({SHORT[key]})", text.removeprefix(question).strip())
         for (key, question), text in zip(QUESTIONS.items(), report.advice(), strict=True)
     ]
-    return Section("questions", "Question by question", [answers(pairs), overview(report)])
+    return Section("questions", "TrustQuestion by question", [answers(pairs), overview(report)])
 
 
 def _methods(report: TrustReport) -> Section:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camlucida.audits.report import AuditReport
-from camlucida.audits.rules import GRADES, QUESTIONS, Grade, Question
+from camlucida.audits.rules import GRADES, QUESTIONS, Grade, TrustQuestion
 from camlucida.audits.trust.page import overview, trust_document
 from camlucida.audits.verdicts import Outcome
 from camlucida.common.version import __version__
@@ -64,7 +64,7 @@ class MethodTrust:
     """
 
     label: str
-    answers: Mapping[Question, Answer]
+    answers: Mapping[TrustQuestion, Answer]
     evidence: tuple[Evidence, ...]
 
     def why(self) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class TrustReport:
     missing: Mapping[str, str]
     record: Mapping[str, Any] = field(default_factory=dict)
 
-    def graded(self, question: Question, grade: Grade) -> tuple[str, ...]:
+    def graded(self, question: TrustQuestion, grade: Grade) -> tuple[str, ...]:
         """The methods that have a grade for a question."""
         return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
 
