@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -159,11 +158,10 @@ class Request:
 
 def described(inputs: Tensor) -> dict[str, Any]:
     """Number, size and hash of images that are ready, for JSON."""
-    values = inputs.detach().cpu().contiguous().view(torch.uint8).numpy()
     return {
         "used": len(inputs),
         "size": list(inputs.shape[1:]),
-        "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+        "sha256": fingerprint(inputs),
     }
 
 
