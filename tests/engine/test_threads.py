@@ -98,14 +98,19 @@ def test_the_user_runs_the_model_meanwhile():
 
     def use():
         while not stop.is_set():
-            with torch.no_grad():
-                wrong.extend([1] if not torch.equal(model(batch), wanted) else [])
+            try:
+                with torch.no_grad():
+                    wrong.extend([] if torch.equal(model(batch), wanted) else ["another output"])
+            except Exception as error:  # noqa: BLE001
+                wrong.append(error)
 
     user = threading.Thread(target=use)
     user.start()
     try:
-        for _ in range(20):
+        for side in range(12, 24):
             torch.testing.assert_close(explain(model, batch).maps, expected)
+            # Each new size is looked at anew.
+            explain(model, torch.rand(1, 3, side, side), method="icam", n_perturb=1)
     finally:
         stop.set()
         user.join()

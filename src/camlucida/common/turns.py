@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -57,6 +58,12 @@ def turn(model: nn.Module) -> Iterator[None]:
 def has_any() -> bool:
     """Whether this thread has a model."""
     return getattr(_MINE, "turns", 0) > 0
+
+
+def here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook for this thread's passes only: others may run the model meanwhile."""
+    thread = threading.get_ident()
+    return lambda *args: hook(*args) if threading.get_ident() == thread else None
 
 
 def _holder(wanted: set[int], me: int) -> int | None:

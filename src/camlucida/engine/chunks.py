@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.turns import here
+
 _LOG = logging.getLogger("camlucida")
 
 CPU_MEMORY = 120.0
@@ -44,7 +46,7 @@ class Footprint:
                     self.largest = max(self.largest, tensor.numel() * tensor.element_size())
 
         leaves = [m for m in self.model.modules() if next(m.children(), None) is None]
-        self._handles = [module.register_forward_hook(hook) for module in leaves]
+        self._handles = [module.register_forward_hook(here(hook)) for module in leaves]
         return self
 
     def __exit__(self, *_: object) -> None:

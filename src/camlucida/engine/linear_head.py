@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.turns import here
 from camlucida.engine.maps import rectify
 
 LinearCall = tuple[nn.Module, Tensor, Tensor]
@@ -48,7 +49,7 @@ class LinearInputs:
                 self.calls.append((module, args[0].flatten(1), output.flatten(1)))
 
         linear = [m for m in self.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-        self.handles = [module.register_forward_hook(hook) for module in linear]
+        self.handles = [module.register_forward_hook(here(hook)) for module in linear]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,7 +6,6 @@ model is given back as it was found.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import LayerError, TargetError
-from camlucida.common.turns import turn
+from camlucida.common.turns import here, turn
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
 from camlucida.engine.failures import quantized_layer
 from camlucida.engine.layers import (
@@ -426,14 +425,11 @@ def _hooks(
     target: Target | None,
 ) -> Iterator[Tensor]:
     ran: set[str] = set()
-    thread = threading.get_ident()
     # Before any hook is in place: it may take a pass to know how the layer is read.
     ending = None if target is None or target.layer is None else _end(model, inputs, target.layer)
 
     def editing(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _: Any, output: Any) -> Any:
-            if threading.get_ident() != thread:  # somebody else runs the model meanwhile
-                return None
             if name in ran:
                 raise _twice(name, module)
             ran.add(name)
@@ -450,9 +446,9 @@ def _hooks(
     try:
         for name, module in layers.items():
             if module is not None:
-                handles.append(module.register_forward_hook(editing(name)))
+                handles.append(module.register_forward_hook(here(editing(name))))
         if ending is not None:
-            handles.append(ending[0].register_forward_hook(ending[1]))
+            handles.append(ending[0].register_forward_hook(here(ending[1])))
         # A copy: some models write to their input.
         yield edit(INPUT, inputs) if INPUT in layers else inputs.clone()
     finally:
@@ -468,11 +464,9 @@ def _end(
     if module is None:
         raise TargetError("a target cannot stop at the input; name a layer of the model")
     grid = grid_of(model, inputs, name) if reading(model, inputs, name).calls else Grid()
-    thread = threading.get_ident()
 
     def stop(module: nn.Module, _: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            raise _Stop(grid.to_map(_layer_tensor(name, module, output)))
+        raise _Stop(grid.to_map(_layer_tensor(name, module, output)))
 
     return module, stop
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from camlucida.common.errors import MethodError
+from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
 from camlucida.engine.layers import Grid, reading, single_tensor, survey
 
@@ -267,8 +268,8 @@ class _Calls:
                 self.kept[name] = tensor.shape[:-1]
 
         self.handles += [
-            module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave),
+            module.register_forward_pre_hook(here(enter)),
+            module.register_forward_hook(here(leave)),
         ]
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers.evidence import Evidence, Survey, survey
 from camlucida.engine.layers.grids import Grid, map_shape, single_tensor
@@ -118,7 +119,7 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
             )
             return fresh
 
-        handles.append(module.register_forward_hook(hook))
+        handles.append(module.register_forward_hook(here(hook)))
 
     for name, module in model.named_modules():
         if name and not isinstance(module, torch.jit.ScriptModule):

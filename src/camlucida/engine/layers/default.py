@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import LayerError
+from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers.calls import Call, observe
 from camlucida.engine.layers.evidence import Survey, survey, weights_of
@@ -220,11 +221,7 @@ def _last_that_changes(
             if grid is None:
                 continue
             tries += 1
-            handle = call.module.register_forward_hook(
-                lambda _, __, output: (
-                    torch.zeros_like(output) if isinstance(output, Tensor) else None
-                )
-            )
+            handle = call.module.register_forward_hook(here(_blank))
             try:
                 after = outcome(module(image.clone()))
             finally:
@@ -234,6 +231,10 @@ def _last_that_changes(
             if tries == _TRIES:
                 break
     return None
+
+
+def _blank(_: nn.Module, __: Any, output: Any) -> Tensor | None:
+    return torch.zeros_like(output) if isinstance(output, Tensor) else None
 
 
 def _nothing(module: nn.Module, calls: list[Call], maps: _Maps) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from camlucida.common.errors import LayerError
+from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.chunks import out_of_memory
 from camlucida.engine.layers.axes import FollowAxes
@@ -35,7 +36,7 @@ from camlucida.engine.layers.grids import (
 from camlucida.engine.layers.names import INPUT
 from camlucida.engine.layers.probe import Found, Response, agreement, find, probe_images, response
 
-EvidenceKind: TypeAlias = Literal["operations", "probe", "declared", "given"]
+EvidenceKind: TypeAlias = Literal["operations", "probe", "declared"]
 _SUPPORTS = 0.4  # of the cells, where the model itself declares the grid
 
 
@@ -46,7 +47,7 @@ class Evidence:
     Attributes:
         kind: ``"operations"``: rows and columns were followed from the image; ``"probe"``: changing a quarter of
             the image changes the matching quarter of the map; ``"declared"``: the model says the grid of its
-            tokens; ``"given"``: it was said by ``grid=``.
+            tokens.
         agreement: share of the cells that change most with their own quarter, where it was measured.
     """
 
@@ -60,7 +61,6 @@ class Evidence:
             "operations": "followed through the operations",
             "probe": "quarters of the image",
             "declared": "declared by the model",
-            "given": "given",
         }[self.kind] + measured
 
 
@@ -183,11 +183,6 @@ class Survey:
             raise self.failure
         return tuple(self._seen)
 
-    def known(self, name: str) -> bool:
-        """Whether the operations tell how a layer is read, or that it is no map."""
-        seen = self._seen.get(name)
-        return seen is None or seen.outcome is not None or not seen.plausible(self.size)
-
     def reading(self, module: nn.Module, inputs: Tensor, name: str) -> Reading:
         """How a layer is read; one more pass of five small images where the operations do not tell."""
         seen = self._seen.get(name)
@@ -252,18 +247,12 @@ class Survey:
             parts = [part[:1] for part in runs] if len(runs) == len(images) else runs
             together = torch.cat(parts) if len({p.shape[1:] for p in parts}) == 1 else parts[0]
             if together.shape[:1] == images.shape[:1]:
-                found[name] = _Probed.of(
-                    response(together), self.size, self._outcome(name), self._declared
-                )
+                found[name] = _Probed.of(response(together), self.size, self._declared)
         return found
 
     def _asked(self, name: str) -> bool:
         seen = self._seen.get(name)
-        return seen is not None and seen.calls == 1 and not isinstance(seen.outcome, str)
-
-    def _outcome(self, name: str) -> Grid | None:
-        outcome = self._seen[name].outcome
-        return outcome if isinstance(outcome, Grid) else None
+        return seen is not None and seen.calls == 1 and seen.outcome is None
 
 
 @dataclass(frozen=True)
@@ -282,23 +271,19 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Probed:
-    """What a layer did: the best reading, and how far the operations' and the declared ones agree."""
+    """What a layer did: the best reading, and how far the declared one agrees."""
 
     found: Found
-    followed: float | None
     declared: tuple[Grid, float] | None
 
     @classmethod
-    def of(
-        cls, changes: Response, size: tuple[int, int], followed: Grid | None, declared: list[Grid]
-    ) -> _Probed:
-        own = None if followed is None else agreement(changes, followed)
+    def of(cls, changes: Response, size: tuple[int, int], declared: list[Grid]) -> _Probed:
         said = None
         for grid in declared:
             if grid.fits(changes.shape) and grid.tokens == changes.shape[1]:
                 measured = agreement(changes, grid)
                 said = (grid, 0.0 if measured is None else measured.share)
-        return cls(find(changes, size), None if own is None else own.share, said)
+        return cls(find(changes, size), said)
 
 
 def _weigh(probed: _Probed, shape: tuple[int, ...] | None) -> dict[str, Any]:
@@ -441,12 +426,10 @@ def watching(
         if not name or isinstance(child, torch.jit.ScriptModule):
             continue
         if enter is not None:
-            handles.append(
-                child.register_forward_pre_hook(lambda _, args, name=name: enter(name, args))
-            )
-        handles.append(
-            child.register_forward_hook(lambda _, __, output, name=name: leave(name, output))
-        )
+            before = here(lambda _, args, name=name: enter(name, args))
+            handles.append(child.register_forward_pre_hook(before))
+        after = here(lambda _, __, output, name=name: leave(name, output))
+        handles.append(child.register_forward_hook(after))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import single_tensor
 
@@ -88,7 +89,7 @@ def receptive_fields(model: nn.Module, inputs: Tensor) -> dict[str, ReceptiveFie
                 tensor = single_tensor(output)
                 fields[name] = None if tensor is None else follow.fields.get(tensor)
 
-            return child.register_forward_hook(hook)
+            return child.register_forward_hook(here(hook))
 
         handles = [watch(name, child) for name, child in module.named_modules() if name]
         try:

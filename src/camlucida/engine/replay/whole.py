@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from camlucida.common.errors import LayerError
+from camlucida.common.turns import here
 from camlucida.engine.layers import INPUT, Grid, GridRule, Layers, grid_of, resolve, resolve_all
 from camlucida.engine.tap import run
 from camlucida.targets import Target
@@ -52,7 +53,7 @@ class Outputs:
 
         chosen = resolve_all(model, layers)
         handles = [
-            module.register_forward_hook(keeping(name))
+            module.register_forward_hook(here(keeping(name)))
             for name, module in chosen.items()
             if module is not None
         ]
