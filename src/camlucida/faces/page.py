@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
@@ -113,35 +114,29 @@ def verification_table(
         name: how the table's name begins.
         published: from a method's label to the Delete and Insert of a paper.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for label, curves in report.curves.items():
-        areas = [
-            Cell(curve.auc, curve.low, curve.high, published=beside)
-            for curve, beside in zip(
-                (curves[rule, "delete"], curves[rule, "insert"]),
-                published(label) or (None, None),
-                strict=True,
-            )
-        ]
-        rows.append(
-            (label, (*areas, Cell(report.seconds.get(label)), Cell(report.empty.get(label))))
-        )
-    found = Table(
-        name=f"{name}-{rule}",
-        caption=f"Delete and Insert, by {rule}: {_RULES.get(rule, rule)}",
-        columns=(
-            Column("Delete", "lower", places=1),
-            Column("Insert", "higher", places=1),
-            Column("time per face", "none", "s", places=2),
-            Column("empty maps", "none", places=0),
-        ),
-        rows=tuple(row for row in rows if row[0] not in RANDOM),
-        legend=f"Area under the verification accuracy over P, times 100, on {len(report.keys)} pairs; 95 % bootstrap "
+        beside = published(label) or (None, None)
+        both = [curves[rule, mode] for mode in ("delete", "insert")]
+        areas = (Cell(c.auc, c.low, c.high, p) for c, p in zip(both, beside, strict=True))
+        rows.append((label, *areas, report.seconds.get(label), report.empty.get(label)))
+    columns = (
+        "method",
+        Column("Delete", "lower", places=1),
+        Column("Insert", "higher", places=1),
+        Column("time per face", unit="s", places=2),
+        Column("empty maps", places=0),
+    )
+    caption = f"Delete and Insert, by {rule}: {_RULES.get(rule, rule)}"
+    legend = (
+        f"Area under the verification accuracy over P, times 100, on {len(report.keys)} pairs; 95 % bootstrap "
         f"intervals over {len(set(report.people))} people. Random pixels destroy a face wherever they fall; random "
-        "patches are as smooth as FAME's maps.",
-        best="best of the methods",
-    ).marked()
-    return replace(found, rows=(*found.rows, *(row for row in rows if row[0] in RANDOM)))
+        "patches are as smooth as FAME's maps."
+    )
+    found = Table.of_rows(
+        f"{name}-{rule}", caption, columns, rows, legend, best="best of the methods"
+    )
+    return found.marked(but=RANDOM)
 
 
 def _curves(report: VerificationReport) -> str:
@@ -213,13 +208,13 @@ def _pairs(drawn: Sequence[DrawnPair]) -> list[str | Table]:
             with suppress(ImageError):  # it was removed since
                 shown = read_image(one.picture)
         if shown is None:
-            rest.append((one.name, (Cell(_caption(one)),)))
+            rest.append((one.name, _caption(one)))
             continue
         shown.thumbnail((_WIDTH, _WIDTH * shown.height))
         parts += [subheading(one.name), picture(jpeg(shown), _caption(one))]
     if rest:
         caption = f"{len(rest)} {'more pairs' if parts else 'pairs'}"
-        parts.append(Table("other-pairs", caption, (Column("verdict"),), tuple(rest), "pair"))
+        parts.append(Table.of_rows("other-pairs", caption, ("pair", "verdict"), rest))
     return parts
 
 
@@ -229,6 +224,6 @@ def _caption(pair: DrawnPair) -> str:
 
 
 def _left_out(errors: Sequence[str]) -> Section:
-    rows = tuple((str(n), (Cell(text),)) for n, text in enumerate(errors, 1))
-    table = Table("left-out", "Pairs that could not be used", (Column("why"),), rows, stub="number")
+    rows = enumerate(errors, 1)
+    table = Table.of_rows("left-out", "Pairs that could not be used", ("number", "why"), rows)
     return Section("left-out", "Left out", [table])

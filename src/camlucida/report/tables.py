@@ -6,10 +6,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.report.template import page
@@ -65,6 +65,10 @@ class Column:
         """Title and unit, without the arrow."""
         return f"{self.title} [{self.unit}]" if self.unit else self.title
 
+    def with_std(self) -> tuple[Column, Column]:
+        """This column of means, and one beside it for their standard deviation."""
+        return self, replace(self, title=f"{self.title}, std", direction="none")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -92,6 +96,31 @@ class Cell:
     def number(self) -> float | None:
         """The value where it is a finite number."""
         return _finite(self.value)
+
+    def marked(self, best: float | None) -> Cell:
+        """The same cell, marked where it is as good as the best of its column."""
+        return replace(self, mark="best" if best is not None and self.number == best else "")
+
+    def written(self, places: int) -> Written:
+        """The cell as people read it, with so many decimal places."""
+        ends = [number(end, places) for end in (self.low, self.high) if _finite(end) is not None]
+        return Written(
+            self.value if isinstance(self.value, str) else number(self.value, places),
+            tuple(ends) if len(ends) == 2 and self.number is not None else (),
+            "" if self.published is None else number(self.published, places),
+            self.mark,
+            self.value if isinstance(self.value, str) else self.number,
+        )
+
+
+class Written(NamedTuple):
+    """A cell as people read it: value, ends of its interval, published number, mark, and what it is sorted by."""
+
+    text: str
+    ends: tuple[str, ...]
+    published: str
+    mark: Mark
+    sort: float | str | None
 
 
 @dataclass(frozen=True)
@@ -144,8 +173,8 @@ class Table:
         cls,
         name: str,
         caption: str,
-        records: Iterable[Mapping[str, Any]],
-        columns: Mapping[str, Column],
+        records: Iterable[Mapping[Any, Any]],
+        columns: Mapping[Any, Column],
         **options: Any,
     ) -> Table:
         """A table out of records, one a row.
@@ -157,12 +186,8 @@ class Table:
             columns: what stands over the values, by key. The first is the stub of the table.
             **options: further fields of the table, such as ``legend``.
         """
-        (first, stub), *others = columns.items()
-        rows = tuple(
-            (str(record[first]), tuple(Cell(record[key]) for key, _ in others))
-            for record in records
-        )
-        return cls(name, caption, tuple(c for _, c in others), rows, stub.title, **options)
+        rows = ([record[key] for key in columns] for record in records)
+        return cls.of_rows(name, caption, list(columns.values()), rows, **options)
 
     @classmethod
     def of_rows(
@@ -170,21 +195,26 @@ class Table:
         name: str,
         caption: str,
         columns: Sequence[str | Column],
-        rows: Iterable[Sequence[float | str | None]],
+        rows: Iterable[Sequence[Any]],
         legend: str = "",
+        **options: Any,
     ) -> Table:
-        """A table of plain values.
+        """A table of plain values, and of cells where something stands beside a value.
 
         Args:
-            name: the name of its files and its place in a page.
-            caption: what it shows.
+            name: as of the table.
+            caption: as of the table.
             columns: headings; the first stands over the row headings.
-            rows: the heading and the values of each row.
-            legend: below the table.
+            rows: the heading of each row, and its values or cells.
+            legend: as of the table.
+            **options: further fields of the table, such as ``best``.
         """
         stub, *others = (c if isinstance(c, Column) else Column(c) for c in columns)
-        found = tuple((str(heading), tuple(map(Cell, values))) for heading, *values in rows)
-        return cls(name, caption, tuple(others), found, stub.title, legend)
+        found = tuple(
+            (str(heading), tuple(v if isinstance(v, Cell) else Cell(v) for v in values))
+            for heading, *values in rows
+        )
+        return cls(name, caption, tuple(others), found, stub.title, legend, **options)
 
     def values(self) -> dict[str, Any]:
         """Headings and plain values, ready for JSON."""
@@ -195,20 +225,21 @@ class Table:
             "note": self.legend,
         }
 
-    def marked(self) -> Table:
-        """The same with the best number of every judging column marked, all of them where several are equal."""
-        marks: list[list[Mark]] = [["" for _ in self.columns] for _ in self.rows]
-        for c, column in enumerate(self.columns):
-            numbers = [cells[c].number for _, cells in self.rows]
-            known = [n for n in numbers if n is not None]
-            if column.direction == "none" or len(known) < 2:
-                continue
-            best = max(known) if column.direction == "higher" else min(known)
-            for r, number in enumerate(numbers):
-                marks[r][c] = "best" if number == best else ""
+    def marked(self, but: Collection[str] = ()) -> Table:
+        """The same with the best number of every judging column marked, all of them where several are equal.
+
+        The rows ``but``, by their headings, are not judged.
+        """
+        judged = [cells for heading, cells in self.rows if heading not in but]
+        best = [
+            _best(column.direction, [cells[c].number for cells in judged])
+            for c, column in enumerate(self.columns)
+        ]
         rows = tuple(
-            (heading, tuple(replace(cell, mark=m) for cell, m in zip(cells, line, strict=True)))
-            for (heading, cells), line in zip(self.rows, marks, strict=True)
+            (heading, cells)
+            if heading in but
+            else (heading, tuple(cell.marked(b) for cell, b in zip(cells, best, strict=True)))
+            for heading, cells in self.rows
         )
         return replace(self, rows=rows)
 
@@ -216,7 +247,7 @@ class Table:
 
     def text(self, row: int, column: int) -> str:
         """The value of a cell as it is written, ``"–"`` where there is none."""
-        return self._written(self.rows[row][1][column].value, self.places(row)[column])
+        return self.written(row)[column].text
 
     @cached_property
     def _widest(self) -> tuple[int, ...]:
@@ -238,28 +269,14 @@ class Table:
             for c in range(len(self.columns))
         )
 
-    def places(self, row: int) -> tuple[int, ...]:
-        """Decimal places of the cells of a row."""
-        return tuple(
-            common if column.digits is None else _places([cell.value], column.digits)
+    def written(self, row: int) -> list[Written]:
+        """The cells of a row as people read them."""
+        return [
+            cell.written(common if column.digits is None else _places([cell.value], column.digits))
             for column, common, cell in zip(
                 self.columns, self._widest, self.rows[row][1], strict=True
             )
-        )
-
-    @staticmethod
-    def _written(value: float | str | None, places: int) -> str:
-        if isinstance(value, str):
-            return value
-        if _finite(value) is None:
-            return "–"
-        return number(value, places)
-
-    def _interval(self, cell: Cell, places: int, between: str) -> str:
-        low, high = _finite(cell.low), _finite(cell.high)
-        if low is None or high is None or cell.number is None:
-            return ""
-        return f"{number(low, places)}{between}{number(high, places)}"
+        ]
 
     # --------------------------------------------------------------------------------------- drawn
 
@@ -270,25 +287,7 @@ class Table:
             sortable: let readers sort by a column, where their browser runs scripts.
             legend: write the legend and what the marks mean below it.
         """
-        rows = [
-            (
-                heading,
-                [
-                    {
-                        "text": self._written(cell.value, places[c]),
-                        "sort": cell.value if isinstance(cell.value, str) else cell.number,
-                        "interval": self._interval(cell, places[c], " to "),
-                        "published": ""
-                        if cell.published is None
-                        else number(cell.published, places[c]),
-                        "mark": cell.mark,
-                    }
-                    for c, cell in enumerate(cells)
-                ],
-            )
-            for r, (heading, cells) in enumerate(self.rows)
-            for places in [self.places(r)]
-        ]
+        rows = [(heading, self.written(r)) for r, (heading, _) in enumerate(self.rows)]
         return page(
             "report_table.html",
             table=self,
@@ -308,28 +307,26 @@ class Table:
 
         A heading or word that a spreadsheet would run as a formula is written behind an apostrophe.
         """
-        present = self._present()
+        beside = [self._beside(c) for c in range(len(self.columns))]
         head = [self.stub]
-        for column, (interval, published, marks) in zip(self.columns, present, strict=True):
-            title = column.heading
-            head += [title]
-            head += [f"{title} low", f"{title} high"] if interval else []
-            head += [f"{title} published"] if published else []
-            head += [f"{title} mark"] if marks else []
+        for column, names in zip(self.columns, beside, strict=True):
+            head += [column.heading, *(f"{column.heading} {name}" for name in names)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([_harmless(h) for h in head])
         for heading, cells in self.rows:
-            line: list[Any] = [_harmless(heading)]
-            for cell, (interval, published, marks) in zip(cells, present, strict=True):
-                line.append(
-                    _harmless(cell.value) if isinstance(cell.value, str) else _full(cell.value)
-                )
-                line += [_full(cell.low), _full(cell.high)] if interval else []
-                line += [_full(cell.published)] if published else []
-                line += [cell.mark] if marks else []
+            line = [_harmless(heading)]
+            for cell, names in zip(cells, beside, strict=True):
+                line += [_full(cell.value), *(_full(getattr(cell, name)) for name in names)]
             writer.writerow(line)
         return buffer.getvalue()
+
+    def _beside(self, column: int) -> list[str]:
+        """What stands beside the values of a column: the ends of intervals, published numbers, marks."""
+        cells = [cells[column] for _, cells in self.rows]
+        found = ["low", "high"] if any(_finite(cell.low) is not None for cell in cells) else []
+        found += ["published"] if any(cell.published is not None for cell in cells) else []
+        return found + (["mark"] if any(cell.mark for cell in cells) else [])
 
     def latex(self) -> str:
         """A ``table`` with booktabs rules; the best in bold, those not told apart from it underlined."""
@@ -346,18 +343,16 @@ class Table:
             " & ".join(head) + r" \\",
             r"\midrule",
         ]
-        for r, (heading, cells) in enumerate(self.rows):
+        marks = {"best": r"\textbf{%s}", "tied": r"\underline{%s}", "": "%s"}
+        for r, (heading, _) in enumerate(self.rows):
             drawn = [latex_escape(heading)]
-            for cell, p in zip(cells, self.places(r), strict=True):
-                text = latex_escape(self._written(cell.value, p))
-                text = {"best": rf"\textbf{{{text}}}", "tied": rf"\underline{{{text}}}"}.get(
-                    cell.mark, text
+            for cell in self.written(r):
+                text = marks[cell.mark] % latex_escape(cell.text)
+                if cell.ends:
+                    text += rf" {{\scriptsize [{latex_escape(', '.join(cell.ends))}]}}"
+                drawn.append(
+                    text + (f" ({latex_escape(cell.published)})" if cell.published else "")
                 )
-                if interval := self._interval(cell, p, ", "):
-                    text += rf" {{\scriptsize [{latex_escape(interval)}]}}"
-                if cell.published is not None:
-                    text += f" ({latex_escape(number(cell.published, p))})"
-                drawn.append(text)
             lines.append(" & ".join(drawn) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
@@ -381,32 +376,19 @@ class Table:
                 justify="left" if words else "right",
                 overflow="fold",
             )
-        for r, (heading, cells) in enumerate(self.rows):
+        for r, (heading, _) in enumerate(self.rows):
             line = [escape(heading)]
-            for cell, p in zip(cells, self.places(r), strict=True):
-                text = escape(self._written(cell.value, p))
+            for cell in self.written(r):
+                text = escape(cell.text)
                 text = f"[bold]{text}[/]" if cell.mark == "best" else text
                 text += f" {SYMBOLS[cell.mark]}" if cell.mark else ""
-                if cell.published is not None:
-                    text += f" ({number(cell.published, p)})"
-                line.append(text)
+                line.append(text + (f" ({cell.published})" if cell.published else ""))
             drawn.add_row(*line)
         return drawn
 
     def __rich__(self) -> RichTable:
         """Printed by rich as :meth:`rich` says."""
         return self.rich()
-
-    def _present(self) -> list[tuple[bool, bool, bool]]:
-        """Of each column, whether it has intervals, published values and marks."""
-        return [
-            (
-                any(_finite(cells[c].low) is not None for _, cells in self.rows),
-                any(cells[c].published is not None for _, cells in self.rows),
-                any(cells[c].mark for _, cells in self.rows),
-            )
-            for c in range(len(self.columns))
-        ]
 
 
 # -------------------------------------------------------------------------------------------- numbers
@@ -456,7 +438,18 @@ def _places(values: Sequence[float | str | None], digits: int = 3) -> int:
     return min(max(digits - 1 - math.floor(math.log10(largest)), 0), 6)
 
 
+def _best(direction: Direction, numbers: Sequence[float | None]) -> float | None:
+    """The best of at least two numbers; ``None`` where there is none."""
+    known = [n for n in numbers if n is not None]
+    if direction == "none" or len(known) < 2:
+        return None
+    return max(known) if direction == "higher" else min(known)
+
+
 def _full(value: float | str | None) -> str:
+    """A value for machines: every digit of a number, and words that no spreadsheet runs."""
+    if isinstance(value, str):
+        return _harmless(value)
     found = _finite(value)
     if found is None:
         return ""

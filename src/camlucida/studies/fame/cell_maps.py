@@ -23,7 +23,7 @@ from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import Progress, Task
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
-from camlucida.report import Cell, Column, Table
+from camlucida.report import Column, Table
 from camlucida.studies.fame.cell_facts import CellFacts, cell_facts
 from camlucida.targets import Cell as CellTarget
 from camlucida.targets import Cells
@@ -249,30 +249,28 @@ def cells_table(analyses: Sequence[CellAnalysis]) -> Table:
         >>> camlucida.studies.fame.cells_table([found]).columns[0].title
         'cells'
     """
-    rows = tuple(
+    rows = (
         (
             a.layer,
-            (
-                Cell("x".join(map(str, a.size))),
-                Cell(str(a.field) if a.field else "?"),
-                Cell(100 * a.mean("inside")),
-                Cell(100 * a.chance),
-                Cell(a.mean("offset")),
-                Cell(a.mean("rms_radius")),
-                Cell(sum(cell.dead for cell in a.cells)),
-            ),
+            "x".join(map(str, a.size)),
+            str(a.field) if a.field else "?",
+            100 * a.mean("inside"),
+            100 * a.chance,
+            a.mean("offset"),
+            a.mean("rms_radius"),
+            sum(cell.dead for cell in a.cells),
         )
         for a in analyses
     )
     columns = (
-        Column("cells"),
-        Column("sees"),
+        "layer",
+        "cells",
+        "sees",
         Column("on its patch", unit="%", places=1),
         Column("by chance", unit="%", places=1),
         Column("offset", unit="px", places=1),
         Column("spread", unit="px", places=1),
-        Column("dead"),
+        "dead",
     )
-    return Table(
-        "cells", "Where cells look: means over the cells of a layer", columns, rows, "layer"
-    )
+    caption = "Where cells look: means over the cells of a layer"
+    return Table.of_rows("cells", caption, columns, rows)

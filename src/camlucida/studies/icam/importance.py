@@ -20,7 +20,7 @@ from camlucida.explanation.subject import Photo
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
-from camlucida.report import Cell, Column, Table
+from camlucida.report import Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,16 +128,13 @@ class LayerImportance:
         if self.overall is not None:
             legend += f" All layers together: pseudo-F {self.overall.statistic:.2f}, p = {self.overall.p:.3g}."
         mean, spread = self.mean, self.spread
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for i, layer in enumerate(self.layers):
             cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:, i], spread[:, i], strict=True)]
-            tested = [Cell(self.tests[i].adjusted)] if self.tests else []
-            rows.append((layer, (*map(Cell, cells), *tested)))
-        columns = [Column(name) for name in self.classes]
+            rows.append((layer, *cells, *([self.tests[i].adjusted] if self.tests else [])))
+        columns: list[str | Column] = ["layer", *self.classes]
         columns += [Column("p (Holm)", digits=3)] if self.tests else []
-        return Table(
-            "layer-importance", "Layer importance", tuple(columns), tuple(rows), "layer", legend
-        ).rich()
+        return Table.of_rows("layer-importance", "Layer importance", columns, rows, legend).rich()
 
     def figure(self) -> Figure:
         """Mean share of each layer per class as lines with their spread, on a matplotlib figure."""

@@ -112,9 +112,8 @@ def mean_cell(
 
 def beside(places: int, direction: Direction = "lower") -> tuple[Column, ...]:
     """Columns for mean and standard deviation, ours and as published."""
-    return (
-        Column("ours", direction, places=places),
-        Column("ours, std", places=places),
-        Column("published", direction, places=places),
-        Column("published, std", places=places),
+    return tuple(
+        column
+        for who in ("ours", "published")
+        for column in Column(who, direction, places=places).with_std()
     )

@@ -24,7 +24,7 @@ from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.metrics.agreement import similarity
-from camlucida.report import Cell, Column, Table
+from camlucida.report import Column, Table
 from camlucida.studies.published.base import Reproduced, beside
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
@@ -74,10 +74,10 @@ def diff_table2(
         variant = VARIANTS[name]
         values[name] = similarity(reference, trial.raw(variant)).tolist()
     tests = compare_with(values, "MeanDiffGradCAM")
-    rows = tuple(
-        (name, _cells(*mean_std(values[name]), *published, *_tested(tests, name)[:2]))
+    rows = [
+        (name, *mean_std(values[name]), *published, *_tested(tests, name)[:2])
         for name, published in DIFF_TABLE2.items()
-    )
+    ]
     order = sorted(values, key=lambda name: mean_std(values[name])[0])
     measured = (
         f"Measured on {trial.name}, {len(trial.inputs)} images: the mean squared distance of each map from Grad-CAM's, "
@@ -89,6 +89,7 @@ def diff_table2(
     )
     lead = (measured, nearest, _STAND_IN if case is None else _MEANS)
     columns = (
+        "method",
         Column("ours", "lower", digits=3),
         Column("ours, std", digits=2),
         Column("published", "lower", places=3),
@@ -98,7 +99,7 @@ def diff_table2(
     legend = (
         "Published for MeanDiffGradCAM is 'below 0.001', and p < 0.0001 of it against the others."
     )
-    table = Table("diff-table2", "Similarity to Grad-CAM", columns, rows, legend=legend)
+    table = Table.of_rows("diff-table2", "Similarity to Grad-CAM", columns, rows, legend)
     images = len(trial.inputs)
     record = {"model": own.trial.name, "images": images, "seed": seed, "similarity": values}
     return Reproduced(
@@ -117,10 +118,6 @@ def _tested(tests: Mapping[str, Mapping[str, float]], name: str) -> list[float |
     """P values of a method against MeanDiffGradCAM, for the columns of :data:`_TESTS`."""
     found = tests.get(name, {})
     return [found.get(test) for test in ("rank_sum", "signed_rank", "holm")]
-
-
-def _cells(*values: float | None) -> tuple[Cell, ...]:
-    return tuple(Cell(value) for value in values)
 
 
 def diff_table3(
@@ -173,7 +170,7 @@ def diff_table3(
             numbers = mean_std(found[side][variant.label].get("susceptibility", []))
             ours += numbers[:1] if side == "control" else numbers
         published = DIFF_TABLE3.get(name, (None, None))
-        rows.append((name, _cells(*ours, *published, *_tested(tests, name))))
+        rows.append((name, *ours, *published, *_tested(tests, name)))
     images = len(own.trial.inputs)
     measured = (
         f"Measured on {own.trial.name}, {images} images, before and after fine-tuning with {described(main)}, "
@@ -183,18 +180,15 @@ def diff_table3(
     columns = [
         column
         for side in sides
-        for column in (
-            Column(f"{side} trained", "lower", places=4),
-            Column(f"{side} trained, std", places=4),
-        )
+        for column in Column(f"{side} trained", "lower", places=4).with_std()
     ]
     columns.append(Column("control", places=4, note="the same training with cross-entropy alone"))
-    table = Table(
+    table = Table.of_rows(
         "diff-table3",
         "Susceptibility: mean squared distance of clean and fooled maps",
-        (*columns, *beside(4)[2:], *_TESTS),
-        tuple(rows),
-        legend="Maps at the layer's resolution, scaled to [0, 1]. Tests are of the runs with everything trained. "
+        ("method", *columns, *beside(4)[2:], *_TESTS),
+        rows,
+        "Maps at the layer's resolution, scaled to [0, 1]. Tests are of the runs with everything trained. "
         "Published: p = 3.64e-6 of MeanDiffGradCAM against EigenCAM.",
     )
     record = {
@@ -251,8 +245,8 @@ def diff_table1(
         mean, std = mean_std([one["accuracy"] for one in runs])
         rest = [mean_std([one[name] for one in runs])[0] for name in ("cam_entropy", "to_sham")]
         published = DIFF_TABLE1.get(kind, (None, None))
-        rows.append((kind, _cells(mean, std if len(seeds) > 1 else None, *published, *rest)))
-    human, fake = (cells[0].number or 0.0 for _, cells in rows[:2])
+        rows.append((kind, mean, std if len(seeds) > 1 else None, *published, *rest))
+    human, fake = (row[1] for row in rows[:2])
     measured = (
         f"Measured on small networks on digits on photos, {images} training images, {epochs} epochs, {len(seeds)} "
         f"seed{'' if len(seeds) == 1 else 's'}; the digit's own pixels stand in place of human salience."
@@ -262,17 +256,17 @@ def diff_table1(
         "nothing (0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
     )
     lead = (measured, cost, "Another network on other data: only the direction can be compared.")
-    table = Table(
+    table = Table.of_rows(
         "diff-table1",
         "Accuracy by the salience that a network was trained with",
         (
+            "salience",
             *beside(4, "higher"),
             Column("CAM entropy", unit="nats", places=2),
             Column("distance of the maps from SHAM", places=3),
         ),
-        tuple(rows),
-        stub="salience",
-        legend="Mean and standard deviation over seeds.",
+        rows,
+        "Mean and standard deviation over seeds.",
     )
     record = {"seeds": list(seeds), "images": images, "epochs": epochs, "runs": found}
     return Reproduced(

@@ -26,7 +26,7 @@ from camlucida.faces.detect import choose, find_faces
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.similarity_maps import face_method, similarity_maps
 from camlucida.faces.variations import VARIATIONS, varied_face
-from camlucida.report.tables import Cell, Column, Table
+from camlucida.report.tables import Column, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,16 +161,13 @@ class Figure3:
     def table(self) -> Table:
         """The shares: below 1 a cover drops out of what makes similar."""
         kinds = dict.fromkeys(kind for found in self.shares.values() for kind in found)
-        return Table(
+        return Table.of_rows(
             "fame-figure3-covers",
             "How much of e+ stays on what covers the face",
-            tuple(Column(kind, "lower", places=2) for kind in kinds),
-            tuple(
-                (label, tuple(Cell(found.get(kind)) for kind in kinds))
-                for label, found in self.shares.items()
-            ),
-            legend="The share of the map on covered pixels, over the share of the same pixels where nothing "
-            "covers them: below 1 the cover drops out of what makes the faces similar.",
+            ("method", *(Column(kind, "lower", places=2) for kind in kinds)),
+            ((label, *map(found.get, kinds)) for label, found in self.shares.items()),
+            "The share of the map on covered pixels, over the share of the same pixels where nothing covers them: "
+            "below 1 the cover drops out of what makes the faces similar.",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,15 +97,10 @@ class FameTable1:
             for kind in FAME_TABLE1["fame"]
             for what, direction in _BETTER.items()
         ]
-        return Table(
-            "fame-table1-published",
-            "FAME, table 1, as published: IResNet101 (AdaFace)",
-            tuple(columns),
-            tuple(
-                (name, tuple(Cell(value) for both in row.values() for value in both))
-                for name, row in FAME_TABLE1.items()
-            ),
-            legend=CAVEAT,
+        rows = [(name, *chain.from_iterable(row.values())) for name, row in FAME_TABLE1.items()]
+        caption = "FAME, table 1, as published: IResNet101 (AdaFace)"
+        return Table.of_rows(
+            "fame-table1-published", caption, ("method", *columns), rows, CAVEAT
         ).marked()
 
     @property
@@ -131,16 +127,19 @@ class FameTable1:
         labels = list(self.report.curves)
         fame = next((name for name in labels if name.partition(" ")[0] == "fame"), "")
         keys = [(rule, mode) for rule in self.report.rules for mode in MODES]
-        return Table(
+        return Table.of_rows(
             "fame-table1-differences",
             "Other maps less FAME's, on the same pairs",
-            tuple(Column(f"{mode.capitalize()}, by {rule}", places=1) for rule, mode in keys),
-            tuple(
-                (name, tuple(Cell(*self.report.difference(name, fame, *key)) for key in keys))
+            (
+                "method",
+                *(Column(f"{mode.capitalize()}, by {rule}", places=1) for rule, mode in keys),
+            ),
+            (
+                (name, *(Cell(*self.report.difference(name, fame, *key)) for key in keys))
                 for name in labels
                 if fame and name != fame
             ),
-            legend="Delete above 0 and Insert below 0 speak for FAME; an interval that holds 0 speaks for neither.",
+            "Delete above 0 and Insert below 0 speak for FAME; an interval that holds 0 speaks for neither.",
         )
 
     @property

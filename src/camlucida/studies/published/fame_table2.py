@@ -123,14 +123,11 @@ def _table(name: str, summary: Summary, labels: Mapping[str, str], *, compare: b
             mean_cell(summary, label, number, 100.0 if column.unit else 1.0, known.get(number))
             for number, column in NUMBERS.items()
         )
-        rows.append((label, tuple(cells)))
+        rows.append((label, *cells))
     count = max(int(summary.cell(label, "iou@0.3")["n"]) for label in labels.values())
-    return Table(
-        f"fame-table2-{slug(name)}",
-        f"{name}: {summary.plan['model']['name']}, {count} photos",
-        tuple(NUMBERS.values()),
-        tuple(rows),
-    ).marked()
+    caption = f"{name}: {summary.plan['model']['name']}, {count} photos"
+    table = f"fame-table2-{slug(name)}"
+    return Table.of_rows(table, caption, ("method", *NUMBERS.values()), rows).marked()
 
 
 def _same(name: str, summary: Summary, labels: Mapping[str, str]) -> list[str]:

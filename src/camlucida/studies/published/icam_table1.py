@@ -101,12 +101,12 @@ def icam_table1(
             }
         if rows:
             tables.append(
-                Table(
+                Table.of_rows(
                     f"icam-table1-{slug(name)}",
                     f"{name}: {model.name}, {count} correctly predicted photos",
-                    tuple(NUMBERS.values()),
-                    tuple((label, tuple(own.values())) for label, own in rows.items()),
-                    legend=f"icam: mean over {len(repeated.get('box_iou', []))} runs, and the range they span; the "
+                    ("method", *NUMBERS.values()),
+                    ((label, *own.values()) for label, own in rows.items()),
+                    f"icam: mean over {len(repeated.get('box_iou', []))} runs, and the range they span; the "
                     "others: 95 % interval over photos.",
                     interval="interval",
                 ).marked()

@@ -40,7 +40,7 @@ from camlucida.methods import (
 from camlucida.metrics.concentration import dead_zone_activity
 from camlucida.models import LoadedModel
 from camlucida.models.masked_vgg import TARGET_LAYER
-from camlucida.report import Cell, Column, Table
+from camlucida.report import Column, Table
 from camlucida.studies.published.base import Reproduced, slug
 
 Numbers = tuple[float, float]
@@ -285,28 +285,25 @@ def _activity(
 
 
 def _table(key: str, ours: Mapping[str, Sequence[float]], images: int) -> Table:
-    rows = tuple(
+    rows = (
         (
             method,
-            tuple(
-                Cell(n)
-                for numbers in (mean_std([100 * v for v in ours[method]]), *published.values())
-                for n in numbers
-            ),
+            *mean_std([100 * v for v in ours[method]]),
+            *(n for numbers in published.values() for n in numbers),
         )
         for method, published in PUBLISHED.items()
     )
     columns = [
         column
         for who in ("ours", "published, STACK-MIX", "published, STACK-GEN")
-        for column in (Column(who, "lower", places=1), Column(f"{who}, std", places=1))
+        for column in Column(who, "lower", places=1).with_std()
     ]
-    return Table(
+    return Table.of_rows(
         f"wall-table1-{slug(key)}",
         f"Dead-zone activity μ × 100 on {key}, {images} images",
-        tuple(columns),
+        ("method", *columns),
         rows,
-        legend="Mean and standard deviation over images.",
+        "Mean and standard deviation over images.",
     )
 
 

@@ -88,7 +88,7 @@ def _dialled(dial: Dial) -> list[Table]:
             "logit"
         )
         found.append(
-            Table.of(f"dialled-{what}", caption, rows, {"computed": Column("computed"), **columns})  # type: ignore[dict-item]
+            Table.of(f"dialled-{what}", caption, rows, {"computed": Column("computed"), **columns})
         )
     return found
 

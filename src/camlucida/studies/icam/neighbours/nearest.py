@@ -23,7 +23,7 @@ from camlucida.explanation import Explanation, Prediction, overlays
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
-from camlucida.report import Cell, Column, Table
+from camlucida.report import Column, Table
 from camlucida.studies.icam.neighbours.features import Feature, describe, distance
 from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
 
@@ -149,14 +149,14 @@ class Examples:
         rows = [
             (
                 f"{side.class_name.partition(',')[0]} ({side.role})",
-                (Cell(printable(n.photo.file)), Cell(n.distance)),
+                printable(n.photo.file),
+                n.distance,
             )
             for side in self.sides
             for n in side.neighbours
         ]
-        columns = (Column("nearest training images"), Column("distance", places=4))
-        table = Table("examples", "Nearest training images", columns, tuple(rows), "class")
-        return table.rich()
+        columns = ("class", "nearest training images", Column("distance", places=4))
+        return Table.of_rows("examples", "Nearest training images", columns, rows).rich()
 
 
 def _best(explained: Explanation) -> Prediction:
