@@ -113,11 +113,8 @@ def with_margins(methods: Sequence[Candidate], *, quick: bool) -> tuple[Candidat
     """Every method with its logit and with each margin.
 
     Methods whose map is the same for every class, and names that stand for a target of their own, appear once;
-    ``diffgradcam`` is ``gradcam`` on margins.
-
-    Args:
-        methods: which.
-        quick: fewer images, and one margin only, for the methods that take many passes.
+    ``diffgradcam`` is ``gradcam`` on margins. A quick audit takes fewer images, and one margin only, for methods that
+    take many passes.
     """
     found: dict[str, Candidate] = {}
     for one in methods:

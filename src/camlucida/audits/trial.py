@@ -124,10 +124,8 @@ class Trial:
     ) -> dict[str, Explanation]:
         """Explanations by label; methods of a group share their forward passes.
 
-        Args:
-            group: methods that explain the audit's layer, or methods that do not.
-            target: what is explained; by default the trial's classes.
-            progress: of the methods' own passes.
+        Either all methods of a group explain the audit's layer, or none does. By default the trial's classes are
+        explained.
 
         Raises:
             CamlucidaError: a method cannot explain this model.

@@ -307,13 +307,7 @@ def _as_dlib_cuts(points: Points, places: Points, side: int = 150) -> Points:
 
 
 def warp(photo: Image.Image, matrix: Points, size: tuple[int, int]) -> Image.Image:
-    """A photo under an affine map, bilinear; smoothed and halved first where it shrinks to less than half.
-
-    Args:
-        photo: RGB.
-        matrix: ``(2, 3)``, from pixels of the photo to pixels of the result.
-        size: width and height of the result.
-    """
+    """A photo under an affine map, bilinear; smoothed and halved first where it shrinks to less than half."""
     scale = math.hypot(*matrix[:, 0])
     back = inverse(matrix)
     while scale < 0.5 and min(photo.size) > 8:

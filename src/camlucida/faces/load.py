@@ -116,12 +116,7 @@ def load_embedder(
 
 
 def preprocess_for(preset: str, size: int) -> Preprocess:
-    """From an aligned crop of any size to the input of a network trained with these colours.
-
-    Args:
-        preset: one of :data:`PRESETS`.
-        size: side of the input in pixels.
-    """
+    """From an aligned crop of any size to the input of a network trained with these colours."""
     channels, mean, std = PRESETS[preset]
     return Preprocess(
         size=(size, size), resize=(size, size), crop=False, mean=mean, std=std, channels=channels

@@ -58,18 +58,8 @@ def verification_page(
 ) -> Document:
     """Compose the page.
 
-    Args:
-        title: its heading.
-        lead: the answer, in sentences.
-        report: the report of the Delete and Insert protocol; ``None`` where the pairs do not say who they show.
-        tables: areas of the methods, one per way of ranking pixels.
-        others: sections that follow the tables, such as published numbers.
-        drawn: pairs with their maps.
-        facts: short pairs below the title.
-        notes: what else a reader has to know, in sentences.
-
-    Returns:
-        The page, which says what such maps do not show.
+    There is no report where the pairs do not say who they show; the other sections follow the tables, such as those
+    of published numbers. The page says what such maps do not show.
     """
     sections: list[Section] = []
     if report is not None:
@@ -108,11 +98,7 @@ def verification_table(
 ) -> Table:
     """Areas of every method and of maps that know nothing, with their intervals.
 
-    Args:
-        report: what was measured.
-        rule: which pixels count as the P % most important, ``"percentile"`` or ``"rank"``.
-        name: how the table's name begins.
-        published: from a method's label to the Delete and Insert of a paper.
+    ``published`` gives the Delete and Insert of a paper by the label of a method.
     """
     rows: list[tuple[Any, ...]] = []
     for label, curves in report.curves.items():

@@ -135,13 +135,7 @@ def read_landmarks(file: str | os.PathLike[str]) -> list[list[float]]:
 def photo_overlay(side: PairSide, attribution: Tensor, *, alpha: float = 0.6) -> Image.Image:
     """A map of the crop on the photo it was cut from; what the crop does not reach stays dark.
 
-    Args:
-        side: the face and its photo.
-        attribution: ``(H, W)`` in [0, 1], over the whole crop.
-        alpha: opacity of the map.
-
-    Returns:
-        RGB, at most 1024 pixels to a side.
+    The picture has at most 1024 pixels to a side.
     """
     photo, crop = side.photo, side.crop
     if photo is None or crop.matrix is None:

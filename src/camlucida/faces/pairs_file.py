@@ -396,13 +396,7 @@ def _balanced(
 
 
 def impostors(people: Iterable[str], gallery: Sequence[str], seed: int) -> list[str]:
-    """For each person another one of the gallery, drawn evenly.
-
-    Args:
-        people: who is on each probe.
-        gallery: who is in the gallery, at least two.
-        seed: the seed of the draw.
-    """
+    """For each person another one of the gallery, drawn evenly."""
     draw = np.random.default_rng(seed)
     known = sorted(gallery)
     chosen = []

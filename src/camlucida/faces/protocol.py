@@ -78,10 +78,6 @@ class ErrorCurves:
 def error_curves(scores: npt.ArrayLike, same: npt.ArrayLike) -> ErrorCurves:
     """False match and non-match rates at all distinct scores.
 
-    Args:
-        scores: ``(N,)``, higher is more similar.
-        same: ``(N,)``, whether each pair is genuine.
-
     Raises:
         CamlucidaError: there are no genuine or no impostor pairs, or a score is not finite.
     """
@@ -356,15 +352,9 @@ def bootstrap(
 def random_map(size: tuple[int, int], seed: int, index: int = 0, *, sigma: float = 0.0) -> Tensor:
     """A map that knows nothing, to hold methods against.
 
-    Args:
-        size: (H, W).
-        seed: the seed of the benchmark.
-        index: the number of the pair; each has its own map.
-        sigma: blur in pixels. Deleting single pixels all over a face does more harm than deleting a patch of
-            the same area, so that smooth maps are to be held against a smooth random one.
-
-    Returns:
-        ``(H, W)`` in [0, 1].
+    Each pair has its own map, ``(H, W)`` in [0, 1]. Deleting single pixels all over a face does more harm than
+    deleting a patch of the same area, so that smooth maps are to be held against one that is blurred by ``sigma``
+    pixels.
     """
     from camlucida.engine.maps import normalise, smooth
 

@@ -267,11 +267,7 @@ class _Work:
     ) -> dict[str, Any]:
         """A shard, read where it is done, else made and written.
 
-        Args:
-            kind: scores or altered scores.
-            number: which.
-            known: what it depends on besides the plan and its pairs.
-            make: makes it.
+        ``known`` is what it depends on besides the plan and its pairs.
         """
         if self.folder is None:
             return make()
@@ -395,14 +391,8 @@ class _Work:
     ) -> Tensor:
         """The similarity of a pair whose pixels are blackened.
 
-        Args:
-            pair: probe and gallery as the network receives them, ``(2, C, H, W)``.
-            whole: the embedding of the whole gallery face, ``(D,)``.
-            probe: masks ``(n, H, W)``, ``True`` where a pixel is kept.
-            gallery: the same of the gallery photo; ``None`` leaves it whole.
-
-        Returns:
-            Scores ``(n,)``.
+        ``pair`` are the inputs of probe and gallery, ``whole`` is the embedding of the whole gallery face. The masks
+        ``(n, H, W)`` are true where a pixel is kept; without one the gallery face stays whole.
         """
         embedder = self.bench.embedder
         preprocess = embedder.preprocess

@@ -155,16 +155,7 @@ def assemble(
     notes: Mapping[int, list[str]] | None = None,
     details: Mapping[str, Tensor] | None = None,
 ) -> RawMap:
-    """The raw map of a method whose layers are combined one by one.
-
-    Args:
-        method: its steps say how several layers are fused.
-        task: what it was asked.
-        tapped: activations, and gradients unless the method uses none.
-        combine: the signed map of one layer.
-        notes: remarks on single images.
-        details: what else the method has to tell.
-    """
+    """The raw map of a method whose layers are combined one by one."""
     with calm(task.inputs):
         signed = {
             name: combine(name, activation, tapped.gradients.get(name, activation))

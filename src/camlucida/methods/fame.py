@@ -170,17 +170,7 @@ _REDUCE: dict[ChannelReduction, Callable[[Tensor, Tensor], Tensor]] = {
 def movement(
     moved: Tensor, start: Tensor, channel_reduction: ChannelReduction = "gray_then_abs"
 ) -> Tensor:
-    r"""How far each pixel moved: by default $|G(\bar x) - G(x)|$ with $G$ gray, then the difference.
-
-    Args:
-        moved: ``(N, C, H, W)``.
-        start: likewise.
-        channel_reduction: ``"gray_then_abs"`` (default), ``"abs_then_gray"``, ``"abs_mean"``, ``"abs_max"`` or
-            ``"l2"``.
-
-    Returns:
-        ``(N, H, W)``, at least 0.
-    """
+    r"""How far each pixel moved, ``(N, H, W)``: by default $|G(\bar x) - G(x)|$ with $G$ gray, then the difference."""
     return _REDUCE[channel_reduction](moved, start)
 
 

@@ -21,11 +21,6 @@ from camlucida.targets import Cell, Cells, Segmentation
 def smoothed(method: Method, *, aug_smooth: bool = False, eigen_smooth: bool = False) -> Method:
     """A method with the smoothing asked for; itself where none is.
 
-    Args:
-        method: any method.
-        aug_smooth: see :class:`AugSmooth`.
-        eigen_smooth: see :class:`EigenSmooth`.
-
     Raises:
         MethodError: for eigen smoothing of a method that adds up no channels.
     """

@@ -143,12 +143,7 @@ class Task:
 
 
 class Bar:
-    """Progress in passes, part after part.
-
-    Args:
-        task: told the passes done and their total.
-        total: passes of all parts.
-    """
+    """Progress in passes, part after part."""
 
     def __init__(self, task: Task, total: int) -> None:
         self.task = task

@@ -20,15 +20,7 @@ Connectivity = Literal[4, 8]
 
 
 def whole_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes in whole pixels: cut towards zero, then at the edges.
-
-    Args:
-        boxes: ``(n, 4)`` as ``xmin, ymin, xmax, ymax``.
-        size: ``(H, W)``.
-
-    Returns:
-        ``(n, 4)``, ``int64``.
-    """
+    """Boxes ``(n, 4)`` in whole pixels: cut towards zero, then at the edges."""
     limit = torch.tensor([size[1], size[0]] * 2, device=boxes.device)
     return boxes.reshape(-1, 4).long().clamp_min(0).minimum(limit)
 
@@ -80,15 +72,7 @@ def label_regions(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
 
 
 def largest_region(masks: Tensor, connectivity: Connectivity = 8) -> Tensor:
-    """The connected region of each mask with the most pixels; of equals the one that begins first.
-
-    Args:
-        masks: boolean ``(N, H, W)``.
-        connectivity: see :func:`label_regions`.
-
-    Returns:
-        Boolean ``(N, H, W)``; empty for an empty mask.
-    """
+    """The connected region of each mask with the most pixels; of equals the one that begins first."""
     label = label_regions(masks, connectivity).flatten(1)
     sizes = torch.zeros_like(label).scatter_add_(1, label.clamp_min(0), (label >= 0).long())
     # argmax does not promise the first of equals.
@@ -122,10 +106,6 @@ def bounding_boxes(masks: Tensor) -> Tensor:
 
 def dilate(masks: Tensor, radius: float) -> Tensor:
     """Masks grown by a disc: every pixel whose centre is at most ``radius`` pixels from a mask pixel's.
-
-    Args:
-        masks: boolean ``(N, H, W)``.
-        radius: pixels, at least 0.
 
     Raises:
         CamlucidaError: the radius is negative.

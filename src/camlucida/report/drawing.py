@@ -97,17 +97,7 @@ def draw(
     *,
     wide: bool = True,
 ) -> str:
-    """An ``<svg>`` with a title and a description.
-
-    Args:
-        name: the name of the chart in its page.
-        title: what it is called.
-        describe: what it shows, in words.
-        width: the width in pixels.
-        height: the height in pixels.
-        drawn: what is in it.
-        wide: let it grow with the page.
-    """
+    """An ``<svg>`` with a title and a description."""
     return (
         f'<svg class="{"chart wide" if wide else "chart"}" role="img" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '

@@ -210,11 +210,7 @@ def side_by_side(given: Sequence[Table]) -> str:
 
 
 def figures(charts: Sequence[tuple[str, str]]) -> str:
-    """Charts side by side, as many as there is room for.
-
-    Args:
-        charts: an ``<svg>`` and its caption, plain text, each.
-    """
+    """Charts side by side, as many as there is room for."""
     drawn = "".join(
         f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
         for svg, caption in charts

@@ -12,9 +12,7 @@ from PIL import Image
 def page(template: str, **values: Any) -> str:
     """A page from a template of the package.
 
-    Args:
-        template: name of a file in ``camlucida/report/templates``.
-        **values: what it shows; text is escaped, and undefined names are errors.
+    Text is escaped, and undefined names are errors.
     """
     import jinja2
 

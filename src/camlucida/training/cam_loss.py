@@ -249,12 +249,8 @@ class TrainableCAM:
 def map_layer(module: nn.Module, images: Tensor) -> str:
     """The last feature map, before a ReLU that belongs to its norm.
 
-    timm joins DenseNet's last norm and the ReLU behind it in one module; the published map is the norm's own
-    output, which passes through that module's ``drop``.
-
-    Args:
-        module: a network.
-        images: one or more it takes.
+    timm joins DenseNet's last norm and the ReLU behind it in one module; the published map is the norm's own output,
+    which passes through that module's ``drop``.
     """
     name = default_layer(module, images)
     inner = module.get_submodule(name)
@@ -284,14 +280,9 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
 
 
 def fit_salience(salience: Tensor, size: tuple[int, int]) -> Tensor:
-    """Salience maps as targets of a loss: resized as photos are, then scaled to [0, 1].
+    """Salience maps ``(N, H, W)`` as targets ``(N, *size)`` of a loss.
 
-    Args:
-        salience: ``(N, H, W)`` of any range, boolean too.
-        size: height and width of the model's map in cells.
-
-    Returns:
-        ``(N, *size)``; zeros where a map is constant.
+    Maps of any range, boolean ones too, are resized as photos are, then scaled to [0, 1]; constant ones become zeros.
     """
     maps = F.interpolate(
         salience.float()[:, None], size=size, mode="bilinear", antialias=True, align_corners=False

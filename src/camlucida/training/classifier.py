@@ -78,14 +78,7 @@ def class_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]
 
 @torch.no_grad()
 def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 100) -> float:
-    """The share of images whose label a model predicts, in the mode that it is in.
-
-    Args:
-        model: returns logits ``(N, M)``.
-        inputs: ``(N, C, H, W)``.
-        labels: ``(N,)``.
-        batch_size: images at a time.
-    """
+    """The share of images whose label a model predicts, in the mode that it is in."""
     right = 0
     for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
         right += int((first_tensor(model(x)).argmax(1) == y).sum())
@@ -150,14 +143,8 @@ def keep_trained(
 ) -> dict[str, Any]:
     """Give a model the weights that are kept for it, or train it now and keep them.
 
-    Args:
-        store: where they are kept.
-        name: of the part.
-        model: in eval mode afterwards.
-        train: trains the model; told where a stopped training goes on. Returns what to note down.
-
-    Returns:
-        What was noted down, and the seconds of the training; empty where that is lost.
+    ``train`` is told where a stopped training goes on, and returns what to note down. That is given back with the
+    seconds that it took, or nothing where it is lost; the model is in eval mode then.
     """
     record: dict[str, Any] = {}
     checkpoint = store.checkpoint(name)

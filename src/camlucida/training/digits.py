@@ -142,13 +142,7 @@ def save_digits(
 ) -> tuple[Path, dict[str, Any]]:
     """Write weights, then the record that names them; until that is in place an older model stays in use.
 
-    Args:
-        module: the network.
-        record: what to write about it; file name and hash are added.
-        folder: where to.
-
-    Returns:
-        The file with the weights, and the whole record.
+    Given back are that file and the whole record, with the name and the hash of the file.
 
     Raises:
         CamlucidaError: it cannot be written.

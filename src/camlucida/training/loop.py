@@ -205,10 +205,7 @@ def check_alone() -> None:
 def make_fabric(accelerator: str, precision: str, **options: Any) -> Any:
     """Lightning Fabric.
 
-    Args:
-        accelerator: such as ``"cpu"``.
-        precision: as Fabric names it, or ``"auto"``.
-        **options: of Fabric: devices, num_nodes, strategy.
+    Precisions are named as Fabric does, or ``"auto"``; the options are its devices, num_nodes and strategy.
 
     Raises:
         CamlucidaError: there is no such device, or it knows no such precision.

@@ -91,12 +91,7 @@ def sham_mask(
 
 
 def sham_count(size: tuple[int, int], entropy: float | None = None) -> int:
-    """How many ones the entropy asks for; see :func:`sham_mask`.
-
-    Args:
-        size: height and width in cells.
-        entropy: the target in nats.
-    """
+    """How many ones an entropy in nats asks for; see :func:`sham_mask`."""
     cells = size[0] * size[1]
     if entropy is None:
         return int(math.exp(HUMAN_ENTROPY) * cells / _PAPER_CELLS)
@@ -110,12 +105,6 @@ def border_mask(size: int | tuple[int, int] = 7) -> Tensor:
     """Ones along the border: what maps are pushed to by passive fooling with the location loss.
 
     The border is a seventh of the side wide, rounded down, and one cell at least: 24 ones on 7 x 7.
-
-    Args:
-        size: height and width in cells, or one number for both.
-
-    Returns:
-        ``(h, w)`` of zeros and ones.
 
     Raises:
         CamlucidaError: no middle is left.

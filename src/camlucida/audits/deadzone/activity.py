@@ -67,15 +67,9 @@ def measure(
 ) -> dict[str, Any]:
     r"""Dead-zone activity of a method on a model, ready for JSON.
 
-    $\mu$ is taken on the rectified map before any offset, scaling or blur (section 11.4): a spatial bias would
-    make dead cells the maximum, scaling by the minimum would lift their zeros, and a blur leaks. The finished
-    map's is given beside it.
-
-    Args:
-        trial: a model with a dead zone, and images; the predicted class is explained.
-        tested: the method.
-        zones: what is dead.
-        progress: of the method's own passes.
+    $\mu$ is taken on the rectified map before any offset, scaling or blur (section 11.4): a spatial bias would make
+    dead cells the maximum, scaling by the minimum would lift their zeros, and a blur leaks. The finished map's is
+    given beside it. The predicted class is explained.
 
     Returns:
         Lists with one number per image: ``pixels`` and ``cells``, the activity there, ``finished`` that of the
@@ -131,13 +125,8 @@ def tune_opticam(
 ) -> dict[str, Any]:
     """The learning rate and steps under which Opti-CAM's masks lower the class's probability least.
 
-    The authors of the walls paper did so before they measured, without giving the values (B10).
-
-    Args:
-        trial: the model, and images to tune on; masks are multiplied with pixels where the preprocessing is known.
-        learning_rates: to try.
-        iterations: to try.
-        progress: called with settings tried and their number.
+    The authors of the walls paper did so before they measured, without giving the values (B10). Masks are multiplied
+    with pixels where the preprocessing is known.
 
     Returns:
         ``options`` of the best, its ``average_drop`` in percent, and all ``tried``, ready for JSON.
@@ -187,13 +176,8 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
     """What the numbers of :func:`measure` say.
 
     A method that passes with a caution comes with a finding of its own: ``"blank where seen"`` where a quiet dead
-    zone is no praise, since the map is blank elsewhere too, else ``"faded wall"``.
-
-    Args:
-        label: of the method.
-        measured: its numbers.
-        zones: what is dead.
-        where: which model, if there are several, such as ``"on the residual net"``.
+    zone is no praise, since the map is blank elsewhere too, else ``"faded wall"``. ``where`` says which model, if
+    there are several, such as ``"on the residual net"``.
     """
     kind = zones.judged
     if "error" in measured:

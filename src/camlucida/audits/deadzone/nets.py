@@ -129,13 +129,7 @@ def stacked(
 
 
 class WalledNets:
-    """Trains the stand-ins, and draws their images once.
-
-    Args:
-        plan: how.
-        store: where finished nets are kept, and a training that was stopped goes on.
-        say: told about the progress.
-    """
+    """Trains the stand-ins, and draws their images once."""
 
     def __init__(self, plan: WallPlan, store: Store, say: Say | None = None) -> None:
         self.plan, self.store = plan, store

@@ -28,12 +28,7 @@ CORE = tuple(
 
 
 def moved(clean: Tensor, fooled: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
-    """What an attack did to the maps of a method, per image, ready for JSON.
-
-    Args:
-        clean: ``(N, h, w)`` on the model as it was.
-        fooled: the same on the attacked one.
-        mask: where the attack wants them.
+    """What an attack did to the maps ``(N, h, w)`` of a method, per image, ready for JSON.
 
     Returns:
         ``susceptibility``; ``another``: how far each clean map is from that of the next image, what two honest
@@ -73,13 +68,8 @@ def measure_variant(
 ) -> dict[str, Any]:
     """:func:`moved` of a method with its target, or why it cannot be measured, ready for JSON.
 
-    Args:
-        trial: the model as it was, images and classes.
-        fooled: the attacked model.
-        one: method and target.
-        mask: where the attack wants the maps.
-        clean: the maps of the model as it was, where they are known.
-        reference: Grad-CAM's maps of the clean model; the distance from them is added as ``similarity``.
+    ``clean`` are the maps of the model as it was, where they are known; ``reference`` are those of Grad-CAM, the
+    distance from which is added as ``similarity``.
     """
     try:
         before = trial.raw(one) if clean is None else clean

@@ -83,13 +83,7 @@ class DigitNet:
 
 
 def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
-    """Train a network, or take it from the store.
-
-    Args:
-        plan: how.
-        store: where it is kept, and a stopped training goes on.
-        say: told about the progress.
-    """
+    """Train a network, or take it from the store."""
     two = plan.classes == 45
     data = partial(Digits, size=SIZE, seed=plan.seed, second=two)
     drawn = data("train", count=plan.train).tensors(say=say)
@@ -128,13 +122,7 @@ def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
 
 
 def tail(labels: Tensor, classes: int, ratio: float) -> Tensor:
-    """Positions of a long-tailed choice: class c keeps a share of ratio^(-c / (classes - 1)) of its images.
-
-    Args:
-        labels: ``(N,)``.
-        classes: how many there are.
-        ratio: of the first class's images to the last one's; 1 keeps all.
-    """
+    """Positions of a long-tailed choice: class c keeps a share of ratio^(-c / (classes - 1)) of its images."""
     kept = []
     for c in range(classes):
         own = (labels == c).nonzero()[:, 0]

@@ -29,15 +29,9 @@ too few: {draws} draws are too few to tell.
 def simulate(classes: int, sigma: float, draws: int = 20_000, seed: int = 0) -> dict[str, float]:
     r"""What the aggregators do with M - 1 independent Gaussian residuals.
 
-    Lemma 1: the mean has the least variance, $\sigma^2/(M-1)$. Lemma 2: $|b_{soft} - b_{mean}| = \sigma^2/2$ up
-    to higher orders, with $b_{soft}$ the log of the average exp. The variance of the maximum is
-    $\pi^2\sigma^2/(12 \ln(M-1))$ for large M; the paper has 6 for 12.
-
-    Args:
-        classes: M.
-        sigma: standard deviation of a residual.
-        draws: images.
-        seed: of the draws.
+    Lemma 1: the mean has the least variance, $\sigma^2/(M-1)$. Lemma 2: $|b_{soft} - b_{mean}| = \sigma^2/2$ up to
+    higher orders, with $b_{soft}$ the log of the average exp. The variance of the maximum is $\pi^2\sigma^2/(12
+    \ln(M-1))$ for large M; the paper has 6 for 12.
 
     Returns:
         Measured variances, the mean distance ``gap``, and the formulas.

@@ -69,8 +69,7 @@ def susceptibility_table(
 def model_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Table:
     """Accuracy and CAM entropy of each model.
 
-    Args:
-        rows: name, accuracy, mean and std of the CAM entropy, distance of the attacked map from the mask.
+    A row is a name, accuracy, mean and std of the CAM entropy, and distance of the attacked map from the mask.
     """
     return Table.of_rows(
         "models",

@@ -231,16 +231,9 @@ def fool(
 ) -> Fooled:
     """Fine-tune a copy of a model so that its maps lie.
 
-    Args:
-        model: left as it is.
-        images: ``(N, C, H, W)``, ready for the model or for ``prepare``.
-        labels: their classes ``(N,)``.
-        attack: how.
-        layer: whose map is attacked; by default the model's last feature map.
-        prepare: makes inputs of a batch of images, such as of uint8.
-        checkpoint: where a stopped attack goes on.
-        accelerator: where; by default where the model is.
-        say: told about the progress.
+    ``prepare`` makes inputs of a batch of images, such as of uint8. The map is that of ``layer``, by default the
+    model's last feature map. A stopped attack goes on at its ``checkpoint``; it runs where the model is, unless an
+    ``accelerator`` is named.
 
     Raises:
         CamlucidaError: an attack that the model does not allow, or labels that are none of its classes.

@@ -62,12 +62,8 @@ def verdict(
 ) -> Verdict:
     """The verdict on a method with a target.
 
-    Args:
-        one: the method.
-        found: its numbers under the attack, see :func:`camlucida.audits.fooling.measure.moved`.
-        control: its numbers under the control.
-        worked: whether the attack moved the map that it attacked.
-        broke: whether it cost more accuracy than :data:`KEPT`.
+    ``worked`` says whether the attack moved the map that it attacked, ``broke`` whether it cost more accuracy than
+    :data:`KEPT`.
     """
     if "error" in found:
         return Verdict(one.label, "not tested", UNEXPLAINED(error=found["error"]))
@@ -104,12 +100,8 @@ def _judged(value: float, base: float, *, worked: bool, broke: bool) -> tuple[Ou
 def said_of_gap(grad: float, mean: float, p: float, hit: float, *, kept: bool = True) -> str:
     """Whether MeanDiffGradCAM moved clearly less than Grad-CAM, as published.
 
-    Args:
-        grad: mean susceptibility of Grad-CAM.
-        mean: of MeanDiffGradCAM.
-        p: of the signed-rank test between them.
-        hit: by which share the attack shortened the way of its map to the mask.
-        kept: whether the model is as accurate as before, but for :data:`KEPT`.
+    ``grad`` and ``mean`` are their mean susceptibilities, ``p`` is that of the signed-rank test between them, and
+    ``hit`` by which share the attack shortened the way of its map to the mask.
     """
     if not kept:
         return "the attack broke the model"

@@ -28,13 +28,8 @@ def randomisation_stages(
 ) -> tuple[tuple[str, ...], ...]:
     """The modules that hold weights, in groups from the output down to the input.
 
-    A group is a layer with the norms behind it. Modules that never run are put where their nearest ancestor
-    runs.
-
-    Args:
-        model: any module; given back as it was.
-        inputs: ``(N, C, H, W)``; the first image is run once.
-        most: at most so many groups: the output layer stays alone, the others are joined evenly.
+    A group is a layer with the norms behind it. Modules that never run are put where their nearest ancestor runs.
+    There are at most so many groups: the output layer stays alone, the others are joined evenly.
 
     Raises:
         ModelError: the model holds no weights.
@@ -83,16 +78,11 @@ def randomisation_stages(
 def randomise(model: nn.Module, names: Iterable[str], seed: int = 0) -> None:
     r"""Redraw the weights of some modules in place, as a network's are before any training.
 
-    Weights of two and more dimensions are drawn from $N(0, 2/\mathrm{fan\,in})$ (He et al. 2015), other tensors
-    that no norm owns from a normal distribution with their own root mean square, biases become 0; norms become
-    the identity, with mean 0 and variance 1. Constants that no training changes, such as the mean and standard
-    deviation of a layer that prepares the input, stay. Each module has its own random stream, made of the seed
-    and its name, so that the same module gets the same weights whatever else is redrawn.
-
-    Args:
-        model: changed.
-        names: dotted names of modules; their children stay as they are.
-        seed: of the weights.
+    Weights of two and more dimensions are drawn from $N(0, 2/\mathrm{fan\,in})$ (He et al. 2015), other tensors that
+    no norm owns from a normal distribution with their own root mean square, biases become 0; norms become the
+    identity, with mean 0 and variance 1. Constants that no training changes, such as the mean and standard deviation
+    of a layer that prepares the input, stay. Each module has its own random stream, made of the seed and its name, so
+    that the same module gets the same weights whatever else is redrawn. The children of the modules stay as they are.
     """
     modules = dict(model.named_modules())
     for name in names:
@@ -165,15 +155,10 @@ def _affine(module: nn.Module) -> bool:
 def shifted_input(model: nn.Module, inputs: Tensor, shift: float) -> nn.Module:
     r"""A copy that gives for ``x + shift`` exactly what the model gives for ``x``.
 
-    The bias of the first layer makes up for the shift: $f'(x) = f(x) - (f(c) - f(0))$ for that affine layer
-    $f$ and the constant image $c$, which is right at padded borders too (Kindermans et al. 2019, section 3).
-    It is the convolution or linear layer that reads the input, else the module without children that does, such
-    as one that takes off the mean.
-
-    Args:
-        model: any module whose first layer is applied to the input itself.
-        inputs: ``(N, C, H, W)``, to find that layer.
-        shift: the constant.
+    The bias of the first layer makes up for the shift: $f'(x) = f(x) - (f(c) - f(0))$ for that affine layer $f$ and
+    the constant image $c$, which is right at padded borders too (Kindermans et al. 2019, section 3). It is the
+    convolution or linear layer that reads the input, else the module without children that does, such as one that
+    takes off the mean.
 
     Raises:
         ModelError: no affine layer reads the input directly.
@@ -228,15 +213,9 @@ def shifted_logits(
 ) -> nn.Module:
     """A copy whose logits all get the same amount more, different for every image: the softmax is unchanged.
 
-    One random vector, ``scale`` times as long as the mean class row, is added to the row of every class in the
-    last linear layer. A model that does not end in one gets ``scale`` times the mean of its logits added
-    instead, and so does one whose last weights are computed anew in each pass (weight norm).
-
-    Args:
-        model: returns logits ``(N, M)``.
-        inputs: ``(N, C, H, W)``, to find the last layer.
-        scale: length of the vector.
-        seed: of the vector.
+    One random vector, ``scale`` times as long as the mean class row, is added to the row of every class in the last
+    linear layer. A model that does not end in one gets ``scale`` times the mean of its logits added instead, and so
+    does one whose last weights are computed anew in each pass (weight norm).
 
     Raises:
         ModelError: the output is no ``(N, M)``, or no logit rises, as where the mean of the logits is always 0.

@@ -76,11 +76,7 @@ def train_twins(
 ) -> Twins:
     """Train both networks from the same first weights (Adebayo et al. 2018, section 4.2); under a minute.
 
-    Args:
-        count: fresh images to compare maps on.
-        plan: how they are trained.
-        store: where the weights are kept.
-        say: told about the progress.
+    Beside them come ``count`` fresh images to compare maps on.
 
     Raises:
         CamlucidaError: the digits are not installed.

@@ -106,14 +106,9 @@ class TheoryCNN(nn.Module):
 def proposition_1(model: TheoryCNN, x: Tensor, output: int = 0) -> Tensor:
     r"""GradCAM's channel weights without autograd, ``(N, V)``.
 
-    $\rho = W^{(L)} D^{(L-1)} W^{(L-1)} \cdots D^{(1)} W^{(1)}$ with $D^{(\ell)}$ the diagonal of
-    $1[a^{(\ell)} > 0]$, and $\alpha_v$ is the sum of $\rho$ over the pooled cells of channel v, divided by
-    $hw$: every pooling window hands its gradient to exactly one cell.
-
-    Args:
-        model: the network.
-        x: images ``(N, C, H, W)``.
-        output: which output is explained.
+    $\rho = W^{(L)} D^{(L-1)} W^{(L-1)} \cdots D^{(1)} W^{(1)}$ with $D^{(\ell)}$ the diagonal of $1[a^{(\ell)} > 0]$,
+    and $\alpha_v$ is the sum of $\rho$ over the pooled cells of channel v, divided by $hw$: every pooling window
+    hands its gradient to exactly one cell.
 
     Source: Proposition 1, in matrix form.
     """
@@ -220,13 +215,6 @@ class Theorem1:
         progress: Progress | None = None,
     ) -> MonteCarlo:
         """GradCAM of many random networks for one image, output fixed (B9).
-
-        Args:
-            image: ``(H, W)``.
-            draws: networks.
-            seed: of their weights.
-            chunk: networks at a time.
-            progress: called with networks done and their number.
 
         Raises:
             CamlucidaError: fewer than two networks, which have no standard error, or the image has another size.

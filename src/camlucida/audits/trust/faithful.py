@@ -154,13 +154,9 @@ def faithfulness_audit(request: Request) -> AuditReport:
 def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) -> Verdict:
     """Whether a method does better than random maps, image by image.
 
-    It passes where the mean difference is more than twice its standard error on three images or more, and fails
-    where it is not above 0.
-
-    Args:
-        label: of the method.
-        found: ``score`` per image, ``None`` where the model returned NaN; or ``error``.
-        base: the score of random maps on the same images.
+    It passes where the mean difference is more than twice its standard error on three images or more, and fails where
+    it is not above 0. ``found`` holds a ``score`` per image, ``None`` where the model returned NaN, or an ``error``;
+    ``base`` is the score of random maps on the same images.
     """
     measure = "insertion less deletion, more than random maps"
     if "error" in found:

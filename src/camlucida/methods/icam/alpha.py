@@ -57,12 +57,7 @@ def identity_derivatives(score: Tensor) -> Derivatives:
 
 
 def automatic_derivatives(function: Callable[[Tensor], Tensor], score: Tensor) -> Derivatives:
-    """Any f, by differentiating it three times.
-
-    Args:
-        function: applied to each element of a tensor, in torch.
-        score: ``(N,)``.
-    """
+    """Any f, by differentiating it three times."""
     with torch.enable_grad():
         at = score.detach().clone().requires_grad_()
         value = function(at)
@@ -83,13 +78,7 @@ def _differentiate(value: Tensor, at: Tensor) -> Tensor:
 
 
 def derivatives(function: Smooth, score: Tensor, margin: Tensor) -> Derivatives:
-    """The derivatives of f by its name, or of any function.
-
-    Args:
-        function: ``"softmax"``, ``"sigmoid"``, ``"exp"``, ``"identity"`` or a function of a tensor.
-        score: the score S, ``(N,)``.
-        margin: the score's lead over the log-sum-exp of the other logits, ``(N,)``; used by the softmax.
-    """
+    """The derivatives of f by its name, or of any function."""
     if function == "softmax":
         return softmax_derivatives(margin)
     if function == "sigmoid":

@@ -22,16 +22,7 @@ def remarks(
     weights: Tensor,
     kind: torch.dtype,
 ) -> dict[int, list[str]]:
-    """What a reader of each image's map has to know, ``{position: remarks}``.
-
-    Args:
-        options: the method.
-        seen: what the model told about the images.
-        copies: and about their copies.
-        scores: layer scores, ``(N, R, L)``.
-        weights: layer weights, likewise.
-        kind: precision of the finished maps.
-    """
+    """What a reader of each image's map has to know, ``{position: remarks}``."""
     found: dict[int, list[str]] = {}
     for i in range(len(seen.score)):
         said = [

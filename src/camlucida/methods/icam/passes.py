@@ -140,13 +140,7 @@ def _margin(scored: Target, outputs: Tensor, values: Tensor) -> Tensor:
 
 
 def look(options: ICAMOptions, task: Task, names: tuple[str, ...]) -> Seen:
-    """One pass of some unperturbed images: their layer maps, and the input term of eq. 3.
-
-    Args:
-        options: the method.
-        task: the model is borrowed, and no more images than fit at once.
-        names: the layers.
-    """
+    """One pass of some unperturbed images: their layer maps, and the input term of eq. 3."""
     inputs = task.inputs
     watched = names if INPUT in names else (*names, INPUT)
     watching = replace(task, layers=watched, target=score_target(task.target))
@@ -258,13 +252,7 @@ def _moments(
 def rivals(probabilities: Tensor, own: Tensor, mass: float) -> Tensor:
     """The other classes that count: the most probable ones that hold ``mass`` with the explained class.
 
-    Args:
-        probabilities: ``(N, M)``.
-        own: explained class, ``(N,)``.
-        mass: of probability; the first rival always counts.
-
-    Returns:
-        Pairs of image and class, ``(R, 2)``.
+    Pairs of image and class.
     """
     of_others = probabilities.scatter(1, own[:, None], -1)
     ordered, order = of_others.sort(dim=1, descending=True, stable=True)

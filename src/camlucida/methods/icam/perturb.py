@@ -59,15 +59,9 @@ def svim(similarity: Tensor, sigma: float = 1 / 6) -> Tensor:
 def mdd(logits: Tensor, others: Tensor) -> Tensor:
     r"""How far two softmax outputs differ (eq. 8, 10): $\sum_k \frac12 (X_k - Y_k) \log(X_k / Y_k)$.
 
-    This is half the Jeffreys divergence, $\frac12(\mathrm{KL}(X\|Y) + \mathrm{KL}(Y\|X))$, unbounded; the
-    paper calls it the symmetric Jensen-Shannon divergence, which it is not.
-
-    Args:
-        logits: ``(N, M)``; probabilities are taken from their log-softmax, 1e-12 at least.
-        others: ``(N, M)``.
-
-    Returns:
-        ``(N,)``, at least 0.
+    This is half the Jeffreys divergence, $\frac12(\mathrm{KL}(X\|Y) + \mathrm{KL}(Y\|X))$, unbounded; the paper calls
+    it the symmetric Jensen-Shannon divergence, which it is not. Probabilities are taken from the log-softmax of
+    logits, 1e-12 at least.
     """
     x = logits.log_softmax(1).clamp_min(_LEAST)
     y = others.log_softmax(1).clamp_min(_LEAST)
@@ -77,10 +71,7 @@ def mdd(logits: Tensor, others: Tensor) -> Tensor:
 def mds(logits: Tensor, others: Tensor, *, clamp: bool = True) -> Tensor:
     """Similarity of two softmax outputs (eq. 9), ``1 - MDD``, ``(N,)``.
 
-    Args:
-        logits: ``(N, M)``.
-        others: ``(N, M)``.
-        clamp: set negative values to 0 (default); unclamped ones make the weight of eq. 5 NaN.
+    Negative values are set to 0; unclamped ones make the weight of eq. 5 NaN.
     """
     similarity = 1 - mdd(logits, others)
     return similarity.clamp_min(0) if clamp else similarity

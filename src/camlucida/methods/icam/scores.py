@@ -60,31 +60,16 @@ def distance(
 
 
 def layer_scores(weights: Tensor, distances: Tensor) -> Tensor:
-    r"""Score of each layer (eq. 3), $S_l = \sum_i w_i d_{i,l}$.
-
-    Args:
-        weights: ``(..., n)``, see :func:`~camlucida.methods.icam.perturb.perturbation_weights`.
-        distances: ``(..., n, L)``, see :func:`distance`.
-
-    Returns:
-        ``(..., L)``.
-    """
+    r"""Score ``(..., L)`` of each layer (eq. 3), $S_l = \sum_i w_i d_{i,l}$."""
     return torch.einsum("...n,...nl->...l", weights, distances)
 
 
 def select_layers(scores: Tensor, coverage: float = 0.95, *, tolerance: float = 1e-9) -> Tensor:
     r"""Which layers are kept (eq. 11-13): the fewest best that hold the share T of the whole score.
 
-    The k best, with the smallest k for which $C_k \ge T \sum_l S_l$; of equal scores the earlier layer comes
-    first, and all are kept where all scores are 0.
-
-    Args:
-        scores: ``(..., L)``, at least 0, in network order.
-        coverage: the share T, 0.95 by default.
-        tolerance: how far below the share, relative to the whole, still counts as reached.
-
-    Returns:
-        bool ``(..., L)``.
+    The k best, with the smallest k for which $C_k \ge T \sum_l S_l$; of equal scores the earlier layer comes first,
+    and all are kept where all scores are 0. Sums that miss the share by no more than ``tolerance`` of the whole count
+    as reached.
     """
     scores = scores.double() if scores.device.type != "mps" else scores
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
@@ -98,12 +83,7 @@ def select_layers(scores: Tensor, coverage: float = 0.95, *, tolerance: float = 
 def layer_weights(scores: Tensor, kept: Tensor) -> Tensor:
     r"""Weights of the kept layers (eq. 14), $W_l = S_l / \sum_{kept} S_j$; uniform where all scores are 0.
 
-    Args:
-        scores: ``(..., L)``.
-        kept: bool ``(..., L)``, see :func:`select_layers`.
-
-    Returns:
-        ``(..., L)`` with sum 1; 0 for layers that are not kept.
+    Layers that are not kept weigh 0.
     """
     mass = torch.where(kept, scores, 0)
     total = mass.sum(-1, keepdim=True)

@@ -54,17 +54,7 @@ class CellFacts:
 
 
 def nominal_cell(row: int, col: int, cells: tuple[int, int], size: tuple[int, int]) -> PixelBox:
-    """The patch under a cell: rows ``[round(r H / h), round((r + 1) H / h))``, columns alike.
-
-    Args:
-        row: row of the cell.
-        col: column of the cell.
-        cells: (h, w) of the feature map.
-        size: (H, W) of the image.
-
-    Returns:
-        (top, left, bottom, right) in pixels, ends exclusive.
-    """
+    """The patch under a cell, ends exclusive: rows ``[round(r H / h), round((r + 1) H / h))``, columns alike."""
     (h, w), (height, width) = cells, size
     return (
         round(row * height / h),

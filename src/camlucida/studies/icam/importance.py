@@ -249,15 +249,7 @@ def _labelled(items: Items) -> tuple[list[Photo], list[str]]:
 
 
 def kruskal_wallis(values: Floats, labels: npt.NDArray[np.intp]) -> Floats:
-    """Kruskal-Wallis H of each column, corrected for ties; 0 for a constant column.
-
-    Args:
-        values: ``(N, L)``.
-        labels: group of each row, ``(N,)``, from 0 on.
-
-    Returns:
-        ``(L,)``.
-    """
+    """Kruskal-Wallis H of each column, corrected for ties; 0 for a constant column."""
     from scipy.stats import rankdata
 
     return _h(rankdata(values, axis=0), labels)
@@ -283,12 +275,7 @@ def _scatter(values: Floats, labels: npt.NDArray[np.intp]) -> tuple[Floats, Floa
 
 
 def pseudo_f(values: Floats, labels: npt.NDArray[np.intp]) -> float:
-    """Scatter between groups over that within, in all columns together (Anderson 2001, PERMANOVA).
-
-    Args:
-        values: ``(N, L)``, compared by their Euclidean distance.
-        labels: group of each row, ``(N,)``.
-    """
+    """Scatter between groups over that within, in all columns together (Anderson 2001, PERMANOVA)."""
     between, within = (part.sum() for part in _scatter(values, labels))
     groups = len(np.unique(labels))
     if within == 0:
@@ -304,13 +291,6 @@ def compare_classes(
     seed: int = 0,
 ) -> tuple[DifferenceTest | None, tuple[DifferenceTest, ...]]:
     """Test by random relabelling whether the columns differ between groups.
-
-    Args:
-        shares: ``(N, L)``.
-        labels: group of each row, ``(N,)``.
-        layers: names of the columns.
-        permutations: number of relabellings.
-        seed: the seed of the relabellings.
 
     Returns:
         The test over all layers together, and one per layer; nothing where there is one group, or no

@@ -97,14 +97,6 @@ def variation_grid(
 ) -> VariationGrid:
     """Vary a face, and explain what keeps it similar to itself.
 
-    Args:
-        embedder: the network.
-        photo: a photo with a face, of several the largest.
-        methods: the methods, as for ``explain_pair``.
-        variations: some of ``camlucida.faces.variations.VARIATIONS``.
-        threshold: the threshold of the similarity, for FGGB.
-        seed: the seed of variations and masks.
-
     Raises:
         ImageError: no face is found, or a variation is unknown.
     """
@@ -184,18 +176,9 @@ def figure3(
     seed: int,
     folder: Path | None,
 ) -> Figure3 | None:
-    """The figure of the first photo in which a face is found.
+    """The figure of the first photo in which a face is found; ``None`` where none is.
 
-    Args:
-        embedder: the network.
-        photos: tried in their order.
-        methods: its columns.
-        threshold: the threshold of the similarity.
-        seed: the seed of variations and masks.
-        folder: keeps the figure; one of the same plan that lies there is taken.
-
-    Returns:
-        ``None`` where no face is found, as in crops that are aligned already.
+    In crops that are aligned already none is found. A figure of the same plan that lies in the folder is taken.
     """
     target = embedder.target(torch.zeros(1))
     store = Store(

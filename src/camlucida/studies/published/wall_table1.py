@@ -76,8 +76,7 @@ _SAME = "The published numbers are means over 100 images each, with the authors'
 def parity_methods(opticam: Mapping[str, Any]) -> dict[str, Method]:
     """The eight methods with the options behind the published numbers.
 
-    Args:
-        opticam: learning rate and iterations, tuned to a low average drop; the paper does not give its own.
+    Learning rate and iterations of Opti-CAM are tuned to a low average drop; the paper does not give its own.
     """
     return {
         "gradcam": GradCAM(),

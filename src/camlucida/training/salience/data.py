@@ -70,11 +70,7 @@ class ImageSet(ABC):
 
 
 class DigitSet(ImageSet):
-    """Digits on photos; the salience of an image is the digit itself.
-
-    Args:
-        data: is drawn now.
-    """
+    """Digits on photos, which are drawn now; the salience of an image is the digit itself."""
 
     has_salience = True
     has_masks = True

@@ -78,18 +78,8 @@ def train_arm(
 ) -> TrainedArm:
     """One training: from the store where it is done, else resumed or begun.
 
-    All arms of a seed start from the same weights and see the same batches.
-
-    Args:
-        recipe: how.
-        arm: guided by what.
-        seed: which of the repetitions.
-        sets: the images.
-        out: the run's folder; this training's is ``out/ARM/seed-SEED``.
-        say: told what is done, how much of it, and of how much.
-
-    Returns:
-        The training; its network is loaded with :func:`camlucida.training.salience.models.load_trained`.
+    All arms of a seed start from the same weights and see the same batches. The training is kept in
+    ``out/ARM/seed-SEED``; :func:`camlucida.training.salience.models.load_trained` loads its network.
 
     Raises:
         CamlucidaError: the folder holds another training, the arm needs a salience that the images have not, the
@@ -283,19 +273,7 @@ def train_arms(
 ) -> Experiment:
     """Train every arm with every seed; what is done is kept, and found again by the next call.
 
-    Args:
-        recipe: how.
-        arms: guided by what.
-        seeds: repetitions.
-        sets: the images.
-        out: the folder of the run.
-        say: told about the progress.
-
-    Returns:
-        All that is done; not complete where it was stopped by Ctrl-C.
-
-    Raises:
-        CamlucidaError: as :func:`train_arm` does.
+    The result is not complete where it was stopped by Ctrl-C. Errors are those of :func:`train_arm`.
     """
     if not arms or not seeds:
         raise CamlucidaError("at least one arm and one seed are needed")

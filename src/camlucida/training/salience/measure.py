@@ -60,16 +60,8 @@ def measure(
 ) -> Measurement:
     """Measure a network in eval mode.
 
-    The maps are those of the loss: of the label, scaled to [0, 1]; a map that is constant has no energy and
-    counts for the entropy (0) only.
-
-    Args:
-        model: is put into eval mode.
-        cam: made for it.
-        data: the images.
-        sham: the SHAM mask ``(h, w)`` of the map's size.
-        limit: only so many images, evenly spread.
-        progress: called with images done and in all.
+    The maps are those of the loss: of the label, scaled to [0, 1]; a map that is constant has no energy and counts
+    for the entropy (0) only. With a ``limit`` only so many images are measured, evenly spread.
     """
     model.eval()
     device = next(model.parameters()).device

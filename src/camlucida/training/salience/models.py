@@ -95,14 +95,8 @@ def build_start(
 def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[str, Any]) -> Path:
     """Write the weights of a trained network.
 
-    Args:
-        folder: where to.
-        module: the network.
-        start: what it was built as.
-        record: about the training, for the record of a small network.
-
-    Returns:
-        The file: ``weights.safetensors``. Of a small network it is what ``load_model("digits:FOLDER")`` reads.
+    The file is ``weights.safetensors``; of a small network it is what ``load_model("digits:FOLDER")`` reads, with the
+    record of the training.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     if isinstance(module, SmallCNN):
@@ -127,10 +121,7 @@ def save_weights(folder: Path, module: nn.Module, start: Start, record: Mapping[
 
 
 def load_trained(folder: str | Path) -> LoadedModel:
-    """A network that was trained with salience, with its own preprocessing and class names.
-
-    Args:
-        folder: of one training: ``RUN/sham/seed-0``.
+    """The network of a training such as ``RUN/sham/seed-0``, with its own preprocessing and class names.
 
     Raises:
         ModelError: there is none, or its files are damaged.

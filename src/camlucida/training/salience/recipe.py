@@ -81,15 +81,7 @@ class SalienceRecipe(FitOptions):
     entropy_weight: NotNegative = 1.0
 
     def start(self, classes: int, seed: int = 0) -> Start:
-        """The network before it is trained.
-
-        Args:
-            classes: outputs.
-            seed: of everything drawn.
-
-        Raises:
-            ModelError: it cannot be had.
-        """
+        """The network before it is trained."""
         return build_start(
             self.model, classes, architecture=self.architecture, pretrained=self.pretrained, size=self.size,
             layer=None if self.cam.cam_layer is None else str(self.cam.cam_layer), seed=seed,
@@ -147,15 +139,7 @@ class Sets:
 def stand_in_sets(
     train: int = 4000, validation: int = 500, test: int = 1000, size: int = 56, seed: int = 0
 ) -> Sets:
-    """Digits on photos: test images have digits and photos of their own.
-
-    Args:
-        train: how many images to learn from.
-        validation: other images of the training digits.
-        test: images of digits and photos that are never learned from.
-        size: height and width.
-        seed: of what is drawn.
-    """
+    """Digits on photos: test images have digits and photos of their own."""
     return Sets(
         DigitSet(Digits("train", count=train, size=size, seed=seed)),
         DigitSet(Digits("train", count=validation, size=size, seed=seed + 100_003)),
@@ -164,14 +148,7 @@ def stand_in_sets(
 
 
 def loss_of(recipe: SalienceRecipe, arm: Arm, cam: TrainableCAM, sham: Tensor) -> Loss:
-    """What goes down in an arm.
-
-    Args:
-        recipe: weights of the terms.
-        arm: which.
-        cam: makes the maps.
-        sham: the mask ``(h, w)``.
-    """
+    """What goes down in an arm."""
     if arm == "plain":
         return class_loss
     if arm in {"human", "mask"}:

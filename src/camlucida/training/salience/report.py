@@ -83,9 +83,6 @@ class SalienceReport:
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write page, JSON, tables and picture, each whole or not at all; the page is the first.
 
-        Args:
-            folder: made if need be.
-
         Raises:
             CamlucidaError: it cannot be written to.
         """
@@ -104,10 +101,7 @@ def salience_report(
 ) -> SalienceReport:
     """Judge the trainings and draw them.
 
-    Args:
-        experiment: what is done.
-        sets: the images, for the picture.
-        margin: accuracy that may be lost for it to count as no worse.
+    The images are for the picture; up to a ``margin`` of lost accuracy counts as no worse.
     """
     found = tuple(verdicts(experiment, margin))
     drawn = _picture(experiment, sets) if sets is not None and experiment.trained else b""

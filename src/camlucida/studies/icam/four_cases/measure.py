@@ -70,9 +70,7 @@ class Examination:
     def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
         """What is measured of some photos, ready for JSON; each is named by its place among them.
 
-        Args:
-            photos: explained together.
-            dialled: which of them take part in the experiment on confidence.
+        ``dialled`` says which of them take part in the experiment on confidence.
 
         Raises:
             MethodError: the model has no classes.
@@ -194,14 +192,8 @@ def box_mask(
 ) -> Tensor:
     """The union of boxes as the model sees it.
 
-    Args:
-        boxes: ``(xmin, ymin, xmax, ymax)`` in pixels of the photo.
-        view: the part of the photo that the model sees, ``(left, top, right, bottom)``, see
-            :meth:`camlucida.Preprocess.crop_box`.
-        size: (H, W) of the input.
-
-    Returns:
-        bool ``(H, W)``: the pixels whose centre lies in a box.
+    Boxes are ``(xmin, ymin, xmax, ymax)`` in pixels of the photo, ``view`` the part of it that the model sees, see
+    :meth:`camlucida.Preprocess.crop_box`. Those of the ``(H, W)`` pixels count whose centre lies in a box.
     """
     left, top, right, bottom = view
     x = left + (torch.arange(size[1], dtype=torch.float64) + 0.5) * (right - left) / size[1]

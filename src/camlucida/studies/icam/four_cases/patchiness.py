@@ -96,18 +96,9 @@ def numerics(
 ) -> list[Numerics]:
     """Recompute I-CAM maps with its numerics varied, at given confidences.
 
-    The layer weights are those of the explanation, and the model passes once. A confidence is dialled by adding
-    a constant to the explained class's logit: activations and gradients stay as they are, and only the numbers
-    that I-CAM derives from Y and S change.
-
-    Args:
-        model: the network.
-        inputs: ``(N, C, H, W)``.
-        explanation: the explanation of these images by I-CAM, for a class's logit.
-        confidences: each in (0, 1), or ``None`` for the model's own.
-
-    Returns:
-        One per confidence.
+    The layer weights are those of the explanation, and the model passes once. A confidence is dialled by adding a
+    constant to the explained class's logit: activations and gradients stay as they are, and only the numbers that
+    I-CAM derives from Y and S change. Confidences lie in (0, 1); ``None`` is the model's own.
 
     Raises:
         MethodError: for an explanation by something else, or a confidence out of range.

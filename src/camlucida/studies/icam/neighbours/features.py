@@ -33,16 +33,8 @@ def describe(
 ) -> tuple[Explanation, Feature]:
     """I-CAM of some pictures, and the I-CAM-weighted features of :mod:`camlucida.studies.icam.neighbours`.
 
-    Args:
-        model: the model, as for :func:`camlucida.explain`.
-        pictures: the pictures, of any size.
-        classes: one per picture; ``None`` for the predicted ones.
-        method: I-CAM.
-        layers: the layers; all blocks by default.
-        seed: the seed of the perturbed copies.
-
-    Returns:
-        The explanation, and the features ``(N, D)``, each of length 1 (0 where nothing is active).
+    Features are ``(N, D)``, each of length 1 (0 where nothing is active). By default the predicted classes are
+    explained.
     """
     explanation = explain(
         model,
