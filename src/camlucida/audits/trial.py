@@ -16,7 +16,9 @@ from camlucida.common.optional import first_line
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers import default_layer
+from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
 from camlucida.engine.outputs import first_tensor
+from camlucida.engine.tap import tap
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
 from camlucida.methods import Progress
@@ -217,3 +219,21 @@ def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
             f"{type(unwrap(model)).__name__} cannot be copied ({type(error).__name__}: {error}), which this "
             "check needs"
         ) from error
+
+
+def head_behind(
+    model: nn.Module, inputs: Tensor, layer: str
+) -> tuple[Tensor, LinearHead | None, Tensor]:
+    """A layer's maps, the pooling and one linear layer behind it (``None`` for another head), and the outputs."""
+    with borrowed(model, inputs) as module, LinearInputs(module) as seen:
+        tapped = tap(module, inputs, layer, gradients=False)
+    activation, outputs = tapped.activations[layer], tapped.outputs.detach()
+    return activation, find_head(activation, outputs, seen.calls), outputs
+
+
+def last_linear(model: nn.Module, inputs: Tensor) -> nn.Module | None:
+    """The linear layer (or 1 x 1 convolution) whose output is the model's; ``None`` where there is none."""
+    with borrowed(model, inputs) as module, LinearInputs(module) as seen, torch.no_grad():
+        outputs = first_tensor(module(inputs[:1].clone()))
+    same = (m for m, _, returned in reversed(seen.calls) if torch.equal(returned, outputs))
+    return next(same, None)

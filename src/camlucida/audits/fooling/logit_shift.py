@@ -19,19 +19,17 @@ from torch import Tensor, nn
 from camlucida.audits.candidates import Candidate, with_margins
 from camlucida.audits.fooling.figures import panel
 from camlucida.audits.fooling.measure import measure_variant, ratio
-from camlucida.audits.fooling.tune import check_labels, last_linear
+from camlucida.audits.fooling.tune import check_labels, head_of
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import AuditData, Request
-from camlucida.audits.trial import Trial, copied
+from camlucida.audits.trial import Trial, copied, head_behind
 from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
-from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
-from camlucida.engine.linear_head import LinearHead, LinearInputs, find_head
+from camlucida.engine.linear_head import LinearHead
 from camlucida.engine.maps import normalise
-from camlucida.engine.tap import tap
 from camlucida.models import LoadedModel
 from camlucida.report import Table
 from camlucida.training.sham import Layout, sham_mask
@@ -121,8 +119,7 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
         CamlucidaError: the vector does not fit the head.
     """
     shifted = copy.deepcopy(model)
-    head = last_linear(shifted, inputs[:1])
-    weight = head.weight
+    weight = head_of(shifted, inputs[:1]).weight
     assert isinstance(weight, Tensor)  # noqa: S101
     if weight.flatten(1).shape[1] != len(shift.vector):
         raise CamlucidaError(
@@ -169,8 +166,8 @@ def logit_shift_audit(
     """The audit as it is asked; see :func:`audit_logit_shift`."""
     chosen = with_margins(request.tested(everything=True), quick=request.quick)
     given = request.open(60, 600, whole=True)
-    inputs = given.inputs.double()
-    clean = replace(given, model=copied(given.model, torch.float64), inputs=inputs)
+    clean = given.exact()
+    inputs = clean.inputs
     basis = inputs if fitted_on is None else fitted_on.double()
     shift = fit_shift(clean.model, basis, layer=given.layer, strength=strength)
     moved_model = apply_shift(clean.model, inputs, shift)
@@ -290,16 +287,13 @@ def _percent(share: float) -> str:
 
 def _read(model: nn.Module, inputs: Tensor, name: str) -> tuple[Tensor, LinearHead, Tensor]:
     """The layer's maps, the head behind it, and the outputs."""
-    with borrowed(model, inputs) as module, LinearInputs(module) as seen:
-        tapped = tap(module, inputs, name, gradients=False)
-    activation = tapped.activations[name]
-    head = find_head(activation, tapped.outputs, seen.calls)
+    activation, head, outputs = head_behind(model, inputs, name)
     if head is None:
         raise CamlucidaError(
             f"the shift is fitted for networks that end in global average pooling of layer {name!r} and one linear "
             "layer; this one does not"
         )
-    return activation, head, tapped.outputs
+    return activation, head, outputs
 
 
 def _at_most(value: float) -> str:

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from camlucida.audits.trial import last_linear
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
 from camlucida.common.limits import Count, Limits, NotNegative, Positive, Share
 from camlucida.common.progress import Say
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import resolve
-from camlucida.engine.linear_head import LinearInputs
 from camlucida.engine.outputs import first_tensor
 from camlucida.methods import method_row
 from camlucida.targets import LogitMargin
@@ -245,7 +245,7 @@ def fool(
     first = make(images[:1]).to(where)
     check_labels(labels, copied, first)
     if attack.trainable == "head":
-        head = last_linear(copied, first)
+        head = head_of(copied, first)
         for p in copied.parameters():
             p.requires_grad_(False)
         for p in head.parameters():
@@ -314,21 +314,19 @@ def attack_key(attack: Attack, images: int) -> str:
     return f"{attack.kind}-{attack.cam.cam}-{attack.cam.aggregator or ''}-{attack.trainable}-{described}"
 
 
-def last_linear(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """The linear layer (or 1 x 1 convolution) whose output is the model's.
+def head_of(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """The linear layer that a model ends in.
 
     Raises:
-        CamlucidaError: there is none.
+        CamlucidaError: it ends in something else.
     """
-    with borrowed(model, inputs) as module, LinearInputs(module) as seen, torch.no_grad():
-        outputs = first_tensor(module(inputs))
-    for module, _, returned in reversed(seen.calls):
-        if returned.shape == outputs.shape and torch.equal(returned, outputs):
-            return module
-    raise CamlucidaError(
-        "trainable='head' needs a model whose output is that of a linear layer; this one's is not. Use "
-        "trainable='all'"
-    )
+    head = last_linear(model, inputs)
+    if head is None:
+        raise CamlucidaError(
+            "trainable='head' needs a model whose output is that of a linear layer; this one's is not. Use "
+            "trainable='all'"
+        )
+    return head
 
 
 def _loss(attack: Attack, cam: TrainableCAM, model: nn.Module, mask: Tensor) -> tuple[Loss, Tensor]:

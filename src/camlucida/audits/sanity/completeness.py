@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
-from camlucida.audits.trial import Trial
+from camlucida.audits.trial import Trial, head_behind, last_linear
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
-from camlucida.engine.linear_head import LinearInputs, find_head
 from camlucida.engine.outputs import first_tensor
-from camlucida.engine.tap import tap
 from camlucida.methods.fullgrad import full_gradient
 from camlucida.targets import Logit
 
@@ -143,18 +141,12 @@ def _linear(trial: Trial, tested: Candidate) -> dict[str, Any] | None:
 
 def _bias(trial: Trial, layer: str) -> Tensor | None:
     """The last layer's biases, where pooling and one linear layer follow; else ``None``."""
-    with borrowed(trial.model, trial.inputs) as module, LinearInputs(module) as seen:
-        tapped = tap(module, trial.inputs, [layer], Logit(trial.classes), gradients=False)
-        activation = tapped.activations[layer]
-        outputs = tapped.outputs.detach()
-        head = find_head(activation, outputs, seen.calls)
-    if head is None or head.rectified:
+    _, head, outputs = head_behind(trial.model, trial.inputs, layer)
+    linear = last_linear(trial.model, trial.inputs)
+    if head is None or head.rectified or linear is None:
         return None
-    for linear, _, returned in reversed(seen.calls):
-        if returned.shape == outputs.shape and isinstance(linear, nn.Module):
-            bias = linear.bias
-            return bias.detach() if isinstance(bias, Tensor) else torch.zeros_like(outputs[0])
-    return None
+    bias = linear.bias
+    return bias.detach() if isinstance(bias, Tensor) else torch.zeros_like(outputs[0])
 
 
 def _result(

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.trial import copied
+from camlucida.audits.trial import copied, last_linear
 from camlucida.common.errors import ModelError
 from camlucida.common.jsonable import digest
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers.calls import observe
-from camlucida.engine.linear_head import LinearInputs
 from camlucida.engine.outputs import first_tensor
 
 # ------------------------------------------------------------------------------------ weights redrawn
@@ -246,22 +245,21 @@ def _shifted(
     model: nn.Module, inputs: Tensor, scale: float, seed: int, *, by_weights: bool
 ) -> nn.Module:
     twin = copied(model)
-    with torch.no_grad(), LinearInputs(twin) as seen:
+    with torch.no_grad():
         outputs = first_tensor(twin(inputs[:1].clone()))
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise ModelError(f"logits (N, M) of two or more classes are needed, got {outputs.shape}")
-    for layer, _, returned in reversed(seen.calls if by_weights else []):
-        if returned.shape == outputs.shape and torch.allclose(returned, outputs):
-            weight = layer.weight
-            assert isinstance(weight, Tensor)  # noqa: S101
-            rows = weight.detach().flatten(1)
-            drawn = torch.randn(
-                rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-            ).to(rows)
-            length = scale * rows.norm(dim=1).mean() / drawn.norm()
-            with torch.no_grad():
-                weight += (length * drawn).view_as(weight[0])
-            return twin
+    if by_weights and (layer := last_linear(twin, inputs)) is not None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)  # noqa: S101
+        rows = weight.detach().flatten(1)
+        drawn = torch.randn(
+            rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        ).to(rows)
+        length = scale * rows.norm(dim=1).mean() / drawn.norm()
+        with torch.no_grad():
+            weight += (length * drawn).view_as(weight[0])
+        return twin
 
     def add(_m: nn.Module, _a: tuple[Any, ...], output: Any) -> Any:
         logits = first_tensor(output)
