@@ -18,9 +18,8 @@ from camlucida.audits.report import AuditReport
 from camlucida.audits.rules import GRADES, QUESTIONS, TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trial import Trial
-from camlucida.audits.trust.audit import audit_all
+from camlucida.audits.trust.audit import all_rules, audit_all, gather, judged
 from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
-from camlucida.audits.trust.judging import all_rules, gather, judged
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Evidence, MethodTrust, TrustReport
 from camlucida.audits.verdicts import Verdict

@@ -152,7 +152,7 @@ def test_cases(capsys, photos, tmp_path):
 
 @pytest.mark.usefixtures("model")
 def test_cases_go_on_after_ctrl_c(capsys, photos, tmp_path, monkeypatch):
-    from camlucida.studies.icam.four_cases.measure import Examination
+    from camlucida.studies.icam.four_cases.run import Examination
 
     real, calls = Examination.__call__, []
 

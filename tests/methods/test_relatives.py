@@ -17,7 +17,7 @@ from camlucida import (
     TargetError,
 )
 from camlucida.methods import GradCAM, GradCAMpp, HiResCAM, LayerCAM
-from camlucida.methods.eigengradcam import EigenGradCAM, principal
+from camlucida.methods.eigencam import EigenGradCAM, principal
 from camlucida.methods.refinecam import RefineCAM
 from camlucida.methods.shapleycam import ShapleyCAM
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax

@@ -20,7 +20,7 @@ from camlucida.methods import (
     SmoothGrad,
     XGradCAM,
 )
-from camlucida.methods.eigengradcam import EigenGradCAM
+from camlucida.methods.eigencam import EigenGradCAM
 from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.refinecam import RefineCAM
 from camlucida.methods.rise import RISE

@@ -18,9 +18,9 @@ from camlucida.methods.icam import ICAM
 from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel
 from camlucida.studies.icam import cases
-from camlucida.studies.icam.four_cases import measure
-from camlucida.studies.icam.four_cases.measure import box_mask
+from camlucida.studies.icam.four_cases import run as measure
 from camlucida.studies.icam.four_cases.patchiness import VARIANTS
+from camlucida.studies.icam.four_cases.run import box_mask
 from camlucida.studies.icam.four_cases.study import DIALLED
 from reference import networks
 

@@ -9,7 +9,7 @@ from torch import nn
 from camlucida import CamlucidaError, LayerError
 from camlucida.methods import FAME
 from camlucida.studies.fame import cells, depth_curve, depth_figure
-from camlucida.studies.fame.cell_facts import nominal_cell
+from camlucida.studies.fame.cell_maps import nominal_cell
 from camlucida.studies.fame.depth import spread_cells
 
 FAST = FAME(iterations=5, sigma=0)

@@ -11,8 +11,7 @@ from PIL import Image
 
 from camlucida import CamlucidaError
 from camlucida.models.masked_vgg import RECORD, load_masked_vgg
-from camlucida.training.masked import CHECKPOINT, WEIGHTS, train_masked_vgg
-from camlucida.training.masked_photos import MaskedRecipe, Order
+from camlucida.training.masked import CHECKPOINT, WEIGHTS, MaskedRecipe, Order, train_masked_vgg
 
 TINY = MaskedRecipe(epochs=2, batch_size=2, size=32, workers=0, steps=1, learning_rate=0.01)
 

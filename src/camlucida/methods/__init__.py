@@ -6,8 +6,7 @@ from camlucida.methods.base import GradientCAM, Method, RawMap
 from camlucida.methods.build import build, read_method
 from camlucida.methods.cam import CAM
 from camlucida.methods.corrrise import CorrRISE
-from camlucida.methods.eigencam import EigenCAM
-from camlucida.methods.eigengradcam import EigenGradCAM
+from camlucida.methods.eigencam import EigenCAM, EigenGradCAM
 from camlucida.methods.fame import FAME
 from camlucida.methods.fggb import FGGB
 from camlucida.methods.fullgrad import FullGrad, full_gradient

@@ -1,4 +1,4 @@
-"""EigenCAM: the strongest spatial pattern of a layer, whatever the class."""
+"""EigenCAM and EigenGradCAM: the first principal component of the activation, and of gradient times activation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.methods.base import Method, RawMap, assemble
+from camlucida.methods.base import GradientCAM, Method, RawMap, assemble
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
 
-Sign = Literal["auto", "none"]
+Sign = Literal["evidence", "extreme", "none"]
 
 
 @register(
@@ -42,7 +42,7 @@ class EigenCAM(Method):
     """
 
     center: bool = True
-    sign: Sign = "auto"
+    sign: Literal["auto", "none"] = "auto"
 
     def run(self, task: Task) -> RawMap:
         """One forward pass."""
@@ -67,3 +67,53 @@ class EigenCAM(Method):
         scale = activation.flatten(1).abs().amax(1, keepdim=True)
         noise = flat.abs().amax(1, keepdim=True) <= 1e-6 * scale * activation.shape[1] ** 0.5
         return torch.where(noise, 0, flat).view(-1, *activation.shape[2:])
+
+
+def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:
+    """The first principal component of per-channel maps, ``(N, K, h, w)`` to ``(N, h, w)``.
+
+    The channels are centred, as in pytorch-grad-cam; the cells of a constant tensor are 0.
+
+    Args:
+        products: what a method adds up over the channels.
+        sign: a principal component has no sign of its own. ``"evidence"`` (default) makes it run with the
+            sum over the channels; ``"extreme"`` makes the larger extreme positive; ``"none"`` keeps what
+            LAPACK returns.
+    """
+    component = EigenCAM(sign="none" if sign == "none" else "auto").project(products)
+    if sign != "evidence":
+        return component
+    summed = products.sum(1)
+    along = ((summed - summed.mean((1, 2), keepdim=True)) * component).sum((1, 2), keepdim=True)
+    return torch.where(along < 0, -component, component)
+
+
+@register(
+    "eigengradcam",
+    paper="Gildenblat et al. 2021 (pytorch-grad-cam)",
+    year=2021,
+    equation="EigenGradCAM",
+    weights="cell",
+    quick_audits=False,
+)
+@dataclass(frozen=True)
+class EigenGradCAM(GradientCAM):
+    r"""EigenCAM of activation times gradient: the strongest pattern of the evidence for a class.
+
+    With $P = A \odot \partial Y / \partial A$ reshaped to $(hw, K)$ and centred per channel,
+    $P = U \Sigma V^\top$ and the map is $P v_1$.
+
+    Attributes:
+        sign: ``"evidence"`` (default) turns the component the way of the sum over channels (HiResCAM's map);
+            ``"extreme"`` makes the larger extreme positive, as EigenCAM does here; ``"none"`` keeps what
+            LAPACK returns, as pytorch-grad-cam does.
+
+    Example:
+        >>> found = camlucida.explain(model, images, method=camlucida.methods.EigenGradCAM())
+    """
+
+    sign: Sign = "evidence"
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """``(N, K, h, w)`` twice to the signed map ``(N, h, w)``."""
+        return principal(activation * gradient, self.sign)

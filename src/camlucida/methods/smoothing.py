@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import MethodError
 from camlucida.engine.maps import Steps
 from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
-from camlucida.methods.eigengradcam import Sign, principal
+from camlucida.methods.eigencam import Sign, principal
 from camlucida.methods.registry import method_name
 from camlucida.methods.task import Task
 from camlucida.targets import Cell, Cells, Segmentation
@@ -157,7 +157,7 @@ class EigenSmooth(Wrapper):
 
     Attributes:
         method: a method of the CAM family.
-        sign: see :func:`camlucida.methods.eigengradcam.principal`; ``"none"`` is pytorch-grad-cam's.
+        sign: see :func:`camlucida.methods.eigencam.principal`; ``"none"`` is pytorch-grad-cam's.
 
     Source: pytorch-grad-cam, ``eigen_smooth``.
 

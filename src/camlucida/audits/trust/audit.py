@@ -2,22 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from camlucida.audits.candidates import Candidate
 from camlucida.audits.ours import list_audits
 from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
+from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
 from camlucida.audits.trial import Trial, reason
-from camlucida.audits.trust.judging import gather, judged
-from camlucida.audits.trust.report import TrustReport
+from camlucida.audits.trust.report import Answer, Evidence, MethodTrust, TrustReport
+from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.layers import list_layers
 from camlucida.models import LoadedModel
+
+NATURAL = "registry"
+"""Where evidence comes from that follows from what a method is."""
+
+
+def judged(
+    tested: Candidate, evidence: Sequence[Evidence], rules: Sequence[TrustRule] | None = None
+) -> MethodTrust:
+    """Grades for every question; the rules are by default those of all audits and of what methods are."""
+    known = {e.name: e for e in evidence}
+    if not any(e.audit != NATURAL and e.outcome != "not tested" for e in evidence):
+        said = dict.fromkeys(e.text for e in evidence if e.audit != NATURAL and e.text)
+        none = Answer("not tested", tuple(said) or ("No audit could measure anything about it.",))
+        return MethodTrust(tested.label, dict.fromkeys(QUESTIONS, none), tuple(evidence))
+    outcomes = {e.name: e.outcome for e in evidence}
+    against: dict[TrustQuestion, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
+    for rule in all_rules() if rules is None else rules:
+        for name in rule.applies(outcomes):
+            text = rule.because or (known[name].text if name in known else "")
+            for question in rule.questions:
+                against[question].append((rule.grade, text))
+    answers = {}
+    for question, found in against.items():
+        ranked = sorted(found, key=lambda pair: -GRADES.index(pair[0]))
+        grade = ranked[0][0] if ranked else GRADES[0]
+        answers[question] = Answer(grade, tuple(dict.fromkeys(text for _, text in ranked if text)))
+    return MethodTrust(tested.label, answers, tuple(evidence))
+
+
+def all_rules() -> tuple[TrustRule, ...]:
+    """What every finding means: of what methods are, and of all registered audits."""
+    return (*NATURE, *(rule for row in list_audits() for rule in row.rules))
+
+
+def gather(
+    tested: Candidate,
+    found: Sequence[tuple[AuditRow, AuditReport]],
+    size: tuple[int, int],
+    cells: tuple[int, int] | None = None,
+) -> tuple[Evidence, ...]:
+    """All that the audits, and the registry, say of a method.
+
+    ``size`` are height and width of the images, ``cells`` those of the explained layer's map, where it has one.
+    """
+    evidence = [*_nature(tested)]
+    for row, report in found:
+        subject = row.subject(tested)
+        for verdict in (v for v in report.verdicts if v.subject == subject):
+            evidence += _evidence(row, tested, verdict)
+    return (*evidence, *_grain(tested, size, cells))
+
+
+def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Evidence]:
+    """A verdict and all that it is made of."""
+    text = verdict.text if verdict.value is None else f"{row.preface}{verdict.text}"
+    if row.is_usual(tested):
+        text += f" Measured with the usual options of {tested.name}."
+    yield Evidence(
+        verdict.finding or row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold,
+        verdict.measure,
+    )  # fmt: skip
+    for part in verdict.parts:
+        yield from _evidence(row, tested, part)
+
+
+_NO_CLASS = "Its map is the same whichever class is asked about: it shows what stands out, not evidence for a class."
+_NEAR = (
+    "It shows what a very small change of a pixel would do; a place that was used can stay dark where more of the same "
+    "makes no difference."
+)
+_ONE_SIGN = "It drops evidence against the class, so a dark place may have been looked at and have counted against it."
+
+
+def _nature(tested: Candidate) -> Iterator[Evidence]:
+    """What follows from what the method is."""
+    row = tested.row
+    method = row.make(**{k: v for k, v in tested.options.items() if k in row.options})
+    for name, text, holds in (
+        ("claims a class", _NO_CLASS, not row.discriminative),
+        ("looks far", _NEAR, row.local),
+        ("shows both signs", _ONE_SIGN, method.steps.rectify),
+    ):
+        if holds:
+            yield Evidence(name, NATURAL, "fail", text)
+
+
+def _grain(
+    tested: Candidate, size: tuple[int, int], cells: tuple[int, int] | None
+) -> tuple[Evidence, ...]:
+    """How many pixels share one value of the map."""
+    if cells is None or tested.own_layers:
+        return ()
+    tall, wide = size[0] / cells[0], size[1] / cells[1]
+    if max(tall, wide) <= 1:
+        return ()
+    text = f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and depends on more."
+    return (Evidence("fine", NATURAL, "fail", text, tall * wide, 1.0, "pixels per cell"),)
 
 
 def audit_all(

@@ -76,8 +76,7 @@ def masked_vgg(
     [bold]camlucida audit deadzone --model masked-vgg:RUN/best.pt --data imagenet:ILSVRC2012[/]
     """
     from camlucida.models.masked_vgg import RECORD
-    from camlucida.training.masked import WEIGHTS, is_first_process, train_masked_vgg
-    from camlucida.training.masked_photos import MaskedRecipe
+    from camlucida.training.masked import WEIGHTS, MaskedRecipe, is_first_process, train_masked_vgg
 
     if unmasked:
         refuse_unused(context, ("seen_rows",), "without --unmasked")

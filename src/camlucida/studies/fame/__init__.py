@@ -4,8 +4,7 @@ Class activation maps are enlarged as if a cell stood for the patch at its place
 (Zhang and Günther, FAME, figure 2) shows where a cell really looks.
 """
 
-from camlucida.studies.fame.cell_facts import CellFacts
-from camlucida.studies.fame.cell_maps import CellAnalysis, cells, cells_table
+from camlucida.studies.fame.cell_maps import CellAnalysis, CellFacts, cells, cells_table
 from camlucida.studies.fame.depth import depth_curve, depth_figure
 from camlucida.studies.fame.smoothing import Smoothing, iterations
 

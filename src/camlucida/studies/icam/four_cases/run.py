@@ -1,24 +1,230 @@
-"""The four cases over a labelled folder, batch by batch."""
+"""The four cases over a labelled folder, batch by batch: its photos explained by I-CAM, and what is measured."""
 
 from __future__ import annotations
 
+import base64
+import math
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import PIL
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
 from camlucida.common.errors import ImageError, MethodError
+from camlucida.common.statistics import correlation, mean, number
 from camlucida.common.store import Store
-from camlucida.data.folders import open_folder
-from camlucida.data.samples import Sample
+from camlucida.data.folders import open_folder, read_photos
+from camlucida.data.samples import Box, Sample, Skipped
 from camlucida.engine.layers import Layers
+from camlucida.explanation import Explanation, overlays
+from camlucida.explanation.explain import explain
+from camlucida.explanation.subject import Subject, prepare
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
+from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel, class_names_of
-from camlucida.studies.icam.four_cases.measure import Examination, case_photo, dial_means
-from camlucida.studies.icam.four_cases.study import CasePhoto, CaseStudy
+from camlucida.report.template import jpeg
+from camlucida.studies.icam.facts import icam_facts
+from camlucida.studies.icam.four_cases.patchiness import (
+    VARIANTS,
+    Numerics,
+    islands,
+    numerics,
+    patchiness,
+)
+from camlucida.studies.icam.four_cases.study import DIALLED, CasePhoto, CaseStudy, Dial
+
+
+@dataclass(frozen=True)
+class Examination:
+    """How each photo is examined.
+
+    Attributes:
+        model: the model, as for :func:`camlucida.explain`.
+        class_names: the model's, where known.
+        method: I-CAM.
+        layers: the layers; all blocks by default.
+        seed: the seed of the perturbed copies.
+    """
+
+    model: nn.Module | LoadedModel
+    class_names: Sequence[str] | None
+    method: ICAM
+    layers: Layers | None
+    seed: int
+
+    def facts(self) -> dict[str, Any]:
+        """What the results depend on besides the photos, ready for JSON."""
+        parameter = next(Subject.of(self.model, None, None).module.parameters(), None)
+        return {
+            "study": "cases",
+            "torch": str(torch.__version__),
+            "pillow": PIL.__version__,
+            "device": "cpu" if parameter is None else parameter.device.type,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            **icam_facts(self.model, self.method, self.layers, self.seed),
+        }
+
+    def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
+        """What is measured of some photos, ready for JSON; each is named by its place among them.
+
+        ``dialled`` says which of them take part in the experiment on confidence.
+
+        Raises:
+            MethodError: the model has no classes.
+        """
+        places = {photo.file: place for place, photo in enumerate(photos)}
+        unread: list[Skipped] = []
+        (read,) = read_photos(photos, len(photos), unread)
+        skipped = [(places[path], reason) for path, reason in unread]
+        measured: list[dict[str, Any]] = []
+        if read:
+            pictures = [picture for _, picture in read]
+            explanation = explain(
+                self.model,
+                pictures,
+                method=self.method,
+                layers=self.layers,
+                seed=self.seed,
+                batch_size=len(pictures),
+            )
+            if not explanation.predictions:
+                raise MethodError("the four cases need a model with two or more classes")
+            module, inputs, _, _ = prepare(self.model, pictures)
+            (computed,) = numerics(module, inputs, explanation)
+            for i, (photo, _) in enumerate(read):
+                place = places[photo.file]
+                shown = explanation.predictions[i]
+                if not shown or not math.isfinite(shown[0].probability):
+                    skipped.append((place, f"{str(photo.path)!r}: the model returns NaN for it"))
+                    continue
+                turned = None
+                if dialled[place]:
+                    one = numerics(module, inputs[i : i + 1], explanation[i], DIALLED)
+                    turned = [_maps_measured(each) for each in one]
+                measured.append({
+                    "place": place,
+                    "dialled": turned,
+                    **self._measured(photo, explanation[i], _at(computed, i)),
+                })  # fmt: skip
+        return {"photos": measured, "skipped": skipped}
+
+    def _measured(
+        self, photo: Sample, explanation: Explanation, computed: Numerics
+    ) -> dict[str, Any]:
+        attribution = explanation.maps[0]
+        predicted = explanation.predictions[0][0]
+        size = (int(attribution.shape[0]), int(attribution.shape[1]))
+        mask = box_mask(photo.boxes, explanation.views[0].box, size)
+        names = self.class_names
+        seen, mapped = drawn(explanation, photo.boxes)
+        return {
+            "right": predicted.index == photo.label,
+            "true_class": names[photo.label or 0] if names else f"class {photo.label}",
+            "predicted_class": predicted.name,
+            "confidence": predicted.probability,
+            "saliency": number(saliency_score(explanation.maps, mask[None])[0])
+            if bool(mask.any())
+            else None,
+            "islands": islands(attribution),
+            "messages": explanation.diagnostics[0].messages,
+            "seen": base64.b64encode(jpeg(seen)).decode("ascii"),
+            "mapped": base64.b64encode(jpeg(mapped)).decode("ascii"),
+            **_maps_measured(computed),
+        }
+
+
+def _at(computed: Numerics, i: int) -> Numerics:
+    return Numerics(
+        {name: m[i : i + 1] for name, m in computed.maps.items()},
+        {name: v[i : i + 1] for name, v in computed.levels.items()},
+        computed.pole_share[i : i + 1],
+    )
+
+
+def _maps_measured(computed: Numerics) -> dict[str, Any]:
+    """The numbers about one image's maps."""
+    exact = computed.maps["exact"].flatten()
+    return {
+        "patchiness": {n: number(patchiness(m)[0]) for n, m in computed.maps.items()},
+        "levels": {n: number(v[0]) for n, v in computed.levels.items()},
+        "same": {n: number(correlation(m.flatten(), exact)) for n, m in computed.maps.items()},
+        "pole_share": number(computed.pole_share[0]),
+    }  # fmt: skip
+
+
+def case_photo(measured: Mapping[str, Any], photo: Path, threshold: float) -> CasePhoto:
+    """The case that a photo is, from what was measured of it."""
+    sure = "confident" if measured["confidence"] >= threshold else "unsure"
+    own = {name: v for name, v in measured.items() if name not in {"place", "dialled", "right"}}
+    own["messages"] = tuple(own["messages"])
+    for picture in ("seen", "mapped"):
+        own[picture] = base64.b64decode(own[picture])
+    return CasePhoto(
+        file=str(photo), case=f"{sure}-{'right' if measured['right'] else 'wrong'}", **own
+    )
+
+
+def dial_means(turned: Sequence[Sequence[dict[str, Any]]]) -> Dial:
+    """Means over what was measured of each dialled photo."""
+
+    def means(what: str, variant: str) -> list[float | None]:
+        return [mean([one[i][what][variant] for one in turned]) for i in range(len(DIALLED))]
+
+    return Dial(
+        images=len(turned),
+        confidences=DIALLED,
+        patchiness={v: means("patchiness", v) for v in VARIANTS},
+        levels={v: means("levels", v) for v in VARIANTS},
+        same={v: means("same", v) for v in VARIANTS},
+        constant={
+            v: [sum(one[i]["patchiness"][v] is None for one in turned) for i in range(len(DIALLED))]
+            for v in VARIANTS
+        },
+        pole_share=[mean([one[i]["pole_share"] for one in turned]) for i in range(len(DIALLED))],
+    )
+
+
+def box_mask(
+    boxes: Sequence[Box], view: tuple[float, float, float, float], size: tuple[int, int]
+) -> Tensor:
+    """The union of boxes as the model sees it.
+
+    Boxes are ``(xmin, ymin, xmax, ymax)`` in pixels of the photo, ``view`` the part of it that the model sees, see
+    :meth:`camlucida.Preprocess.crop_box`. Those of the ``(H, W)`` pixels count whose centre lies in a box.
+    """
+    left, top, right, bottom = view
+    x = left + (torch.arange(size[1], dtype=torch.float64) + 0.5) * (right - left) / size[1]
+    y = top + (torch.arange(size[0], dtype=torch.float64) + 0.5) * (bottom - top) / size[0]
+    mask = torch.zeros(size, dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes:
+        mask |= ((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))[None]
+    return mask
+
+
+def drawn(explanation: Explanation, boxes: Sequence[Box]) -> tuple[Image.Image, Image.Image]:
+    """What the model saw of one photo, with the boxes in black and white, and the same under its map."""
+    seen = explanation.seen()
+    picture, (width, height) = seen.picture, seen.picture.size
+    mapped = overlays.overlay(seen, explanation.maps[0])
+    left, top, right, bottom = explanation.views[0].box
+    for drawing in (ImageDraw.Draw(picture), ImageDraw.Draw(mapped)):
+        for x0, y0, x1, y1 in boxes:
+            corners = (
+                (x0 - left) / (right - left) * width,
+                (y0 - top) / (bottom - top) * height,
+                (x1 - left) / (right - left) * width,
+                (y1 - top) / (bottom - top) * height,
+            )
+            drawing.rectangle(corners, outline="black", width=4)
+            drawing.rectangle(corners, outline="white", width=2)
+    return picture, mapped
 
 
 def cases(
