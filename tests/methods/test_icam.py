@@ -25,15 +25,17 @@ from camlucida.methods.icam.alpha import (
 )
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
 from camlucida.methods.icam.passes import rivals
-from camlucida.methods.icam.perturb import (
+from camlucida.methods.icam.scores import (
+    distance,
     dynamic_range,
+    layer_weights,
     mdd,
     mds,
     perturb,
     perturbation_weights,
+    select_layers,
     svim,
 )
-from camlucida.methods.icam.scores import distance, layer_weights, select_layers
 from camlucida.studies.icam import ablation
 from camlucida.targets import Custom
 from reference import icam as slow

@@ -8,9 +8,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from camlucida.report import charts
-from camlucida.report.drawing import spread
+from camlucida.report.drawing import linear, logarithmic, spread
 from camlucida.report.page import Document, Section, figures
-from camlucida.report.scales import linear, logarithmic
 
 SVG = "{http://www.w3.org/2000/svg}"
 

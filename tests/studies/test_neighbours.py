@@ -18,8 +18,12 @@ from camlucida.engine.tap import tap
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.studies.icam import examples
-from camlucida.studies.icam.neighbours.features import describe, weighted_features
-from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
+from camlucida.studies.icam.neighbours.features import (
+    FeatureStore,
+    describe,
+    feature_key,
+    weighted_features,
+)
 from reference import networks
 
 FAST = ICAM(n_perturb=1)

@@ -19,6 +19,8 @@ from camlucida.report.drawing import (
     band,
     draw,
     free_place,
+    linear,
+    logarithmic,
     marker_at,
     path,
     spread,
@@ -26,7 +28,6 @@ from camlucida.report.drawing import (
     width_of,
     words,
 )
-from camlucida.report.scales import linear, logarithmic
 from camlucida.report.tables import number
 
 __all__ = ["COLOURS", "Line", "Point", "bars", "key", "lines", "matrix", "scatter", "style"]

@@ -17,8 +17,13 @@ from camlucida.methods.icam.layer_map import LayerMap, fuse
 from camlucida.methods.icam.notes import remarks
 from camlucida.methods.icam.options import ICAMOptions
 from camlucida.methods.icam.passes import Copies, Seen, look, score_copies
-from camlucida.methods.icam.perturb import perturbation_weights, svim
-from camlucida.methods.icam.scores import layer_scores, layer_weights, select_layers
+from camlucida.methods.icam.scores import (
+    layer_scores,
+    layer_weights,
+    perturbation_weights,
+    select_layers,
+    svim,
+)
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
 from camlucida.targets import Target

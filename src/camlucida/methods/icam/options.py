@@ -12,8 +12,7 @@ from camlucida.engine.maps import Normalise, Steps
 from camlucida.methods.base import Method
 from camlucida.methods.icam.alpha import Smooth
 from camlucida.methods.icam.layer_map import Bias, BiasForm
-from camlucida.methods.icam.perturb import MaskConvention
-from camlucida.methods.icam.scores import CompareAt
+from camlucida.methods.icam.scores import CompareAt, MaskConvention
 
 AlphaForm = Literal["literal", "softmax_full", "none"]
 PerturbSpace = Literal["input", "pixel"]

@@ -17,8 +17,15 @@ from camlucida.engine.tap import Tap
 from camlucida.methods.icam.alpha import Derivatives, SoftmaxMoments, alpha, derivatives
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
 from camlucida.methods.icam.options import ICAMOptions
-from camlucida.methods.icam.perturb import dynamic_range, mds, perturb, svim
-from camlucida.methods.icam.scores import distance, input_term, layer_term
+from camlucida.methods.icam.scores import (
+    distance,
+    dynamic_range,
+    input_term,
+    layer_term,
+    mds,
+    perturb,
+    svim,
+)
 from camlucida.methods.task import Task
 from camlucida.targets import ExpLogit, Logit, LogProbability, Probability, Target, target_values
 

@@ -24,8 +24,13 @@ from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
 from camlucida.report import Column, Table
-from camlucida.studies.icam.neighbours.features import Feature, describe, distance
-from camlucida.studies.icam.neighbours.store import FeatureStore, feature_key
+from camlucida.studies.icam.neighbours.features import (
+    Feature,
+    FeatureStore,
+    describe,
+    distance,
+    feature_key,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
