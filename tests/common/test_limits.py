@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 import pytest
 
 from camlucida.common.errors import CamlucidaError, MethodError
-from camlucida.common.limits import Count, Limits, NotNegative, Positive, Share, check_fields
+from camlucida.common.limits import (
+    Count,
+    Kernel,
+    Limits,
+    NotNegative,
+    Positive,
+    Share,
+    check_fields,
+)
 
 
 @dataclass
@@ -19,6 +27,9 @@ class Options:
     kind: Literal["a", "b"] = "a"
     either: Count | Literal["auto"] = "auto"
     free: float = -3.0
+    seed: int = 0
+    width: Kernel = 3
+    several: tuple[float, ...] = ()
 
 
 def test_what_fits():
@@ -29,16 +40,23 @@ def test_what_fits():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
+        ({"steps": 0}, r"steps must be a whole number in \[1, 1000000\], got 0"),
+        ({"steps": 10**400}, r"in \[1, 1000000\], got 1000"),
         ({"steps": 1.5}, "whole number"),
         ({"steps": True}, "whole number"),
         ({"rate": 0}, "rate must be a number > 0"),
         ({"rate": float("nan")}, "> 0"),
+        ({"rate": float("inf")}, "a number > 0 of at most 1e"),
+        ({"free": float("nan")}, "free must be a number of at most"),
+        ({"free": 1e300}, "a number of at most 1e"),
+        ({"seed": 2**64}, "a whole number of at most 9e"),
+        ({"width": 4}, "a whole number >= 1, odd, got 4"),
+        ({"several": (1.0, float("inf"))}, "several must be a number of at most"),
         ({"noise": -1}, "noise must be a number >= 0"),
         ({"share": 1.1}, r"in \[0, 1\]"),
         ({"rest": 1}, r"in \(0, 1\)"),
         ({"kind": "c"}, "one of 'a', 'b', got 'c'"),
-        ({"either": "none"}, "a whole number >= 1 or one of 'auto'"),
+        ({"either": "none"}, r"a whole number in \[1, 1000000\] or one of 'auto'"),
     ],
 )
 def test_what_does_not(options, words):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 from camlucida.benchmark.needs import in_words, lacking
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.common.jsonable import digest, plain
-from camlucida.common.limits import Count, check_fields
+from camlucida.common.limits import Limits, check_fields
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data import resolve_class
@@ -76,8 +76,8 @@ class Settings:
     layers: tuple[str, ...] = ()
     steps: str | None = None
     seed: int = 0
-    limit: Count | None = None
-    shard_size: Count | None = None
+    limit: Annotated[int, Limits(1)] | None = None
+    shard_size: Annotated[int, Limits(1)] | None = None
     legacy_boxes: bool = False
 
     def __post_init__(self) -> None:

@@ -186,7 +186,7 @@ def read_values(
         fitting, value = _read(text, hint)
         if not fitting:
             near = nearest(text, map(str, _choices(hint)), 1)
-            raise error(f"{owner}: {key} must be {_expected(hint)}, got {text!r}{near}")
+            raise error(f"{owner}: {key} must be {_expected(hint)}, got {text!r:.60}{near}")
         values[key] = value
     return values
 
@@ -225,7 +225,7 @@ def _bool(text: str) -> bool:
 
 def _float(text: str) -> float:
     value = float(text)
-    if math.isnan(value):
+    if not math.isfinite(value):
         raise ValueError(text)
     return value
 
@@ -237,7 +237,12 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     float: _float,
     str: str,
 }
-_WORDS = {types.NoneType: "none", bool: "true or false", int: "a whole number", float: "a number"}
+_WORDS = {
+    types.NoneType: "none",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+}
 
 
 def _guess(text: str) -> Any:

@@ -20,35 +20,44 @@ class Limits:
         high: the largest.
         open_low: whether the smallest itself is none of them.
         open_high: whether the largest itself is none of them.
+        odd: whether only odd ones are among them.
     """
 
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
+    odd: bool = False
 
     def __contains__(self, value: float) -> bool:
         """Whether a number lies within."""
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below
+        return above and below and (not self.odd or value % 2 == 1)
 
     def __str__(self) -> str:
-        """Such as ``">= 1"`` and ``"in [0, 1)"``."""
+        """Such as ``">= 1"`` and ``"in [0, 1)"``; empty where all numbers are within."""
         if math.isinf(self.high):
-            return f"{'>' if self.open_low else '>='} {self.low:g}"
-        ends = f"{self.low:g}, {self.high:g}"
+            low = f"{'>' if self.open_low else '>='} {self.low:g}"
+            return "" if math.isinf(self.low) else f"{low}{', odd' if self.odd else ''}"
+        ends = f"{self.low:g}, {self.high:.7g}"
         return f"in {'(' if self.open_low else '['}{ends}{')' if self.open_high else ']'}"
 
 
-Count = Annotated[int, Limits(1)]
+_LARGEST = {int: 2.0**63 - 1024, float: 1e30}
+"""What any number may be at most: what arithmetic in 64 bits and in single precision can carry."""
+
+Count = Annotated[int, Limits(1, 1_000_000)]
+Kernel = Annotated[int, Limits(1, odd=True)]
 Positive = Annotated[float, Limits(0, open_low=True)]
 NotNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]
 
 
 def check_fields(owner: object, error: type[CamlucidaError] = CamlucidaError) -> None:
-    """Check every field of a dataclass that is one of a few words, or a number within bounds, by its type.
+    """Check every field of a dataclass that is one of a few words, or a number, by its type.
+
+    A number must be finite and lie within the bounds of its type.
 
     Args:
         owner: the dataclass object.
@@ -62,7 +71,7 @@ def check_fields(owner: object, error: type[CamlucidaError] = CamlucidaError) ->
         tests = [_test(member, getattr(owner, name, None)) for member in members]
         if not any(fits for fits, _ in tests):
             words = " or ".join(text for _, text in tests if text)
-            raise error(f"{name} must be {words}, got {getattr(owner, name)!r}")
+            raise error(f"{name} must be {words}, got {getattr(owner, name)!r:.60}")
 
 
 def _test(hint: Any, value: Any) -> tuple[bool, str]:
@@ -74,10 +83,14 @@ def _test(hint: Any, value: Any) -> tuple[bool, str]:
     if get_origin(hint) is tuple and isinstance(value, tuple):
         tests = [_test(get_args(hint)[0], one) for one in value]
         return all(fits for fits, _ in tests), next((text for fits, text in tests if not fits), "")
-    if get_origin(hint) is not Annotated:
+    kind, *facts = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if kind not in _LARGEST:
         return True, ""
-    kind, *facts = get_args(hint)
     limits = next((fact for fact in facts if isinstance(fact, Limits)), Limits())
-    number = Integral if kind is int else Real
-    fits = not isinstance(value, bool) and isinstance(value, number) and float(value) in limits
-    return fits, f"a {'whole ' if kind is int else ''}number {limits}"
+    most, number = _LARGEST[kind], Integral if kind is int else Real
+    is_number = isinstance(value, number) and not isinstance(value, bool)
+    carried = is_number and -most <= value <= most
+    words = f"a {'whole ' if kind is int else ''}number {limits}".rstrip()
+    if is_number and not carried and limits.high > most:
+        words += f" of at most {most:.0e}"
+    return carried and value in limits, words

@@ -117,7 +117,7 @@ class Registry(Generic[R]):
         near = difflib.get_close_matches(plain(name), self._known, n=3, cutoff=0.5)
         listed = ", ".join(self._known[n].name for n in near or self._known)
         raise self.rows.error(
-            f"unknown {self.rows.what} {name!r}; {'nearest' if near else 'known'}: {listed}"
+            f"unknown {self.rows.what} {name!r:.60}; {'nearest' if near else 'known'}: {listed}"
         )
 
     def read(self, text: str) -> tuple[R, dict[str, Any]]:

@@ -125,8 +125,8 @@ class CorrRISE(Method):
     explains = "input"
     steps = Steps(normalise="max")  # no correlation stays 0
 
-    masks: Annotated[int, Limits(2)] = 500
-    patches: Count = 3
+    masks: Annotated[int, Limits(2, 100_000)] = 500
+    patches: Annotated[int, Limits(1, 1000)] = 3
     patch: Count | Literal["scaled"] = "scaled"
     rank_based: bool = True
     ties: Ties = "average"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from camlucida.common.errors import MethodError
-from camlucida.common.limits import Count, Positive
+from camlucida.common.limits import Count, Kernel, Limits, NotNegative, Positive
 from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
@@ -241,19 +241,19 @@ class FAME(Method):
     step_size: Positive = 1 / 255
     loss: Loss = "target"
     channel_reduction: ChannelReduction = "gray_then_abs"
-    sigma: float | Literal["scaled"] = SIGMA
-    kernel: int = KERNEL
+    sigma: NotNegative | Literal["scaled"] = SIGMA
+    kernel: Kernel = KERNEL
     normalise: Normalise = "max"
     epsilon: float | None = None
     early_stop: EarlyStop = "sample"
     input_space: InputSpace = "input"
     clamp: bool = False
-    tolerance: float = 1e-3
+    tolerance: NotNegative = 1e-3
     precision: Precision = "full"
     channels_last: bool = False
-    snapshots: tuple[int, ...] = ()
+    snapshots: tuple[Annotated[int, Limits(0)], ...] = ()
     preset: Preset = "paper"
-    eps: float = 0.0
+    eps: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         """Check the options; apply the preset."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import TargetError
-from camlucida.common.limits import Count, NotNegative
+from camlucida.common.limits import Count, Kernel, NotNegative
 from camlucida.engine.borrow import borrowed, check_inputs
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
@@ -109,9 +109,9 @@ class FGGB(Method):
     theta: float = 0.0
     input_space: MaskSpace = "auto"
     sigma: NotNegative = 5.0
-    kernel: int = 25
+    kernel: Kernel = 25
     chunk: Count | None = None
-    eps: float = 1e-8
+    eps: NotNegative = 1e-8
 
     @property
     def steps(self) -> Steps:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from camlucida.common.errors import MethodError
+from camlucida.common.limits import NotNegative
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import Grid
 from camlucida.engine.maps import rectify
@@ -62,7 +63,7 @@ class GradCAMpp(GradientCAM):
     """
 
     form: Form = "exp"
-    eps: float = 0.0
+    eps: NotNegative = 0.0
     max_entries: int = 4096
 
     def alpha(self, activation: Tensor, gradient: Tensor) -> Tensor:

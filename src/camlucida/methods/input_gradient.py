@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from camlucida.common.limits import Count, NotNegative
+from camlucida.common.limits import Count, Limits, NotNegative
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import INPUT
 from camlucida.engine.maps import Steps
@@ -161,7 +161,7 @@ class IntegratedGradients(InputGradient):
 
     elsewhere = True
 
-    n_steps: Count = 50
+    n_steps: Annotated[int, Limits(1, 1000)] = 50
     baseline: float = 0.0
 
     def attribute(self, task: Task, gradient: Gradient) -> Tensor:

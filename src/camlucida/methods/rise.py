@@ -76,7 +76,7 @@ class RISE(Method):
     steps = Steps(rectify=False)  # every value counts: a mean of masks has no sign
 
     masks: Count = 4000
-    s: Count = 7
+    s: Annotated[int, Limits(1, 1000)] = 7
     p1: Annotated[float, Limits(0, 1, open_low=True, open_high=True)] = 0.5
     debias: bool = False
     score: Score = "probability"
