@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from camlucida import CamlucidaError, CosineSimilarity, Preprocess, explain
+from camlucida import CamlucidaError, CosineSimilarity, Preprocess, TargetError, explain
 from camlucida.common.provenance import fingerprint
 from camlucida.explanation import Comparison, Diagnostics
 from reference import networks
@@ -364,12 +364,10 @@ def test_methods_whose_labels_look_alike_do_not_overwrite_each_other(found, tmp_
     assert kept == set(labels)
 
 
-def test_class_names_of_another_model_are_not_used():
-    found = explain(model(), X, layers="features", target=3, class_names=["a", "b"])
-    assert [words.partition(",")[0] for words in found.explained] == ["class 3"] * 3
-    first = explain(model(), X, layers="features", target=0, class_names=["a", "b"])
-    assert first.explained[0].startswith("class 0")
-    assert found.record()["images"]
+def test_class_names_of_another_model_are_refused():
+    for target in (3, 0, "b"):
+        with pytest.raises(TargetError, match="2 class names"):
+            explain(model(), X, layers="features", target=target, class_names=["a", "b"])
 
 
 def test_what_was_seen_has_the_shape_of_the_input(found):

@@ -44,6 +44,12 @@ class Wrap(nn.Module):
         return self.end(self.body(x))
 
 
+@dataclass(slots=True)
+class Slotted:
+    logits: torch.Tensor
+    extra: torch.Tensor
+
+
 @dataclass
 class Answer:
     score: torch.Tensor
@@ -111,9 +117,43 @@ def test_config_and_names_are_believed():
     net.config.problem_type = "regression"
     assert find_outputs(net, X).kind == "regression"
     assert find_outputs(body(), X, named=4).notes == ()
-    assert find_outputs(body(), X, named=9).notes
+    with pytest.raises(TargetError, match=r"9 class names.* 4 classes"):
+        find_outputs(body(), X, named=9)
+    with pytest.raises(TargetError, match=r"1 class names.* 2 classes .one logit"):
+        find_outputs(body(1), X, named=1)
     assert find_outputs(body(1), X, named=2).notes == ()
     assert find_outputs(Wrap(lambda z: z[:, 0], 1), X, named=2).kind == "binary"
+
+
+def test_what_is_said_is_held_against_the_output():
+    for said, made, word in (
+        ("softmax", lambda z: z * 5 - 3, "no probabilities"),
+        ("softmax", lambda z: z.softmax(1) / 2, "off 1"),
+        ("log-softmax", lambda z: z * 5 + 3, "logarithms"),
+        ("labels:activation=sigmoid", lambda z: z * 5 - 3, "no probabilities"),
+        ("binary:activation=sigmoid", torch.sigmoid, "one number"),
+        ("regression:activation=none", lambda z: z[:, :, None], "does not fit"),
+    ):
+        with pytest.raises(TargetError, match=word):
+            camlucida.explain(Wrap(made).eval(), X, outputs=said)
+
+
+def test_numbers_between_0_and_1_that_are_taken_for_logits_are_spoken_of():
+    notes = find_outputs(Wrap(lambda z: 1 / (1 + (-z).exp())), X).notes
+    assert "in [0, 1]" in notes[0]
+    assert "in [0, 1]" not in find_outputs(Wrap(lambda z: z * 9 - 4), X).notes[0]
+    assert find_outputs(Wrap(nn.functional.hardsigmoid), X).activation == "sigmoid"
+
+
+def test_decisions_are_no_logits():
+    for made in (lambda z: z.argmax(1), lambda z: z > 0):
+        with pytest.raises(TargetError, match="no gradient"):
+            camlucida.explain(Wrap(made).eval(), X)
+
+
+def test_a_dataclass_with_slots_has_heads():
+    found = camlucida.explain(Wrap(lambda z: Slotted(z, -z)).eval(), X, head="extra")
+    assert found.outputs.structure == "Slotted (logits, extra)"
 
 
 def test_what_is_said_goes_first():
@@ -143,6 +183,11 @@ def test_a_changed_model_is_looked_at_again():
     [
         ("sigmod", "did you mean 'sigmoid'"),
         ("labels:treshold=1", "not understood"),
+        ("", "says nothing"),
+        (":", "says nothing"),
+        ("classes:kind=labels", "the kind twice"),
+        ("none", "regression, dense or embedding"),
+        ("labels:activation=none", "regression, dense or embedding"),
         ("labels:threshold=a", "a number"),
         ("labels:threshold=2", "in [0, 1]"),
         ("labels:activation=softmax", "do not come out of a softmax"),

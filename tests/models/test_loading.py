@@ -539,10 +539,13 @@ def test_class_names_must_be_as_many_as_outputs(tmp_path):
         read_class_names(tmp_path / "none.txt")
     with pytest.raises(ModelError, match="not a regular file"):
         read_class_names("/dev/zero")
-    pytest.importorskip("timm")
-    refuse(
-        "2 names", "1000 outputs", spec="timm:resnet10t", pretrained=False, class_names=["a", "b"]
-    )
+    timm = pytest.importorskip("timm")
+    with pytest.raises(CamlucidaError, match=r"2 class names.* 1000 classes"):
+        load_model("timm:resnet10t", pretrained=False, class_names=["a", "b"])
+    net = timm.create_model("resnet10t")
+    assert len(class_names_of(net)) == 1000
+    net.fc = nn.Linear(net.fc.in_features, 4)
+    assert class_names_of(net) is None  # a head of the user's own has not the names of the old one
 
 
 NAMES = (

@@ -18,7 +18,7 @@ from camlucida.engine.reading import Activation, Outputs, OutputsLike, reading
 from camlucida.targets import Kind
 
 _UNIT = 16  # numbers of an embedding, at least, before unit length says that it is one
-_CLOSE = 1e-3
+_CLOSE, _SUM = 1e-3, 1e-2
 
 
 def find_outputs(
@@ -89,7 +89,12 @@ def _find(
         return replace(known, structure=structure)  # a function may know what to do with it
     notes = _of_heads(output, tensor, known)
     found = replace(known, structure=structure)
-    if not tensor.is_floating_point() or tensor.ndim == 0:
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        raise TargetError(
+            f"the model returns {tensor.dtype} of shape {tuple(tensor.shape)} for one image, which are decisions or "
+            "counts that have no gradient; let it return the numbers that it decides by"
+        )
+    if tensor.is_complex() or tensor.ndim == 0:
         return found
     if len(tensor) != 1:
         raise TargetError(
@@ -102,8 +107,18 @@ def _find(
         kind, assumed = _kind(module, tensor, activation, named)
     if kind in ("regression", "embedding") and found.activation is None:
         activation = "none"
-    elif kind == "dense":
-        activation = found.activation or activation
+    _check_fit(known, kind, tensor.detach(), named)
+    found = replace(found, kind=kind, activation=activation)
+    said = _words(found, tensor, assumed=assumed, activation_given=known.activation is not None)
+    return replace(found, notes=(*notes, *said))
+
+
+def _check_fit(known: Outputs, kind: Kind | None, tensor: Tensor, named: int) -> None:
+    """Refuse an output that cannot be what was said of it.
+
+    Raises:
+        TargetError: its shape, its values or the number of class names contradict.
+    """
     fitting = {"regression": (1, 2), "binary": (1, 2), "dense": (3, 4, 5)}
     if known.kind is not None and tensor.ndim not in fitting.get(known.kind, (2,)):
         raise TargetError(
@@ -113,9 +128,28 @@ def _find(
         raise TargetError(
             f"outputs='binary' means one number per image, but the model returned {tuple(tensor.shape)} for one"
         )
-    found = replace(found, kind=kind, activation=activation)
-    said = _words(found, tensor, assumed=assumed, activation_given=known.activation is not None)
-    return replace(found, notes=(*notes, *said))
+    if known.activation is not None and (why := _no_shares(tensor.float(), known.activation)):
+        raise TargetError(f"outputs={known.activation!r} does not fit: the model returned {why}")
+    count = 2 if kind == "binary" else tensor[0].numel()
+    if kind in ("classes", "labels", "binary") and named not in (0, count):
+        of = " (one logit decides between them)" if kind == "binary" else ""
+        raise TargetError(
+            f"there are {named} class names, but the model has {count} classes{of}; give as many class_names "
+            "(--class-names)"
+        )
+
+
+def _no_shares(values: Tensor, activation: Activation) -> str:
+    """Why an activation cannot have given these numbers; empty where it can, or where they are not finite."""
+    shares = values.exp() if activation == "log-softmax" else values
+    if activation not in ("softmax", "log-softmax", "sigmoid") or not shares.isfinite().all():
+        return ""
+    if shares.amin() < -_CLOSE or shares.amax() > 1 + _CLOSE:
+        what = "no logarithms of probabilities" if shares is not values else "no probabilities"
+        return f"{float(values.amin()):.3g} to {float(values.amax()):.3g}, which are {what}"
+    total = shares.sum(1) if activation != "sigmoid" else torch.ones(())
+    off = float((total - 1).abs().amax())
+    return f"probabilities of classes whose sum is off 1 by {off:.3g}" if off > _SUM else ""
 
 
 def look(module: nn.Module, inputs: Tensor, argument: str | None = None) -> Any:
@@ -258,7 +292,11 @@ def _activation(tensor: Tensor) -> Activation:
     if name == "LogSoftmax" and several and _sums_to_one(values.exp()):
         return "log-softmax"
     bounded = bool(((values >= 0) & (values <= 1)).all())
-    seen = values.numel() > 2 if node is None else "Sigmoid" in {name, *_behind(node)}
+    seen = (
+        values.numel() > 2
+        if node is None
+        else any("igmoid" in one for one in {name, *_behind(node)})
+    )
     return "sigmoid" if bounded and seen else "logits"
 
 
@@ -320,10 +358,16 @@ def _words(found: Outputs, tensor: Tensor, *, assumed: bool, activation_given: b
     """What a user has to know, one sentence each."""
     count = 1 if tensor.ndim == 1 else int(tensor.shape[1])
     said = []
+    shares = bool(((tensor >= 0) & (tensor <= 1)).all())
     if assumed and found.kind == "classes":
+        more = (
+            "; all lie in [0, 1]: if they are probabilities already, say outputs='softmax' or 'sigmoid'"
+            if shares and not activation_given
+            else ""
+        )
         said.append(
             f"the {count} outputs are taken for logits of classes that exclude each other (softmax), which nothing "
-            "says; if several may be present, say outputs='labels' (--outputs labels)"
+            f"says; if several may be present, say outputs='labels' (--outputs labels){more}"
         )
     if assumed and found.kind == "binary":
         said.append(

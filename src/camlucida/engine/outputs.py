@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,7 @@ def first_tensor(output: Any) -> Tensor:
         return tensors[0]
     listed = ", ".join(map(str, entries)) if entries else type(output).__name__
     raise TargetError(
-        f"no logits were found in the model's output ({listed}); say which of them with head=, pass a function of "
+        f"no logits were found in the model's output ({listed}); say which of them with head= (--outputs head=NAME), pass a function of "
         f"the whole output as the target, or wrap the model so that it returns a tensor, or a mapping with one of "
         f"{', '.join(KEYS)}"
     )
@@ -51,6 +52,8 @@ def entries_of(output: Any) -> dict[Any, Any]:
         return dict(output)
     if hasattr(output, "_asdict"):  # named tuples
         return dict(output._asdict())
+    if is_dataclass(output) and not isinstance(output, type):  # with slots it has no dictionary
+        return {one.name: getattr(output, one.name) for one in fields(output)}
     return dict(vars(output)) if hasattr(output, "__dict__") else {}
 
 
@@ -58,12 +61,7 @@ def all_tensors(output: Any) -> list[Tensor]:
     """Every floating-point tensor in a model's output, however it is nested."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        items: Any = output.values()
-    elif isinstance(output, tuple | list):
-        items = output
-    else:
-        items = vars(output).values() if hasattr(output, "__dict__") else ()
+    items = output if isinstance(output, tuple | list) else entries_of(output).values()
     return [tensor for item in items for tensor in all_tensors(item)]
 
 

@@ -70,7 +70,13 @@ class Outputs:
             "softmax": ("labels", "binary", "regression", "embedding"),
             "log-softmax": ("labels", "binary", "regression", "embedding"),
             "sigmoid": ("classes", "embedding"),
+            "none": (None, "classes", "labels", "binary"),
         }
+        if self.activation == "none" and self.kind in wrong["none"]:
+            raise TargetError(
+                "outputs: the activation none goes with values, so the kind must be regression, dense or embedding, "
+                f"not {self.kind or 'open'}"
+            )
         if self.activation in wrong and self.kind in wrong[self.activation]:
             raise TargetError(f"outputs: {self.kind} do not come out of a {self.activation}")
 
@@ -102,12 +108,17 @@ class Outputs:
                 f"outputs: unknown word {word!r}{nearest(word, (*kinds, *activations))}; they are one of "
                 f"{', '.join((*kinds, *activations))}"
             )
-        for pair in filter(None, rest.split(",")):
+        pairs = list(filter(None, rest.split(",")))
+        if not word and not pairs:
+            raise TargetError(f"outputs: {value!r} says nothing; leave it out to have it found")
+        for pair in pairs:
             name, _, text = (part.strip() for part in pair.partition("="))
             if name not in {"kind", "activation", "head", "threshold"} or not text:
                 raise TargetError(
                     f"outputs: {pair!r} is not understood; write kind=, activation=, head= or threshold="
                 )
+            if name in given:
+                raise TargetError(f"outputs: {value!r} says the {name} twice")
             given[name] = _value(name, text)
         return cls(**given)
 
@@ -122,8 +133,8 @@ class Outputs:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing has to be found."""
-        return self.kind is not None and self.activation is not None
+        """Whether nothing has to be found, and what was said has been held against an output."""
+        return self.kind is not None and self.activation is not None and bool(self.structure)
 
     @property
     def as_is(self) -> bool:

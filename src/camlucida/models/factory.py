@@ -129,6 +129,8 @@ def _module(place: str, text: str) -> ModuleType:
                 sys.modules[name] = before
             raise
         return module
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise ModelError(f"the architecture {text!r} names no module: {place!r} is no dotted name")
     try:
         with _importing_from(Path.cwd()), _user_code(text):
             return importlib.import_module(place)

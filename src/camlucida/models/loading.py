@@ -125,15 +125,9 @@ def load_model(
     loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
     if preprocess is not None:
         loaded = _prepared(loaded, preprocess)
-    own = architecture is not None or is_factory(os.fspath(spec))
-    loaded = _with_outputs(loaded, Outputs.of(outputs), names, look=own or outputs is not None)
-    if names is not None:
-        count = num_outputs(loaded.module)
-        if count is not None and count != len(names):
-            raise ModelError(
-                f"class_names has {len(names)} names, but {loaded.name} has {count} outputs"
-            )
-        loaded = replace(loaded, class_names=names)
+    look = architecture is not None or is_factory(os.fspath(spec)) or outputs is not None
+    loaded = replace(loaded, class_names=names or loaded.class_names)
+    loaded = _with_outputs(loaded, Outputs.of(outputs), look=look or names is not None)
     return put_on(loaded, device)
 
 
@@ -154,9 +148,7 @@ def _prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) ->
     return replace(loaded, preprocess=made, notes=notes)
 
 
-def _with_outputs(
-    loaded: LoadedModel, given: Outputs, names: Sequence[str] | None, *, look: bool
-) -> LoadedModel:
+def _with_outputs(loaded: LoadedModel, given: Outputs, *, look: bool) -> LoadedModel:
     """The model, made to return what targets take, with what its outputs are.
 
     A classifier of a library that knows its classes returns their logits; any other model is shown a picture.
@@ -170,7 +162,7 @@ def _with_outputs(
         first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         channels = 3 if first is None else first.in_channels
         noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-        count = len(names or loaded.class_names or ())
+        count = len(loaded.class_names or ())
         with suppress(ModelError):  # it takes another size: the first images will tell
             known = find_outputs(module, noise, known, named=count)
     read = loaded if known == Outputs() else replace(loaded, outputs=known)
@@ -208,7 +200,10 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
         True
     """
     bare = _bare(module)
-    return class_names_of_huggingface(bare) or class_names_of_timm(bare)
+    names = class_names_of_huggingface(bare) or class_names_of_timm(bare)
+    sizes = {getattr(m, "out_features", getattr(m, "out_channels", None)) for m in bare.modules()}
+    # A head of the user's own leaves the names of the old one behind.
+    return names if names and len(names) in sizes else None
 
 
 def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedModel:
@@ -223,6 +218,8 @@ def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedMod
         raise ModelError(
             f"architecture is only for a checkpoint file, and {spec!r} is not a file here"
         )
+    if is_file and spec.endswith(".py"):
+        raise ModelError(f"{spec!r} is Python code; name the function too: {spec}:FUNCTION")
     if is_file:
         return _load_file(Path(spec), architecture)
     if source in _SOURCES:
