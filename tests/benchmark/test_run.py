@@ -150,6 +150,24 @@ def test_a_number_that_does_not_count_is_null(tmp_path):
     assert rows[rows.metric == "drop"].value.notna().all()
 
 
+def test_a_photo_for_which_the_model_returns_nan_has_no_numbers(tmp_path):
+    job = bench(tmp_path)
+    bright = torch.stack([job.model.preprocess(read_image(job.data[i].path)) for i in range(3)])
+    limit = float(bright.mean((1, 2, 3)).max())
+    job.model.module.register_forward_hook(
+        lambda _, inputs, made: torch.where(
+            inputs[0].mean((1, 2, 3))[:, None] >= limit - 1e-6, torch.nan, made
+        )
+    )
+    local.run(job, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    notes = images_of(tmp_path / "run").set_index("index").notes.dropna()
+    assert 0 < len(notes) < 9
+    assert all("gradcam: the model's output holds NaN" in note for note in notes)
+    assert set(rows[rows["index"].isin(notes.index)].value.isna()) == {True}
+    assert rows[~rows["index"].isin(notes.index) & (rows.metric == "drop")].value.notna().all()
+
+
 # ---- what decides the numbers, and what does not ----------------------------------------------------
 
 

@@ -81,6 +81,7 @@ def judge(
     predicted = _predicted(rows, scene)
     started = _now(inputs)
     for label, explanation in explanations.items():
+        empty = _empty(label, explanation, trial)
         if explanation is not None:
             found.layers[label] = list(explanation.layers)
         if alone:
@@ -92,6 +93,9 @@ def judge(
                 measured = _measured(metric, f"{name} of {label}", scene, explanation, trial)
             for own, column in zip(metric.names, columns, strict=True):
                 values, curves = _joined(own, measured, len(rows))
+                values[empty] = np.nan
+                if curves is not None:
+                    curves[empty] = np.nan
                 found.columns.append(ShardColumn(everyone, label, column, values, curves))
                 if curves is not None:
                     found.positions[column] = _numpy(measured[0][1].at[own]).tolist()
@@ -244,6 +248,17 @@ def _measured(
         one = trial(what, lambda i=i: metric.measure(_one(scene, i), explanation[i]), (i,))  # type: ignore[misc]
         if one is not None:
             found.append((slice(i, i + 1), one))
+    return found
+
+
+def _empty(label: str, explanation: Explanation | None, trial: _Trial) -> list[int]:
+    """The images whose map is drawn as zeros because something was NaN or infinite: it is none, and is noted."""
+    found = []
+    for i, said in enumerate(() if explanation is None else explanation.diagnostics):
+        if said.broken or not said.finite:
+            found.append(i)
+            why = said.broken or "the map held NaN or infinite values"
+            trial.notes[i].append(f"{label}: {why}, so there is no number")
     return found
 
 

@@ -38,9 +38,9 @@ def first_tensor(output: Any) -> Tensor:
         return tensors[0]
     listed = ", ".join(map(str, entries)) if entries else type(output).__name__
     raise TargetError(
-        f"no logits were found in the model's output ({listed}); say which of them with head= (--outputs head=NAME), pass a function of "
-        f"the whole output as the target, or wrap the model so that it returns a tensor, or a mapping with one of "
-        f"{', '.join(KEYS)}"
+        f"no logits were found in the model's output ({listed}); say which of them with head= (--outputs head=NAME), "
+        "pass a function of the whole output as the target, or wrap the model so that it returns a tensor, or a "
+        f"mapping with one of {', '.join(KEYS)}"
     )
 
 
