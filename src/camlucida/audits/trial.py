@@ -231,7 +231,7 @@ def head_behind(
     return activation, find_head(activation, outputs, seen.calls), outputs
 
 
-def last_linear(model: nn.Module, inputs: Tensor) -> nn.Module | None:
+def output_layer(model: nn.Module, inputs: Tensor) -> nn.Module | None:
     """The linear layer (or 1 x 1 convolution) whose output is the model's; ``None`` where there is none."""
     with borrowed(model, inputs) as module, LinearInputs(module) as seen, torch.no_grad():
         outputs = first_tensor(module(inputs[:1].clone()))

@@ -121,11 +121,7 @@ class Verdict:
     parts: tuple[Verdict, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the outcome.
-
-        Raises:
-            CamlucidaError: it is none of the four.
-        """
+        """Check the outcome."""
         if self.outcome not in OUTCOMES:
             raise CamlucidaError(
                 f"the outcome of a verdict is one of {', '.join(OUTCOMES)}, got {self.outcome!r}"

@@ -88,11 +88,7 @@ class VerificationBenchmark:
     shard: int = 8
 
     def __post_init__(self) -> None:
-        """Check what was given.
-
-        Raises:
-            CamlucidaError: no pairs of one kind, no method, or an unknown or a repeated one.
-        """
+        """Check what was given."""
         same = [pair.same for pair in self.pairs]
         if all(same) or not any(same):
             raise CamlucidaError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -171,6 +171,11 @@ def _known(a: Tensor, b: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------- metrics
 
+_AGREEMENT: dict[str, Any] = {
+    "direction": "none", "question": "agreement", "needs": ("reference",), "cost": MetricCost(references=1),
+}  # fmt: skip
+"""Facts of all metrics that compare with another method."""
+
 
 @dataclass(frozen=True)
 class Agreement(Metric):
@@ -212,12 +217,9 @@ class Agreement(Metric):
 @register(
     "similarity",
     title="MSE to {}",
-    direction="none",
     range=(0.0, 1.0),
-    question="agreement",
+    **_AGREEMENT,
     source="Piland et al. 2025 (DiffGradCAM), section 6.1, table 2",
-    needs=("reference",),
-    cost=MetricCost(references=1),
     remark="smaller is closer to the reference method, which is no quality in itself",
 )
 @dataclass(frozen=True)
@@ -237,12 +239,9 @@ class Similarity(Agreement):
 @register(
     "rank_correlation",
     title="Rank correlation with {}",
-    direction="none",
     range=(-1.0, 1.0),
-    question="agreement",
+    **_AGREEMENT,
     source="Spearman; Adebayo et al. 2018 (Sanity checks)",
-    needs=("reference",),
-    cost=MetricCost(references=1),
     remark="larger is closer to the reference method; a constant map does not count",
     numbers={"pearson": Facts("Correlation with {}")},
 )
@@ -263,12 +262,9 @@ class RankCorrelation(Agreement):
 @register(
     "ssim",
     title="SSIM with {}",
-    direction="none",
     range=(-1.0, 1.0),
-    question="agreement",
+    **_AGREEMENT,
     source="Wang et al. 2004, equation 13",
-    needs=("reference",),
-    cost=MetricCost(references=1),
     remark="larger is closer to the reference method",
 )
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,15 +29,16 @@ from camlucida.metrics.localisation import (
 from camlucida.metrics.regions import Which, fill_boxes
 from camlucida.metrics.registry import Facts, register
 
-SHARE = (0.0, 1.0)
+_SHARE: dict[str, Any] = {
+    "direction": "higher", "range": (0.0, 1.0), "question": "localisation",
+}  # fmt: skip
+"""Facts of all metrics that say how well a map points at the object."""
 
 
 @register(
     "iou",
     title="IoU",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Zhang & Günther 2026 (FAME), table 2",
     needs=("boxes",),
     remark="no box is fitted to the map; the object is the first box",
@@ -102,9 +104,7 @@ class IoU(Metric):
 @register(
     "box_iou",
     title="Box IoU",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Singh et al. 2024 (Integrative CAM), average IoU",
     needs=("boxes", "labels", "logits"),
     remark="counts correctly predicted images only; the paper gives no threshold and no component rule",
@@ -146,9 +146,7 @@ class BoxIoU(OneNumber):
 @register(
     "saliency_score",
     title="Saliency score",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Singh et al. 2024 (Integrative CAM), equation 32",
     needs=("boxes", "labels", "logits"),
     remark="counts correctly predicted images only",
@@ -180,23 +178,24 @@ class SaliencyScore(OneNumber):
 
 @dataclass(frozen=True)
 class _OnObject(OneNumber):
-    """What metrics share that look at the object's mask: exact where there is one, else the boxes."""
+    """What metrics share that look at the object's mask: exact where there is one, else the boxes.
+
+    Attributes:
+        counts: ``(N,)`` from maps and boolean masks ``(N, H, W)``, with the metric's options.
+    """
+
+    counts: ClassVar[Callable[..., Tensor]]
 
     def value(self, scene: Scene, explanation: Explanation) -> Tensor:
         """On the attribution maps, at the input's resolution."""
-        return self.on(explanation.maps, scene.masks.to(explanation.maps.device))
-
-    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
-        """``(N,)`` from maps and boolean masks ``(N, H, W)``."""
-        raise NotImplementedError
+        masks = scene.masks.to(explanation.maps.device)
+        return type(self).counts(explanation.maps, masks, **vars(self))
 
 
 @register(
     "energy_pointing",
     title="Energy on the object",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Wang et al. 2020 (Score-CAM), section 4.3; Arras et al. 2022, relevance mass accuracy",
     needs=("masks",),
 )
@@ -211,17 +210,13 @@ class EnergyPointing(_OnObject):
         ('energy_pointing',)
     """
 
-    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
-        """:func:`~camlucida.metrics.energy_pointing`."""
-        return energy_pointing(maps, masks)
+    counts: ClassVar = energy_pointing
 
 
 @register(
     "pointing_game",
     title="Pointing game",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Zhang et al. 2018 (Excitation Backprop), the pointing game",
     needs=("masks",),
     remark="an empty mask does not count",
@@ -243,20 +238,16 @@ class PointingGame(_OnObject):
         ('pointing_game',)
     """
 
+    counts: ClassVar = pointing_game
+
     tolerance: NotNegative = 0.0
     ties: PeakTies = "mean"
-
-    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
-        """:func:`~camlucida.metrics.pointing_game`."""
-        return pointing_game(maps, masks, self.tolerance, ties=self.ties)
 
 
 @register(
     "top_k_mass",
     title="Top pixels on the object",
-    direction="higher",
-    range=SHARE,
-    question="localisation",
+    **_SHARE,
     source="Arras et al. 2022 (CLEVR-XAI), relevance rank accuracy",
     needs=("masks",),
 )
@@ -275,11 +266,9 @@ class TopKMass(_OnObject):
         ('top_k_mass',)
     """
 
-    k: Count | None = None
+    counts: ClassVar = top_k_mass
 
-    def on(self, maps: Tensor, masks: Tensor) -> Tensor:
-        """:func:`~camlucida.metrics.top_k_mass`."""
-        return top_k_mass(maps, masks, self.k)
+    k: Count | None = None
 
 
 def _boxes(scene: Scene, maps: Tensor, which: Which = "union") -> tuple[Tensor, Tensor]:

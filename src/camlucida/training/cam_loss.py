@@ -73,11 +73,7 @@ class CAMOptions:
     mode: Mode = "train"
 
     def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            CamlucidaError: naming the option and the words that it knows.
-        """
+        """Check the words."""
         check_fields(self)
         if self.cam == WEIGHTS and (self.aggregator or self.options):
             raise CamlucidaError(

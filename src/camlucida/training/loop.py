@@ -75,11 +75,7 @@ class FitOptions:
     score_every: Count = 1
 
     def __post_init__(self) -> None:
-        """Check the words and numbers.
-
-        Raises:
-            CamlucidaError: one is out of range.
-        """
+        """Check the words and numbers."""
         check_fields(self)
 
 

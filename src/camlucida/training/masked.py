@@ -120,11 +120,7 @@ class MaskedRecipe(FitOptions):
     steps: Count | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            CamlucidaError: one is out of range.
-        """
+        """Check the numbers."""
         super().__post_init__()
         for name in ("area", "aspect"):
             low, high = getattr(self, name)

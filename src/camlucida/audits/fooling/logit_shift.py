@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from camlucida.audits.candidates import Candidate, with_margins
 from camlucida.audits.fooling.figures import panel
 from camlucida.audits.fooling.measure import measure_variant, ratio
-from camlucida.audits.fooling.tune import check_labels, head_of
+from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, copied, head_behind
@@ -119,7 +119,7 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
         CamlucidaError: the vector does not fit the head.
     """
     shifted = copy.deepcopy(model)
-    weight = head_of(shifted, inputs[:1]).weight
+    weight = last_linear(shifted, inputs[:1]).weight
     assert isinstance(weight, Tensor)  # noqa: S101
     if weight.flatten(1).shape[1] != len(shift.vector):
         raise CamlucidaError(

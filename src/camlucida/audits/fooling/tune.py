@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.trial import last_linear
+from camlucida.audits.trial import output_layer
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
 from camlucida.common.limits import Count, Limits, NotNegative, Positive, Share
@@ -79,11 +79,7 @@ class Attack(FitOptions):
     entropy: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            CamlucidaError: naming the option and what it may be.
-        """
+        """Check the words."""
         super().__post_init__()
         if not isinstance(self.layout, Tensor) and self.layout not in get_args(Layout):
             raise CamlucidaError(
@@ -245,7 +241,7 @@ def fool(
     first = make(images[:1]).to(where)
     check_labels(labels, copied, first)
     if attack.trainable == "head":
-        head = head_of(copied, first)
+        head = last_linear(copied, first)
         for p in copied.parameters():
             p.requires_grad_(False)
         for p in head.parameters():
@@ -314,13 +310,13 @@ def attack_key(attack: Attack, images: int) -> str:
     return f"{attack.kind}-{attack.cam.cam}-{attack.cam.aggregator or ''}-{attack.trainable}-{described}"
 
 
-def head_of(model: nn.Module, inputs: Tensor) -> nn.Module:
+def last_linear(model: nn.Module, inputs: Tensor) -> nn.Module:
     """The linear layer that a model ends in.
 
     Raises:
         CamlucidaError: it ends in something else.
     """
-    head = last_linear(model, inputs)
+    head = output_layer(model, inputs)
     if head is None:
         raise CamlucidaError(
             "trainable='head' needs a model whose output is that of a linear layer; this one's is not. Use "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
-from camlucida.audits.trial import Trial, head_behind, last_linear
+from camlucida.audits.trial import Trial, head_behind, output_layer
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import default_layer
 from camlucida.engine.outputs import first_tensor
@@ -142,7 +142,7 @@ def _linear(trial: Trial, tested: Candidate) -> dict[str, Any] | None:
 def _bias(trial: Trial, layer: str) -> Tensor | None:
     """The last layer's biases, where pooling and one linear layer follow; else ``None``."""
     _, head, outputs = head_behind(trial.model, trial.inputs, layer)
-    linear = last_linear(trial.model, trial.inputs)
+    linear = output_layer(trial.model, trial.inputs)
     if head is None or head.rectified or linear is None:
         return None
     bias = linear.bias

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camlucida.audits.trial import copied, last_linear
+from camlucida.audits.trial import copied, output_layer
 from camlucida.common.errors import ModelError
 from camlucida.common.jsonable import digest
 from camlucida.engine.borrow import borrowed, unwrap
@@ -249,7 +249,7 @@ def _shifted(
         outputs = first_tensor(twin(inputs[:1].clone()))
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise ModelError(f"logits (N, M) of two or more classes are needed, got {outputs.shape}")
-    if by_weights and (layer := last_linear(twin, inputs)) is not None:
+    if by_weights and (layer := output_layer(twin, inputs)) is not None:
         weight = layer.weight
         assert isinstance(weight, Tensor)  # noqa: S101
         rows = weight.detach().flatten(1)

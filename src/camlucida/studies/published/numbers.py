@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from camlucida.training.salience.recipe import ARMS, PUBLISHED
+
 FAME_TABLE2: Mapping[str, Mapping[str, float]] = {
     "gradcam": {
         "iou@0.3": 38.8, "iou@0.5": 23.4, "iou@0.7": 10.2,
@@ -42,10 +44,7 @@ FAME_TABLE1: dict[str, dict[str, tuple[float, float]]] = {
 IResNet101 of AdaFace, normalised area under the verification accuracy times 100, probe only, P = 0 to 100 by
 tens."""
 
-DIFF_TABLE1: Mapping[str, tuple[float, float]] = {
-    "human salience": (0.9723, 0.0021),
-    "SHAM": (0.9766, 0.0018),
-}
+DIFF_TABLE1: Mapping[str, tuple[float, float]] = {ARMS[arm]: n for arm, n in PUBLISHED.items()}
 """DiffGradCAM (Piland, Sweet and Czajka, arXiv 2506.08514v1), Table 1: accuracy (headed AUROC there) of
 DenseNet-121 on iris presentation attacks of 7 classes, mean and standard deviation over 5 seeds."""
 

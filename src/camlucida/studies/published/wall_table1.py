@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -175,20 +175,15 @@ def wall_table1(
     ours: dict[str, dict[str, list[float]]] = {}
     tunings: dict[str, Any] = {}
     for key, images in inputs.items():
-        few = images[: 6 if quick else 20]
-        tunings[key] = store.value(
-            f"{key}-tuning",
-            partial(tune_opticam, Trial(module, few, layer=layer, preprocess=preprocess)),
+        trial = Trial(
+            module, images, layer=layer, preprocess=preprocess, seed=seed, batch_size=batch_size
         )
+        tuned = replace(trial.few(6 if quick else 20), seed=0, batch_size=16)
+        tunings[key] = store.value(f"{key}-tuning", partial(tune_opticam, tuned))
         chosen = parity_methods(tunings[key]["options"])
         for i, (label, method) in enumerate(chosen.items()):
             report(f"{label} on {key}", i, len(chosen))
-            values = store.value(
-                f"{key}-{label}",
-                partial(
-                    _activity, method, module, images, zone, layer, preprocess, seed, batch_size
-                ),
-            )
+            values = store.value(f"{key}-{label}", partial(_activity, method, trial, zone))
             ours.setdefault(key, {})[label] = values
         report(f"{len(chosen)} methods on {key}", len(chosen), len(chosen))
     measured = (
@@ -264,21 +259,17 @@ def stacks(
     return sets
 
 
-def _activity(
-    method: Method,
-    module: nn.Module,
-    images: Tensor,
-    zone: DeadZone,
-    layer: str,
-    preprocess: Preprocess | None,
-    seed: int,
-    batch_size: int,
-) -> list[float]:
-    steps = None if isinstance(method, OptiCAM) else "pytorch-grad-cam"
+def _activity(method: Method, trial: Trial, zone: DeadZone) -> list[float]:
     found = explain(
-        module, images, method=method, layers=layer, steps=steps, preprocess=preprocess, seed=seed,
-        batch_size=batch_size,
-    )  # fmt: skip
+        trial.model,
+        trial.inputs,
+        method=method,
+        layers=trial.layer,
+        steps=None if isinstance(method, OptiCAM) else "pytorch-grad-cam",
+        preprocess=trial.preprocess,
+        seed=trial.seed,
+        batch_size=trial.batch_size,
+    )
     values: list[float] = dead_zone_activity(found.maps, zone.mask).tolist()
     return values
 

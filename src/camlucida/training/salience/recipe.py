@@ -39,7 +39,7 @@ ARMS: Mapping[Arm, str] = {
 ENTROPY_ARMS: tuple[EntropyKind, ...] = get_args(EntropyKind)
 """The arms with an entropy loss."""
 
-PUBLISHED: Mapping[str, tuple[float, float]] = {
+PUBLISHED: Mapping[Arm, tuple[float, float]] = {
     "human": (0.9723, 0.0021),
     "sham": (0.9766, 0.0018),
 }
