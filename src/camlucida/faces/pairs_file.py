@@ -19,7 +19,7 @@ from camlucida.common.files import check_regular, is_there, read_text
 from camlucida.common.grammar import split as split_text
 from camlucida.data.images import find_images
 
-Layout: TypeAlias = Literal["auto", "csv", "lfw", "cfp-fp", "cfp-ff", "ar", "scface"]
+ListLayout: TypeAlias = Literal["auto", "csv", "lfw", "cfp-fp", "cfp-ff", "ar", "scface"]
 Wear: TypeAlias = Literal["glass", "scarf", "neutral"]
 Distance: TypeAlias = Literal["far", "medium", "close"]
 
@@ -139,8 +139,8 @@ def read_pairs(
         )
     if not is_there(path):
         raise CamlucidaError(f"there is no list of pairs at '{path}'")
-    if named not in get_args(Layout):
-        known = ", ".join(get_args(Layout))
+    if named not in get_args(ListLayout):
+        known = ", ".join(get_args(ListLayout))
         raise CamlucidaError(f"unknown layout {named!r} of a list of pairs; known: {known}")
     kind = _recognise(path) if named == "auto" else named
     probes = {"ar": options.get("wear", wear), "scface": options.get("distance", distance)}

@@ -18,7 +18,7 @@ from camlucida.metrics.base import Measured, Metric, MetricNeed, OneNumber, Ques
 from camlucida.metrics.concentration import (
     CAMEntropy,
     Complexity,
-    DeadZone,
+    DeadZoneActivity,
     Sparseness,
     cam_entropy,
     complexity,
@@ -83,7 +83,7 @@ __all__ = [
     "BoxIoU",
     "CAMEntropy",
     "Complexity",
-    "DeadZone",
+    "DeadZoneActivity",
     "Deletion",
     "EnergyPointing",
     "Facts",

@@ -299,7 +299,7 @@ class Complexity(Metric):
     on_request=True,
 )
 @dataclass(frozen=True)
-class DeadZone(Metric):
+class DeadZoneActivity(Metric):
     """Share of the map's norm on the rows that the model cannot see.
 
     Numbers: ``dead_zone`` of the rectified map, before any offset or blur; ``dead_zone_finished`` of the
@@ -312,7 +312,7 @@ class DeadZone(Metric):
             feature map; ``dead_zone_finished`` is then the same as ``dead_zone``.
 
     Example:
-        >>> camlucida.metrics.DeadZone(dead_rows=10).names[0]
+        >>> camlucida.metrics.DeadZoneActivity(dead_rows=10).names[0]
         'dead_zone'
     """
 

@@ -21,7 +21,7 @@ from camlucida.audits.verdicts import MARKS, Outcome, Sentence, Verdict, sentenc
 from camlucida.common.statistics import mean_std
 from camlucida.methods import method_row
 
-Measurement: TypeAlias = Mapping[str, Any]
+CheckNumbers: TypeAlias = Mapping[str, Any]
 """What was measured for a check."""
 
 _SAY = sentences("""
@@ -77,7 +77,7 @@ keeps: Keeps its promise that {promise}: {percent} % is missing at most (up to {
 """)
 
 
-def results(name: str, measured: Mapping[str, Measurement | None]) -> dict[str, Verdict]:
+def results(name: str, measured: Mapping[str, CheckNumbers | None]) -> dict[str, Verdict]:
     """Every check of a method.
 
     Args:
@@ -163,7 +163,7 @@ def known(values: Sequence[float | None]) -> list[float]:
     return [v for v in values if v is not None]
 
 
-def likeness(part: Measurement) -> float | None:
+def likeness(part: CheckNumbers) -> float | None:
     """The number that decides: the mean rank correlation, signed or of absolute values, that is further from 0.
 
     ``None`` where all maps are constant.
@@ -178,7 +178,7 @@ def _verdict(
     said: Sentence | Sequence[Sentence],
     value: float | None = None,
     threshold: float | None = None,
-    part: Measurement | None = None,
+    part: CheckNumbers | None = None,
 ) -> Verdict:
     """The verdict of a check; ``True`` fails."""
     if isinstance(outcome, bool):
@@ -188,7 +188,7 @@ def _verdict(
     )
 
 
-def _alike(check: Check, _: str, part: Measurement) -> Verdict:
+def _alike(check: Check, _: str, part: CheckNumbers) -> Verdict:
     value = likeness(part)
     if value is None:
         return _verdict(check, "not tested", _SAY["constant"], part=part)
@@ -206,7 +206,7 @@ def _alike(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, fails, (said, *where), value, ALIKE, part)
 
 
-def _class(check: Check, name: str, part: Measurement) -> Verdict:
+def _class(check: Check, name: str, part: CheckNumbers) -> Verdict:
     values, second = known(part["signed"]), known(part.get("rival", ()))
     if not values:
         return _verdict(check, "not tested", _SAY["all constant"], part=part)
@@ -236,7 +236,7 @@ _KINDS = {
 }
 
 
-def _usable(check: Check, _: str, part: Measurement) -> Verdict:
+def _usable(check: Check, _: str, part: CheckNumbers) -> Verdict:
     value = min(sum(part[k] for k in _KINDS), 1.0)
     why = ", ".join(f"{100 * part[k]:.0f} % {text}" for k, text in _KINDS.items() if part[k])
     said = _SAY["empty" if value else "usable"](
@@ -245,7 +245,7 @@ def _usable(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, value > USABLE, said, value, USABLE, part)
 
 
-def _difference(check: Check, _: str, part: Measurement) -> Verdict:
+def _difference(check: Check, _: str, part: CheckNumbers) -> Verdict:
     if part[check.name] is None:
         return _verdict(check, "not tested", _SAY["one image"])
     value, bound = float(part[check.name]), ROUNDING if check.name == "single" else 0.0
@@ -255,13 +255,13 @@ def _difference(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, fails, said, value, bound)
 
 
-def _state(check: Check, _: str, part: Measurement) -> Verdict:
+def _state(check: Check, _: str, part: CheckNumbers) -> Verdict:
     changed = part["changed"]
     said = _SAY["changed" if changed else "untouched"](things=" and ".join(changed))
     return _verdict(check, bool(changed), said, float(len(changed)), 0.0)
 
 
-def _input(check: Check, _: str, part: Measurement) -> Verdict:
+def _input(check: Check, _: str, part: CheckNumbers) -> Verdict:
     if part["output"] > 1e-9:
         said = _SAY["no equal"](output=part["output"])
         return _verdict(check, "not tested", said, part=part)
@@ -273,7 +273,7 @@ def _input(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, fails, said, value, SHIFTED, part)
 
 
-def _logits(check: Check, _: str, part: Measurement) -> Verdict:
+def _logits(check: Check, _: str, part: CheckNumbers) -> Verdict:
     if part["output"] > 1e-9:
         said = _SAY["probabilities"](output=part["output"])
         return _verdict(check, "not tested", said, part=part)
@@ -288,7 +288,7 @@ def _logits(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, fails, told, value, COMMON, {**part, "margin_mean": margin})
 
 
-def _sums(check: Check, _: str, part: Measurement) -> Verdict:
+def _sums(check: Check, _: str, part: CheckNumbers) -> Verdict:
     bound, value, why = (
         float(part["tolerance"]),
         max(known(part["missing"])),
@@ -301,7 +301,7 @@ def _sums(check: Check, _: str, part: Measurement) -> Verdict:
     return _verdict(check, "not tested" if why else fails, said, value, bound, part)
 
 
-_JUDGES: dict[str, Callable[[Check, str, Measurement], Verdict]] = {
+_JUDGES: dict[str, Callable[[Check, str, CheckNumbers], Verdict]] = {
     "parameters": _alike,
     "data": _alike,
     "class": _class,

@@ -15,7 +15,7 @@ from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
 from camlucida.audits.trial import Trial, reason
-from camlucida.audits.trust.report import Answer, Evidence, MethodTrust, TrustReport
+from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.layers import list_layers
@@ -26,7 +26,7 @@ NATURAL = "registry"
 
 
 def judged(
-    tested: Candidate, evidence: Sequence[Evidence], rules: Sequence[TrustRule] | None = None
+    tested: Candidate, evidence: Sequence[Finding], rules: Sequence[TrustRule] | None = None
 ) -> MethodTrust:
     """Grades for every question; the rules are by default those of all audits and of what methods are."""
     known = {e.name: e for e in evidence}
@@ -59,7 +59,7 @@ def gather(
     found: Sequence[tuple[AuditRow, AuditReport]],
     size: tuple[int, int],
     cells: tuple[int, int] | None = None,
-) -> tuple[Evidence, ...]:
+) -> tuple[Finding, ...]:
     """All that the audits, and the registry, say of a method.
 
     ``size`` are height and width of the images, ``cells`` those of the explained layer's map, where it has one.
@@ -72,12 +72,12 @@ def gather(
     return (*evidence, *_grain(tested, size, cells))
 
 
-def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Evidence]:
+def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Finding]:
     """A verdict and all that it is made of."""
     text = verdict.text if verdict.value is None else f"{row.preface}{verdict.text}"
     if row.is_usual(tested):
         text += f" Measured with the usual options of {tested.name}."
-    yield Evidence(
+    yield Finding(
         verdict.finding or row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold,
         verdict.measure,
     )  # fmt: skip
@@ -93,7 +93,7 @@ _NEAR = (
 _ONE_SIGN = "It drops evidence against the class, so a dark place may have been looked at and have counted against it."
 
 
-def _nature(tested: Candidate) -> Iterator[Evidence]:
+def _nature(tested: Candidate) -> Iterator[Finding]:
     """What follows from what the method is."""
     row = tested.row
     method = row.make(**{k: v for k, v in tested.options.items() if k in row.options})
@@ -103,12 +103,12 @@ def _nature(tested: Candidate) -> Iterator[Evidence]:
         ("shows both signs", _ONE_SIGN, method.steps.rectify),
     ):
         if holds:
-            yield Evidence(name, NATURAL, "fail", text)
+            yield Finding(name, NATURAL, "fail", text)
 
 
 def _grain(
     tested: Candidate, size: tuple[int, int], cells: tuple[int, int] | None
-) -> tuple[Evidence, ...]:
+) -> tuple[Finding, ...]:
     """How many pixels share one value of the map."""
     if cells is None or tested.own_layers:
         return ()
@@ -116,7 +116,7 @@ def _grain(
     if max(tall, wide) <= 1:
         return ()
     text = f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and depends on more."
-    return (Evidence("fine", NATURAL, "fail", text, tall * wide, 1.0, "pixels per cell"),)
+    return (Finding("fine", NATURAL, "fail", text, tall * wide, 1.0, "pixels per cell"),)
 
 
 def audit_all(

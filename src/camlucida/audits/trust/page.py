@@ -14,7 +14,7 @@ from camlucida.report import Document, Section, Table
 from camlucida.report.page import answers, bullets, details, facts, paragraph, subheading
 
 if TYPE_CHECKING:
-    from camlucida.audits.trust.report import Evidence, TrustReport
+    from camlucida.audits.trust.report import Finding, TrustReport
 
 _GAP = "\N{NO-BREAK SPACE}"
 SIGNS = {
@@ -88,7 +88,7 @@ def numbers(report: TrustReport) -> Table:
     dull = {k for k in _DULL if all(e.outcome == "pass" for e in every if e.name == k)}
     keys = [k for k in titles if k not in dull and any(e.name == k for e in every)]
 
-    def cell(evidence: Evidence | None) -> str | None:
+    def cell(evidence: Finding | None) -> str | None:
         if evidence is None:
             return None
         known = evidence.value is not None and evidence.outcome != "not tested"

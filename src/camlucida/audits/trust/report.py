@@ -17,7 +17,7 @@ from camlucida.report import Table, save
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Finding:
     """One finding about a method.
 
     Attributes:
@@ -65,7 +65,7 @@ class MethodTrust:
 
     label: str
     answers: Mapping[TrustQuestion, Answer]
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Finding, ...]
 
     def why(self) -> tuple[str, ...]:
         """All reasons, each once, the weightiest first."""

@@ -27,7 +27,7 @@ _KEPT, _FILTERED = "#b3402a", "#9a9a9a"
 
 
 @dataclass(frozen=True)
-class LayerRow:
+class LayerContribution:
     """What one layer contributed.
 
     Attributes:
@@ -64,7 +64,7 @@ class LayerReport:
         >>> report.figure().savefig("layers.png")
     """
 
-    rows: tuple[LayerRow, ...]
+    rows: tuple[LayerContribution, ...]
     explanation: Explanation = field(repr=False)
     title: str = ""
 
@@ -92,7 +92,7 @@ class LayerReport:
             for name in ("layer_score", "layer_weight")
         }
         rows = tuple(
-            LayerRow(
+            LayerContribution(
                 layer=name,
                 score=float(details["layer_score"][0, i]),
                 weight=float(details["layer_weight"][0, i]),
@@ -108,11 +108,11 @@ class LayerReport:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[LayerRow]:
+    def __iter__(self) -> Iterator[LayerContribution]:
         return iter(self.rows)
 
     @property
-    def ranked(self) -> tuple[LayerRow, ...]:
+    def ranked(self) -> tuple[LayerContribution, ...]:
         """The rows by weight, then score, the largest first."""
         return tuple(sorted(self.rows, key=lambda row: (-row.weight, -row.score)))
 
@@ -236,11 +236,11 @@ class LayerReport:
         return overlays.png(self.figure(), dpi=90)
 
 
-def _frame(row: LayerRow) -> str:
+def _frame(row: LayerContribution) -> str:
     return _KEPT if row.kept else _FILTERED
 
 
-def _words(row: LayerRow) -> str:
+def _words(row: LayerContribution) -> str:
     if not row.kept:
         return f"filtered (score {row.score:.3g})"
     spread = f" ± {row.weight_spread:.4f}" if row.weight_spread else ""

@@ -26,7 +26,14 @@ from camlucida.training.loop import check_alone, fit
 from camlucida.training.salience.data import Batch, DigitSet
 from camlucida.training.salience.measure import Measurement, accuracy, measure
 from camlucida.training.salience.models import RECORD, Start, save_weights
-from camlucida.training.salience.recipe import ARMS, PUBLISHED, Arm, SalienceRecipe, Sets, loss_of
+from camlucida.training.salience.recipe import (
+    ARMS,
+    PUBLISHED,
+    Arm,
+    ImageSets,
+    SalienceRecipe,
+    loss_of,
+)
 from camlucida.training.sham import sham_mask
 
 CHECKPOINT = "checkpoint.pt"
@@ -74,7 +81,13 @@ class TrainedArm:
 
 
 def train_arm(
-    recipe: SalienceRecipe, arm: Arm, seed: int, sets: Sets, out: Path, *, say: Say | None = None
+    recipe: SalienceRecipe,
+    arm: Arm,
+    seed: int,
+    sets: ImageSets,
+    out: Path,
+    *,
+    say: Say | None = None,
 ) -> TrainedArm:
     """One training: from the store where it is done, else resumed or begun.
 
@@ -108,7 +121,7 @@ def train_arm(
 
 
 def _train(
-    recipe: SalienceRecipe, arm: Arm, seed: int, sets: Sets, folder: Path, say: Say
+    recipe: SalienceRecipe, arm: Arm, seed: int, sets: ImageSets, folder: Path, say: Say
 ) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
     title = f"{ARMS[arm]}, seed {seed}"
@@ -266,7 +279,7 @@ def train_arms(
     recipe: SalienceRecipe,
     arms: Sequence[Arm],
     seeds: Sequence[int],
-    sets: Sets,
+    sets: ImageSets,
     out: str | Path,
     *,
     say: Say | None = None,

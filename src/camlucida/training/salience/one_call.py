@@ -22,8 +22,8 @@ from camlucida.training.salience.recipe import (
     IRIS_PAD,
     STAND_IN,
     Arm,
+    ImageSets,
     SalienceRecipe,
-    Sets,
     stand_in_sets,
 )
 from camlucida.training.salience.report import SalienceReport, salience_report
@@ -207,7 +207,7 @@ def _photo_sets(
     skip_missing: bool,
     threads: int,
     note: Callable[[str], object],
-) -> Sets:
+) -> ImageSets:
     """The photos of each part; only those to learn from need maps."""
     root = data
     if (data / "train").is_dir():
@@ -234,4 +234,4 @@ def _photo_sets(
     read = partial(PhotoSet, preprocess=preprocess, threads=threads)
     validation = read(held)
     others = test and read(salient_folder(test, class_names=training.class_names))
-    return Sets(read(training), validation, others or validation)
+    return ImageSets(read(training), validation, others or validation)

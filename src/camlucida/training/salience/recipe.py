@@ -113,7 +113,7 @@ STAND_IN = SalienceRecipe(
 
 
 @dataclass(frozen=True)
-class Sets:
+class ImageSets:
     """The images of an experiment.
 
     Attributes:
@@ -138,9 +138,9 @@ class Sets:
 
 def stand_in_sets(
     train: int = 4000, validation: int = 500, test: int = 1000, size: int = 56, seed: int = 0
-) -> Sets:
+) -> ImageSets:
     """Digits on photos: test images have digits and photos of their own."""
-    return Sets(
+    return ImageSets(
         DigitSet(Digits("train", count=train, size=size, seed=seed)),
         DigitSet(Digits("train", count=validation, size=size, seed=seed + 100_003)),
         DigitSet(Digits("test", count=test, size=size, seed=seed)),

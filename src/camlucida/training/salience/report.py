@@ -18,7 +18,7 @@ from camlucida.report.charts import Line, lines
 from camlucida.report.page import answers, facts, figures, picture
 from camlucida.training.salience.experiment import Experiment, TrainedArm
 from camlucida.training.salience.measure import outer_ring
-from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, Sets
+from camlucida.training.salience.recipe import ARMS, IRIS_PAD, PUBLISHED, ImageSets
 from camlucida.training.salience.verdict import MARGIN, Claim, verdicts
 
 NAME = "salience"
@@ -97,7 +97,7 @@ class SalienceReport:
 
 
 def salience_report(
-    experiment: Experiment, sets: Sets | None = None, *, margin: float = MARGIN
+    experiment: Experiment, sets: ImageSets | None = None, *, margin: float = MARGIN
 ) -> SalienceReport:
     """Judge the trainings and draw them.
 
@@ -283,7 +283,7 @@ def curves(experiment: Experiment) -> list[tuple[str, str]]:
     return drawn
 
 
-def _picture(experiment: Experiment, sets: Sets, count: int = 4) -> bytes:
+def _picture(experiment: Experiment, sets: ImageSets, count: int = 4) -> bytes:
     """Maps of the first seed's networks on images of different classes."""
     from dataclasses import replace
 
