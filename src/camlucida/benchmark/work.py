@@ -83,13 +83,19 @@ def read(bench: Bench, index: int) -> ReadPhoto:
 
 def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) -> ReadPhoto:
     picture = sample.picture()
+    made = preprocess(picture)
+    size = (int(made.shape[1]), int(made.shape[2]))
+    if size != preprocess.size:  # a function of the user's own may keep the photo's proportions
+        preprocess = replace(preprocess, size=size)
     boxes = map_boxes(sample.boxes, picture.size, preprocess, legacy=legacy)
     exact = sample.mask()
+    if exact is not None or len(boxes):
+        preprocess.shown(picture, made)
     if exact is None:
         mask = fill_boxes([boxes], preprocess.size)[0]
     else:
         mask = map_mask(torch.from_numpy(np.ascontiguousarray(exact)), preprocess)
-    return ReadPhoto(row, preprocess(picture), boxes, mask, exact is not None)
+    return ReadPhoto(row, made, boxes, mask, exact is not None)
 
 
 def ahead(

@@ -90,7 +90,9 @@ def _test(hint: Any, value: Any) -> tuple[bool, str]:
     most, number = _LARGEST[kind], Integral if kind is int else Real
     is_number = isinstance(value, number) and not isinstance(value, bool)
     carried = is_number and -most <= value <= most
-    words = f"a {'whole ' if kind is int else ''}number {limits}".rstrip()
-    if is_number and not carried and limits.high > most:
+    endless = is_number and not carried and (value != value or value in (math.inf, -math.inf))  # noqa: PLR0124
+    kinds = f"{'finite ' if endless else ''}{'whole ' if kind is int else ''}"
+    words = f"a {kinds}number {limits}".rstrip()
+    if is_number and not carried and not endless and limits.high > most:
         words += f" of at most {most:.0e}"
     return carried and value in limits, words

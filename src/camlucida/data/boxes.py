@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,6 +55,8 @@ def map_boxes(
         )
     if not bool(given.isfinite().all()):
         raise CamlucidaError("boxes must hold finite numbers only")
+    if not len(given) and not legacy:
+        return given.long() if truncate else given
     width, height = size
     left, top, right, bottom = preprocess.crop_box(width, height)
     rows, columns = preprocess.size
@@ -99,11 +100,9 @@ def map_mask(mask: Tensor, preprocess: Preprocess) -> Tensor:
     """
     if mask.ndim < 2 or 0 in mask.shape[-2:]:
         raise CamlucidaError(f"a mask must be (..., H, W) with pixels, got {tuple(mask.shape)}")
-    geometry = replace(preprocess, interpolation="nearest", channels="gray", mean=(0,), std=(1,))
     flat = (mask != 0).reshape(-1, *mask.shape[-2:]).cpu().numpy()
     seen = [
-        geometry.pixels(Image.fromarray(one.astype(np.uint8) * 255).convert("RGB"))[0] > 0
-        for one in flat
+        preprocess.mask(Image.fromarray(one.astype(np.uint8) * 255).convert("RGB")) for one in flat
     ]
     size = (*mask.shape[:-2], *preprocess.size)
     return torch.stack(seen).reshape(size).to(mask.device) if seen else mask.new_zeros(size).bool()

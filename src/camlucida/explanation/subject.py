@@ -248,7 +248,7 @@ class Subject:
         for picture, one in zip(pictures, made, strict=True):
             said = [note for note in (range_note(picture),) if note]
             try:
-                maker = partial(View, picture, self.preprocess.crop_box(*picture.size))
+                maker = partial(View, picture, self.preprocess.shown(picture, one))
             except ImageError as error:
                 maker = partial(_view_of_tensor, one, self.preprocess)
                 said.append(f"{error}, so the map is drawn on the model's own input")

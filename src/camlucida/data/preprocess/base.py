@@ -214,6 +214,27 @@ class Preprocess:
         right, bottom = left + self.size[1], top + self.size[0]
         return (left * across, top * down, right * across, bottom * down)
 
+    def shown(self, image: Image.Image, made: Tensor) -> tuple[float, float, float, float]:  # noqa: ARG002
+        """What an input shows of the photo that it was made of, as `crop_box` says it.
+
+        Args:
+            image: The photo.
+            made: What this preprocess made of it.
+
+        Raises:
+            ImageError: It cannot be told.
+        """
+        return self.crop_box(*image.size)
+
+    def mask(self, image: Image.Image) -> Tensor:
+        """A mask of a photo in the pixels of the input, by nearest neighbours: boolean `(H, W)`.
+
+        Args:
+            image: RGB, as large as the photo, white where the object is and black elsewhere.
+        """
+        geometry = replace(self, interpolation="nearest", channels="gray", mean=(0,), std=(1,))
+        return geometry.pixels(image)[0] > 0
+
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Height and width after the resize."""
         return resized((height, width), self.resize, cover=self.cover)

@@ -26,6 +26,7 @@ _Box: TypeAlias = tuple[float, float, float, float]
 
 _PROBE = (320, 256)  # width and height of the pictures that colours are measured with
 _LEVEL = 1 / 255
+_RASTER, _ALIKE = 48, 0.5  # cells to a side, and the correlation from which pictures look alike
 _BORDER = 2  # pixels at the edges of a picture, where filters of a resize see less of a ramp
 
 
@@ -91,7 +92,7 @@ class OwnPreprocess(Preprocess):
             raise ModelError(str(error)) from error
         height, width = black.shape[1:]
         notes = []
-        random = twice[0].shape != twice[1].shape or not torch.equal(*twice)
+        random = twice[0].shape != twice[1].shape or not torch.equal(*map(torch.nan_to_num, twice))
         if random:
             notes.append(
                 "your preprocessing is random: the same photo gives other inputs each time"
@@ -128,7 +129,10 @@ class OwnPreprocess(Preprocess):
 
     def __call__(self, image: Image.Image) -> Tensor:
         """What the function returns for a photo, as a float tensor ``(C, H, W)`` on the CPU."""
-        return apply(self.function, image)
+        made = apply(self.function, image)
+        if not made.isfinite().all():
+            raise ImageError("your preprocessing gives NaN or infinite values for this photo")
+        return made
 
     def pixels(self, image: Image.Image) -> Tensor:
         """What the model sees before mean and standard deviation; raises ``ImageError`` where those are unknown."""
@@ -160,6 +164,28 @@ class OwnPreprocess(Preprocess):
                 "it cannot be told which part of a photo your preprocessing shows to the model: it does more than "
                 "resize, crop and pad"
             )
+        return found
+
+    def shown(self, image: Image.Image, made: Tensor) -> tuple[float, float, float, float]:
+        """What was measured with ramps, if the input also looks like that part of the photo.
+
+        Raises:
+            ImageError: it does not, as where the function looks at what is in a photo; or as `crop_box`.
+        """
+        box = self.crop_box(*image.size)
+        if not _alike(image, box, made):
+            raise ImageError(
+                "it cannot be told which part of a photo your preprocessing shows to the model: what it makes of this "
+                "photo lies elsewhere than what it makes of others"
+            )
+        return box
+
+    def mask(self, image: Image.Image) -> Tensor:
+        """A mask of a photo in the pixels of the input, ``(H, W)``, placed by the measured geometry."""
+        size = tuple(apply(self.function, image).shape[-1:0:-1])
+        box = self.crop_box(*image.size)
+        moved = image.convert("L").transform(size, Image.Transform.EXTENT, box)  # type: ignore[arg-type]
+        found: Tensor = torch.from_numpy(np.array(moved)) > 0
         return found
 
     def _measure(self, width: int, height: int) -> _Box | None:
@@ -194,8 +220,8 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
     """A photo through a function of the user's own.
 
     Args:
-        function: of a PIL image; an ``albumentations`` transform gets an array as ``image=``, a processor of
-            transformers a PIL image as ``images=``.
+        function: of a PIL image, or else of an array ``image=``, as ``albumentations`` has it, or of a PIL image
+            ``images=``, as processors of transformers have it.
         image: RGB.
 
     Returns:
@@ -204,18 +230,7 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
     Raises:
         ImageError: the function fails or returns something else.
     """
-    home = {c.__module__.partition(".")[0] for c in type(function).__mro__}
-    try:
-        if "albumentations" in home:
-            made = function(image=np.asarray(image))
-        elif "transformers" in home:
-            made = function(images=image, return_tensors="pt")
-        else:
-            made = function(image)
-    except Exception as error:
-        raise ImageError(
-            f"your preprocessing failed on a photo with {type(error).__name__}: {first_line(error)}"
-        ) from error
+    made = _called(function, image)
     if isinstance(made, Mapping):
         made = next((made[k] for k in ("pixel_values", "image") if k in made), made)
     if isinstance(made, list | tuple) and len(made) == 1:
@@ -225,17 +240,40 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
         made = torch.as_tensor(np.ascontiguousarray(made.transpose(2, 0, 1) if last else made))
     if isinstance(made, Tensor) and made.ndim == 4 and len(made) == 1:
         made = made[0]
-    if not isinstance(made, Tensor) or made.ndim != 3 or not made.is_floating_point():
-        got = (
-            f"{made.dtype} of shape {tuple(made.shape)}"
-            if isinstance(made, Tensor)
-            else f"a {type(made).__name__}"
-        )
+    fits = isinstance(made, Tensor) and made.layout == torch.strided and not made.is_meta
+    if not fits or made.ndim != 3 or not made.is_floating_point() or not made.numel():
+        got = f"a {type(made).__name__}"
+        if isinstance(made, Tensor):
+            kind = "meta" if made.is_meta else str(made.layout).removeprefix("torch.")
+            got = f"{made.dtype} of shape {tuple(made.shape)}{'' if fits else f' ({kind})'}"
         raise ImageError(
             f"your preprocessing must return a float tensor (C, H, W), the model's input; it returned {got} (a "
             "transform of torchvision ends with ToTensor(), or ToImage() and ToDtype(torch.float32, scale=True))"
         )
     return made.detach().to("cpu", torch.float32)
+
+
+def _called(function: Callable[..., Any], image: Image.Image) -> Any:
+    """What a function makes of a photo, given in the first of the usual ways that it takes.
+
+    Raises:
+        ImageError: it takes none, with what it raised for the first.
+    """
+    ways: tuple[Callable[[], Any], ...] = (
+        lambda: function(image),
+        lambda: function(image=np.asarray(image)),  # albumentations
+        lambda: function(images=image, return_tensors="pt"),  # transformers
+    )
+    first: BaseException | None = None
+    for way in ways:
+        try:
+            return way()
+        except (Exception, SystemExit) as error:
+            first = first or error
+    assert first is not None  # noqa: S101
+    raise ImageError(
+        f"your preprocessing failed on a photo with {type(first).__name__}: {first_line(first)}"
+    ) from first
 
 
 def _ramps(size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
@@ -261,6 +299,38 @@ def _colours(
         return (), ()
     mean, std = (-low / scale).tolist(), (1 / scale).tolist()
     return tuple(round(v, 6) + 0.0 for v in mean), tuple(round(v, 6) for v in std)
+
+
+def _alike(image: Image.Image, box: _Box, made: Tensor) -> bool:
+    """Whether an input looks like a part of a photo, and not more like its mirror images.
+
+    Brightness is compared, up to a factor, on a coarse raster of the part that lies in the photo; where that is of
+    one colour there is nothing to tell, and nothing to see.
+    """
+    height, width = (min(_RASTER, int(side)) for side in made.shape[1:])
+    left, top, right, bottom = map(round, box)
+    seen, inside = (
+        np.asarray(
+            one.crop((left, top, right, bottom)).resize((width, height), Image.Resampling.BOX),
+            np.float64,
+        )
+        for one in (image.convert("L"), Image.new("L", image.size, 255))
+    )
+    there = torch.from_numpy(inside > 250)
+    wanted = torch.from_numpy(seen)
+    given = torch.nn.functional.adaptive_avg_pool2d(made.double(), (height, width))
+
+    if not there.any() or wanted[there].amin() == wanted[there].amax():
+        return True
+
+    def likeness(values: Tensor) -> float:
+        pairs = (torch.stack([wanted[there], channel[there]]) for channel in values)
+        return max(float(torch.corrcoef(pair)[0, 1].abs().nan_to_num()) for pair in pairs)
+
+    own = likeness(given)
+    turned = [given.flip(dims) for dims in ((1,), (2,), (1, 2))]
+    turned += [one.mT for one in (given, turned[2]) if height == width]
+    return own >= _ALIKE and own >= max(map(likeness, turned)) - (1 - _ALIKE) / 5
 
 
 def _edges(position: Tensor, seen: Tensor, length: int) -> tuple[float, float] | None:
