@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import inspect
+import shutil
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,7 +50,7 @@ def public(room):
 
 
 @pytest.fixture
-def prepared(tmp_path, monkeypatch):
+def prepared(tmp_path, monkeypatch, request):
     """What examples may use without an import."""
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(
@@ -56,14 +58,38 @@ def prepared(tmp_path, monkeypatch):
         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     ).eval()  # fmt: skip
     Image.effect_noise((64, 48), 60).convert("RGB").save("photo.jpg")
-    return {
+    room = request.node.callspec.params["room"]
+    if room == "studies.icam":
+        Path("photos/3").mkdir(parents=True)
+        shutil.copy("photo.jpg", "photos/3")
+    portrait, same, *_, other = camlucida.faces.demo_photos()
+    lines = [
+        "probe,gallery,same",
+        f"{portrait.path},{same.path},1",
+        f"{portrait.path},{other.path},0",
+    ]
+    Path("two.csv").write_text("\n".join(lines))
+    small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
+    embedder = camlucida.faces.Embedder(nn.Flatten(), "pixels", small, threshold=0.9)
+    names = {
         "camlucida": camlucida,
         "dataclasses": dataclasses,
         "torch": torch,
         "model": model,
+        "loaded": camlucida.LoadedModel(
+            model, "tiny", camlucida.Preprocess(size=(32, 32), resize=32), None
+        ),
         "images": torch.rand(2, 3, 32, 32),
         "photo": "photo.jpg",
+        "portrait": portrait,
+        "embedder": embedder,
     }
+    if room == "faces":
+        names["pairs"] = camlucida.faces.varied_pairs(embedder, people=2, per_person=1).pairs
+    if room == "studies.survey":
+        methods = ["gradcam", "layercam"]
+        names["compared"] = camlucida.explain(model, names["images"], method=methods)
+    return names
 
 
 @pytest.mark.parametrize("room", ROOMS)

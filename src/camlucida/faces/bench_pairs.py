@@ -69,9 +69,7 @@ def listed_pairs(
 
     Example:
         >>> _ = open("pairs.csv", "w").write(f"probe,gallery,same\n{photo},{photo},1\n")
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
-        >>> len(camlucida.faces.listed_pairs(pixels, camlucida.faces.read_pairs("pairs.csv")))
+        >>> len(camlucida.faces.listed_pairs(embedder, camlucida.faces.read_pairs("pairs.csv")))
         1
     """
 
@@ -153,9 +151,7 @@ def varied_pairs(
         CamlucidaError: faces of fewer than two people are found, or a variation is unknown.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
-        >>> found = camlucida.faces.varied_pairs(pixels, people=2, per_person=1)
+        >>> found = camlucida.faces.varied_pairs(embedder, people=2, per_person=1)
         >>> [pair.same for pair in found.pairs]
         [True, False, True, False]
     """

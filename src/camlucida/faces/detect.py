@@ -40,9 +40,8 @@ class Face:
         turn: by how many degrees the photo was turned counter-clockwise to find it; 0 for upright faces.
 
     Example:
-        >>> photo = camlucida.faces.demo_photos()[0]
-        >>> face = camlucida.faces.find_faces(photo)[0]
-        >>> face.crop(camlucida.data.read_image(photo)).size
+        >>> face = camlucida.faces.find_faces(portrait)[0]
+        >>> face.crop(camlucida.data.read_image(portrait)).size
         (112, 112)
     """
 
@@ -91,8 +90,7 @@ def find_faces(
         ModelError: dlib or the predictors are not installed.
 
     Example:
-        >>> photo = camlucida.faces.demo_photos()[0]
-        >>> [face.scheme for face in camlucida.faces.find_faces(photo)]
+        >>> [face.scheme for face in camlucida.faces.find_faces(portrait)]
         ['68']
     """
     picture = read_image(photo)
@@ -133,7 +131,7 @@ def choose(faces: Sequence[Face], which: Literal["largest", "only"] | int = "onl
         ImageError: there are several faces, or none at that position.
 
     Example:
-        >>> found = camlucida.faces.find_faces(camlucida.faces.demo_photos()[0])
+        >>> found = camlucida.faces.find_faces(portrait)
         >>> camlucida.faces.choose(found, "largest") is found[0]
         True
     """

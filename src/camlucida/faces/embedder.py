@@ -257,9 +257,7 @@ def centred(embedder: Embedder, centre: Tensor | Sequence[float]) -> Embedder:
         ModelError: it is centred already, or the vector is not ``(D,)``.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> about_grey = camlucida.faces.centred(pixels, torch.zeros(3 * 16 * 16))
+        >>> about_grey = camlucida.faces.centred(embedder, torch.zeros(3 * 16 * 16))
         >>> about_grey.compare
         'cosine'
     """

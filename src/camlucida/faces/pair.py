@@ -93,10 +93,8 @@ class PairExplanation(Mapping[str, PairMaps]):
         messages: about the pair as a whole.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small)
         >>> first, second = camlucida.faces.demo_photos()[:2]
-        >>> found = camlucida.faces.explain_pair(pixels, first, second, method="saliency")
+        >>> found = camlucida.faces.explain_pair(embedder, first, second, method="saliency")
         >>> found["saliency"].map("probe", "similar").shape
         torch.Size([16, 16])
     """

@@ -78,9 +78,8 @@ def vary(
         ImageError: an unknown kind, or landmarks that do not fit.
 
     Example:
-        >>> photo = camlucida.faces.demo_photos()[0]
-        >>> face = camlucida.faces.find_faces(photo)[0]
-        >>> picture = camlucida.data.read_image(photo)
+        >>> face = camlucida.faces.find_faces(portrait)[0]
+        >>> picture = camlucida.data.read_image(portrait)
         >>> camlucida.faces.vary(picture, face.landmarks, "glasses").image.save("glasses.png")
     """
     kinds = kind.split("+")
@@ -132,9 +131,8 @@ def varied_face(
         none.
 
     Example:
-        >>> photo = camlucida.faces.demo_photos()[0]
-        >>> face = camlucida.faces.find_faces(photo)[0]
-        >>> crop, covered = camlucida.faces.varied_face(camlucida.data.read_image(photo), face, "light")
+        >>> face = camlucida.faces.find_faces(portrait)[0]
+        >>> crop, covered = camlucida.faces.varied_face(camlucida.data.read_image(portrait), face, "light")
         >>> crop.size, covered
         ((112, 112), None)
     """

@@ -67,10 +67,7 @@ class VerificationBenchmark:
         shard: pairs that are explained together and written together.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> pairs = camlucida.faces.varied_pairs(pixels, people=2, per_person=1).pairs
-        >>> bench = camlucida.faces.VerificationBenchmark(pixels, pairs, ["fame:iterations=1"])
+        >>> bench = camlucida.faces.VerificationBenchmark(embedder, pairs, ["fame:iterations=1"])
         >>> bench.labels
         ('fame (iterations=1)',)
     """
@@ -173,10 +170,7 @@ def run_verification(
         CamlucidaError: the folder holds the results of another plan, or too few photos can be used.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> pairs = camlucida.faces.varied_pairs(pixels, people=2, per_person=1).pairs
-        >>> bench = camlucida.faces.VerificationBenchmark(pixels, pairs, ["fame:iterations=1"])
+        >>> bench = camlucida.faces.VerificationBenchmark(embedder, pairs, ["fame:iterations=1"])
         >>> report = camlucida.faces.run_verification(bench)
         >>> sorted(report.curves)
         ['fame (iterations=1)', 'random patches', 'random pixels']

@@ -43,10 +43,7 @@ class VerificationReport:
         errors: pairs that could not be used, with the reason.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> pairs = camlucida.faces.varied_pairs(pixels, people=2, per_person=1).pairs
-        >>> bench = camlucida.faces.VerificationBenchmark(pixels, pairs, ["fame:iterations=1"])
+        >>> bench = camlucida.faces.VerificationBenchmark(embedder, pairs, ["fame:iterations=1"])
         >>> report = camlucida.faces.run_verification(bench)
         >>> 0 <= report.clean_accuracy <= 1
         True

@@ -40,13 +40,7 @@ class VerifiedList:
         seed: the seed of everything that was drawn.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> first, second = camlucida.faces.demo_photos()[:2]
-        >>> other = camlucida.faces.demo_photos()[-1]
-        >>> lines = ["probe,gallery,same", f"{first.path},{second.path},1", f"{first.path},{other.path},0"]
-        >>> written = open("two.csv", "w").write("\n".join(lines))
-        >>> found = camlucida.faces.verify_pairs(pixels, "two.csv", "out", methods=["saliency"], draw=0)
+        >>> found = camlucida.faces.verify_pairs(embedder, "two.csv", "out", methods=["saliency"], draw=0)
         >>> found.summary
         '2 pairs (1 genuine): threshold ...'
     """
@@ -144,13 +138,7 @@ def verify_pairs(
         CamlucidaError: the list cannot be read, or the folder holds the results of another plan.
 
     Example:
-        >>> small = camlucida.Preprocess(size=(16, 16), resize=(16, 16), crop=False)
-        >>> pixels = camlucida.faces.Embedder(torch.nn.Flatten(), "pixels", small, threshold=0.9)
-        >>> first, second = camlucida.faces.demo_photos()[:2]
-        >>> other = camlucida.faces.demo_photos()[-1]
-        >>> lines = ["probe,gallery,same", f"{first.path},{second.path},1", f"{first.path},{other.path},0"]
-        >>> written = open("two.csv", "w").write("\n".join(lines))
-        >>> found = camlucida.faces.verify_pairs(pixels, "two.csv", "out", methods=["saliency"], draw=0)
+        >>> found = camlucida.faces.verify_pairs(embedder, "two.csv", "out", methods=["saliency"], draw=0)
         >>> [table.name for table in found.tables]
         ['verification-percentile', 'verification-rank']
     """

@@ -59,17 +59,8 @@ def susceptibility(clean: Tensor, fooled: Tensor) -> Tensor:
     """How far a model tuned to fool its explanations moves a method's maps.
 
     :func:`similarity` of the maps of one method on the clean and on the fooled model (Piland et al. 2025,
-    DiffGradCAM, section 6.1, table 3). Lower is better; 0 to 1.
-
-    Args:
-        clean: ``(N, h, w)``, maps of the clean model.
-        fooled: the same shape, of the fooled one.
-
-    Returns:
-        ``(N,)``, as :func:`similarity`.
-
-    Raises:
-        CamlucidaError: the shapes differ.
+    DiffGradCAM, section 6.1, table 3). Lower is better; 0 to 1. Arguments, results and errors are those of
+    :func:`similarity`, the maps of the clean model first.
 
     Example:
         >>> maps = torch.rand(2, 16, 16, dtype=torch.float64)
@@ -80,13 +71,9 @@ def susceptibility(clean: Tensor, fooled: Tensor) -> Tensor:
 
 
 def pearson(maps: Tensor, others: Tensor) -> Tensor:
-    """Linear correlation of two maps, pixel by pixel (Pearson).
+    """Linear correlation of two maps ``(N, h, w)``, pixel by pixel (Pearson).
 
     Higher is more alike; -1 to 1.
-
-    Args:
-        maps: ``(N, h, w)``, any range.
-        others: the same shape.
 
     Returns:
         ``(N,)``; NaN where either map is constant, or holds NaN.
@@ -103,14 +90,11 @@ def pearson(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Correlation of the ranks of two maps, pixel by pixel (Spearman); equal values share their mean rank.
+    """Correlation of the ranks of two maps ``(N, h, w)``, pixel by pixel (Spearman).
 
-    Higher is more alike; -1 to 1. It does not change under any increasing function of either map. Used for
-    maps by Adebayo et al. 2018 (Sanity checks), there of absolute values too: pass those.
-
-    Args:
-        maps: ``(N, h, w)``, any range.
-        others: the same shape.
+    Equal values share their mean rank. Higher is more alike; -1 to 1. It does not change under any increasing
+    function of either map. Used for maps by Adebayo et al. 2018 (Sanity checks), there of absolute values too: pass
+    those.
 
     Returns:
         ``(N,)``; NaN where either map is constant, or holds NaN.

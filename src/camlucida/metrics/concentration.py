@@ -24,13 +24,10 @@ _EPS = 1e-10
 
 
 def sparseness(maps: Tensor) -> Tensor:
-    r"""Gini index of the absolute values (Chalasani et al. 2020; Hurley and Rickard 2009).
+    r"""Gini index of the absolute values of maps ``(N, h, w)`` (Chalasani et al. 2020; Hurley and Rickard 2009).
 
-    $G = \sum_i (2i - n - 1)\, |a|_{(i)} / (n \sum_i |a|_i)$ with the values in ascending order. Higher is
-    sparser, which the paper takes for better; 0 (all equal) to 1 - 1/n (one pixel has all).
-
-    Args:
-        maps: ``(N, h, w)``; signs do not matter.
+    $G = \sum_i (2i - n - 1)\, |a|_{(i)} / (n \sum_i |a|_i)$ with the values in ascending order. Higher is sparser,
+    which the paper takes for better; 0 (all equal) to 1 - 1/n (one pixel has all).
 
     Returns:
         ``(N,)``; 0 for a zero map and for a constant map.
@@ -110,10 +107,8 @@ def effective_area(maps: Tensor) -> Tensor:
     """Share of the image that a map uses: the exponential of its entropy over the number of pixels.
 
     A map that is constant on some pixels and zero elsewhere scores the share of those pixels (the perplexity of
-    :func:`complexity`). Lower is more concentrated; it describes and does not judge; 1/n to 1.
-
-    Args:
-        maps: ``(N, h, w)``; signs do not matter.
+    :func:`complexity`). Lower is more concentrated; it describes and does not judge; 1/n to 1. Signs of the maps
+    ``(N, h, w)`` do not matter.
 
     Returns:
         ``(N,)``; 1 for a constant map, NaN (not counted) for a zero map.
@@ -162,15 +157,8 @@ def dead_zone_activity(maps: Tensor, dead: int | Tensor, *, empty: float = 0.0) 
 def seen_area_lost(maps: Tensor, dead: int | Tensor) -> Tensor:
     """Share of what the model does see on which the map is exactly zero.
 
-    The price of a quiet dead zone: a method may score 0 there by being blank in many more places. Lower is
-    better; 0 to 1; 1 for a zero map; NaN where everything is dead.
-
-    Args:
-        maps: rectified maps ``(N, H, W)``; negative values count as 0.
-        dead: as in :func:`dead_zone_activity`.
-
-    Returns:
-        ``(N,)``.
+    The price of a quiet dead zone: a method may score 0 there by being blank in many more places. Lower is better; 0
+    to 1; 1 for a zero map; NaN where everything is dead. Arguments are those of :func:`dead_zone_activity`.
 
     Example:
         >>> camlucida.metrics.seen_area_lost(torch.eye(4)[None], dead=2).item()

@@ -137,12 +137,9 @@ def box_iou(
 def saliency_score(maps: Tensor, masks: Tensor) -> Tensor:
     r"""Share of the map that lies in the boxes, I-CAM's saliency score.
 
-    $\mathcal{S} = \sum (L \odot Box) / \sum L$ (Singh et al. 2024, equation 32), with the union of all boxes.
-    Higher is better; 0 to 1. A constant map scores the boxes' share of the image.
-
-    Args:
-        maps: ``(N, H, W)``, normalised; negative values count as 0.
-        masks: boolean ``(N, H, W)``, the union of the filled boxes.
+    $\mathcal{S} = \sum (L \odot Box) / \sum L$ (Singh et al. 2024, equation 32), with the union of all boxes. Higher
+    is better; 0 to 1. A constant map scores the boxes' share of the image. Maps and boolean masks are ``(N, H, W)``;
+    negative values count as 0.
 
     Returns:
         ``(N,)``; 0 where the map sums to 0, and for an empty mask, as the formula says. NaN where the map holds
@@ -166,13 +163,10 @@ def saliency_score(maps: Tensor, masks: Tensor) -> Tensor:
 def energy_pointing(maps: Tensor, masks: Tensor) -> Tensor:
     r"""Share of the map's energy that lies on the object.
 
-    $\sum_{mask} L / \sum L$ (Wang et al. 2020, Score-CAM, section 4.3, energy-based pointing game; the
-    relevance mass accuracy of Arras et al. 2022, CLEVR-XAI). Higher is better; 0 to 1. A constant map scores
-    the object's share of the image.
-
-    Args:
-        maps: ``(N, H, W)``; negative values count as 0.
-        masks: boolean ``(N, H, W)``, exact where there is one.
+    $\sum_{mask} L / \sum L$ (Wang et al. 2020, Score-CAM, section 4.3, energy-based pointing game; the relevance mass
+    accuracy of Arras et al. 2022, CLEVR-XAI). Higher is better; 0 to 1. A constant map scores the object's share of
+    the image. Maps and boolean masks are ``(N, H, W)``, the masks exact where there are such; negative values count
+    as 0.
 
     Returns:
         ``(N,)``; 0 for a zero map; NaN (not counted) for an empty mask, or a map that holds NaN.

@@ -167,16 +167,8 @@ def scatter(
 ) -> str:
     """Labelled points with vertical intervals.
 
-    Args:
-        name: as for :func:`lines`, and so the rest.
-        title: what it is called.
-        points: where a label has no room it is left out, and shows under the mouse only.
-        x_label: what x is.
-        y_label: what y is.
-        describe: what it shows, in words.
-        log_x: powers of ten along x, for positive values.
-        x_text: writes the ticks of x.
-        height: the height in pixels.
+    Arguments are those of :func:`lines`, but for the points, ``log_x``, powers of ten along x for positive values,
+    and ``x_text``, which writes the ticks of x. A label that finds no room shows under the mouse only.
     """
     shown = [
         p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and (p.x > 0 or not log_x)
@@ -217,13 +209,8 @@ def bars(
 ) -> str:
     """Horizontal bars from 0 with intervals, each with its name and number.
 
-    Args:
-        name: as for :func:`lines`, and so the rest.
-        title: what it is called.
-        values: the bars from above, ``x`` their length.
-        x_label: what x is.
-        describe: what it shows, in words.
-        x_range: smallest and largest value; by default from 0 to the longest.
+    Arguments are those of :func:`lines`, but for the bars from above, ``x`` their length; ``x_range`` reaches from 0
+    to the longest by default.
     """
     shown = [p for p in values if math.isfinite(p.x)]
     ends = [
@@ -277,16 +264,8 @@ def matrix(
 ) -> str:
     """Cells from white at 0 to dark at 1, each with a text.
 
-    Args:
-        name: as for :func:`lines`, and so the rest.
-        title: what it is called.
-        rows: names of the rows.
-        columns: names of the columns, written upright above them.
-        shares: darkness of each cell, 0 to 1; NaN leaves it empty.
-        texts: what stands in each cell.
-        describe: what it shows, in words.
-        row_title: what the rows are.
-        column_title: what the columns are.
+    Arguments are those of :func:`lines`, but for the names of rows and columns, the darkness of each cell, 0 to 1
+    (NaN leaves it empty), the text in each, and what rows and columns are.
     """
     side = 30 if len(columns) <= 16 else 22
     left = 10 + max(map(width_of, rows), default=0.0) + (16 if row_title else 0)

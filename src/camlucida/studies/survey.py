@@ -52,7 +52,6 @@ class Survey:
         key: which map is whose; keep it from those who answer.
 
     Example:
-        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
         >>> made = camlucida.studies.survey.make_survey(compared)
         >>> made.key["methods"]
         ['gradcam', 'layercam']
@@ -88,7 +87,6 @@ def make_survey(
         CamlucidaError: for fewer than two or more than ten methods, or explanations of different images.
 
     Example:
-        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
         >>> made = camlucida.studies.survey.make_survey(compared)
         >>> written = open("survey.html", "w").write(made.html)
     """
@@ -238,7 +236,6 @@ class Tally:
             chi-square; ties left out. ``None`` if all answers are ties.
 
     Example:
-        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
         >>> made = camlucida.studies.survey.make_survey(compared)
         >>> sheet = {"survey": made.id, "rater": "ann", "answers": {"q1": "A", "q2": "tie"}}
         >>> camlucida.studies.survey.tally(made.key, [sheet], permutations=9).ties
@@ -298,7 +295,6 @@ def tally(
             comes twice, or nobody answered anything.
 
     Example:
-        >>> compared = camlucida.explain(model, images, method=["gradcam", "layercam"])
         >>> made = camlucida.studies.survey.make_survey(compared)
         >>> sheet = {"survey": made.id, "rater": "ann", "answers": {"q1": "A", "q2": "tie"}}
         >>> found = camlucida.studies.survey.tally(made.key, [sheet], permutations=9)

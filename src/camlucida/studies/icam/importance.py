@@ -60,9 +60,7 @@ class LayerImportance:
         tests: one test per layer; empty where classes cannot be compared.
 
     Example:
-        >>> pairs = [(photo, "cat"), (photo, "dog")]
-        >>> photos = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> found = camlucida.studies.icam.layer_importance(model, pairs, preprocess=photos)
+        >>> found = camlucida.studies.icam.layer_importance(loaded, [(photo, "cat"), (photo, "dog")])
         >>> found.mean.shape
         (2, 2)
     """
@@ -192,9 +190,7 @@ def layer_importance(
         MethodError: for fewer than 1 permutation.
 
     Example:
-        >>> pairs = [(photo, "cat"), (photo, "dog")]
-        >>> photos = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> found = camlucida.studies.icam.layer_importance(model, pairs, preprocess=photos)
+        >>> found = camlucida.studies.icam.layer_importance(loaded, [(photo, "cat"), (photo, "dog")])
         >>> found.layers, found.classes
         (('1', '4'), ('cat', 'dog'))
     """

@@ -265,12 +265,7 @@ def cases(
         CamlucidaError: the boxes or the folder do not fit, or the cache cannot be written.
 
     Example:
-        >>> import pathlib, shutil
-        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
-        >>> copied = shutil.copy(photo, "photos/3")
-        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
-        >>> study = camlucida.studies.icam.cases(ready, "photos", dial=0)
+        >>> study = camlucida.studies.icam.cases(loaded, "photos", dial=0)
         >>> [found["photos"] for found in study.table()]  # confident or unsure, right or wrong
         [..., ..., ..., ...]
     """

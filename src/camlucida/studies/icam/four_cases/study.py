@@ -101,12 +101,7 @@ class CaseStudy:
         seed: the seed of the perturbed copies and the permutation tests.
 
     Example:
-        >>> import pathlib, shutil
-        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
-        >>> copied = shutil.copy(photo, "photos/3")
-        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
-        >>> study = camlucida.studies.icam.cases(ready, "photos", dial=0)
+        >>> study = camlucida.studies.icam.cases(loaded, "photos", dial=0)
         >>> page = study.html()
     """
 

@@ -84,12 +84,7 @@ class Examples:
         computed: training images whose features were not in the cache.
 
     Example:
-        >>> import pathlib, shutil
-        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
-        >>> copied = shutil.copy(photo, "photos/3")
-        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
-        >>> found = camlucida.studies.icam.examples(ready, photo, "photos", true=3)
+        >>> found = camlucida.studies.icam.examples(loaded, photo, "photos", true=3)
         >>> found.figure().savefig("examples.png")
     """
 
@@ -211,12 +206,7 @@ def examples(
         CamlucidaError: k is less than 1, or the cache cannot be written.
 
     Example:
-        >>> import pathlib, shutil
-        >>> pathlib.Path("photos/3").mkdir(parents=True, exist_ok=True)
-        >>> copied = shutil.copy(photo, "photos/3")
-        >>> small = camlucida.Preprocess(size=(32, 32), resize=32)
-        >>> ready = camlucida.LoadedModel(model, "tiny", small, None)
-        >>> found = camlucida.studies.icam.examples(ready, photo, "photos", true=3)
+        >>> found = camlucida.studies.icam.examples(loaded, photo, "photos", true=3)
         >>> [neighbour.photo.key for neighbour in found.sides[-1].neighbours]
         ['3/photo.jpg']
     """
