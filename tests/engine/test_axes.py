@@ -79,6 +79,9 @@ MOVES = {
     "a longer prefix": lambda x: prefixed(prefixed(tokens(x))),
     "windows and back": lambda x: merged(windows(x)),
     "windows, rolled": lambda x: merged(windows(x.roll((-2, -1), (2, 3)))).roll((2, 1), (1, 2)),
+    "a crop beside the whole": lambda x: nn.functional.pad(x, (3, 0, 0, 0))[..., :W] * 0 + x,
+    "patches": lambda x: nn.functional.unfold(x, 1).mT,
+    "patches of columns": lambda x: nn.functional.unfold(x.mT, 1).mT,
     "padded and cut": lambda x: nn.functional.pad(x, (0, 2, 0, 2))[:, :, :H, :W],
     "much padding, cut off": lambda x: nn.functional.pad(x, (5, 8, 7, 0))[:, :, 7:, 5:-8],
     "windows of padding": lambda x: merged(windows(nn.functional.pad(x, (0, 4, 0, 4))), 4, 16, 12)[
@@ -152,6 +155,24 @@ REFUSED = {
         lambda x: windows(x).view(1, 6, 16, 2),
         "order of their own",
     ),
+    "half of the rows": (lambda x: x[:, :, : H // 2], "rows run from 0% to 50%"),
+    "a crop": (lambda x: x[:, :, 2:-2, 1:-1], "rows run from 17% to 83%"),
+    "a crop with steps": (lambda x: x[..., 4::2], "columns run from 50% to 100%"),
+    "a mirrored crop": (lambda x: x.flip(3)[..., :4], "columns run from 50% to 100%"),
+    "negative padding": (
+        lambda x: nn.functional.pad(x, (0, 0, -3, -3)),
+        "rows run from 25% to 75%",
+    ),
+    "padding": (lambda x: nn.functional.pad(x, (4, 4, 0, 0)), "columns run from -50% to 150%"),
+    "padding, pooled": (
+        lambda x: nn.functional.max_pool2d(nn.functional.pad(x, (0, 8, 0, 12)), 2),
+        "rows run from 0% to 200%",
+    ),
+    "padded tokens": (lambda x: tokens(nn.functional.pad(x, (0, 4, 0, 0))), "0% to 150%"),
+    "two crops in the channels": (
+        lambda x: torch.cat([x[:, :, :-3], x[:, :, :-3]], 1),
+        "rows run from 0% to 75%",
+    ),
     "attention weights": (
         lambda x: (tokens(x) @ x.flatten(2)).softmax(-1).unsqueeze(1),
         "positions",
@@ -172,8 +193,6 @@ UNKNOWN = {
     "flattened": lambda x: x.flatten(1),
     "shuffled": lambda x: tokens(x)[:, torch.randperm(H * W)],
     "sorted": lambda x: x.sort(3).values,
-    "half of the rows": lambda x: x[:, :, : H // 2],
-    "a crop": lambda x: x[:, :, 2:-2, 1:-1],
     "queries": lambda x: torch.randn(1, 16, H * W) @ tokens(x),
     "a recurrent layer": lambda x: nn.LSTM(2 * H, 4, batch_first=True)(
         x.permute(0, 3, 1, 2).flatten(2)
@@ -189,6 +208,19 @@ def test_nothing_is_claimed_of_what_is_not_known(name):
     assert grid is None
 
 
+@given(*[st.integers(1, 4)] * 2, st.integers(0, 2), st.integers(1, 2))
+def test_how_many_patches(kernel, stride, padding, dilation):
+    x = coordinates()
+    y, grid = follow(lambda x: nn.functional.unfold(x, kernel, dilation, padding, stride).mT, x)
+    there = torch.zeros(1, 1, H, W)
+    rows, columns = nn.functional.conv2d(
+        there, torch.zeros(1, 1, kernel, kernel), None, stride, padding, dilation
+    ).shape[2:]
+    if min(rows, columns) > 1:
+        assert grid == Grid("tokens", 0, (rows, columns))
+    assert y.shape[1] == rows * columns
+
+
 @pytest.mark.parametrize(
     ("layer", "size"),
     [
@@ -200,7 +232,11 @@ def test_nothing_is_claimed_of_what_is_not_known(name):
         (nn.AdaptiveAvgPool2d((3, 5)), (16, 24)),
         (nn.Upsample(scale_factor=2, mode="bilinear"), (16, 24)),
         (nn.PixelUnshuffle(2), (16, 24)),
-        (nn.ZeroPad2d(3), (16, 24)),
+        (nn.ZeroPad2d(1), (16, 24)),
+        (nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(2, 3, 7)), (16, 24)),
+        (nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(2, 3, 5, 2)), (8, 8)),
+        (nn.Sequential(nn.ZeroPad2d((0, 2, 0, 2)), nn.MaxPool2d(3, 2)), (8, 8)),
+        (nn.Sequential(nn.Conv2d(2, 3, 7), nn.ReLU(), nn.Conv2d(3, 3, 7)), (16, 24)),
         (nn.BatchNorm2d(2).eval(), (16, 24)),
         (nn.GroupNorm(1, 2), (16, 24)),
         (nn.Hardswish(), (16, 24)),

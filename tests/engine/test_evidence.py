@@ -182,12 +182,84 @@ def test_operations_cost_one_small_pass_and_only_once():
     assert sizes == [1, 4, 4, 1, 4]
 
 
-def test_the_probe_costs_one_more_of_five_images():
+class Views(nn.Module):
+    """Looks at something else than the image as it is."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.view = view
+        self.conv, self.act = nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU()
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.act(self.conv(self.view(x))).mean((2, 3)))
+
+
+def zoomed(x, factor, shift=0.0):
+    theta = torch.tensor([[factor, 0.0, shift], [0.0, factor, shift]]).expand(len(x), 2, 3)
+    grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+def within_quarters(x):
+    back = torch.cat([torch.arange(31, -1, -1), torch.arange(63, 31, -1)])
+    return x[:, :, back][..., back]
+
+
+MIDDLE = torch.arange(16, 48)
+PART = {
+    "its middle": (lambda x: x[:, :, 16:48, 16:48], "run from 25% to 75%"),
+    "a corner with steps": (lambda x: x[..., 32::2, 32::2], "run from 50% to 100%"),
+    "negative padding": (lambda x: nn.functional.pad(x, (-16,) * 4), "run from 25% to 75%"),
+    "letters in a box": (
+        lambda x: nn.functional.pad(x, (0, 0, 32, 32)),
+        r"rows run from -50% to 1(48|50)%",
+    ),
+    "on a larger canvas": (
+        lambda x: nn.functional.pad(x, (0, 64, 0, 64)),
+        r"run from 0% to (19\d|200)%",
+    ),
+    "its middle by indices": (lambda x: x[:, :, MIDDLE][..., MIDDLE], "within the quarters"),
+    "its middle by sampling": (lambda x: zoomed(x, 0.5), "within the quarters"),
+    "small by sampling": (lambda x: zoomed(x, 2.0), "within the quarters"),
+    "each quarter turned": (within_quarters, "within the quarters"),
+}
+
+
+@pytest.mark.parametrize("name", PART)
+def test_what_shows_another_part_of_the_image_is_no_map_of_it(name):
+    torch.manual_seed(0)
+    view, words = PART[name]
+    model = Views(view).eval()
+    with pytest.raises(LayerError, match=words):
+        default_layer(model, X64)
+    with pytest.raises(LayerError, match=words):
+        explain(model, X64, layers="conv")
+    with pytest.raises(LayerError, match=words):
+        candidate_layers(model, X64)
+    assert not any(layer.candidate for layer in list_layers(model, X64))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:, :, 4:60, 4:60],
+        lambda x: nn.functional.pad(x, (2, 2, 2, 2)),
+        lambda x: nn.functional.pad(x, (9, 9, 9, 9))[..., 9:-9, 9:-9],
+        lambda x: zoomed(x, 1.1),
+    ],
+)
+def test_what_hardly_lies_beside_the_image_is_a_map_of_it(view):
+    torch.manual_seed(0)
+    assert default_layer(Views(view).eval(), X64) == "act"
+
+
+def test_the_probe_costs_one_more_of_nine_images():
     model, x = built("global Fourier filter")
     sizes, _ = counting(model)
     tap(model, x, "last")
     tap(model, x, "last")
-    assert sizes == [1, 5, 1, 1]
+    assert sizes == [1, 9, 1, 1]
 
 
 def test_no_probe_where_operations_tell():

@@ -20,30 +20,36 @@ def changes(function, inputs=INPUTS):
     return response(function(probe_images(inputs)))
 
 
-def slow_agreement(cells):
-    """Share and number of the cells ``(4, h, w)`` that change most with their own quarter."""
+def slow_agreement(cells, parts=2):
+    """Share and number of the cells ``(4, h, w)`` that change most with their own quarter of all quarters."""
+
+    def half(place, size):
+        first, last = place * parts // size, math.ceil((place + 1) * parts / size) - 1
+        return None if first != last else first % 2
+
     _, h, w = cells.shape
     usual = [cells[q].flatten().sort().values[(h * w - 1) // 2] for q in range(4)]
     usual = [u if u > 0 else cells[q].mean() for q, u in enumerate(usual)]
     right = tested = 0
     for r in range(h):
         for c in range(w):
-            if 2 * r < h < 2 * (r + 1) or 2 * c < w < 2 * (c + 1):
+            if half(r, h) is None or half(c, w) is None:
                 continue
             relative = [float(cells[q, r, c] / u) for q, u in enumerate(usual)]
             if max(relative) == min(relative):
                 continue
             tested += 1
-            own = 2 * (2 * r >= h) + (2 * c >= w)
+            own = 2 * half(r, h) + half(c, w)
             right += max(range(4), key=relative.__getitem__) == own
     return right, tested
 
 
 @given(st.integers(2, 7), st.integers(2, 7), st.integers(0, 1000))
 def test_agreement_against_loops(h, w, seed):
-    cells = torch.rand(4, 5, h, w, generator=torch.Generator().manual_seed(seed))
+    cells = torch.rand(8, 5, h, w, generator=torch.Generator().manual_seed(seed))
     found = agreement(cells, Grid())
-    right, tested = slow_agreement(cells.sum(1))
+    right, tested = slow_agreement(cells[:4].sum(1))
+    right_within, tested_within = slow_agreement(cells[4:].sum(1), 4)
     if found is None:
         assert tested == 0
         return
@@ -53,11 +59,13 @@ def test_agreement_against_loops(h, w, seed):
         math.comb(tested, k) * 0.25**k * 0.75 ** (tested - k) for k in range(right, tested + 1)
     )
     assert found.luck == pytest.approx(luck)
+    finer = right_within / tested_within if tested_within >= 8 else None
+    assert found.finer == (finer and pytest.approx(finer))
 
 
 def test_the_images_differ_in_one_quarter_and_keep_their_range():
     images = probe_images(INPUTS)
-    assert images.shape == (5, 3, 64, 96)
+    assert images.shape == (9, 3, 64, 96)
     assert images.min() >= INPUTS.min()
     assert images.max() <= INPUTS.max()
     halves = [slice(0, 32), slice(32, 64)], [slice(0, 48), slice(48, 96)]
@@ -65,6 +73,13 @@ def test_the_images_differ_in_one_quarter_and_keep_their_range():
         changed = images[1 + number] != images[0]
         assert changed[:, rows, columns].float().mean() > 0.99
         assert changed.sum() == changed[:, rows, columns].sum()
+    for number in range(4):
+        changed = images[5 + number] != images[0]
+        row, column = divmod(number, 2)
+        # A quarter of each quarter: the same in all four.
+        mine = changed.view(3, 2, 2, 16, 2, 2, 24)[:, :, row, :, :, column]
+        assert mine.float().mean() > 0.99
+        assert changed.sum() == mine.sum()
 
 
 @pytest.mark.parametrize("inputs", [torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan)])
@@ -155,6 +170,12 @@ NOT_FOUND = {
     "mirrored": lambda: then(deep(), lambda z: z.flip(3)),
     "rolled": lambda: then(deep(), lambda z: z.roll((4, 6), (2, 3))),
     "column by column": lambda: tokens(turn=lambda z: z.mT),
+    "each quarter turned": lambda: tokens(
+        turn=lambda z: (
+            z.unflatten(2, (2, 4)).unflatten(4, (2, 6)).flip(3, 5).flatten(4).flatten(2, 3)
+        )
+    ),
+    "the middle": lambda: then(lambda x: x[..., 16:48, 24:72], deep()),
     "upside down": lambda: tokens(turn=lambda z: z.flip(2)),
     "shuffled": shuffled,
     "a token in the middle": lambda: then(tokens(), middle),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from camlucida.common.turns import here
+from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers.evidence import Evidence, Survey, survey
 from camlucida.engine.layers.grids import Grid, map_shape, single_tensor
@@ -46,7 +46,7 @@ class LayerInfo:
 def layer_info(
     found: Survey, module: nn.Module, inputs: Tensor, name: str, child: nn.Module
 ) -> LayerInfo:
-    """What is known about a layer that ran; a pass of five small images where the operations do not tell."""
+    """What is known about a layer that ran; a pass of nine small images where the operations do not tell."""
     read = found.reading(module, inputs, name)
     kind = type(child).__name__
     if read.grid is None or read.shape is None:
@@ -121,8 +121,8 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
 
         handles.append(module.register_forward_hook(here(hook)))
 
-    for name, module in model.named_modules():
-        if name and not isinstance(module, torch.jit.ScriptModule):
+    for name, module in watchable(model):
+        if name:
             watch(name, module)
     try:
         result = model(inputs.clone())

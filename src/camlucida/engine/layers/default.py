@@ -214,22 +214,21 @@ def _last_that_changes(
 ) -> str | None:
     """Where nothing has a gradient: the last map without which the output is another."""
     tries = 0
-    with torch.no_grad():
-        before = outcome(module(image.clone()))
-        for call in reversed(usable):
-            grid = maps.grid(call.name)
-            if grid is None:
-                continue
-            tries += 1
-            handle = call.module.register_forward_hook(here(_blank))
-            try:
-                after = outcome(module(image.clone()))
-            finally:
-                handle.remove()
-            if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
-                return _named(call, usable)
-            if tries == _TRIES:
-                break
+    before = outcome(module(image.clone()))
+    for call in reversed(usable):
+        grid = maps.grid(call.name)
+        if grid is None:
+            continue
+        tries += 1
+        handle = call.module.register_forward_hook(here(_blank))
+        try:
+            after = outcome(module(image.clone()))
+        finally:
+            handle.remove()
+        if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            return _named(call, usable)
+        if tries == _TRIES:
+            break
     return None
 
 

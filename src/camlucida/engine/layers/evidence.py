@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from camlucida.common.errors import LayerError
-from camlucida.common.turns import here
+from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.chunks import out_of_memory
 from camlucida.engine.layers.axes import FollowAxes
@@ -142,8 +142,8 @@ class Survey:
                 outcome = f"it returns {str(tensor.dtype).removeprefix('torch.')} values"
             elif shape[:1] != (count,) and not isinstance(outcome, str):
                 outcome = (
-                    f"its first axis has {shape[0] if shape else 'no'} entries for {count} images (attention within "
-                    "windows folds them into the batch)"
+                    f"its first axis has {shape[0] if shape else 'no'} entries for {count} images, as where windows, "
+                    "crops or copies of an image are folded into the batch"
                 )
             elif (
                 outcome is None
@@ -155,7 +155,7 @@ class Survey:
             tokens = {} if axes is None else token_axes(axes, shape)
             self._seen[name] = _Seen((1, *shape[1:]), calls, outcome, tokens)
 
-        with torch.no_grad(), watching(module, leave, enter):
+        with watching(module, leave, enter):
             watched = image.clone()
             try:
                 with follow:
@@ -184,7 +184,7 @@ class Survey:
         return tuple(self._seen)
 
     def reading(self, module: nn.Module, inputs: Tensor, name: str) -> Reading:
-        """How a layer is read; one more pass of five small images where the operations do not tell."""
+        """How a layer is read; one more pass of nine small images where the operations do not tell."""
         seen = self._seen.get(name)
         if seen is None:
             if self.failure is not None:
@@ -233,7 +233,7 @@ class Survey:
             if tensor is not None and self._asked(name):
                 outputs.setdefault(name, []).append(tensor.detach().clone())
 
-        with torch.no_grad(), watching(module, leave):
+        with watching(module, leave):
             try:
                 module(images.clone())
             except torch.OutOfMemoryError:
@@ -303,11 +303,9 @@ def _weigh(probed: _Probed, shape: tuple[int, ...] | None) -> dict[str, Any]:
         return {
             "reason": f"its output {_sizes(shape)} does not change when quarters of the image do"
         }
-    share = found.agreement.share
     return {
         "reason": f"its shape {_sizes(shape)} could be read as {found.grid}, but when a quarter of the image changes, "
-        f"only {share:.0%} of the cells change in the matching place"
-        + (f", and {found.rival:.0%} in another reading" if found.rival > share - 0.2 else "")
+        f"{found.doubt}"
     }
 
 
@@ -422,8 +420,8 @@ def watching(
 ) -> Iterator[None]:
     """Inside the block, ``leave(name, output)`` is called after each run of a module, ``enter`` before."""
     handles = []
-    for name, child in module.named_modules():
-        if not name or isinstance(child, torch.jit.ScriptModule):
+    for name, child in watchable(module):
+        if not name:
             continue
         if enter is not None:
             before = here(lambda _, args, name=name: enter(name, args))

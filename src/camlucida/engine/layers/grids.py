@@ -115,7 +115,15 @@ def read_axes(axes: Axes, shape: Sequence[int]) -> Grid | str | None:
     if not kinds or len(shape) < 3:
         return None
     grid: Grid | str | None
-    if 0 in kinds:
+    elsewhere = [part for parts in found.values() for part in parts if not part.in_place]
+    if elsewhere:
+        begin, end = elsewhere[0].window
+        names = ("rows", "height") if elsewhere[0].axis == "row" else ("columns", "width")
+        grid = (
+            f"its {names[0]} run from {float(begin):.0%} to {float(end):.0%} of the image's {names[1]}, as the model "
+            "crops or pads the image"
+        )
+    elif 0 in kinds:
         first = set(kinds[0]) == {"row", "col"} and len(shape) == 3 and len(kinds) == 1
         grid = (
             "its tokens stand on the first axis and the images on the second"

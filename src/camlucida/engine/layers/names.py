@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from camlucida.common.errors import LayerError
@@ -96,6 +97,11 @@ def resolve_all(model: nn.Module, layers: Layers) -> dict[str, nn.Module | None]
 
 
 def _runnable(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise LayerError(
+            f"layer {name!r} is a TorchScript module, whose output cannot be observed; choose one that is none, such "
+            "as the block around it"
+        )
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         raise LayerError(
             f"layer {name!r} is a {type(module).__name__}, which never runs by itself; "

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, TypeAlias
+
+Window: TypeAlias = tuple[Fraction, Fraction]
+_IMAGE: Window = (Fraction(0), Fraction(1))
+_HARDLY = Fraction(
+    1, 16
+)  # of the image, by which a map may lie beside it, if not half a cell is more
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Part:
         total: cells of the whole image axis, at the resolution at hand.
         shift: cells by which the axis was rolled.
         flipped: whether it runs backwards.
-        padding: cells of padding at its beginning and its end.
+        window: where on the image it begins and ends: beyond 0 and 1 with padding, within them where it was cropped.
         front: tokens in front of the grid.
         inner: the grid among tokens.
     """
@@ -30,7 +37,7 @@ class Part:
     total: int = 0
     shift: int = 0
     flipped: bool = False
-    padding: tuple[int, int] = (0, 0)
+    window: Window = _IMAGE
     front: int = 0
     inner: tuple[Part, ...] = ()
 
@@ -39,14 +46,43 @@ class Part:
         """Whether it runs over the whole image, be it in coarse steps."""
         return self.axis in ("row", "col") and self.size * self.stride == self.total
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it begins and ends where the image does, or hardly beside it."""
+        begin, end = self.window
+        return max(abs(begin), abs(end - 1)) <= max(_HARDLY, Fraction(1, 2 * max(1, self.total)))
+
+    def cells(self, start: int, end: int) -> Window:
+        """Where on the image the cells from ``start`` to ``end`` lie; those of padding lie outside of 0 and ``size``.
+
+        A single cell more or less is below what a map resolves.
+        """
+        if max(abs(start), abs(self.size - end)) <= 1:
+            return self.window
+        if self.flipped:
+            start, end = self.size - end, self.size - start
+        begin, stop = self.window
+        step = (stop - begin) / self.size
+        return begin + step * start, begin + step * end
+
+    def within(self, start: float, end: float) -> Part:
+        """Without padding in front of the cell ``start`` and behind ``end``, where there is any."""
+        begin, stop = self.window
+        step = (stop - begin) / self.size
+        if begin < 0 and start > 0:
+            begin = min(Fraction(0), begin + step * Fraction(start))
+        if stop > 1 and end < self.size:
+            stop = max(Fraction(1), stop - step * Fraction(self.size - end))
+        return replace(self, window=(begin, stop))
+
 
 Parts: TypeAlias = tuple[Part, ...]
 Axes: TypeAlias = tuple[Parts, ...]
 
 
-def whole(axis: str, size: int, *, flipped: bool = False) -> Part:
-    """A whole axis of the image."""
-    return Part(axis, size, 1, size, flipped=flipped)
+def whole(axis: str, size: int, *, flipped: bool = False, window: Window = _IMAGE) -> Part:
+    """An axis of the image, or as much of it as is left."""
+    return Part(axis, size, 1, size, flipped=flipped, window=window)
 
 
 def image_axes(shape: Sequence[int]) -> Axes:
@@ -122,6 +158,7 @@ def agree(candidates: Sequence[Parts], size: int) -> Parts:
     # Where a branch has lost a part of the way, the other one tells it.
     known = [parts for parts in known if all(part.axis for part in parts)] or known
     known = [parts for parts in known if _sound(parts)] or known
+    known = [parts for parts in known if all(part.in_place for part in parts)] or known
     if not known:
         return other(size)
     first = known[0]
@@ -142,5 +179,5 @@ def _role(part: Part) -> Any:
     if part.axis == "tokens":
         return part.size, part.front, tuple(_role(p) for p in part.inner)
     if part.leads:
-        return part.axis, part.size, part.shift, part.flipped
+        return part.axis, part.size, part.shift, part.flipped, part.in_place or part.window
     return part

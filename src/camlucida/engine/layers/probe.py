@@ -1,7 +1,9 @@
 """Where rows and columns of the image lie in what a layer returns, found by what it does.
 
 A quarter of the image is changed at a time. In a feature map the change is largest in the matching quarter,
-also behind attention, which adds about the same everywhere.
+also behind attention, which adds about the same everywhere. Quarters do not tell a map of the whole image from that of
+its middle, nor from one whose cells stand in another order within each quarter, so that each quarter of all quarters is
+changed as well.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from camlucida.engine.layers.grids import Grid, possible_grids
 
 _AGREES = 0.7  # of the cells; by chance it is a quarter
 _AHEAD = 0.1  # of every reading of another size or layout
+_FINER = 0.25  # of the way from chance to perfection, where quarters of quarters are changed
+_FEW = 8  # cells, too few to tell more than quarters
 _LUCK = 0.01  # largest probability that one of the readings agrees so well by chance
 _QUARTERS = 4
 Response: TypeAlias = Tensor
-"""``(4, ...)``, how much each position of an output changes with each quarter of the image."""
+"""``(8, ...)``, how much each position of an output changes with each quarter of the image, and with each quarter of
+all quarters."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,19 @@ class Agreement:
         share: of the tested cells that change most with the quarter of the image that they lie in.
         cells: number of cells tested: those that lie in one quarter and change at all.
         luck: probability that so many agree by chance.
+        finer: the share where each quarter of all quarters is changed; ``None`` where a map has too few cells to tell.
     """
 
     share: float
     cells: int
     luck: float
+    finer: float | None = None
+    chance: float = 0.25
+
+    @property
+    def in_place(self) -> bool:
+        """Whether cells lie in place within the quarters, as far as can be told."""
+        return self.finer is None or self.finer >= self.chance + _FINER * (1 - self.chance)
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,23 @@ class Found:
     Attributes:
         grid: the reading, ``None`` where the shape allows none.
         agreement: of this reading.
-        rival: the best share of a reading of another size or layout.
-        clear: whether it can be relied on.
+        doubt: why it cannot be relied on, in words; empty where it can.
     """
 
     grid: Grid | None
     agreement: Agreement | None = None
-    rival: float = 0.0
-    clear: bool = False
+    doubt: str = ""
+
+    @property
+    def clear(self) -> bool:
+        """Whether it can be relied on."""
+        return self.agreement is not None and not self.doubt
 
 
 def probe_images(inputs: Tensor) -> Tensor:
-    """A picture of noise, and four whose top left, top right, bottom left, bottom right quarter is another.
+    """A picture of noise, four whose top left, top right, bottom left, bottom right quarter is another, and four more.
+
+    Of those another quarter of each quarter is changed, in the same order.
 
     Args:
         inputs: ``(N, C, H, W)``; only their shape, type and range are used.
@@ -72,20 +90,26 @@ def probe_images(inputs: Tensor) -> Tensor:
         large = torch.nn.functional.interpolate(coarse, (height, width), mode="nearest")
         pictures.append((large + fine) / 2)
     base, other = pictures
-    images = base.repeat(1 + _QUARTERS, 1, 1, 1)
-    for number, (rows, columns) in enumerate(quarters(height, width)):
-        images[1 + number, :, rows, columns] = other[0, :, rows, columns]
+    images = [base]
+    for parts in (2, 4):
+        places = 2 * _halves(height, parts)[:, None] + _halves(width, parts)
+        images += [torch.where(places == quarter, other, base) for quarter in range(_QUARTERS)]
     low, high = (float(v) for v in inputs.detach().float().aminmax())
     if not (low < high < torch.inf and low > -torch.inf):
         low, high = -2.0, 2.0
-    return (low + (high - low) * images).to(inputs)
+    return (low + (high - low) * torch.cat(images)).to(inputs)
 
 
-def quarters(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Top left, top right, bottom left, bottom right."""
-    rows = (slice(0, height // 2), slice(height // 2, height))
-    columns = (slice(0, width // 2), slice(width // 2, width))
-    return [(r, c) for r in rows for c in columns]
+def _halves(size: int, parts: int) -> Tensor:
+    """0 for places in the first, third part of an axis, 1 for those in the second, fourth."""
+    return torch.arange(size) * parts // size % 2
+
+
+def _half(size: int, parts: int) -> Tensor:
+    """The same of cells, -1 for one that lies over two parts."""
+    place = torch.arange(size)
+    last = -(-(place + 1) * parts // size) - 1
+    return torch.where(place * parts // size == last, last % 2, -1)
 
 
 def response(outputs: Tensor) -> Response:
@@ -99,18 +123,28 @@ def agreement(changes: Response, grid: Grid) -> Agreement | None:
     if not grid.fits(changes.shape):
         return None
     cells = grid.to_map(changes).sum(1)
-    return _agreement(_strongest(cells.flatten(1)).view(cells.shape[1:]))
+    size = cells.shape[1:]
+    found = _agreement(_strongest(cells[:_QUARTERS].flatten(1)).view(size))
+    if found is None:
+        return None
+    finer = _agreement(_strongest(cells[_QUARTERS:].flatten(1)).view(size), 4)
+    if finer is None or finer.cells < _FEW:
+        return found
+    return replace(found, finer=finer.share)
 
 
 def find(changes: Response, input_size: tuple[int, int]) -> Found:
     """The reading that agrees best, among all that the shape allows."""
     scores: dict[Grid, Agreement] = {}
-    labels = _strongest(changes.sum(2)) if changes.ndim == 3 else None
+    labels = _strongest(changes[:_QUARTERS].sum(2)) if changes.ndim == 3 else None
     for size, grid in _kinds(changes.shape, input_size).items():
         if labels is None or not isinstance(size, tuple):
             found = agreement(changes, grid)
         else:
-            grid, found = _best_prefix(labels, size)  # noqa: PLW2901
+            grid, clear = _best_prefix(labels, size)  # noqa: PLW2901
+            found = agreement(changes, grid)
+            # One that stands no better than the next has a prefix that cannot be told.
+            found = found if clear or found is None else replace(found, luck=1.0)
         if found is not None:
             scores[grid] = found
     if not scores:
@@ -119,8 +153,17 @@ def find(changes: Response, input_size: tuple[int, int]) -> Found:
     top = scores[best_grid]
     rival = max((score.share for grid, score in scores.items() if grid != best_grid), default=0.0)
     tried = sum(1 for _ in possible_grids(changes.shape, input_size))
-    clear = top.share >= max(_AGREES, rival + _AHEAD) and top.luck * tried <= _LUCK
-    return Found(best_grid, top, rival, clear)
+    doubt = ""
+    if top.share < _AGREES:
+        doubt = f"only {top.share:.0%} of the cells change in the matching place"
+    elif top.share < rival + _AHEAD or top.luck * tried > _LUCK:
+        doubt = (
+            f"{top.share:.0%} of {top.cells} cells change in the matching place, and in another reading nearly as many "
+            "may"
+        )
+    elif not top.in_place:
+        doubt = f"only {top.finer:.0%} of the cells are in place within the quarters"
+    return Found(best_grid, top, doubt)
 
 
 def _kinds(shape: Sequence[int], input_size: tuple[int, int]) -> dict[tuple[int, int] | str, Grid]:
@@ -128,26 +171,22 @@ def _kinds(shape: Sequence[int], input_size: tuple[int, int]) -> dict[tuple[int,
     return {grid.size or grid.layout: grid for grid in possible_grids(shape, input_size)}
 
 
-def _best_prefix(labels: Tensor, size: tuple[int, int]) -> tuple[Grid, Agreement | None]:
-    """How many tokens stand in front of a grid of this size, tried all at once."""
-    cells = size[0] * size[1]
-    shares = _shares(labels.unfold(0, cells, 1), size)
+def _best_prefix(labels: Tensor, size: tuple[int, int]) -> tuple[Grid, bool]:
+    """The grid of this size behind so many tokens that it agrees best, and whether no other number does as well."""
+    shares = _shares(labels.unfold(0, size[0] * size[1], 1), size)
     best = int(shares.argmax())
-    found = _agreement(labels[best : best + cells].view(size))
     others = torch.cat([shares[:best], shares[best + 1 :]])
     # A token too many in front, or one in the middle, puts two cells of every row into the wrong half.
-    if found is not None and len(others) and shares[best] - others.max() < 0.5 / size[1]:
-        found = replace(found, luck=1.0)
-    return Grid("tokens", best, size), found
+    clear = not len(others) or bool(shares[best] - others.max() >= 0.5 / size[1])
+    return Grid("tokens", best, size), clear
 
 
 def _shares(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Share of agreeing cells of each of several grids ``(P, h * w)``; 0 where none was tested."""
-    rows, columns = _halves(size[0])[:, None], _halves(size[1])[None]
-    inside = ((rows >= 0) & (columns >= 0)).flatten()
-    expected = (2 * rows + columns).flatten()
+    rows, columns = _half(size[0], 2)[:, None], _half(size[1], 2)
+    expected = torch.where((rows >= 0) & (columns >= 0), 2 * rows + columns, -1).flatten()
     labels = labels.cpu()
-    tested = inside & (labels >= 0)
+    tested = (expected >= 0) & (labels >= 0)
     return ((labels == expected) & tested).sum(1) / tested.sum(1).clamp_min(1)
 
 
@@ -165,11 +204,11 @@ def _strongest(changes: Tensor) -> Tensor:
     return best
 
 
-def _agreement(labels: Tensor) -> Agreement | None:
-    """Of cells ``(h, w)`` with the quarter that each follows most; a cell over both halves is not tested."""
+def _agreement(labels: Tensor, parts: int = 2) -> Agreement | None:
+    """Of cells ``(h, w)`` with the quarter that each follows most; a cell over two parts of the image is not tested."""
     height, width = labels.shape
     labels = labels.cpu()
-    rows, columns = _halves(height)[:, None], _halves(width)[None]
+    rows, columns = _half(height, parts)[:, None], _half(width, parts)[None]
     changed = labels >= 0
     if height > 1 and width > 1:
         tested = changed & (rows >= 0) & (columns >= 0)
@@ -186,13 +225,4 @@ def _agreement(labels: Tensor) -> Agreement | None:
     agreeing = int((right & tested).sum())
     # Probability of at least so many in a binomial distribution.
     luck = float(betainc(agreeing, cells - agreeing + 1, chance)) if agreeing else 1.0
-    return Agreement(agreeing / cells, cells, luck)
-
-
-def _halves(size: int) -> Tensor:
-    """0 for cells of the first half, 1 for those of the second, -1 for the one over both."""
-    place = torch.arange(size)
-    half = torch.full((size,), -1)
-    half[2 * (place + 1) <= size] = 0
-    half[2 * place >= size] = 1
-    return half
+    return Agreement(agreeing / cells, cells, luck, chance=chance)

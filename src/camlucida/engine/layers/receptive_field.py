@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from camlucida.common.turns import here
+from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import single_tensor
 
@@ -91,7 +91,7 @@ def receptive_fields(model: nn.Module, inputs: Tensor) -> dict[str, ReceptiveFie
 
             return child.register_forward_hook(here(hook))
 
-        handles = [watch(name, child) for name, child in module.named_modules() if name]
+        handles = [watch(name, child) for name, child in watchable(module) if name]
         try:
             module(x)
         finally:
