@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from camlucida import CamlucidaError, explain
+from camlucida import CamlucidaError, LayerError, ModelError, explain
 from reference.odd_models import ODD, WORDS
 from reference.state import differences, snapshot
 
@@ -42,6 +42,7 @@ def test_odd_model(name):
 def test_no_raw_exception(name, method):
     model, images = ODD[name]()
     module = isinstance(model, torch.nn.Module) and not isinstance(model, torch.jit.ScriptModule)
+    module = module and type(model).__hash__ is not None
     plain = module and all(p.layout == torch.strided and not p.is_meta for p in model.parameters())
     before = snapshot(model) if plain and "lazy, never" not in name else None
     with warnings.catch_warnings():
@@ -50,3 +51,43 @@ def test_no_raw_exception(name, method):
             explain(model, images, method=method, **METHODS[method])
     if before is not None:
         assert differences(before, snapshot(model)) == []
+
+
+def test_what_a_model_of_torchscript_parts_is_told():
+    """Not that its images have the wrong number of channels, as its first convolution that torch shows takes six."""
+    model, images = ODD["a part of TorchScript"]()
+    for method in ("scorecam", "rise"):
+        options = {"masks": 4} if method == "rise" else {}
+        assert explain(model, images, method=method, **options).maps.isfinite().all()
+    with pytest.raises(LayerError, match="TorchScript module, whose output cannot be observed"):
+        explain(model, images, layers="a")
+
+
+def test_wrong_channels_are_told_of_the_convolution_that_sees_the_images():
+    class Focus(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = torch.nn.Conv2d(12, 4, 3), torch.nn.Linear(5, 2)
+
+        def forward(self, x):
+            z = self.conv(torch.nn.functional.pixel_unshuffle(x, 2))
+            return self.head(z.mean((2, 3)))
+
+    with pytest.raises(ModelError, match="cannot be multiplied"):
+        explain(Focus(), torch.rand(1, 3, 16, 16))
+    with pytest.raises(ModelError, match="to have 12 channels"):
+        explain(Focus(), torch.rand(1, 1, 16, 16))
+
+
+def test_a_failure_names_the_images_that_the_model_was_shown(capfd):
+    """Masked images come in other numbers than the images that are explained."""
+
+    class Pairs(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.view(2, 3, 16, 16))
+
+    parts = torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.nn.ReLU()
+    model = Pairs(*parts, torch.nn.Flatten(), torch.nn.Linear(980, 4)).eval()
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 16, 16\)"):
+        explain(model, torch.rand(2, 3, 16, 16), method="scorecam", chunk=1)
+    assert not capfd.readouterr().err

@@ -10,6 +10,7 @@ import copy
 import importlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -123,6 +124,11 @@ def _() -> Any:
 @odd("head that takes the largest class")
 def _() -> Any:
     return net(lambda self, x: nn.functional.one_hot(self.plain(x).argmax(1), 4).float())
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    logits: Tensor
 
 
 class NoBackward(torch.autograd.Function):
@@ -393,6 +399,13 @@ def _() -> Any:
 
 
 # ----------------------------------------------------------------------------------------------- weights
+
+
+@odd("a part of TorchScript")
+def _() -> Any:
+    model = net()
+    model.a = torch.jit.script(model.a)
+    return model
 
 
 @odd("dynamically quantized", "quantized")
@@ -677,6 +690,26 @@ def _() -> Any:
     return Model().eval()
 
 
+@odd("sparse images", "to_dense")
+def _() -> Any:
+    return net(), X.to_sparse()
+
+
+@odd("images of another memory format", "to_dense")
+def _() -> Any:
+    return net(), X.to_mkldnn()
+
+
+@odd("images on the meta device", "holds no values")
+def _() -> Any:
+    return net(), X.to("meta")
+
+
+@odd("a view of negated images")
+def _() -> Any:
+    return net(), torch._neg_view(-X)
+
+
 # ------------------------------------------------------------------------------------------ what it does
 
 
@@ -759,6 +792,71 @@ def _() -> Any:
     return net(lambda self, x: self.no_such_layer(x))
 
 
+@odd("takes gradients of its own", "runs 2 times")
+def _() -> Any:
+    def run(self: Net, x: Tensor) -> Tensor:
+        image = x.detach().requires_grad_()
+        return self.plain(x + torch.autograd.grad(self.plain(image).sum(), image)[0])
+
+    return net(run)
+
+
+@odd("one image after the other", "batch_size=1")
+def _() -> Any:
+    return net(lambda self, x: torch.cat([self.plain(one[None]) for one in x]))
+
+
+@odd("makes a weight as it first runs")
+def _() -> Any:
+    def run(self: Net, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.ones(1))
+        return self.plain(x) * self.late
+
+    return net(run)
+
+
+@odd("exchanges a module as it runs")
+def _() -> Any:
+    def run(self: Net, x: Tensor) -> Tensor:
+        self.b = copy.copy(self.b)
+        self.add_module("late", nn.Identity())
+        return self.plain(x)
+
+    return net(run)
+
+
+@odd("switches modes and gradients as it runs")
+def _() -> Any:
+    def run(self: Net, x: Tensor) -> Tensor:
+        self.train().requires_grad_(requires_grad=True)
+        return self.plain(x)
+
+    model = net(run)
+    model.a.weight.requires_grad_(requires_grad=False)
+    return model
+
+
+@odd("answers for every name")
+def _() -> Any:
+    class Wrapper(Net):
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return super().__getattr__("head")
+
+    return Wrapper().eval()
+
+
+@odd("a class that cannot be hashed", "__eq__")
+def _() -> Any:
+    class Model(Net):
+        __hash__ = None
+
+    return Model().eval()
+
+
 # ------------------------------------------------------------------------------------------------ outputs
 
 
@@ -780,6 +878,26 @@ def _() -> Any:
 @odd("returns the class", "logits")
 def _() -> Any:
     return net(lambda self, x: self.plain(x).argmax(1))
+
+
+@odd("returns whole numbers", "int64")
+def _() -> Any:
+    return net(lambda self, x: (100 * self.plain(x)).long())
+
+
+@odd("returns a sparse tensor", "to_dense")
+def _() -> Any:
+    return net(lambda self, x: self.plain(x).to_sparse())
+
+
+@odd("returns a dataclass with slots")
+def _() -> Any:
+    return net(lambda self, x: Slots(self.plain(x)))
+
+
+@odd("returns a generator", "no logits were found")
+def _() -> Any:
+    return net(lambda self, x: (self.plain(one[None]) for one in x))
 
 
 @odd("returns one number for all images", "")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from camlucida.common.errors import ModelError
@@ -58,6 +59,13 @@ def turn(model: nn.Module) -> Iterator[None]:
 def has_any() -> bool:
     """Whether this thread has a model."""
     return getattr(_MINE, "turns", 0) > 0
+
+
+def watchable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of all of a model that can be watched as it runs: TorchScript takes no hooks."""
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield name, module
 
 
 def here(hook: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from camlucida.common.errors import ModelError
+from camlucida.common.optional import first_line
 from camlucida.common.turns import turn
 from camlucida.engine.failures import in_words
 from camlucida.engine.global_state import random_state, without_checkpoints
@@ -28,8 +30,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
+        elif (inner := dict(model.named_children()).get("_orig_mod")) is not None:
+            model = inner  # no attribute: a wrapper of the user's may answer for every name
         else:
             return model
 
@@ -55,6 +57,11 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
             f"inputs must have shape (N, C, H, W) with N >= 1, got {tuple(inputs.shape)}; "
             "add the batch dimension of a single image with inputs[None]"
         )
+    if inputs.layout is not torch.strided:
+        raise ModelError(
+            f"inputs are {str(inputs.layout).removeprefix('torch.')}, and must hold all of their values; use "
+            "inputs.to_dense()"
+        )
     if not inputs.is_floating_point():
         raise ModelError(
             f"inputs must be floating point, got {inputs.dtype}; scale them as the model expects"
@@ -64,10 +71,10 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
     devices = {p.device for p in parameters}
     if len(devices) == 1 and inputs.device not in devices:
         (device,) = devices
-        raise ModelError(
-            f"inputs are on {inputs.device} but the model is on {device}; "
-            f"move one of them, e.g. inputs.to({str(device)!r})"
-        )
+        advice = f"move one of them, e.g. inputs.to({str(device)!r})"
+        if inputs.is_meta:
+            advice = "the meta device holds no values"
+        raise ModelError(f"inputs are on {inputs.device} but the model is on {device}; {advice}")
     dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     autocast = torch.is_autocast_enabled(inputs.device.type)
     if len(dtypes) == 1 and inputs.dtype not in dtypes and not autocast:
@@ -80,7 +87,13 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
 
 def check_weights(model: nn.Module) -> None:
     """Raise ``ModelError`` unless the model's weights are there and can take part in a gradient."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
+    try:
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+    except TypeError as error:  # torch itself cannot list the modules
+        raise ModelError(
+            f"{type(model).__name__} cannot be explained: {first_line(error)}; torch keeps modules in sets, so that a "
+            "class of modules must not define __eq__ alone (of a dataclass say eq=False)"
+        ) from error
     lazy = [name for name, t in tensors if is_lazy(t)]
     if lazy:
         raise ModelError(
@@ -150,32 +163,50 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
 def _prepare(module: nn.Module, stack: ExitStack) -> None:
     """Evaluation mode, frozen parameters, copied buffers; the stack puts back what was there."""
     copies: dict[int, Tensor] = {}
-    for child in module.modules():
-        if type(child) not in _QUIET and not isinstance(child, torch.jit.ScriptModule):
-            stack.callback(_put_back, child._buffers, dict(child._buffers))  # noqa: SLF001
-            _copy_all(child._buffers, copies)  # noqa: SLF001
+    children = list(module.modules())
+    modes = [(child, child.training) for child in children]
+    gradients = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    stack.callback(_put_back, modes, gradients, kept)
+    for child in children:
+        if not isinstance(child, torch.jit.ScriptModule):
+            own = (child._parameters, child._modules, child._buffers)  # noqa: SLF001
+            kept += [(there, dict(there) if there else _NOTHING) for there in own]
+            if type(child) not in _QUIET:
+                _copy_all(child._buffers, copies)  # noqa: SLF001
         if child.training:
-            stack.callback(setattr, child, "training", True)
             child.training = False
         if (compiled := getattr(child, "_compiled_call_impl", None)) is not None:
             stack.callback(setattr, child, "_compiled_call_impl", compiled)
             child._compiled_call_impl = None  # noqa: SLF001
-    for parameter in module.parameters():
-        if parameter.requires_grad and parameter.is_leaf:
-            stack.callback(parameter.requires_grad_, True)
+    for parameter, requires_grad in gradients:
+        if requires_grad and parameter.is_leaf:
             parameter.requires_grad_(False)
 
 
-_Buffers = dict[str, Tensor | None]
+_NOTHING: dict[str, Any] = {}
 
 
-def _copy_all(buffers: _Buffers, copies: dict[int, Tensor]) -> None:
+def _put_back(
+    modes: list[tuple[nn.Module, bool]],
+    gradients: list[tuple[nn.Parameter, bool]],
+    kept: list[tuple[dict[str, Any], dict[str, Any]]],
+) -> None:
+    """What was changed for the loan, and what the model changed of itself while it ran."""
+    for module, training in modes:
+        if module.training != training:
+            module.training = training
+    for parameter, requires_grad in gradients:
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+    for there, before in kept:
+        if there or before:
+            there.clear()
+            there.update(before)
+
+
+def _copy_all(buffers: dict[str, Tensor | None], copies: dict[int, Tensor]) -> None:
     """Have the forward pass write to copies, one for each buffer, so that the buffers stay untouched."""
     for name, buffer in buffers.items():
         if buffer is not None:
             buffers[name] = copies.setdefault(id(buffer), buffer.clone())
-
-
-def _put_back(buffers: _Buffers, before: _Buffers) -> None:
-    buffers.clear()
-    buffers.update(before)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from camlucida.common.turns import here
+from camlucida.common.turns import here, watchable
 
 _LOG = logging.getLogger("camlucida")
 
@@ -45,7 +45,7 @@ class Footprint:
                 if isinstance(tensor, Tensor):
                     self.largest = max(self.largest, tensor.numel() * tensor.element_size())
 
-        leaves = [m for m in self.model.modules() if next(m.children(), None) is None]
+        leaves = [m for _, m in watchable(self.model) if next(m.children(), None) is None]
         self._handles = [module.register_forward_hook(here(hook)) for module in leaves]
         return self
 

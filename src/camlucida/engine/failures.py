@@ -26,7 +26,9 @@ def in_words(error: Exception, model: nn.Module, inputs: Tensor | None) -> str |
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         module = frame.f_globals.get("__name__", "")
         if _calls_a_module(frame):
-            on = "" if inputs is None else f" on inputs of shape {tuple(inputs.shape)}"
+            shown = _shown(error)
+            shown = inputs if shown is None else shown
+            on = "" if shown is None else f" on inputs of shape {tuple(shown.shape)}"
             advice = ""
             if isinstance(error, TypeError) and "argument" in str(error):
                 advice = (
@@ -44,6 +46,15 @@ def in_words(error: Exception, model: nn.Module, inputs: Tensor | None) -> str |
         # Modes that watch operations run each of them.
         if module.startswith("camlucida.") and not frame.f_code.co_name.startswith("__torch_"):
             return None
+    return None
+
+
+def _shown(error: Exception) -> Tensor | None:
+    """The images that the model was called with: those of a method are more, or altered."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if _calls_a_module(frame):
+            given = frame.f_locals.get("args", ())
+            return given[0] if given and isinstance(given[0], Tensor) else None
     return None
 
 

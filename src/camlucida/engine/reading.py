@@ -151,7 +151,14 @@ class Outputs:
         Raises:
             TargetError: there is none, or no such head.
         """
-        return first_tensor(output if self.head is None else _head(output, self.head))
+        found = first_tensor(output if self.head is None else _head(output, self.head))
+        if found.layout is not torch.strided:
+            layout = str(found.layout).removeprefix("torch.")
+            raise TargetError(
+                f"the model returned a {layout} tensor {tuple(found.shape)}; wrap it so that its output holds all of "
+                "its values (to_dense)"
+            )
+        return found
 
     def read(self, output: Any) -> Tensor:
         r"""What targets take, out of whatever the model returned.

@@ -334,9 +334,11 @@ class _Kept:
 
     def keep(self, name: str, output: Tensor) -> Tensor:
         if output.shape[:1] != (self.images,):
+            why = "as where windows, crops or copies of an image are folded into the batch; choose the block around it"
+            if len(output) < self.images:
+                why = "as the model takes them apart; explain one image at a time (batch_size=1)"
             raise LayerError(
-                f"layer {name!r} returns shape {tuple(output.shape)} for {self.images} images (windowed "
-                "attention folds its windows into the batch); choose the block around it"
+                f"layer {name!r} returns shape {tuple(output.shape)} for {self.images} images, {why}"
             )
         rule = self.rules.get(name)
         if rule is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -136,17 +137,17 @@ class Subject:
         except (RuntimeError, ModelError) as error:
             if (named := quantized_layer(self.module)) and isinstance(error, RuntimeError):
                 raise MethodError(no_gradient(named)) from error
-            first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
-            if first is None or first.in_channels == inputs.shape[1]:
+            channels = _channels_of_first(error, inputs)
+            if channels is None:
                 raise
-            last = inputs.shape[-1] == first.in_channels
+            last = inputs.shape[-1] == channels
             advice = (
                 "channels come second: inputs.permute(0, 3, 1, 2)"
                 if last
                 else "see its first layer"
             )
             raise ImageError(
-                f"{self.name} takes images with {first.in_channels} channels, got shape "
+                f"{self.name} takes images with {channels} channels, got shape "
                 f"{tuple(inputs.shape)}; {advice}"
             ) from error
 
@@ -178,6 +179,8 @@ class Subject:
             found = find_outputs(
                 self.module, batch.inputs, outputs, named=names, argument=batch.argument
             )
+        if found.kind is None:  # says what there is instead of logits
+            found.pick(look(self.module, batch.inputs, batch.argument))
         unsaid = found.kind == "dense" and outputs.kind is None
         return self._read(found, batch), for_kind(target, None if unsaid else found.kind), found
 
@@ -221,6 +224,7 @@ class Subject:
                 f"a tensor of images must be (N, C, H, W) or (C, H, W), got {tuple(inputs.shape)}"
             )
         check_inputs(self.module, inputs)
+        inputs = inputs.resolve_neg()
         makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
         number = len(inputs)
         views = LazyViews(makers, self.class_names)
@@ -290,6 +294,18 @@ class OwnOutput:
     def __call__(self, outputs: Tensor) -> Tensor:
         """What was computed."""
         return outputs
+
+
+def _channels_of_first(error: BaseException | None, inputs: Tensor) -> int | None:
+    """How many channels a convolution takes that failed on the images, as they have another number."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            layer, given = frame.f_locals.get("self"), frame.f_locals.get("input")
+            if isinstance(layer, nn.Conv2d) and isinstance(given, Tensor) and given.ndim == 4:
+                seen = given.shape[1:] == inputs.shape[1:]
+                return layer.in_channels if seen and given.shape[1] != layer.in_channels else None
+        error = error.__cause__
+    return None
 
 
 def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:

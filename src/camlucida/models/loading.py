@@ -16,6 +16,7 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.data.class_names import read_class_names
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
+from camlucida.engine.borrow import unwrap
 from camlucida.engine.finding import find_outputs, kind_by_config
 from camlucida.engine.reading import Outputs, OutputsLike, original, reading
 from camlucida.models.checkpoint import SUFFIXES, load_weights, num_outputs
@@ -182,7 +183,7 @@ def preprocess_of(module: nn.Module) -> Preprocess | None:
         >>> camlucida.models.preprocess_of(model) is None
         True
     """
-    return preprocess_of_timm(_bare(module))
+    return preprocess_of_timm(unwrap(module))
 
 
 def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
@@ -199,7 +200,7 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
         >>> camlucida.models.class_names_of(model) is None
         True
     """
-    bare = _bare(module)
+    bare = unwrap(module)
     names = class_names_of_huggingface(bare) or class_names_of_timm(bare)
     sizes = {getattr(m, "out_features", getattr(m, "out_channels", None)) for m in bare.modules()}
     # A head of the user's own leaves the names of the old one behind.
@@ -329,12 +330,3 @@ def _is_file(spec: str) -> bool:
         return True
     path = Path(spec)
     return path.exists() and not path.is_dir()
-
-
-def _bare(module: nn.Module) -> nn.Module:
-    """The model inside DataParallel and torch.compile."""
-    for name in ("_orig_mod", "module"):
-        inner = getattr(module, name, None)
-        if isinstance(inner, nn.Module):
-            return _bare(inner)
-    return module

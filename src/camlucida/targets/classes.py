@@ -49,7 +49,7 @@ class ClassTarget(Target):
                 f"shape {tuple(outputs.shape)}; for dense outputs use Segmentation, for embeddings "
                 "CosineSimilarity"
             )
-        if outputs.is_complex() or not outputs.shape[1]:
+        if not outputs.is_floating_point() or not outputs.shape[1]:
             raise TargetError(
                 f"the model returned {tuple(outputs.shape)} values of {outputs.dtype}, which are no logits (N, M)"
             )

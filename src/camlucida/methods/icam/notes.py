@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,8 @@ def _about_alpha(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> l
     if options.alpha_form == "none":
         return []
     y = float(seen.margin[i].sigmoid())
+    if not math.isfinite(y):
+        return []
     if options.alpha_form == "literal" and seen.second[i] == 0:
         why = "at Y = 1/2" if options.function in {"softmax", "sigmoid"} else "for this function"
         return [
