@@ -85,15 +85,22 @@ def check_inputs(model: nn.Module, inputs: Tensor) -> None:
         )
 
 
-def check_weights(model: nn.Module) -> None:
-    """Raise ``ModelError`` unless the model's weights are there and can take part in a gradient."""
+def check_modules(model: nn.Module) -> None:
+    """Raise ``ModelError`` where torch itself cannot list the modules of a model."""
     try:
-        tensors = [*model.named_parameters(), *model.named_buffers()]
-    except TypeError as error:  # torch itself cannot list the modules
+        for _ in model.modules():
+            pass
+    except TypeError as error:
         raise ModelError(
             f"{type(model).__name__} cannot be explained: {first_line(error)}; torch keeps modules in sets, so that a "
             "class of modules must not define __eq__ alone (of a dataclass say eq=False)"
         ) from error
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ``ModelError`` unless the model's weights are there and can take part in a gradient."""
+    check_modules(model)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
     lazy = [name for name, t in tensors if is_lazy(t)]
     if lazy:
         raise ModelError(

@@ -27,7 +27,7 @@ from camlucida.common.optional import first_line
 from camlucida.data import read_class_names, resolve_class
 from camlucida.data.images import range_note, read_image
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
-from camlucida.engine.borrow import check_inputs, unwrap
+from camlucida.engine.borrow import check_inputs, check_modules, unwrap
 from camlucida.engine.failures import no_gradient, quantized_layer
 from camlucida.engine.finding import argument_for, find_outputs, look
 from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of, reading
@@ -100,6 +100,7 @@ class Subject:
             )
         if not isinstance(model, LoadedModel):
             bare = unwrap(model)
+            check_modules(bare)
             model = LoadedModel(
                 bare, type(bare).__name__, preprocess_of(bare), class_names_of(bare)
             )
