@@ -151,7 +151,7 @@ WRONG = {
     "no filter": (("--size", "24", "--interpolation", "cubic"), "interpolation"),
     "no word": (("--size", "24", "--outputs", "sigmod"), "did you mean 'sigmoid'"),
     "no fit": (("--size", "24", "--outputs", "binary"), "one number"),
-    "too few names": (("--size", "24", "--class-names", "names.txt"), "3 names"),
+    "too few names": (("--size", "24", "--class-names", "names.txt"), "3 class names"),
     "nothing said": ((), "--size"),
 }
 

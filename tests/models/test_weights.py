@@ -293,6 +293,39 @@ def test_files_of_other_kinds_are_named(nets, tmp_path):
             archive.writestr("w/archive_format", "pt2")
             archive.writestr("w/models/model.json", "{}")
         refuse("torch.export program", spec=path, **options)
+        for head, word in {
+            b"\x93NUMPY\x01": "NumPy array", b"\x1f\x8b\x08": "gzip", b"<!DOCTYPE html>": "web page",
+            b'{"weight_map": {}}': "JSON text",
+        }.items():  # fmt: skip
+            path.write_bytes(head)
+            refuse(word, spec=path, **options)
+        with path.open("wb") as file:
+            np.savez(file, weight=np.ones(3))
+        refuse("NumPy archive", spec=path, **options)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("inner.pth", b"PK")
+        refuse("archive of other files", "inner.pth", spec=path, **options)
+        (tmp_path / "net.py").write_text("def make(): ...")
+        refuse("Python code", "net.py:FUNCTION", spec=tmp_path / "net.py", **options)
+    torch.save({name: value.numpy() for name, value in SD.items()}, path)
+    refuse("NumPy values", spec=path, **arch)
+    part = tmp_path / "model-00001-of-00002.pth"
+    torch.save({name: value for name, value in SD.items() if "fc" not in name}, part)
+    refuse("missing", "one of several files", spec=part, **arch)
+    for kind in (torch.int8, torch.bool, torch.complex64):
+        torch.save({name: value.to(kind) for name, value in SD.items()}, path)
+        refuse(
+            "shape or type",
+            f"{kind} instead of torch.float32".replace("torch.", ""),
+            spec=path,
+            **arch,
+        )
+    for wrong in (net(), net, 3):
+        refuse("architecture is a name", spec=path, architecture=wrong)
+    torch.save({**SD, "a\n\x1b[31m" + "k" * 999: torch.ones(1)}, path)
+    (note,) = [n for n in load_model(path, **arch).notes if "does not" in n]
+    assert note.isprintable()
+    assert len(note) < 300
     torch.save(SD, path, pickle_protocol=4)
     refuse("pickle protocol", spec=path, **arch)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -11,17 +11,19 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
+from camlucida.common.printable import printable
 from camlucida.models.weights import check_dense, read_weights
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pt2", ".onnx")
 
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|avg|swa|shadow)([._]|$)")
+_PART = re.compile(r"-\d+-of-\d+\.")
 _WRAPPERS = (
     "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network",
     "weights", "params",
 )  # fmt: skip
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_SHOWN = 3
+_SHOWN, _LONGEST = 3, 120
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Fit:
         prefix: what stands before the network's names in the file, such as ``"state_dict.model."``.
         state: the fitting tensors by the network's own names.
         missing: names that the file lacks; counters of batch norms, which older files lack, do not count.
-        misshapen: names whose tensors have another shape.
+        misshapen: names whose tensors have another shape, or hold no real fractions where the network does.
         unexpected: names under the prefix that the network does not have.
         foreign: those of them that lie inside parts of the network, which speaks for another architecture.
     """
@@ -124,12 +126,18 @@ def _fit(prefix: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) 
     unexpected = tuple(key for key in under if key not in own)
     return Fit(
         prefix,
-        {k: v for k, v in under.items() if k in own and own[k].shape == v.shape},
+        {k: v for k, v in under.items() if k in own and _alike(own[k], v)},
         tuple(k for k in own if k not in under and not k.endswith("num_batches_tracked")),
-        tuple(k for k in own if k in under and own[k].shape != under[k].shape),
+        tuple(k for k in own if k in under and not _alike(own[k], under[k])),
         unexpected,
         tuple(k for k in unexpected if (part := k.partition(".")[0]) in parts or part.isdigit()),
     )
+
+
+def _alike(own: Tensor, given: Tensor) -> bool:
+    """Whether a tensor can take the place of another: integers are quantized weights without their scales."""
+    fractions = given.is_floating_point() or not own.is_floating_point()
+    return own.shape == given.shape and fractions and not given.is_complex()
 
 
 def _outputs_in_file(fit: Fit, tensors: Mapping[str, Tensor], module: nn.Module) -> int | None:
@@ -171,24 +179,32 @@ def _misfit(
     if not fits:
         return f"{file!r} does not fit {architecture}: none of its names ({_some(list(tensors))}) belongs to it"
     fit = fits[0]
+    part = (
+        "; it is one of several files that hold the weights together" if _PART.search(file) else ""
+    )
     under = f" (its names stand under {fit.prefix!r})" if fit.prefix else ""
     return (
         f"{file!r} does not fit {architecture}{under}: {'; '.join(_faults(fit, tensors, module))}"
+        f"{part}"
     )
 
 
 def _faults(fit: Fit, tensors: Mapping[str, Tensor], module: nn.Module) -> list[str]:
     own = module.state_dict()
-    shapes = [
-        f"{k} {tuple(tensors[fit.prefix + k].shape)} instead of {tuple(own[k].shape)}"
-        for k in fit.misshapen
-    ]
+    shapes = [f"{k} {_put(tensors[fit.prefix + k], own[k])}" for k in fit.misshapen]
     faults = {
         "missing": fit.missing,
         "unexpected": fit.unexpected,
-        "of another shape": shapes,
+        "of another shape or type": shapes,
     }
     return [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
+
+
+def _put(given: Tensor, own: Tensor) -> str:
+    """In which a tensor differs: its shape, else its type."""
+    if given.shape != own.shape:
+        return f"{tuple(given.shape)} instead of {tuple(own.shape)}"
+    return f"{given.dtype} instead of {own.dtype}".replace("torch.", "")
 
 
 def _remarks(
@@ -223,7 +239,8 @@ def _remarks(
 
 
 def _some(names: Sequence[str], most: int = _SHOWN) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    shown = (printable(name)[:_LONGEST] for name in names[:most])
+    return ", ".join(shown) + (", ..." if len(names) > most else "")
 
 
 # ---- for networks that are told by the names in the file ----------------------------------------

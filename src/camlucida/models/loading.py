@@ -122,6 +122,11 @@ def load_model(
             f"a model to load is a name or a file, got {type(spec).__name__}; a torch.nn.Module is explained as "
             "it is: camlucida.explain(model, images)"
         )
+    if not isinstance(architecture, str | None):
+        raise ModelError(
+            f"architecture is a name, got {type(architecture).__name__}; a network that is at hand takes its weights "
+            "with load_state_dict and is explained as it is"
+        )
     names = None if class_names is None else read_class_names(class_names)
     loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
     if preprocess is not None:

@@ -30,6 +30,14 @@ _MAGIC = (
         b"\x89HDF",
         "is an HDF5 file, as Keras writes it, and holds no PyTorch weights; camlucida explains PyTorch models",
     ),
+    (b"\x93NUMPY", "is a NumPy array; save tensors with torch.save(model.state_dict(), path)"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+    (b"<", "is a web page or XML text, such as what a download gives in place of a file"),
+    (b"[", "is text, no file of weights"),
+    (
+        b"{",
+        "is JSON text, such as the index of weights in several files, and holds no weights itself",
+    ),
     (
         b"GGUF",
         "is a GGUF file of quantized weights, which no PyTorch model loads; use the weights it was made from",
@@ -115,6 +123,15 @@ def _check_archive(path: Path, name: str) -> None:
         raise ModelError(
             f"{name} is damaged or not a PyTorch checkpoint ({first_line(error)})"
         ) from error
+    names = [entry.filename for entry in entries]
+    if names and not any(
+        one.endswith(("data.pkl", "constants.pkl", ".json", "archive_format")) for one in names
+    ):
+        arrays = all(one.endswith(".npy") for one in names)
+        raise ModelError(
+            f"{name} is {'a NumPy archive (.npz)' if arrays else 'an archive of other files'} ({names[0]}, ...), no "
+            "PyTorch checkpoint; save tensors with torch.save(model.state_dict(), path)"
+        )
     inside = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in inside and any(file.startswith("code/") for file in inside):
         raise ModelError(
@@ -249,6 +266,8 @@ def _nothing(content: Any, passed_over: tuple[str, ...], name: str) -> str:
     for key, value in held.items():
         if isinstance(value, _PassedOver):
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            if kind.startswith("numpy."):
+                return f"{name} holds NumPy values ({kind}) where tensors are expected; save those: torch.from_numpy"
             return (
                 f"{name} is a whole pickled {'model' if not key else f'object under {key!r}'} ({kind}), which "
                 "contains code that is never run; load it where its class is at hand and save the weights alone: "

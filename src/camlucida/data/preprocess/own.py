@@ -241,7 +241,13 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
     if isinstance(made, Tensor) and made.ndim == 4 and len(made) == 1:
         made = made[0]
     fits = isinstance(made, Tensor) and made.layout == torch.strided and not made.is_meta
-    if not fits or made.ndim != 3 or not made.is_floating_point() or not made.numel():
+    if (
+        not isinstance(made, Tensor)
+        or not fits
+        or made.ndim != 3
+        or not made.is_floating_point()
+        or not made.numel()
+    ):
         got = f"a {type(made).__name__}"
         if isinstance(made, Tensor):
             kind = "meta" if made.is_meta else str(made.layout).removeprefix("torch.")
