@@ -117,6 +117,43 @@ def test_the_user_runs_the_model_meanwhile():
     assert not wrong
 
 
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "icam"])
+def test_other_models_run_and_are_traced_meanwhile(method):
+    """Tracing exchanges how all modules of the process are called."""
+    calls, own = nn.Module.__call__, nn.Module.__getattr__
+    batch = images(1)[0]
+    options = QUICK.get(method, {})
+    expected = explain(net().eval(), batch, method=method, **options).maps
+    other = net().eval()
+    wanted = other(batch).detach()
+    stop, wrong = threading.Event(), []
+
+    def use():
+        while not stop.is_set():
+            try:
+                wrong.extend([] if torch.equal(other(batch), wanted) else ["another output"])
+            except Exception as error:
+                wrong.append(error)
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for _ in range(3):
+                models = [net().eval() for _ in range(4)]
+                found = pool.map(
+                    lambda one: explain(one, batch, method=method, **options).maps, models
+                )
+                for one in found:
+                    torch.testing.assert_close(one, expected)
+    finally:
+        stop.set()
+        user.join()
+    assert not wrong
+    assert nn.Module.__call__ is calls
+    assert nn.Module.__getattr__ is own
+
+
 def test_the_random_state_after_overlapping_loans():
     torch.manual_seed(5)
     expected = torch.rand(2)

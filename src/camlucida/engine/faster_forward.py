@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from camlucida.common.provenance import fingerprint
 from camlucida.engine.outputs import first_tensor
-from camlucida.engine.replay.tracing import put_back
+from camlucida.engine.replay.tracing import OneThread, put_back
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -59,7 +59,7 @@ def folded(model: nn.Module, inputs: Tensor, outputs: Tensor) -> nn.Module | Non
     return graph if apart <= _TOLERANCE * outputs.abs().max() else None
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(OneThread):
     """Keeps convolutions and batch norms whole, also those that other packages derive from torch's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

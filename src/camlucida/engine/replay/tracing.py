@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,47 @@ class _Shell(nn.Module):
         return self.model(inputs)
 
 
-class _Tracer(fx.Tracer):
+_TRACING = threading.RLock()
+
+
+class OneThread(fx.Tracer):
+    """A tracer of its own thread.
+
+    While one traces, torch exchanges how modules of the whole process are called: other threads run theirs as ever, and
+    trace one after the other, as what each puts back is what it found.
+    """
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
+        """When no other thread traces."""
+        with _TRACING:
+            self.thread = threading.get_ident()
+            return super().trace(*args, **kwargs)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is asked by another thread."""
+        return threading.get_ident() != self.thread
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """An operation of the graph, or in another thread the module's run."""
+        if self.elsewhere:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """A symbol for a weight, or in another thread the weight."""
+        if self.elsewhere:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+class _Tracer(OneThread):
     """Opens only the modules that the layer lies in; all others are called as they are.
 
     With a probe every operation also runs on it, so that branches on shapes and types, which are the same for
@@ -72,21 +113,10 @@ class _Tracer(fx.Tracer):
                 self.running = False
         return proxy
 
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        if self.running:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self.running:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
+    @property
+    def elsewhere(self) -> bool:
+        """Whether modules are to run as ever: in another thread, or on the probe."""
+        return self.running or super().elsewhere
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         if obj.node in self.values and _of_shapes(obj.node, self.values):
