@@ -1,7 +1,7 @@
 """camlucida: visual explanations of image models that you can trust.
 
-The daily words stand here; the rooms (``camlucida.methods``, ``camlucida.metrics``, ``camlucida.audits``, ...) hold
-the rest. Both are reached lazily, so that the import is fast: a room is loaded when it is first asked for something.
+What most people need stands here; the subpackages (``camlucida.methods``, ``camlucida.metrics``, ``camlucida.audits``,
+...) hold the rest. Each is loaded when it is first used, so that the import is fast.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _HOMES = (
     "metrics",
     "audits",
 )
-"""Where the daily words live, from the ground up: each of these is loaded by those behind it anyway."""
+"""Where the names of this page live, from the ground up: each of these is loaded by those behind it anyway."""
 
 __all__ = [
     "CamlucidaError",

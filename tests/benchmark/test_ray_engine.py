@@ -86,7 +86,7 @@ def test_a_worker_with_other_weights_or_another_folder_refuses(tmp_path, recipe)
     record = job.record
     model = timm.create_model(ARCHITECTURE.partition(":")[2], num_classes=3)
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    with pytest.raises(CamlucidaError, match=r"something else .*model.weights_sha256"):
+    with pytest.raises(CamlucidaError, match=r"something else .*model.weights differ"):
         actor(recipe, run.path, [0], record)
 
 

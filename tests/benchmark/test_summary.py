@@ -294,6 +294,8 @@ def test_comparing_real_runs(tmp_path):
     assert found.differences == ("seed: 0 in the first, 1 in the second",)
     assert found.cell("gradcam", "mass").difference == 0
     assert found.cell("gradcam", "drop").difference != 0
+    assert found.cell("gradcam", "seconds").difference != 0
+    assert found.cell("gradcam", "seconds").better == ""
 
 
 def test_rounding_makes_no_run_the_better_one(tmp_path, values):

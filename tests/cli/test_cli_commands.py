@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import camlucida.models
-from camlucida.cli.shared.console import complain, shown, to_json
+from camlucida.cli.shared.console import complain, print_lines, print_result, shown, to_json
 from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write
 from camlucida.common.errors import CamlucidaError
@@ -23,6 +23,7 @@ from camlucida.common.printable import slug
 from camlucida.common.version import __version__
 from camlucida.methods import Method, list_methods
 from camlucida.models import LoadedModel
+from camlucida.report import Column, Table
 from reference.commands import run
 
 # ---- the command itself -------------------------------------------------------------------------
@@ -104,6 +105,17 @@ def test_a_warning_is_one_line(capsys, monkeypatch):
     assert (code, err) == (2, ["camlucida: note: beware", "camlucida: no"])
 
 
+def test_what_users_wrote_is_printed_as_it_is(capsys):
+    text = "own/nets.py:factory: [bold]o:fire:[/]"
+    complain(text)
+    print_lines(text)
+    print_result(Table.of(text, text, [{"a": text}], {"a": Column(text)}), None, [], as_json=False)
+    out, err = capsys.readouterr()
+    assert text in err
+    assert text in out.splitlines()[0]
+    assert out.count(text) == 4
+
+
 # ---- methods ------------------------------------------------------------------------------------
 
 
@@ -116,7 +128,8 @@ def test_methods_lists_every_method_within_100_columns_of_plain_text(capsys):
     assert [line.split()[0] for line in lines if line[:1].strip()] == [
         r.name for r in list_methods()
     ]
-    assert "form=exp, eps=0, max_entries=4096" in out
+    assert "form=exp (or true, tf_original)" in out
+    assert all(row.summary[:20] in out for row in list_methods())
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

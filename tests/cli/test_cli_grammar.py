@@ -111,7 +111,7 @@ def test_targets_get_their_options():
         ("margin:agregator=max", None, ["did you mean 'aggregator'?"]),
         ("margin:aggregator=maxx", None, ["did you mean 'max'?"]),
         ("margin:classes=3", None, ["no option 'classes'"]),
-        ("cell:row=1", None, ["cell needs a layer"]),
+        ("cell:row=1", None, ["cell needs layer"]),
         ("cell:layer=a,row=x", None, ["row must be a whole number"]),
         ("cell:layer=a", "3", ["leave out the class"]),
         ("logit:", None, ["key=value"]),

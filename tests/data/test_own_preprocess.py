@@ -144,7 +144,7 @@ def test_colours_that_cannot_be_told():
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda image: image, "returned a Image"),
+        (lambda image: image, "returned an object of type Image"),
         (lambda image: torch.from_numpy(np.array(image)), "torch.uint8 of shape"),
         (lambda image: tensor(image)[0], "of shape (256, 320)"),
         (lambda _: 1 / 0, "ZeroDivisionError"),

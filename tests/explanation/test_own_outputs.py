@@ -182,15 +182,15 @@ def test_a_changed_model_is_looked_at_again():
     ("text", "words"),
     [
         ("sigmod", "did you mean 'sigmoid'"),
-        ("labels:treshold=1", "not understood"),
+        ("labels:treshold=1", "mean 'threshold'"),
         ("", "says nothing"),
         (":", "says nothing"),
         ("classes:kind=labels", "the kind twice"),
         ("none", "regression, dense or embedding"),
         ("labels:activation=none", "regression, dense or embedding"),
-        ("labels:threshold=a", "a number"),
+        ("labels:threshold=a", "finite number"),
         ("labels:threshold=2", "in [0, 1]"),
-        ("labels:activation=softmax", "do not come out of a softmax"),
+        ("labels:activation=softmax", "do not come out of softmax"),
         (3, "got int"),
     ],
 )

@@ -154,8 +154,8 @@ HELD = {
     "no counters": ({k: v for k, v in SD.items() if "num_batches" not in k}, ()),
     "an optimiser": ({"model": SD, "optimizer": {"state": {0: {"exp_avg": torch.zeros(9)}}}}, ()),
     "double precision": ({k: v.double() if v.is_floating_point() else v for k, v in SD.items()}, ()),
-    "a numpy score": ({"model": SD, "best": np.float64(0.9)}, ("never built", "scalar")),
-    "numpy arrays": ({"model": SD, "seen": [np.arange(3)]}, ("never built",)),
+    "a numpy score": ({"model": SD, "best": np.float64(0.9)}, ("not read", "scalar")),
+    "numpy arrays": ({"model": SD, "seen": [np.arange(3)]}, ("not read",)),
     "a path": ({"model": SD, "dir": pathlib.PurePosixPath("runs")}, ("pathlib.PurePosixPath",)),
     "a date": ({"model": SD, "t": dt.datetime(2026, 1, 1)}, ("datetime.datetime",)),  # noqa: DTZ001
     "options": ({"model": SD, "args": argparse.Namespace(lr=0.1)}, ("argparse.Namespace",)),
@@ -163,7 +163,7 @@ HELD = {
     "attributes": ({"config": Attributes(a=1, b=[2]), "model": SD}, ("Attributes",)),
     "a list of its own": ({"rows": Rows([1, 2, 3]), "model": SD}, ("Rows",)),
     "an enumeration": ({"colour": Colour.RED, "model": SD}, ("Colour",)),
-    "an inner class": ({"inner": Outer.Inner(), "model": SD}, ("never built",)),
+    "an inner class": ({"inner": Outer.Inner(), "model": SD}, ("not read",)),
     "all at once": (
         {
             "when": dt.timedelta(1), "who": pathlib.PurePosixPath("a"), "x": np.float32(1),
@@ -398,7 +398,7 @@ def test_factory_of_timm_tells_its_preprocessing(tmp_path, monkeypatch):
         ("nets_of_mine.py:needs", ("needs arguments (width)",)),
         ("nets_of_mine.py:fails", ("ZeroDivisionError: nothing to divide",)),
         ("nets_of_mine.py:leaves", ("SystemExit",)),
-        ("nets_of_mine.py:nothing", ("returned a int",)),
+        ("nets_of_mine.py:nothing", ("returned int",)),
         ("nets_of_mine.py:instance", ("must be a function or class",)),
         ("nowhere.py:Net", ("does not exist",)),
         ("no_such_package.nets:Net", ("no module 'no_such_package'", "timm:NAME")),

@@ -1,6 +1,7 @@
 """Published tables and ours: the protocols run, are kept, and say what can be compared."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from camlucida.models.small import SmallCNN, SmallConfig, small_preprocess
 from camlucida.studies.published.fame_table2 import fame_table2
 from camlucida.studies.published.icam_table1 import icam_table1
 from camlucida.studies.published.numbers import FAME_TABLE2
+from camlucida.studies.published.tables import TABLES
 
 SIZE = 32
 
@@ -95,3 +97,8 @@ def test_the_command_asks_what_to_run_on(table, capsys):
     assert main(["reproduce", table, "--data", "nowhere", "--standin"]) == 2
     assert main(["reproduce", table, "--data", "nowhere", "--model", "embedded"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_documentation_lists_every_table():
+    listed = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    assert [name for name in TABLES if f"| `{name}` |" not in listed] == []

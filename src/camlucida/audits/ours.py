@@ -39,7 +39,7 @@ def list_audits() -> tuple[AuditRow, ...]:
 @register(
     "sanity",
     title="Sanity checks",
-    asks="Does the map change when the model changes, and only then?",
+    asks="Does the map change when the model changes, and stay the same when it does not?",
     rules=SANITY,
 )
 def _sanity(request: Request) -> AuditReport:

@@ -71,7 +71,7 @@ def estimate(
         bench: what to do.
         images: how many photos, at most all.
         batch_size: photos at a time.
-        threads: that read photos.
+        threads: how many threads read photos.
     """
     if images < 1:
         raise CamlucidaError(f"an estimate takes at least 1 photo, got {images}")

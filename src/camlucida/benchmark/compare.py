@@ -28,8 +28,8 @@ class RunComparison:
         table: one row per method and number that both have: ``method, metric, n`` (photos that count in both),
             ``first, second`` (means over them), ``difference`` (second - first), ``low, high`` (ends of its
             95 % interval), ``p`` (signed-rank test), ``p_holm`` (corrected over the methods of the number),
-            ``better`` (``"first"``, ``"second"``, or empty without a direction or difference). What explaining
-            costs is compared by its means only.
+            ``better`` (``"first"``, ``"second"``, or empty without a direction, difference or interval). What
+            explaining costs is compared by its means only.
         images: photos that both runs have results for.
         differences: in what the plans differ, in words.
         only_first: methods and numbers that the second run lacks.
@@ -145,7 +145,7 @@ def _describe(
         if not timed:
             difference = change[both, j].mean() if both.any() else np.nan
         better = ""
-        if direction in {"higher", "lower"} and difference:
+        if direction in {"higher", "lower"} and difference and not timed:
             better = "second" if (difference > 0) == (direction == "higher") else "first"
         rows.append({
             "method": method,

@@ -58,7 +58,7 @@ def run(
         bench: what to do.
         out: the run folder.
         batch_size: photos explained at a time; it does not decide the numbers.
-        threads: that read photos while others are explained.
+        threads: how many threads read photos while others are explained.
         verify_data: read the photos of what is done, to see whether they have changed, where their size and time
             say they have not.
         progress: called after every batch.

@@ -49,7 +49,8 @@ def evaluate(
 ) -> Summary:
     """Measure methods on a data set, keep what is done in a run folder, and sum it up.
 
-    The same call goes on where a stopped one ended. Results of another plan are never mixed.
+    The same call goes on where a stopped one ended. A run folder holds the results of one plan, which is all
+    that decides the numbers: model, data, methods, metrics and settings; another plan is refused.
 
     Args:
         model: a module, a loaded model, or what :func:`camlucida.load_model` takes.
@@ -64,15 +65,15 @@ def evaluate(
         preprocess: how photos become inputs, where the model does not say so itself: a
             :class:`camlucida.Preprocess` or any function of a photo; of a model that is named also some of a
             ``Preprocess``'s values.
-        device: such as ``"cuda"``; where the model is by default.
+        device: the device that computes, such as ``"cuda"``; by default the one on which the model is.
         batch_size: photos explained at a time; it does not decide the numbers.
-        threads: that read photos, in each worker.
-        verify_data: read the photos of what is done, to see whether they have changed, where their size and time
-            say they have not. What was computed from a photo that has changed is computed again in any case.
+        threads: how many threads of each worker read photos.
+        verify_data: read finished photos again to check for changes; by default only file size and time are compared.
+            What was computed from a photo that has changed is computed again in any case.
         engine: ``"local"``: this process; ``"ray"``: workers, here or on a cluster, which open model and data by
             themselves, so that both have to be named as text.
-        workers: of Ray; by default one per GPU or two processors.
-        ray_address: of a running Ray cluster; by default one is started here.
+        workers: how many workers Ray has; by default one per GPU or two processors.
+        ray_address: the address of a running Ray cluster; by default one is started here.
         report: also write ``report.html`` into the run folder.
         progress: called with the photos done, and their total.
         say: called with each note, such as which metrics were left out.

@@ -401,7 +401,7 @@ def _named(one: MetricLike) -> tuple[str, Metric]:
 def _with_classes(target: Target, classes: Any) -> Target:
     if not hasattr(target, "classes"):
         raise TargetError(
-            f"a {type(target).__name__} belongs to no class; leave explain at 'predicted'"
+            f"the target {type(target).__name__} belongs to no class; leave explain at 'predicted'"
         )
     return replace(target, classes=classes)  # type: ignore[type-var]
 

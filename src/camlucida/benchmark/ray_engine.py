@@ -40,7 +40,7 @@ class Actor:
         out: the run folder.
         todo: the numbers of the shards to do, by position.
         batch_size: photos at a time.
-        threads: that read photos.
+        threads: how many threads read photos.
         device: where the model goes; by default the GPU that Ray has assigned, if any.
         folder: where the run was started, for paths that are relative to it.
     """
@@ -113,7 +113,7 @@ def run(
             for the time of the run, unless this process is connected to one already.
         workers: actors; by default one per GPU, or one per two processors where there is no GPU.
         batch_size: photos explained at a time by each; it does not decide the numbers.
-        threads: that read photos in each worker.
+        threads: how many threads of each worker read photos.
         verify_data: see :func:`camlucida.benchmark.local.run`.
         device: of the workers; by default their GPU, if Ray has given them one.
         progress: called after every shard.

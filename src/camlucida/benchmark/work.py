@@ -123,7 +123,7 @@ class Worker:
     Args:
         bench: what to do.
         batch_size: photos at a time; halved for good when the memory is too small.
-        threads: that read photos.
+        threads: how many threads read photos.
     """
 
     def __init__(self, bench: Bench, batch_size: int = 8, threads: int = THREADS) -> None:

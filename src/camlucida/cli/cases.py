@@ -34,12 +34,16 @@ def cases(
     ] = None,
     threshold: Annotated[
         float,
-        option("P", "A prediction is confident from this probability on."),
+        option("P", "A prediction is confident if its probability is at or above this."),
     ] = 0.5,
     most: Annotated[int, option("N", "Show at most this many photos per case.", 1)] = 24,
     dial: Annotated[
         int,
-        option("N", "How many photos have their confidence dialled up and down.", 0),
+        option(
+            "N",
+            "For how many photos the confidence is raised and lowered, by a constant added to the explained logit.",
+            0,
+        ),
     ] = 8,
     method: IcamMethod = "icam",
     seed: CopiesSeed = 0,

@@ -54,9 +54,9 @@ def cells(
 ) -> None:
     """Does a cell of a feature map look at the patch under it? Draw one FAME map per cell.
 
-    Class activation maps are enlarged as if each cell did. Writes the tiled picture with the patches framed
-    in white, the maps (.npz) and the numbers (.json): how much of a cell's attribution lies on its patch, how
-    far away and how wide the rest is, and the receptive field.
+    Class activation maps are enlarged as if each cell saw only the patch under it. Writes the tiled picture with the
+    patches framed in white, the maps (.npz) and the numbers (.json): how much of a cell's attribution lies on its
+    patch, how far away and how wide the rest is, and the receptive field.
     """
     import numpy as np
 

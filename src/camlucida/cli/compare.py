@@ -44,7 +44,7 @@ def _show(found: RunComparison) -> None:
     terminal = console()
 
     def say(text: str) -> None:
-        terminal.print(text, markup=False, soft_wrap=True)
+        terminal.print(text, soft_wrap=True)
 
     say(f"{photos(found.images)} in both runs")
     for text in found.differences or ("nothing",):

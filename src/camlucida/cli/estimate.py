@@ -27,7 +27,7 @@ def estimate(
         bench: What to do.
         images: Photos that are timed.
         batch_size: Photos explained at a time.
-        threads: Threads that read photos.
+        threads: How many threads read photos.
         workers: How many do the larger runs.
         price: The price of one worker for an hour; ``None`` where no cost is asked for.
         as_json: Print one JSON document instead of a table.

@@ -80,12 +80,12 @@ def evaluate(
         ),
     ] = None,
     batch_size: BatchSize = 8,
-    threads: Annotated[int, option("N", "Threads that read photos, in each worker.", 1)] = 2,
+    threads: Annotated[int, option("N", "How many threads of each worker read photos.", 1)] = 2,
     verify_data: Annotated[
         bool,
         typer.Option(
             "--verify-data",
-            help="Read the photos of what is done, to see whether one has changed; by default size and time tell.",
+            help="Read finished photos again to check for changes. By default only file size and time are compared.",
         ),
     ] = False,
     device: Device = None,
@@ -133,8 +133,9 @@ def evaluate(
 ) -> None:
     """Measure methods on a data set, and learn which is best on your model.
 
-    Whatever ends a run, its results are kept, and the same command goes on from there. Results of different plans are
-    never mixed. With --engine ray several machines write into one RUN, which must lie on storage that they share.
+    Whatever ends a run, its results are kept, and the same command goes on from there. A RUN holds the results of one
+    plan: one model, one data set, and the same methods, metrics and settings. Another plan is refused there.
+    With --engine ray several machines write into one RUN, which must lie on storage that they share.
 
     [bold]camlucida evaluate photos/ --method gradcam --method diffgradcam --metric iou --metric road[/]
     """
@@ -243,7 +244,7 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
         terminal.print(f"\n{photos(new)} in {seconds:.3g} s, {new / seconds:.3g} a second")
     else:
         terminal.print("\nnothing was left to do")
-    terminal.print(f"results: {shown(run)}", markup=False, soft_wrap=True)
+    terminal.print(f"results: {shown(run)}", soft_wrap=True)
     if report and not ended.interrupted:
         _report(run, bench)
 
@@ -257,4 +258,4 @@ def _report(run: Path, bench: Bench) -> None:
     except (ImportError, CamlucidaError) as error:
         complain(f"note: no report was written: {error}")
     else:
-        console().print(f"report: {shown(page)}", markup=False, soft_wrap=True)
+        console().print(f"report: {shown(page)}", soft_wrap=True)

@@ -61,7 +61,7 @@ def layers(
     if found.default is None:
         terminal.print("\nNo layer can be explained; methods that explain the input still work.")
     else:
-        terminal.print(f"\n★ is the default: {found.default}", markup=False)
+        terminal.print(f"\n★ is the default: {found.default}")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from camlucida.cli.shared.console import console, print_json
 from camlucida.cli.shared.listing import listing, word
 from camlucida.cli.shared.options import AsJson
+from camlucida.common.grammar import Option, choices
 
 if TYPE_CHECKING:
+    from camlucida.common.registry import Row
     from camlucida.methods import MethodRow
     from camlucida.metrics import MetricRow, Number
 
@@ -58,7 +60,7 @@ def targets(as_json: AsJson = False) -> None:
     """
     from camlucida.targets import list_targets
 
-    _print_summaries(list_targets(), as_json=as_json, without=("classes",))
+    _print_summaries(list_targets(), as_json=as_json)
 
 
 def data(as_json: AsJson = False) -> None:
@@ -74,13 +76,14 @@ def data(as_json: AsJson = False) -> None:
 # ---- what is said -------------------------------------------------------------------------------
 
 
-def _print_summaries(rows: Iterable[Any], *, as_json: bool, without: Iterable[str] = ()) -> None:
+def _print_summaries(registry: Iterable[Row[Any]], *, as_json: bool) -> None:
     """Rows of which there is no more to say than what they are and which options they have."""
+    rows = list(registry)
     records = [
         {
             "name": row.name,
             "summary": row.summary,
-            "options": {k: v for k, v in row.options.items() if k not in without},
+            "options": {name: option.default for name, option in row.settable.items()},
         }
         for row in rows
     ]
@@ -88,22 +91,25 @@ def _print_summaries(rows: Iterable[Any], *, as_json: bool, without: Iterable[st
         print_json(records)
         return
     facts = (
-        (r["name"], {"what": _plain(r["summary"]), "options": _written(r["options"])})
-        for r in records
+        (row.name, {"what": _plain(row.summary), "options": _written(row.settable)}) for row in rows
     )
     console().print(listing(facts))
 
 
 def _method_facts(row: MethodRow) -> dict[str, str]:
+    from camlucida.methods.registry import SMOOTHING
+
     number = row.equation[:1].isdigit()
     several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
     equation = f"equation{'s' if several else ''} {row.equation}"
+    year = "" if str(row.year) in row.paper else f" {row.year}"
     return {
-        "paper": f"{row.paper}, {equation if number else row.equation}",
+        "what": _plain(row.summary),
+        "paper": f"{row.paper}{year}, {equation if number else row.equation}",
         "needs": row.needs_in_words,
         "class": "decides the map" if row.discriminative else "makes no difference",
         "cost": row.cost_in_words,
-        "options": _written({**row.target_options, **row.options}),
+        "options": _written(row.settable, without=SMOOTHING),
         "remark": row.remark,
     }
 
@@ -138,7 +144,7 @@ def _metric_facts(row: MetricRow) -> dict[str, str]:
         "source": row.source,
         "needs": ", ".join(row.needs),
         "cost": "" if row.cost == MetricCost() else str(row.cost),
-        "options": _written(row.options),
+        "options": _written(row.settable),
         "remark": row.remark,
     }
 
@@ -167,6 +173,13 @@ def _plain(summary: str) -> str:
     return re.sub(r":\w+:|[`$\\]", "", summary)
 
 
-def _written(options: Mapping[str, Any]) -> str:
-    """Options and their defaults, as they are written on the command line."""
-    return ", ".join(f"{name}={word(value)}" for name, value in options.items())
+def _written(options: Mapping[str, Option], without: Iterable[str] = ()) -> str:
+    """Options and their defaults, as they are written on the command line, and the words that each may be."""
+    found = []
+    for name, option in options.items():
+        if name not in without:
+            others = [word(c) for c in choices(option.hint) if c != option.default]
+            found.append(
+                f"{name}={word(option.default)}" + f" (or {', '.join(others)})" * bool(others)
+            )
+    return ", ".join(found)

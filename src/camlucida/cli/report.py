@@ -95,6 +95,6 @@ def report(
     for note in composed.notes:
         complain(note)
     for text in said:
-        console().print(text, markup=False)
-    console().print(shown(page), markup=False, soft_wrap=True)
-    console().print(shown(tables), markup=False, soft_wrap=True)
+        console().print(text)
+    console().print(shown(page), soft_wrap=True)
+    console().print(shown(tables), soft_wrap=True)

@@ -71,12 +71,11 @@ def show(found: Summary, *, tests: bool = False) -> None:
     model = found.plan.get("model", {}).get("name", "")
     terminal.print(
         f"{model} on {data}: {photos(found.images)}{state}{broken}{known}",
-        markup=False,
         soft_wrap=True,
     )
     for heading, said in (("cannot be used", found.broken), ("in part only", found.notes)):
         for key, reason in said[:_SHOWN]:
-            terminal.print(f"{heading}: {key}: {reason}", markup=False, soft_wrap=True)
+            terminal.print(f"{heading}: {key}: {reason}", soft_wrap=True)
         if len(said) > _SHOWN:
             terminal.print(f"{heading}: {len(said) - _SHOWN} more")
     terminal.print()

@@ -54,7 +54,8 @@ def verify(
     threshold: Annotated[
         float | None,
         option(
-            "T", "The faces match from this similarity on. (default: the model's own threshold)"
+            "T",
+            "The faces match if their similarity is at or above this. (default: the model's own threshold)",
         ),
     ] = None,
     aligned: Aligned = False,

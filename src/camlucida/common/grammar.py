@@ -185,7 +185,7 @@ def read_values(
             hint = Any if known[key].default is None else type(known[key].default)
         fitting, value = _read(text, hint)
         if not fitting:
-            near = nearest(text, map(str, _choices(hint)), 1)
+            near = nearest(text, map(str, choices(hint)), 1)
             raise error(f"{owner}: {key} must be {_expected(hint)}, got {text!r:.60}{near}")
         values[key] = value
     return values
@@ -256,20 +256,21 @@ def _guess(text: str) -> Any:
     return lower in _TRUE if lower in _TRUE | _FALSE else text
 
 
-def _choices(hint: Any) -> list[Any]:
+def choices(hint: Any) -> list[Any]:
+    """The words that a value of a type may be; empty where it may be more than a few words."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     if get_origin(hint) in {Union, types.UnionType}:
-        return [choice for member in get_args(hint) for choice in _choices(member)]
+        return [choice for member in get_args(hint) for choice in choices(member)]
     return []
 
 
 def _expected(hint: Any) -> str:
-    choices = [str(choice) for choice in _choices(hint)]
+    known = [str(choice) for choice in choices(hint)]
     members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
     words = [_WORDS[member] for member in members if member in _WORDS]
-    if choices:
-        words.insert(0, f"one of {', '.join(choices)}")
+    if known:
+        words.insert(0, f"one of {', '.join(known)}")
     if get_origin(hint) is tuple:
         words.append(f"{_expected(get_args(hint)[0])}, or several with {SEVERAL} between them")
     return " or ".join(words) or "set in Python; it cannot be written as text"

@@ -236,7 +236,11 @@ def differences(
             found.append(f"{item}]: only {was if there[0] else is_now}")
         else:
             shown = [_shown(value, absent) for value in values]
-            found.append(f"{name}: {shown[0]} {was}, {shown[1]} {is_now}")
+            hashed = name.endswith("sha256") and absent not in values
+            what = name.removesuffix("sha256").rstrip("_.")
+            found.append(
+                f"{what} differ" if hashed else f"{name}: {shown[0]} {was}, {shown[1]} {is_now}"
+            )
     return list(dict.fromkeys(found))
 
 

@@ -314,7 +314,7 @@ def open_digits(
     seed: int = 0,
     second: bool = False,
 ) -> Digits:
-    """Digits on photos, for a model whose ten classes are the digits; see :class:`Digits`.
+    """Digits drawn on photos, with exact masks, for a model whose ten classes are the digits.
 
     Raises:
         TargetError: the model has other classes.

@@ -42,7 +42,7 @@ def open_folder(
     masks: str | None = None,
     unlabelled: bool = False,
 ) -> SampleList:
-    """Open the photos of a folder, sorted by path; nothing is decoded yet.
+    """The photos of a folder, sorted by path: one subfolder per class, or photos without labels.
 
     Args:
         root: the folder; photos of known classes lie in ``root/CLASS/.../photo.jpg``.

@@ -72,8 +72,8 @@ def read_image(
         return _decode(source, _name_of(source), max_pixels)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(
-            f"cannot read an image from a {type(source).__name__}; expected a path, a PIL image or "
-            "a numpy array (height, width, channels)"
+            f"cannot read an image from an object of type {type(source).__name__}; expected a path, a PIL image "
+            "or a numpy array (height, width, channels)"
         )
     path = Path(os.fspath(source))
     name = repr(str(path))

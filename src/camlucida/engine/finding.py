@@ -248,7 +248,7 @@ def _of_heads(output: Any, tensor: Tensor, known: Outputs) -> list[str]:
     if len(tensors) < 2:
         return []
     return [
-        f"the model returns a {_structure(output)}; its first tensor, of shape {('N', *tensor.shape[1:])}, is "
+        f"the model returns {_structure(output)}; its first tensor, of shape {('N', *tensor.shape[1:])}, is "
         "explained; head= names or numbers another".replace("'N'", "N")
     ]
 
@@ -366,18 +366,18 @@ def _words(found: Outputs, tensor: Tensor, *, assumed: bool, activation_given: b
             else ""
         )
         said.append(
-            f"the {count} outputs are taken for logits of classes that exclude each other (softmax), which nothing "
-            f"says; if several may be present, say outputs='labels' (--outputs labels){more}"
+            f"the {count} outputs are taken for logits of classes that exclude each other (softmax); the model does "
+            f"not say so: if several may be present, say outputs='labels' (--outputs labels){more}"
         )
     if assumed and found.kind == "binary":
         said.append(
-            "the single output is taken for the logit of class 1 against class 0, which nothing says; if it is a "
-            "value, say outputs='regression' (--outputs regression)"
+            "the single output is taken for the logit of class 1 against class 0; the model does not say so: if it is "
+            "a value, say outputs='regression' (--outputs regression)"
         )
     if assumed and found.kind == "regression":
         said.append(
-            "the single output is taken for a value (regression), which nothing says; if it is the logit of class 1 "
-            "against class 0, say outputs='binary' (--outputs binary)"
+            "the single output is taken for a value (regression); the model does not say so: if it is the logit "
+            "of class 1 against class 0, say outputs='binary' (--outputs binary)"
         )
     if found.activation == "softmax" and found.kind == "classes":
         said.append(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import TargetError
-from camlucida.common.grammar import nearest
+from camlucida.common.grammar import nearest, options_of, read_values, split
 from camlucida.engine.outputs import entries_of, first_tensor
 from camlucida.targets import Kind
 
@@ -78,7 +78,7 @@ class Outputs:
                 f"not {self.kind or 'open'}"
             )
         if self.activation in wrong and self.kind in wrong[self.activation]:
-            raise TargetError(f"outputs: {self.kind} do not come out of a {self.activation}")
+            raise TargetError(f"outputs: {self.kind} do not come out of {self.activation}")
 
     @classmethod
     def of(cls, value: OutputsLike) -> Outputs:
@@ -105,21 +105,17 @@ class Outputs:
             given["activation"] = word
         elif word:
             raise TargetError(
-                f"outputs: unknown word {word!r}{nearest(word, (*kinds, *activations))}; they are one of "
-                f"{', '.join((*kinds, *activations))}"
+                f"outputs: unknown word {word!r}{nearest(word, (*kinds, *activations))} "
+                f"(words: {', '.join((*kinds, *activations))})"
             )
-        pairs = list(filter(None, rest.split(",")))
-        if not word and not pairs:
+        if not word and not rest.strip():
             raise TargetError(f"outputs: {value!r} says nothing; leave it out to have it found")
-        for pair in pairs:
-            name, _, text = (part.strip() for part in pair.partition("="))
-            if name not in {"kind", "activation", "head", "threshold"} or not text:
-                raise TargetError(
-                    f"outputs: {pair!r} is not understood; write kind=, activation=, head= or threshold="
-                )
+        pairs = split(f"outputs:{rest}", TargetError)[1] if rest.strip() else {}
+        known = options_of(cls, without=("structure", "notes"))
+        for name, read in read_values("outputs", pairs, known, TargetError).items():
             if name in given:
                 raise TargetError(f"outputs: {value!r} says the {name} twice")
-            given[name] = _value(name, text)
+            given[name] = read
         return cls(**given)
 
     def over(self, other: Outputs) -> Outputs:
@@ -201,15 +197,6 @@ class Outputs:
         """All that is known, ready for JSON."""
         names = ("kind", "activation", "head", "threshold", "structure")
         return {name: getattr(self, name) for name in names}
-
-
-def _value(name: str, text: str) -> Any:
-    if name == "threshold":
-        try:
-            return float(text)
-        except ValueError as error:
-            raise TargetError(f"outputs: threshold must be a number, got {text!r}") from error
-    return int(text) if name == "head" and text.lstrip("-").isdecimal() else text
 
 
 def _head(output: Any, head: str | int) -> Any:

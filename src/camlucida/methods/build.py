@@ -78,7 +78,7 @@ def _as_kind(row: MethodRow, target: TargetLike, options: dict[str, Any]) -> Tar
     wanted = as_target(target)
     if type(wanted).__name__ != "Logit":
         raise MethodError(
-            f"{row.name} explains a {row.target.__name__}, but the target is a {type(wanted).__name__}; "
+            f"{row.name} explains {row.target.__name__}, but the target is {type(wanted).__name__}; "
             f"use {row.make.__name__} for other targets"
         )
     return row.target(classes=wanted.classes, **options)  # type: ignore[attr-defined, call-arg]

@@ -40,8 +40,8 @@ def shares(target: Target, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(target, CosineSimilarity | DotProduct | NegativeDistance):
         raise TargetError(
-            "fggb takes embeddings apart, so it explains a CosineSimilarity, DotProduct or NegativeDistance "
-            f"with a reference embedding, not a {type(target).__name__}"
+            "fggb takes embeddings apart, so it explains CosineSimilarity, DotProduct or NegativeDistance "
+            f"with a reference embedding, not {type(target).__name__}"
         )
     if outputs.ndim != 2:
         raise TargetError(

@@ -114,7 +114,7 @@ class AugSmooth(Wrapper):
         """One run of the method for each copy; the first is the image as it is."""
         if self.flip and isinstance(task.target, Cell | Cells | Segmentation):
             raise MethodError(
-                f"a {type(task.target).__name__} target names a place, which a mirrored image has elsewhere; use "
+                f"the target {type(task.target).__name__} names a place, which a mirrored image has elsewhere; use "
                 "AugSmooth(method, flip=False)"
             )
         copies = [

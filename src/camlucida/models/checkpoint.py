@@ -232,8 +232,7 @@ def _remarks(
         )
     if passed_over:
         said.append(
-            f"{file} holds values beside its weights that were passed over and never built: "
-            f"{_some(passed_over, 12)}"
+            f"{file} holds values beside its weights, which were not read: {_some(passed_over, 12)}"
         )
     return said
 

@@ -64,8 +64,8 @@ class Factory:
             found = getattr(found, part)
         if isinstance(found, nn.Module) or not callable(found):
             raise ModelError(
-                f"the architecture {text!r} is a {type(found).__name__}; it must be a function or class that "
-                "returns the network when it is called"
+                f"the architecture {text!r} is of type {type(found).__name__}; it must be a function or class "
+                "that returns the network when it is called"
             )
         self.make = found
 
@@ -103,7 +103,7 @@ class Factory:
             return made
         if not isinstance(made, nn.Module):
             raise ModelError(
-                f"the architecture {self.text!r} returned a {type(made).__name__}, not a torch.nn.Module"
+                f"the architecture {self.text!r} returned {type(made).__name__}, not a torch.nn.Module"
             )
         return LoadedModel(made.eval(), self.text, None, None)
 

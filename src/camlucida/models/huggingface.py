@@ -40,7 +40,7 @@ def load_huggingface(name: str, *, pretrained: bool) -> LoadedModel:
         except Exception as error:
             if type(config) not in factory._model_mapping:  # noqa: SLF001
                 raise ModelError(
-                    f"hf:{name} is a {config.model_type} model, not an image classifier"
+                    f"hf:{name} is no image classifier, but a model of type {config.model_type}"
                 ) from error
             if Path(name).is_dir():
                 raise ModelError(f"hf:{name} cannot be loaded: {first_line(error)}") from error

@@ -19,7 +19,7 @@ from camlucida.common.files import check_regular
 from camlucida.common.optional import first_line, require
 
 _MOST_CLASSES = 64
-"""Kinds of values beside the tensors that are passed over before a file is refused."""
+"""Kinds of values beside the tensors that are left unread before a file is refused."""
 
 _LARGEST = 256
 """How many times its own size a file may claim to hold; compressed weights shrink by far less."""

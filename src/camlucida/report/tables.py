@@ -358,31 +358,31 @@ class Table:
 
     def rich(self) -> RichTable:
         """For the terminal; intervals are left out."""
-        from rich.markup import escape
         from rich.table import Table as Drawn
+        from rich.text import Text
 
         drawn = Drawn(
             box=None,
             header_style="bold",
-            title=escape(self.caption),
+            title=Text(self.caption),
             title_justify="left",
-            caption=escape(self.legend) or None,
+            caption=Text(self.legend) if self.legend else None,
             caption_justify="left",
         )
-        drawn.add_column(escape(self.stub), overflow="fold")
+        drawn.add_column(Text(self.stub), overflow="fold")
         for column, words in zip(self.columns, self._words, strict=True):
             drawn.add_column(
-                escape(f"{column.heading} {ARROWS[column.direction]}".rstrip()),
+                Text(f"{column.heading} {ARROWS[column.direction]}".rstrip()),
                 justify="left" if words else "right",
                 overflow="fold",
             )
         for r, (heading, _) in enumerate(self.rows):
-            line = [escape(heading)]
+            line = [Text(heading)]
             for cell in self.written(r):
-                text = escape(cell.text)
-                text = f"[bold]{text}[/]" if cell.mark == "best" else text
-                text += f" {SYMBOLS[cell.mark]}" if cell.mark else ""
-                line.append(text + (f" ({cell.published})" if cell.published else ""))
+                text = Text(cell.text, "bold" if cell.mark == "best" else "", end="")
+                beside = f" {SYMBOLS[cell.mark]}" if cell.mark else ""
+                beside += f" ({cell.published})" if cell.published else ""
+                line.append(Text.assemble(text, beside))
             drawn.add_row(*line)
         return drawn
 

@@ -20,7 +20,7 @@ class Cell(Target):
     Attributes:
         layer: the layer, by name or module; the forward pass stops there.
         row: row of the cell, one for all images or one per image, ``(N,)``; negative counts from below.
-        col: column of the cell, likewise.
+        col: column of the cell, counted as the row is.
         absolute: sum the absolute values (default) or the signed ones; they agree behind a ReLU.
 
     Example:

@@ -110,7 +110,7 @@ def build_target(text: str, classes: Classes = None, **options: Any) -> Target:
     options = written | options
     for name in row.required:
         if not options.get(name):
-            raise TargetError(f"{row.name} needs a {name}: {row.name}:{name}=NAME")
+            raise TargetError(f"{row.name} needs {name}: {row.name}:{name}=NAME")
     if row.of_class:
         options["classes"] = classes
     elif classes is not None:

@@ -103,7 +103,8 @@ def train_classifier(
     Args:
         model: trained in place.
         tensors: images, labels, and what else the loss takes of each image.
-        options: how. A warm-up longer than an epoch is cut to one.
+        options: learning rate, epochs and all else that decides how it is trained. A warm-up longer than an epoch is
+            cut to one.
         batch: images per step.
         whole: leave out a last batch that is smaller than the others.
         prepare: makes inputs of a batch of images, such as of uint8.

@@ -128,9 +128,10 @@ def fit(
             global random state is left as it was.
         batches: gives the batches of an epoch; the same ones whenever it is asked for the same epoch.
             Tensors in tuples, lists and dictionaries are moved to the device.
-        loss: see :data:`Loss`.
-        validate: see :data:`Score`; of the model in eval mode, without gradients. NaN is never the best.
-        options: how.
+        loss: called with the model and a batch; returns the loss, a scalar tensor, and numbers to log by name.
+        validate: called with the model in eval mode, without gradients; returns the score, or numbers by name of which
+            one is the ``score``. The highest is the best; NaN never is.
+        options: learning rate, epochs and all else that decides how it is trained.
         steps_per_epoch: needed by a cosine; else only tells the progress what is to come in the first epoch.
         checkpoint: written after every epoch, atomically; a run that finds it goes on there. Its options must
             be the same, up to the number of epochs where the learning rate does not depend on it.

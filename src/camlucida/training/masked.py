@@ -102,7 +102,7 @@ class MaskedRecipe(FitOptions):
         area: share of the photo that a crop takes.
         aspect: width over height of a crop.
         size: height and width of the images.
-        workers: processes that read photos, for each device.
+        workers: how many processes read photos for each device.
         steps: steps per epoch at most, for a trial; ``None`` for all.
     """
 

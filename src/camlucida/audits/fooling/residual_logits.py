@@ -1,4 +1,4 @@
-"""How steady is what a margin subtracts? Simulated logits without signal (DiffGradCAM, sections 4.3 to 4.5)."""
+"""What a margin subtracts from a logit: how much it varies, by simulation without signal (DiffGradCAM, 4.3 to 4.5)."""
 
 from __future__ import annotations
 

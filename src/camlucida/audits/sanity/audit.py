@@ -51,7 +51,7 @@ _TWIN_STEPS = 4  # parts of the progress that the two small networks take
 def audit_sanity(
     model: nn.Module | LoadedModel, data: AuditData, *, independent: bool = False, **options: Any
 ) -> AuditReport:
-    """Does a map change when the model changes, and only then?
+    """Check that maps change when the model changes, and stay the same when it does not.
 
     Args:
         model: any classifier; given back as it was.

@@ -117,7 +117,7 @@ CHECKS: dict[str, Check] = {
         ),
         Check(
             "logit shift", "logits shifted",
-            "Does the map stay when all classes get the same amount more, so that no probability changes?",
+            "Does the map stay when all logits are raised equally, so that no probability changes?",
             f"At most {COMMON:g}, a thousandth of the map's range; in double precision rounding is far below.",
             "mean squared difference of the maps in [0, 1]",
             serious=False, numbers="own",

@@ -124,7 +124,7 @@ def input_shift(trial: Trial, group: Sequence[Candidate]) -> Found:
 
 
 def logit_shift(trial: Trial, group: Sequence[Candidate], scale: float = 3.0) -> Found:
-    """How far maps move when all logits get the same amount more, which no probability notices.
+    """How far maps move when all logits are raised equally, which changes no probability.
 
     In double precision. ``own`` is the mean squared difference of the maps scaled to [0, 1], per image, for the
     target that the method explains by itself, ``margin`` for the margin over the other classes' mean logit;

@@ -210,7 +210,7 @@ def _first_layer(model: nn.Module, inputs: Tensor) -> str:
 def shifted_logits(
     model: nn.Module, inputs: Tensor, scale: float = 3.0, seed: int = 0
 ) -> nn.Module:
-    """A copy whose logits all get the same amount more, different for every image: the softmax is unchanged.
+    """A copy whose logits are all raised equally, by another number for every image: the softmax is unchanged.
 
     One random vector, ``scale`` times as long as the mean class row, is added to the row of every class in the last
     linear layer. A model that does not end in one gets ``scale`` times the mean of its logits added instead, and so

@@ -58,8 +58,8 @@ def report_of(found: SanityNumbers) -> AuditReport:
     verdicts = tuple(verdict(label, checks) for label, checks in found.results.items())
     counts = {outcome: len(names) for outcome, names in by_outcome(verdicts).items()}
     summary = (
-        f"Of {len(verdicts)} methods, {counts['pass']} passed every check that could be made, {counts['warn']} are to "
-        f"be read with caution and {counts['fail']} failed a check without which a map cannot be trusted."
+        f"{counts['pass']} of {len(verdicts)} passed every check that could be made; {counts['warn']} with caution, "
+        f"{counts['fail']} failed a check without which a map cannot be trusted."
     )
     if counts["not tested"]:
         summary += f" {counts['not tested']} could not be tested."

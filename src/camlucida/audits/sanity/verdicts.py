@@ -65,9 +65,9 @@ zero stays: A constant that the first layer takes off again leaves the map as it
     most {most:g} passes).
 
 probabilities: The probabilities changed by {output:.1e}, so that the maps may too.
-common moves: Its map can be changed without changing any probability, by giving all classes the same amount more: mean
-    squared change {said} (at most {most:g} passes).
-common stays: All classes getting the same amount more leaves the map as it is, to {said} (at most {most:g} passes).
+common moves: Its map can be changed without changing any probability, by raising all logits equally: mean squared
+    change {said} (at most {most:g} passes).
+common stays: Raising all logits equally leaves the map as it is, to {said} (at most {most:g} passes).
 margin stays: On a margin target (target margin) it stays the same.
 margin moves: On a margin target it changes too, by {said}.
 

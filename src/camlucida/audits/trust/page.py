@@ -68,7 +68,7 @@ def overview(report: TrustReport) -> Table:
     """Methods by questions."""
     return Table.of_rows(
         "trust",
-        "Which method can be asked which of the four questions",
+        "Which method answers which question",
         ("method", *SHORT.values()),
         [(m.label, *(SIGNS[m.answers[key].grade] for key in QUESTIONS)) for m in report.methods],
     )
@@ -126,8 +126,7 @@ def _lead(report: TrustReport) -> list[str]:
     said = (
         f"If you use one method on this model, use {chosen.label}: it is "
         if safe
-        else "No method is safe without reservation on this model. The least is to be said against "
-        f"{chosen.label}: it is "
+        else f"No method is safe without reservation on this model. {chosen.label} has the fewest objections: it is "
     )
     total = len(QUESTIONS)
     left = total - len(safe) - len(care)

@@ -68,7 +68,7 @@ def sanity(
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """Does a map change when the model changes, and only then?
+    """Check that maps change when the model changes, and stay the same when it does not.
 
     Weights are redrawn from the output down, labels shuffled, inputs and logits shifted, another class explained,
     promised sums added up, runs repeated and put in batches. Each check is passed or failed, with its number and bound.

@@ -56,8 +56,8 @@ def deadzone(
         str | None,
         option(
             "KIND|PATH",
-            "The photos, as camlucida evaluate takes them. Of labelled photos, pairs of a class are stacked "
-            "(STACK-MIX). (default: the pictures of this package)",
+            "The photos, as camlucida evaluate takes them. Of labelled photos, two of one class are put on top of each "
+            "other, so that the hidden part holds the second one (STACK-MIX). (default: the pictures of this package)",
         ),
     ] = None,
     wall: Annotated[

@@ -19,6 +19,7 @@ from camlucida.cli.shared.options import (
     OnlyMethods,
     QuickTable,
     Seed,
+    ShamLayout,
     count_option,
     option,
     refuse_unused,
@@ -61,9 +62,7 @@ def sham(
         float | None,
         option("X", "The learning rate of the fine-tuning. (default: chosen by what is trained)"),
     ] = None,
-    layout: Annotated[
-        str, option("rounded|midpoints|rows", "The layout of the SHAM mask.")
-    ] = "rounded",
+    layout: ShamLayout = "rounded",
     classes: Annotated[int, option("10|45", "How many classes the small network has.")] = 10,
     long_tail: Annotated[
         float,
@@ -152,7 +151,7 @@ def residual_logits(
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """How steady is what a margin subtracts? The lemmas on residual logits are simulated and drawn."""
+    """Simulate and draw how much what a margin subtracts from the logit varies (lemmas on residual logits)."""
     from camlucida.audits import audit_residual_logits
 
     write_report(

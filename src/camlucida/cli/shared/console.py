@@ -39,7 +39,12 @@ _WIDEST = 1000
 def console() -> Console:
     """For results: coloured on a terminal, plain text in a pipe."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=_PIPED_WIDTH if piped else None)
+    return _console(width=_PIPED_WIDTH if piped else None)
+
+
+def _console(**how: Any) -> Console:
+    """One that prints texts as they are: what users wrote may look like markup or the code of an emoji."""
+    return Console(highlight=False, markup=False, emoji=False, **how)
 
 
 def print_table(place: Console, table: Any) -> None:
@@ -49,7 +54,7 @@ def print_table(place: Console, table: Any) -> None:
         return
     room = place.options.update(width=_WIDEST, max_width=_WIDEST)
     needed = place.measure(table, options=room).maximum
-    Console(file=place.file, highlight=False, width=max(needed, place.width)).print(table)
+    _console(file=place.file, width=max(needed, place.width)).print(table)
 
 
 def print_lines(*lines: str | os.PathLike[str], style: str | None = None) -> None:
@@ -57,7 +62,7 @@ def print_lines(*lines: str | os.PathLike[str], style: str | None = None) -> Non
     place = console()
     for line in lines:
         text = line if isinstance(line, str) else shown(line)
-        place.print(text, style=style, markup=False, soft_wrap=True)
+        place.print(text, style=style, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
@@ -98,14 +103,14 @@ def print_result(
 def complain(text: str) -> None:
     """One line on stderr, whatever the text holds."""
     line = " ".join(part.strip() for part in text.splitlines() if part.strip())
-    Console(stderr=True).print(f"camlucida: {line}", markup=False, highlight=False, soft_wrap=True)
+    _console(stderr=True).print(f"camlucida: {line}", soft_wrap=True)
 
 
 def progress_bar() -> Progress:
     """A bar on stderr that leaves nothing behind; silent where stderr is no terminal."""
-    bar = Console(stderr=True)
+    bar = _console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -80,7 +80,9 @@ DETAILS: Mapping[str, Any] = {
     ],
     "std": Annotated[
         str | None,
-        _of_model("NUMBERS", "Preprocessing: standard deviation of each channel, likewise."),
+        _of_model(
+            "NUMBERS", "Preprocessing: standard deviation of each channel, for pixels in [0, 1], as in 0.5,0.5,0.5."
+        ),
     ],
     "interpolation": Annotated[
         str | None,

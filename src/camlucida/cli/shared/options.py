@@ -141,6 +141,14 @@ def _seed(value: int) -> int:
 
 Seed = Annotated[int, seed_option("all random numbers")]
 MethodsSeed = Annotated[int, seed_option("methods that draw random numbers")]
+ShamLayout = Annotated[
+    str,
+    option(
+        "rounded|midpoints|rows",
+        "The cells of a map that the SHAM mask fills: rounded is the outer ring and the corners of the next ring, "
+        "midpoints the outer ring and the middles of the next ring's sides, rows the top and bottom rows.",
+    ),
+]
 BootstrapSeed = Annotated[int, seed_option("the bootstrap behind the intervals")]
 CopiesSeed = Annotated[int, seed_option("the perturbed copies of a photo")]
 

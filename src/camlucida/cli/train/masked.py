@@ -58,10 +58,11 @@ def masked_vgg(
         int, typer.Option(metavar="N", min=1, help="How many machines train together; run the command once on each.")
     ] = 1,
     strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="Strategy of Lightning Fabric: auto, ddp or one of its kin.")
+        str,
+        typer.Option(metavar="NAME", help="Strategy of Lightning Fabric for several devices: auto, ddp or fsdp."),
     ] = "auto",
     workers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processes that read photos, for each device.")
+        int, typer.Option(metavar="N", min=0, help="How many processes read photos for each device.")
     ] = 8,
     seed: Annotated[int, seed_option("weights, order, crops and dropout")] = 3,
     out: RunOut = Path("camlucida-out/masked-vgg"),

@@ -20,6 +20,7 @@ from camlucida.cli.shared.model import Architecture
 from camlucida.cli.shared.options import (
     AsJson,
     RunOut,
+    ShamLayout,
     layer_option,
     model_option,
     refuse_unused,
@@ -42,7 +43,9 @@ def salience(
         Path | None,
         typer.Option(metavar="DIR", help="Guide by people's maps: a grey picture or .npy file for each photo."),
     ] = None,
-    sham: Annotated[bool, typer.Option("--sham", help="Guide by a SHAM mask, which lies.")] = False,
+    sham: Annotated[
+        bool, typer.Option("--sham", help="Guide by a false mask, the border (SHAM), as a control.")
+    ] = False,
     masks: Annotated[bool, typer.Option("--masks", help="Guide by the true masks; with digits only.")] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Train with the cross-entropy alone, to compare.")
@@ -113,16 +116,13 @@ def salience(
         ),
     ] = "label",
     layer: Annotated[str | None, layer_option("the last feature map", "Layer whose map is trained.")] = None,
-    layout: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Cells that a SHAM mask fills first: rounded, midpoints or rows."),
-    ] = "rounded",
+    layout: ShamLayout = "rounded",
     precision: Annotated[
         str | None,
         typer.Option(metavar="P", help="Number format: 32-true, 16-mixed or bf16-mixed. (default: 32-true)"),
     ] = None,
     accelerator: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to train.")] = "auto",
-    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads that read photos.")] = 8,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="How many threads read photos.")] = 8,
     images: Annotated[int, typer.Option(metavar="N", min=100, help="Digits to learn from.")] = 4000,
     out: RunOut = Path("camlucida-out/salience"),
     as_json: AsJson = False,

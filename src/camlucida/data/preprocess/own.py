@@ -61,7 +61,7 @@ class OwnPreprocess(Preprocess):
     Attributes:
         size: height and width of what it returns for a photo of 320 x 256 pixels.
         mean: per channel; empty where its colours are no mean and standard deviation per channel.
-        std: per channel, likewise.
+        std: standard deviation of each channel, for pixels in [0, 1].
         function: from a PIL image to the model's input, a float tensor ``(C, H, W)``.
         random: whether it gives another input each time.
         notes: what a user has to know, one sentence each.
@@ -248,7 +248,7 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
         or not made.is_floating_point()
         or not made.numel()
     ):
-        got = f"a {type(made).__name__}"
+        got = f"an object of type {type(made).__name__}"
         if isinstance(made, Tensor):
             kind = "meta" if made.is_meta else str(made.layout).removeprefix("torch.")
             got = f"{made.dtype} of shape {tuple(made.shape)}{'' if fits else f' ({kind})'}"

@@ -104,7 +104,7 @@ def _runnable(name: str, module: nn.Module) -> tuple[str, nn.Module]:
         )
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         raise LayerError(
-            f"layer {name!r} is a {type(module).__name__}, which never runs by itself; "
+            f"layer {name!r} ({type(module).__name__}) never runs by itself; "
             f"choose one of its members, e.g. {name + '.-1'!r}"
         )
     return name, module

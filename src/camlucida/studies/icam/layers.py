@@ -138,7 +138,7 @@ class LayerReport:
         kept = {1.0: "yes", 0.0: "no"}
         return Table.of(
             "layers",
-            f"Layers behind: {self.title}",
+            f"Layers that the score comes from: {self.title}",
             [{**r, "kept": kept.get(r["kept"], f"{r['kept']:.0%}")} for r in self.table()],
             {
                 "layer": Column("layer"),

@@ -62,7 +62,7 @@ def train_salience(
             By default the stand-in: digits on photos, true masks against SHAM against cross-entropy alone.
         out: the run's folder, with every trained network and the report.
         maps: a folder with a grey picture or ``.npy`` file for each photo: guide by people's maps.
-        sham: guide by a SHAM mask, which lies.
+        sham: guide by a false mask, the border (SHAM), as a control.
         masks: guide by the true masks of digits.
         plain: train with the cross-entropy alone, to compare.
         entropy: entropy losses to train with: ``"droid"``, ``"fmmce"``, ``"hb-cam"``.
@@ -71,7 +71,7 @@ def train_salience(
         test: test photos; by default ``data/test``.
         skip_missing: leave photos without a map out.
         images: digits to learn from.
-        threads: that read photos.
+        threads: how many threads read photos.
         seeds: repetitions; 5, or 3 with digits.
         seed: of the first repetition.
         say: told about the progress.
