@@ -250,7 +250,7 @@ def test_refinecam_of_a_base_that_stands_for_a_target():
     torch.testing.assert_close(found.maps, margin.maps)
     assert not torch.allclose(found.maps, lone.maps)
     assert type(found.target) is LogitMargin
-    with pytest.raises(MethodError, match="diffgradcam explains a LogitMargin"):
+    with pytest.raises(MethodError, match="diffgradcam explains LogitMargin"):
         camlucida.explain(model, x, method=RefineCAM(base="diffgradcam"), target=Probability(1))
 
 
