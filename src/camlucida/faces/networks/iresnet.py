@@ -176,25 +176,16 @@ def _from_adaface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: dict[int, int] = {}
     for index in sorted(widths):
         stage = stages[widths[index]]
-        places[str(index)] = f"layer{stage}.{seen.get(stage, 0)}"
+        places[f"body.{index}."] = f"layer{stage}.{seen.get(stage, 0)}."
         seen[stage] = seen.get(stage, 0) + 1
+    names = {
+        **{f"input_layer.{k}.": f"{name}." for k, name in _STEM.items()},
+        **{f"output_layer.{k}.": f"{name}." for k, name in _HEAD.items()},
+        **{f"{body}res_layer.{k}.": f"{ours}{n}." for body, ours in places.items() for k, n in _RESIDUAL.items()},
+        **{f"{body}shortcut_layer.": f"{ours}downsample." for body, ours in places.items()},
+    }  # fmt: skip
     renamed: dict[str, Tensor] = {}
     for key, value in inner.items():
-        part, _, rest = key.partition(".")
-        name, _, last = rest.partition(".")
-        if part == "input_layer" and name in _STEM:
-            renamed[f"{_STEM[name]}.{last}"] = value
-        elif part == "output_layer" and name in _HEAD:
-            renamed[f"{_HEAD[name]}.{last}"] = value
-        elif part == "body" and name in places:
-            branch, _, tail = last.partition(".")
-            number, _, leaf = tail.partition(".")
-            if branch == "res_layer" and number in _RESIDUAL:
-                renamed[f"{places[name]}.{_RESIDUAL[number]}.{leaf}"] = value
-            elif branch == "shortcut_layer":
-                renamed[f"{places[name]}.downsample.{number}.{leaf}"] = value
-            else:
-                renamed[key] = value
-        else:
-            renamed[key] = value
+        theirs = next((name for name in names if key.startswith(name)), "")
+        renamed[names.get(theirs, "") + key.removeprefix(theirs)] = value
     return renamed
