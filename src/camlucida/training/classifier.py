@@ -16,7 +16,8 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import Count, NotNegative, Positive
 from camlucida.common.store import Store
 from camlucida.engine.outputs import first_tensor
-from camlucida.training.loop import FitOptions, Fitted, Loss, Score, Told, fit
+from camlucida.models.small import SmallCNN, SmallConfig
+from camlucida.training.loop import FitOptions, Fitted, Loss, Score, fit
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,13 @@ class Shuffled:
         return list(torch.split(order, self.size))[: self.steps]
 
 
+def small_net(config: SmallConfig, seed: int) -> SmallCNN:
+    """A small network whose first weights the seed alone decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SmallCNN(config)
+
+
 def class_loss(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of a batch ``(images, labels, ...)``; it and the accuracy are logged."""
     logits = first_tensor(model(batch[0]))
@@ -96,7 +104,7 @@ def train_classifier(
     loss: Loss = class_loss,
     validate: Score | None = None,
     checkpoint: Path | None = None,
-    progress: Told | None = None,
+    progress: Callable[[float, float], object] | None = None,
 ) -> Fitted:
     """Train a model on images that lie in memory; see :func:`camlucida.training.fit`.
 
@@ -111,7 +119,7 @@ def train_classifier(
         loss: of a batch of the tensors.
         validate: a score after each epoch.
         checkpoint: where a stopped training goes on.
-        progress: called after each batch.
+        progress: called after each batch with those done and all.
     """
     shuffled = Shuffled(len(tensors[0]), batch, options.seed, whole=whole)
 
@@ -130,7 +138,7 @@ def train_classifier(
         options=replace(options, warmup=min(options.warmup, shuffled.steps)),
         steps_per_epoch=shuffled.steps,
         checkpoint=checkpoint,
-        progress=progress,
+        progress=None if progress is None else lambda done, total, _: progress(done, total),
     )
     model.to(memory_format=torch.contiguous_format)
     return fitted

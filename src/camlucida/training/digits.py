@@ -16,7 +16,7 @@ import torch
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.version import __version__
 from camlucida.data.digits import CLASS_NAMES, Digits
 from camlucida.models.cache import cache_folder
@@ -28,7 +28,7 @@ from camlucida.models.small import (
     count_parameters,
     read_record,
 )
-from camlucida.training.classifier import SmallPlan, accuracy, train_classifier
+from camlucida.training.classifier import SmallPlan, accuracy, small_net, train_classifier
 from camlucida.training.loop import Fitted
 
 _BATCH = 64
@@ -98,13 +98,7 @@ def train_digits(
     training = Digits("train", count=images, size=size, seed=seed)
     drawn = training.tensors(say=progress)
 
-    def told(done: int, total: int, _: Mapping[str, float]) -> None:
-        if progress is not None:
-            progress("training", done, total)
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = SmallCNN(config)
+    module = small_net(config, seed)
     fitted = train_classifier(
         module,
         (drawn.images, drawn.labels),
@@ -112,7 +106,7 @@ def train_digits(
         batch=_BATCH,
         whole=True,
         prepare=as_input,
-        progress=told,
+        progress=part(progress, "training"),
     )
     testing = Digits("test", size=size, seed=seed)
     shown = testing.tensors(say=progress)

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import Count
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.store import Store
 from camlucida.data.digits import Digits
 from camlucida.models.small import (
-    SmallCNN,
     SmallConfig,
     Stage,
     as_input,
@@ -28,6 +27,7 @@ from camlucida.training.classifier import (
     SmallPlan,
     accuracy,
     keep_trained,
+    small_net,
     train_classifier,
 )
 
@@ -55,23 +55,13 @@ def build_net(kind: NetKind, seed: int = 0) -> nn.Module:
     """
     if kind not in NETS:
         raise CamlucidaError(f"a stand-in is one of {', '.join(NETS)}, got {kind!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        first, *others = _WIDTHS
-        stages: tuple[Stage, ...] = (
-            first,
-            *(stage for width in others for stage in ("pool", width)),
-        )
-        seen = None if kind == "unmasked" else SEEN_ROWS
-        return SmallCNN(
-            SmallConfig(
-                stages=stages,
-                size=SIZE,
-                head="flatten",
-                seen_rows=seen,
-                residual=kind == "residual",
-            )
-        ).eval()
+    first, *others = _WIDTHS
+    stages: tuple[Stage, ...] = (first, *(stage for width in others for stage in ("pool", width)))
+    seen = None if kind == "unmasked" else SEEN_ROWS
+    config = SmallConfig(
+        stages=stages, size=SIZE, head="flatten", seen_rows=seen, residual=kind == "residual"
+    )
+    return small_net(config, seed).eval()
 
 
 @dataclass(frozen=True)
@@ -166,7 +156,7 @@ class WalledNets:
             prepare=as_input,
             validate=lambda net: accuracy(net, inputs, chosen.labels),
             checkpoint=checkpoint,
-            progress=lambda done, total, _: self.say(f"training the {kind} net", done, total),
+            progress=part(self.say, f"training the {kind} net"),
         )
         return {
             "resumed_from": fitted.resumed_from,

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.store import Store
 from camlucida.data.digits import CLASS_NAMES, DigitImages, Digits
-from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
+from camlucida.models.small import SmallConfig, as_input, small_preprocess
 from camlucida.training.classifier import (
     SmallPlan,
     accuracy,
     keep_trained,
+    small_net,
     train_classifier,
 )
 
@@ -90,14 +91,11 @@ def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
     labels = _labels(drawn)
     kept = tail(labels, plan.classes, plan.long_tail)
     images, labels = drawn.images[kept], labels[kept]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)
-        model = SmallCNN(SmallConfig(size=SIZE, classes=plan.classes))
+    model = small_net(SmallConfig(size=SIZE, classes=plan.classes), plan.seed)
     testing = data("test", count=plan.test).tensors(say=say)
     test, test_labels = as_input(testing.images), _labels(testing)
 
     def train(checkpoint: Path | None) -> dict[str, Any]:
-        title = f"training the net with {plan.classes} classes"
         fitted = train_classifier(
             model,
             (images, labels),
@@ -105,7 +103,7 @@ def stand_in(plan: DigitPlan, store: Store, say: Say | None = None) -> DigitNet:
             batch=plan.batch,
             prepare=as_input,
             checkpoint=checkpoint,
-            progress=None if say is None else lambda done, total, _: say(title, done, total),
+            progress=part(say, f"training the net with {plan.classes} classes"),
         )
         return {"plan": asdict(plan), "images": len(images), "curve": fitted.curves}
 

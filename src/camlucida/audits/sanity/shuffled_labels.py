@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,8 +15,8 @@ from camlucida.common.limits import Count, Positive
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.models.small import SmallCNN, SmallConfig, as_input, small_preprocess
-from camlucida.training.classifier import accuracy, train_classifier
-from camlucida.training.loop import FitOptions, Told
+from camlucida.training.classifier import accuracy, small_net, train_classifier
+from camlucida.training.loop import FitOptions
 
 SIZE = 32
 _FRESH = 200  # digits on which the accuracy is taken
@@ -90,11 +90,9 @@ def train_twins(
     nets: list[nn.Module] = []
     shares: dict[str, float] = {}
     for kind, wanted in (("true", labels), ("shuffled", labels[shuffle])):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
-            net = SmallCNN(plan.config)
+        net = small_net(plan.config, plan.seed)
 
-        def told(done: int, total: int, _: Mapping[str, float], kind: str = kind) -> None:
+        def told(done: float, total: float, kind: str = kind) -> None:
             if say is not None:
                 say(f"training on {kind} labels", len(nets) + done / total, 2)
 
@@ -131,7 +129,11 @@ def _digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _train(
-    net: SmallCNN, inputs: Tensor, labels: Tensor, plan: TwinPlan, told: Told
+    net: SmallCNN,
+    inputs: Tensor,
+    labels: Tensor,
+    plan: TwinPlan,
+    told: Callable[[float, float], object],
 ) -> dict[str, Any]:
     train_classifier(
         net,

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
@@ -28,7 +27,7 @@ from camlucida.report import Column, Table
 from camlucida.studies.published.base import Reproduced, beside
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 from camlucida.training.cam_loss import SalienceLoss, TrainableCAM, fit_salience
-from camlucida.training.classifier import SmallPlan, accuracy, train_classifier
+from camlucida.training.classifier import SmallPlan, accuracy, small_net, train_classifier
 from camlucida.training.sham import sham_mask
 
 VARIANTS: Mapping[str, Candidate] = {
@@ -368,15 +367,13 @@ def _said(
 def _train_once(kind: str, seed: int, images: int, epochs: int) -> dict[str, float]:
     from camlucida.data.digits import Digits
     from camlucida.metrics.concentration import cam_entropy
-    from camlucida.models.small import SmallCNN, SmallConfig, as_input
+    from camlucida.models.small import SmallConfig, as_input
 
     size = 56
     drawn = Digits("train", count=images, size=size, seed=0).tensors()
     testing = Digits("test", count=500, size=size, seed=0).tensors()
     test = as_input(testing.images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = SmallCNN(SmallConfig(size=size))
+    model = small_net(SmallConfig(size=size), seed)
     cam = TrainableCAM(model, test[:1])
     true = fit_salience(drawn.masks, cam.size)
     fake = sham_mask(cam.size)
