@@ -44,11 +44,23 @@ class ImageGenerators:
 
     def randn(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers ``(N, *shape)`` with the device and type of ``like``."""
-        return self._stack([torch.randn(*shape, generator=g) for g in self._generators], like)
+        return self._stack(
+            [
+                torch.randn(*shape, generator=g, dtype=torch.float32, device="cpu")
+                for g in self._generators
+            ],
+            like,
+        )
 
     def rand(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform numbers in [0, 1), ``(N, *shape)``."""
-        return self._stack([torch.rand(*shape, generator=g) for g in self._generators], like)
+        return self._stack(
+            [
+                torch.rand(*shape, generator=g, dtype=torch.float32, device="cpu")
+                for g in self._generators
+            ],
+            like,
+        )
 
     @staticmethod
     def _stack(drawn: list[Tensor], like: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def _no_shares(values: Tensor, activation: Activation) -> str:
     if shares.amin() < -_CLOSE or shares.amax() > 1 + _CLOSE:
         what = "no logarithms of probabilities" if shares is not values else "no probabilities"
         return f"{float(values.amin()):.3g} to {float(values.amax()):.3g}, which are {what}"
-    total = shares.sum(1) if activation != "sigmoid" else torch.ones(())
+    total = shares.sum(1) if activation != "sigmoid" else shares.new_ones(())
     off = float((total - 1).abs().amax())
     return f"probabilities of classes whose sum is off 1 by {off:.3g}" if off > _SUM else ""
 

@@ -296,7 +296,11 @@ def settle(
 def _part(target: Target, start: int, length: int, total: int) -> Target:
     """A target's share for some images of a longer list; one that holds no list is shared by all."""
     target = target.for_images(total)
-    return target if length == total else target.take(torch.arange(start, start + length))
+    return (
+        target
+        if length == total
+        else target.take(torch.arange(start, start + length, device="cpu"))
+    )
 
 
 def _layers(method: Method, task: Task, layers: Layers | None, label: str) -> tuple[str, ...]:

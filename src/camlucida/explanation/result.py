@@ -157,7 +157,7 @@ class Explanation(Drawable):
             lambda name: getattr(self, name)[[i]],
             lambda name, key: getattr(self, name)[key][[i]],
             lambda name: getattr(self, name)[i : i + 1],
-            target=self.target.take(torch.tensor([i])),
+            target=self.target.take(torch.tensor([i], device="cpu")),
             views=self.views[i : i + 1],
             sources=self.sources[i : i + 1],
             provenance=self.provenance.alone(),
@@ -266,7 +266,7 @@ class Explanation(Drawable):
         """Everything but the maps, ready for JSON."""
         images = []
         for i in range(len(self)):
-            target = self.target.take(torch.tensor([i]))
+            target = self.target.take(torch.tensor([i], device="cpu"))
             images.append({
                 "source": self.sources[i] if self.sources else None,
                 "explained": self.explained[i],

@@ -14,6 +14,7 @@ from camlucida.engine.maps import Steps
 from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
+from camlucida.targets import target_values
 
 
 @register(
@@ -57,7 +58,9 @@ class CAM(Method):
             tapped = replace(task, model=module).tap(gradients=False, own_pass=True)
         with torch.inference_mode(mode=False), torch.enable_grad():
             logits = tapped.outputs.detach().clone().requires_grad_()
-            (slope,) = torch.autograd.grad(tapped.target(logits).sum(), logits)
+            (slope,) = torch.autograd.grad(
+                target_values(tapped.target, logits, len(logits)).sum(), logits
+            )
         weights: dict[str, Tensor] = {}
         for name, activation in tapped.activations.items():
             head = find_head(activation, tapped.outputs, seen.calls)

@@ -48,11 +48,18 @@ def patch_masks(
         raise MethodError(
             f"a patch of {patch} pixels does not fit into an image of {height}x{width}"
         )
-    drawn = torch.rand(count, patches, 2, generator=torch.Generator().manual_seed(seed))
-    room = torch.tensor([height - patch + 1, width - patch + 1])
+    drawn = torch.rand(
+        count,
+        patches,
+        2,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float32,
+        device="cpu",
+    )
+    room = torch.tensor([height - patch + 1, width - patch + 1], device="cpu")
     corner = (drawn * room).long()
-    rows = torch.arange(height) - corner[..., :1]
-    columns = torch.arange(width) - corner[..., 1:]
+    rows = torch.arange(height, device="cpu") - corner[..., :1]
+    columns = torch.arange(width, device="cpu") - corner[..., 1:]
     in_rows = (rows >= 0) & (rows < patch)
     in_columns = (columns >= 0) & (columns < patch)
     hidden = in_rows[..., :, None] & in_columns[..., None, :]
@@ -152,7 +159,7 @@ class CorrRISE(Method):
             for i in range(images):
                 for start in range(0, len(masks), chunk):
                     part = masks[start : start + chunk].to(masked.images.dtype)
-                    index = torch.full((len(part),), i)
+                    index = torch.full((len(part),), i, device="cpu")
                     scores[i, start : start + chunk] = masked.values(part, index).double()
                     task.report(i * len(masks) + start + len(part), images * len(masks))
             compared = ranks(scores, self.ties) if self.rank_based else scores

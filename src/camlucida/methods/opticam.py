@@ -89,7 +89,7 @@ class OptiCAM(Method):
             details: dict[str, dict[str, Tensor]] = {}
             notes: dict[int, list[str]] = defaultdict(list)
             several = len(tapped.activations) > 1
-            every = torch.arange(len(task.inputs))
+            every = torch.arange(len(task.inputs), device="cpu")
             for done, (name, activation) in enumerate(tapped.activations.items()):
                 features = rectify(activation.detach())
                 found = self.optimise(

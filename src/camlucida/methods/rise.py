@@ -110,7 +110,7 @@ class RISE(Method):
                 notes.setdefault(i, []).append("every mask scored the same: no place matters more")
             if masked.note:
                 notes.setdefault(i, []).append(masked.note)
-        details = {"masks": torch.tensor(sums.counts)}
+        details = {"masks": torch.tensor(sums.counts, device="cpu")}
         return RawMap.of_input(maps, outputs, target, values, notes=notes, details=details)
 
     def _fill(self, sums: _Sums, masked: Masked, task: Task) -> None:
@@ -125,7 +125,10 @@ class RISE(Method):
             count = min(_BLOCK, self.masks - start)
             drawn = self.draw(task.generator, inputs)
             for done, i in enumerate(active):
-                masks, index = self.make(drawn[i, :count], inputs), torch.full((count,), i)
+                masks, index = (
+                    self.make(drawn[i, :count], inputs),
+                    torch.full((count,), i, device="cpu"),
+                )
 
                 def score(a: int, b: int, masks: Tensor = masks, index: Tensor = index) -> Tensor:
                     return masked.values(masks[a:b], index[a:b])

@@ -97,7 +97,15 @@ class Channels:
             for i, k in zip(images.tolist(), channels.tolist(), strict=True):
                 step = (k * self.repeats + repeat) * 0x9E3779B97F4A7C15
                 generator = torch.Generator().manual_seed((self.seeds[i] + step) % 2**63)
-                drawn.append(torch.randn(number, *masks.shape[1:], generator=generator))
+                drawn.append(
+                    torch.randn(
+                        number,
+                        *masks.shape[1:],
+                        generator=generator,
+                        dtype=torch.float32,
+                        device="cpu",
+                    )
+                )
             return torch.stack(drawn).to(masks)
 
         return draw
@@ -105,7 +113,7 @@ class Channels:
 
 def noise_seeds(task: Task) -> list[int]:
     """A seed for each image, drawn from its generator."""
-    drawn = task.generator.rand((2,), torch.empty(0, dtype=torch.float64))
+    drawn = task.generator.rand((2,), torch.empty(0, dtype=torch.float64, device="cpu"))
     return [int(a * 2**24) * 2**24 + int(b * 2**24) for a, b in drawn.tolist()][: len(task.inputs)]
 
 

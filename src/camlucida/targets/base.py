@@ -53,6 +53,16 @@ class Target:
         """This target with everything fixed that depends on the image, such as the predicted class."""
         return self
 
+    def lasting(self) -> Self:
+        """This target with copies of what was made under ``torch.inference_mode``, which gradients cannot pass."""
+        copies: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.is_inference():
+                copies[name] = value.clone()
+            elif isinstance(value, Target) and (other := value.lasting()) is not value:
+                copies[name] = other
+        return replace(self, **copies) if copies else self  # type: ignore[type-var]
+
     def take(self, index: Tensor) -> Self:
         """This target for the images ``index``, a ``(N',)`` tensor of positions, repeats allowed."""
         chosen = {
@@ -74,7 +84,7 @@ class Target:
             if isinstance(value, Sequence) and not isinstance(value, str):
                 if any(isinstance(item, str) for item in value):
                     continue
-                value = changed[name] = torch.as_tensor(value)
+                value = changed[name] = torch.as_tensor(value, device="cpu")
             if isinstance(value, Tensor) and value.ndim > 0 and len(value) != images:
                 plural = name if name.endswith("s") else f"{name}s"
                 raise TargetError(
@@ -124,7 +134,7 @@ def tensor_of(value: Any, what: str) -> Tensor | None:
     if value is None or isinstance(value, Tensor):
         return value
     try:
-        return torch.as_tensor(value)
+        return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TargetError(
             f"{what} must be numbers in a tensor, an array or lists of one length, got {type(value).__name__}"

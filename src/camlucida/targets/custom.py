@@ -55,7 +55,7 @@ def as_target(target: TargetLike) -> Target:
     if callable(target):
         return Custom(cast("Callable[[Tensor], Tensor]", target))
     if hasattr(target, "__array__"):
-        return Logit(torch.as_tensor(target))
+        return Logit(torch.as_tensor(target, device="cpu"))
     raise TargetError(
         f"a target is a class index or name, one per image, a camlucida target or a function from "
         f"outputs to (N,), got {type(target).__name__}"
@@ -74,7 +74,7 @@ def target_values(target: Target, outputs: Tensor, images: int) -> Tensor:
     """
     if outputs.dtype in (torch.float16, torch.bfloat16):
         outputs = outputs.float()
-    values = target(outputs)
+    values = target.lasting()(outputs)
     if not isinstance(values, Tensor) or values.shape != (images,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TargetError(

@@ -103,7 +103,9 @@ def check_same(preprocess: Preprocess, processor: Any) -> None:
     image = Image.fromarray(ramp)
     try:
         made = processor(image)["pixel_values"][0]
-        theirs = (made if isinstance(made, Tensor) else torch.tensor(np.array(made))).float()
+        theirs = (
+            made if isinstance(made, Tensor) else torch.as_tensor(np.array(made), device="cpu")
+        ).float()
     except Exception as error:
         raise ModelError(f"{kind} fails on a plain RGB photo: {error!r}"[:300]) from error
     ours = preprocess(image)

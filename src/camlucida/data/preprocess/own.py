@@ -237,7 +237,9 @@ def apply(function: Callable[..., Any], image: Image.Image) -> Tensor:
         made = made[0]
     if isinstance(made, np.ndarray):
         last = made.ndim == 3 and made.shape[-1] in (1, 3, 4) and made.shape[0] not in (1, 3, 4)
-        made = torch.as_tensor(np.ascontiguousarray(made.transpose(2, 0, 1) if last else made))
+        made = torch.as_tensor(
+            np.ascontiguousarray(made.transpose(2, 0, 1) if last else made), device="cpu"
+        )
     if isinstance(made, Tensor) and made.ndim == 4 and len(made) == 1:
         made = made[0]
     fits = isinstance(made, Tensor) and made.layout == torch.strided and not made.is_meta

@@ -65,7 +65,10 @@ def candidate_layers(
     known = _KNOWN.setdefault(module, {})
     weights = weights_of(module)
     if key not in known or known[key][0] != weights:
-        noise = torch.randn((1, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(
+            (1, *inputs.shape[1:]), generator=generator, dtype=torch.float32, device="cpu"
+        )
         with borrowed(module, inputs):
             noise = noise.to(inputs).repeat(survey(module, inputs).images, 1, 1, 1)
             watched = _watch(module, inputs, noise.requires_grad_())

@@ -106,7 +106,12 @@ def gradients(outputs: list[Tensor], tensors: list[Tensor]) -> list[Tensor | Non
     """
     generator = torch.Generator().manual_seed(0)
     score = [
-        (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+        (
+            output
+            * torch.randn(output.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+                output
+            )
+        ).sum()
         for output in outputs
         if output.requires_grad
     ]

@@ -85,8 +85,12 @@ def probe_images(inputs: Tensor) -> Tensor:
     # Coarse and fine structure: deep layers average fine noise away.
     pictures = []
     for _ in range(2):
-        coarse = torch.rand((1, channels, 8, 8), generator=generator)
-        fine = torch.rand((1, channels, height, width), generator=generator)
+        coarse = torch.rand(
+            (1, channels, 8, 8), generator=generator, dtype=torch.float32, device="cpu"
+        )
+        fine = torch.rand(
+            (1, channels, height, width), generator=generator, dtype=torch.float32, device="cpu"
+        )
         large = torch.nn.functional.interpolate(coarse, (height, width), mode="nearest")
         pictures.append((large + fine) / 2)
     base, other = pictures
@@ -102,12 +106,12 @@ def probe_images(inputs: Tensor) -> Tensor:
 
 def _halves(size: int, parts: int) -> Tensor:
     """0 for places in the first, third part of an axis, 1 for those in the second, fourth."""
-    return torch.arange(size) * parts // size % 2
+    return torch.arange(size, device="cpu") * parts // size % 2
 
 
 def _half(size: int, parts: int) -> Tensor:
     """The same of cells, -1 for one that lies over two parts."""
-    place = torch.arange(size)
+    place = torch.arange(size, device="cpu")
     last = -(-(place + 1) * parts // size) - 1
     return torch.where(place * parts // size == last, last % 2, -1)
 
