@@ -26,7 +26,7 @@ def whole(tmp_path):
 
 def _flipped(path):
     content = bytearray(path.read_bytes())
-    content[len(content) // 4] ^= 0xFF
+    content[40] ^= 0xFF  # in the values; elsewhere a byte may mean nothing
     path.write_bytes(content)
 
 
@@ -39,7 +39,26 @@ def _of_another_seed(run):
     return put
 
 
+def _edited(change):
+    """The file with other values, sound as a file and with everything that it says about itself."""
+
+    def put(path):
+        parquet = pytest.importorskip("pyarrow.parquet")
+        table = parquet.read_table(path)
+        names = {"images": "probability", "rows": "value"}
+        name = names[path.parent.name]
+        values = table[name].to_pylist()
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, table.schema.field(name), [change(values)])
+        parquet.write_table(table, path)
+
+    return put
+
+
 DAMAGE = {
+    "an edited value": _edited(lambda values: [*values[:-1], 0.25]),
+    "a value gone": _edited(lambda values: [*values[:-1], None]),
+    "values in another order": _edited(lambda values: values[::-1]),
     "empty": lambda path: path.write_bytes(b""),
     "junk": lambda path: path.write_bytes(b"PAR1" + b"x" * 300 + b"PAR1"),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-40]),
@@ -80,6 +99,14 @@ def test_shards_of_another_plan_or_beyond_it_are_computed_again_or_taken_away(wh
     assert summarise(run).images == 10
     (run / "rows/shard-x.parquet").unlink()
     same(whole, run)
+
+
+def test_a_shard_that_was_only_stored_otherwise_is_left_alone(whole, recwarn):
+    run = whole.with_name("run")
+    for kind in ("images", "rows"):
+        _edited(lambda values: values)(run / kind / "shard-000001.parquet")
+    assert local.run(bench(whole.parent), run).before == 10
+    assert not recwarn
 
 
 def test_a_sound_run_is_left_alone(whole, recwarn):
@@ -137,6 +164,11 @@ def test_only_the_content_of_a_photo_counts_and_verify_data_reads_it(whole, recw
         ({"metrics": {}}, "metrics is not a list"),
         ({"about": {}}, "about.numbers is missing"),
         ({"about": []}, "about is not an object"),
+        ({"about": {"numbers": {"mass": 5}}}, "about.numbers.mass is not an object"),
+        (
+            {"about": {"numbers": {"mass": {"title": "m"}}}},
+            "about.numbers.mass.direction is missing",
+        ),
     ],
 )
 def test_a_plan_with_wrong_fields_is_said_and_mended(whole, change, said):

@@ -476,6 +476,8 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path.touch()
     refuse("empty file", spec=path, **arch)
     path.write_text("<html>not found</html>")
+    refuse("web page", spec=path, **arch)
+    path.write_text("not found")
     refuse("damaged or not a PyTorch checkpoint", spec=path, **arch)
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
     refuse("Git LFS pointer", spec=path, **arch)

@@ -129,7 +129,8 @@ def heal(bench: Bench, folder: RunFolder, *, verify_data: bool = False) -> None:
     for number, _ in found:
         folder.remove(number)
     for number, reason in found[:_NAMED]:
-        warnings.warn(f"shard {number} is computed again: {reason}", stacklevel=2)
+        what = "is computed again" if number < bench.shards else "is taken away"
+        warnings.warn(f"shard {number} {what}: {reason}", stacklevel=2)
     if len(found) > _NAMED:
         warnings.warn(f"and {len(found) - _NAMED} more shards", stacklevel=2)
 

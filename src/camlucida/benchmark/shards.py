@@ -4,11 +4,12 @@
 method and number. A shard holds a fixed range of images; its images are written first and its rows last, each
 to a temporary name, flushed to the disk and renamed, so that a shard is done when its rows are there. Writing
 a shard twice does no harm: both writings hold the same. Each file says in its metadata which shard of which plan it
-is, its images, and what their files were when they were read; its pages carry checksums.
+is, its images, what their files were when they were read, and a checksum of what it holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -43,9 +44,9 @@ _PLAN: dict[str, Any] = {
     "model": {"name": str},
     "methods": [{"label": str, "name": str, "options": {}}],
     "metrics": [{"name": str, "options": {}, "numbers": [str]}],
-    "about": {"numbers": {}},
+    "about": {"numbers": {"*": {"title": str, "direction": str}}},
 }
-"""What the readers of a plan take for granted."""
+"""What the readers of a plan take for granted; the star stands for every key."""
 
 
 @dataclass(frozen=True)
@@ -258,11 +259,11 @@ class RunFolder:
                 with parquet.ParquetFile(path, page_checksum_verification=True) as file:
                     marks = json.loads((file.schema_arrow.metadata or {}).get(_MARKS, b"{}"))
                     known = file.schema_arrow.remove_metadata().equals(schema)
-                    if not known or {**wanted, "kind": kind, "length": file.metadata.num_rows} != {
-                        key: value for key, value in marks.items() if key != "stamps"
-                    }:
+                    own = {**wanted, "kind": kind, "length": file.metadata.num_rows}
+                    if not known or any(marks.get(key) != value for key, value in own.items()):
                         return f"{str(path)!r} holds something else than this shard"
-                    file.read()
+                    if marks.get("content") != _checksum(file.read()):
+                        return f"{str(path)!r} has been changed since it was written"
             except Exception as error:
                 return f"{str(path)!r} cannot be read: {first_line(error)}"
         return ""
@@ -277,7 +278,7 @@ class RunFolder:
     def remove(self, number: int) -> None:
         """Take a shard's rows and then its images away, so that it is to be done."""
         for kind in ("rows", "images"):
-            with writable(self.path):
+            with writable(self.file(kind, number)):
                 self.file(kind, number).unlink(missing_ok=True)
 
     def write(self, shard: Shard) -> None:
@@ -290,7 +291,7 @@ class RunFolder:
         for kind, table in (("images", _images(shard)), ("rows", _rows(shard))):
             marks = {
                 "plan": shard.plan, "shard": shard.number, "indices": [row.index for row in shard.images],
-                "kind": kind, "length": table.num_rows, "stamps": shard.stamps,
+                "kind": kind, "length": table.num_rows, "stamps": shard.stamps, "content": _checksum(table),
             }  # fmt: skip
             metadata = {**(table.schema.metadata or {}), _MARKS: json.dumps(marks).encode()}
             marked = table.replace_schema_metadata(metadata)
@@ -373,6 +374,27 @@ def _rows(shard: Shard) -> Any:
     )
 
 
+def _checksum(table: Any) -> str:
+    """Of the values of a table, however they are stored."""
+    pa, compute = require("pyarrow", "benchmark"), require("pyarrow.compute", "benchmark")
+    found = hashlib.sha256()
+    for column in table.columns:
+        values = column.combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(pa.string())
+        if pa.types.is_list(values.type):
+            lengths = compute.fill_null(compute.list_value_length(values), -1)
+            found.update(lengths.to_numpy(zero_copy_only=False).tobytes())
+            values = values.flatten()
+        if pa.types.is_string(values.type):
+            found.update(json.dumps(values.to_pylist()).encode())
+        else:
+            numbers = values.cast(pa.float64()) if not pa.types.is_boolean(values.type) else values
+            plain = np.asarray(numbers.to_numpy(zero_copy_only=False), np.float64)
+            found.update(np.where(np.isnan(plain), np.nan, plain).tobytes())
+    return found.hexdigest()
+
+
 def _curves(columns: list[ShardColumn]) -> Any:
     pa = require("pyarrow", "benchmark")
     widths = [np.full(len(c.images), 0 if c.curves is None else c.curves.shape[1]) for c in columns]
@@ -409,7 +431,10 @@ def _fault_of(value: Any, shape: Any, name: str) -> str:
     if isinstance(shape, list):
         faults = (_fault_of(item, shape[0], f"{name}[{i}]") for i, item in enumerate(value))
         return next(filter(None, faults), "")
-    for key, wanted in shape.items() if isinstance(shape, dict) else ():
+    fields = shape if isinstance(shape, dict) else {}
+    if "*" in fields:
+        fields = dict.fromkeys(value, fields["*"])
+    for key, wanted in fields.items():
         inner = key if name == "it" else f"{name}.{key}"
         if key not in value:
             return f"{inner} is missing"
