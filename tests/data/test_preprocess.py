@@ -121,6 +121,7 @@ def test_elongated_photo_does_not_fill_the_memory():
     ("values", "message"),
     [
         ({"size": (0, 8)}, "size"),
+        ({"size": (99_999, 99_999)}, "pixels that an input may have"),
         ({"size": "8"}, "size"),
         ({"resize": 0}, "resize"),
         ({"resize": (8, 0)}, "resize"),

@@ -281,7 +281,11 @@ def test_huggingface_mistakes(tmp_path):
         hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     )
     bert.save_pretrained(tmp_path / "bert")
-    refuse("no image classifier, but a model of type bert", spec=f"hf:{tmp_path / 'bert'}", pretrained=False)
+    refuse(
+        "no image classifier, but a model of type bert",
+        spec=f"hf:{tmp_path / 'bert'}",
+        pretrained=False,
+    )
 
 
 def test_huggingface_without_a_trained_head(tmp_path):

@@ -89,6 +89,11 @@ class Preprocess:
             raise ModelError(f"preprocess: {error}") from None
         if isinstance(self.resize, int) and self.resize < 1:
             raise ModelError(f"preprocess: resize is {self.resize}, but must be at least 1 pixel")
+        if self.size[0] * self.size[1] > _MAX_INPUT:
+            raise ModelError(
+                f"preprocess: size is {self.size[0]} x {self.size[1]}, more than the {_MAX_INPUT:,} pixels that an "
+                "input may have"
+            )
         count = 1 if self.channels == "gray" else 3
         if len(self.mean) != count or len(self.std) != count:
             raise ModelError(
@@ -425,6 +430,7 @@ def _numbers(name: str, value: Any) -> tuple[float, ...]:
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+_MAX_INPUT = 50_000_000  # pixels; one layer of 64 channels then takes 13 GB
 _MAX_RESIZED = 200_000_000  # pixels; a photo of 1 x 100 000 resized to a shorter side of 256
 
 
