@@ -320,7 +320,7 @@ def test_files_of_other_kinds_are_named(nets, tmp_path):
             spec=path,
             **arch,
         )
-    for wrong in (net(), net, 3):
+    for wrong in (net(), 3):
         refuse("architecture is a name", spec=path, architecture=wrong)
     torch.save({**SD, "a\n\x1b[31m" + "k" * 999: torch.ones(1)}, path)
     (note,) = [n for n in load_model(path, **arch).notes if "does not" in n]
@@ -391,6 +391,14 @@ def test_factory_of_timm_tells_its_preprocessing(tmp_path, monkeypatch):
     assert "preprocessing is assumed" in loaded.notes[0]
 
 
+def test_an_architecture_may_be_the_class_itself(nets, tmp_path):
+    torch.save(SD, tmp_path / "w.pth")
+    named = load_model(tmp_path / "w.pth", architecture=f"{nets}:Net")
+    own = load_model(tmp_path / "w.pth", architecture=type(named.module))
+    assert own.module.state_dict().keys() == named.module.state_dict().keys()
+    assert own.name.endswith(":Net@w.pth")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -402,7 +410,7 @@ def test_factory_of_timm_tells_its_preprocessing(tmp_path, monkeypatch):
         ("nets_of_mine.py:instance", ("must be a function or class",)),
         ("nowhere.py:Net", ("does not exist",)),
         ("no_such_package.nets:Net", ("no module 'no_such_package'", "timm:NAME")),
-        ("helpers:", ("name their architecture",)),
+        ("helpers:", ("is unknown", "path/to/file.py:factory")),
         ("broken.py:Net", ("SyntaxError",)),
         ("misses.py:Net", ("ModuleNotFoundError", "not_installed_here")),
     ],

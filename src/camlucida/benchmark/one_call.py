@@ -20,6 +20,7 @@ from camlucida.data.samples import DataSet
 from camlucida.engine.reading import OutputsLike
 from camlucida.explanation.explain import MethodLike
 from camlucida.models import LoadedModel
+from camlucida.models.factory import ArchitectureLike
 
 Engine: TypeAlias = Literal["local", "ray"]
 
@@ -31,7 +32,7 @@ def evaluate(
     metrics: Sequence[MetricLike] = DEFAULT,
     out: str | Path = "camlucida-run",
     *,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     class_names: str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
     preprocess: PreprocessLike | Mapping[str, Any] | None = None,

@@ -30,6 +30,7 @@ from camlucida.methods import Method, read_method, row_of
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
 from camlucida.models import LoadedModel, load_model
+from camlucida.models.factory import ArchitectureLike, code_name
 from camlucida.models.loaded import put_on
 from camlucida.targets import Target, as_target
 
@@ -251,7 +252,7 @@ class Bench:
                      "legacy": settings.legacy_boxes},
             "model": {
                 "name": self.model.name,
-                "architecture": self.source["architecture"] if self.source else None,
+                "architecture": code_name(self.source["architecture"]) if self.source else None,
                 "weights_sha256": fingerprint(unwrap(self.model.module)),
                 "dtype": str(self.dtype),
                 "preprocess": preprocess.to_dict() if preprocess else None,
@@ -308,7 +309,7 @@ def open_bench(
     metrics: Sequence[MetricLike] = DEFAULT,
     *,
     device: str | None = None,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     class_names: str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
     preprocess: PreprocessLike | Mapping[str, Any] | None = None,

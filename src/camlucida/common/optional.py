@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import textwrap
 from typing import Any
 
 from camlucida.common.errors import ModelError
@@ -32,11 +34,12 @@ def require(package: str, extra: str = "models") -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters, or the error's type.
+    """The first sentence of an error's text, at most 200 characters in whole words, or the error's type.
 
     PyTorch's page on weights_only is not passed on: it advises to run the file's code.
     """
-    lines = str(error).strip().splitlines()
-    if lines and "weights_only" in lines[0]:
+    said = " ".join(str(error).split())
+    if "weights_only" in said:
         return "it contains code, which is never run, or cannot be read as plain weights"
-    return lines[0][:200].rstrip(" .") if lines else type(error).__name__
+    first = re.split(r"(?<=[.!?;])\s+(?=[A-Z])", said, maxsplit=1)[0]
+    return textwrap.shorten(first, 200, placeholder=" ...").rstrip(" .;:") or type(error).__name__

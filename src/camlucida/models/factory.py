@@ -6,11 +6,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
 from camlucida.models.loaded import LoadedModel
+
+ArchitectureLike: TypeAlias = str | Callable[..., Any]
+"""The name of an architecture, or a function or class that returns the network."""
 
 
 def is_factory(text: str) -> bool:
@@ -34,6 +37,14 @@ def names_code(text: str) -> bool:
     return is_factory(text) and text.partition(":")[0] not in _NAMES
 
 
+def code_name(architecture: ArchitectureLike | None) -> str | None:
+    """The name of an architecture: its text, or where its function stands, as ``package.module:factory``."""
+    if architecture is None or isinstance(architecture, str):
+        return architecture
+    home = architecture if hasattr(architecture, "__qualname__") else type(architecture)
+    return f"{home.__module__}:{home.__qualname__}"
+
+
 class Factory:
     """A function (or class) that makes a network, found by ``package.module:factory`` or ``file.py:factory``.
 
@@ -41,17 +52,17 @@ class Factory:
     on the user's word. The current folder and the file's own folder can be imported from meanwhile.
 
     Args:
-        text: as above; the function may be an attribute of a class (``nets.Zoo.small``).
+        given: as above; the function may be an attribute of a class (``nets.Zoo.small``). Or the function itself.
 
     Raises:
         ModelError: the module, file or name does not exist, or fails when it is run.
     """
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, given: ArchitectureLike) -> None:
+        self.text = text = str(code_name(given))
         place, _, name = text.rpartition(":")
-        found: Any = _module(place, text)
-        for part in name.split("."):
+        found: Any = _module(place, text) if isinstance(given, str) else given
+        for part in name.split(".") if isinstance(given, str) else ():
             known = (
                 [n for n in vars(found) if not n.startswith("_")]
                 if hasattr(found, "__dict__")

@@ -106,9 +106,22 @@ def class_names_of_huggingface(module: nn.Module) -> tuple[str, ...] | None:
 def _hub(name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The package transformers, and from where it may load."""
     transformers = require("transformers")
-    with short_wait(require("huggingface_hub.constants")) as reachable:
+    with short_wait(require("huggingface_hub.constants")) as reachable, _quiet(transformers):
         offline = _is_local(name) or not reachable
         yield transformers, {"trust_remote_code": False, "local_files_only": offline}
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No bar of transformers' own, which would count the tensors of a file; downloads keep theirs."""
+    logging = transformers.utils.logging
+    before = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def _is_local(name: str) -> bool:

@@ -21,7 +21,7 @@ from camlucida.engine.finding import find_outputs, kind_by_config
 from camlucida.engine.reading import Outputs, OutputsLike, original, reading
 from camlucida.models.checkpoint import SUFFIXES, load_weights, num_outputs
 from camlucida.models.embedded import load_embedded
-from camlucida.models.factory import Factory, is_factory
+from camlucida.models.factory import ArchitectureLike, Factory, code_name, is_factory
 from camlucida.models.huggingface import (
     build_huggingface,
     class_names_of_huggingface,
@@ -34,12 +34,14 @@ from camlucida.models.small import load_digits
 from camlucida.models.timm_models import (
     build_timm,
     class_names_of_timm,
+    has_timm,
     load_timm,
     preprocess_of_timm,
 )
 from camlucida.models.torchvision_models import (
     build_torchvision,
     describe_torchvision,
+    has_torchvision,
     load_torchvision,
 )
 from camlucida.models.weights import read_weights
@@ -57,10 +59,18 @@ _SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
 }
 
 
+_LIBRARIES: Mapping[str, Callable[[str], bool]] = {"timm": has_timm, "torchvision": has_torchvision}
+"""Whether a library has a model of a name."""
+
+_ARCHITECTURES = (
+    "timm:NAME, torchvision:NAME, hf:FOLDER, package.module:factory or path/to/file.py:factory"
+)
+
+
 def load_model(
     spec: str | os.PathLike[str],
     *,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
     preprocess: PreprocessLike | Mapping[str, Any] | None = None,
@@ -93,8 +103,9 @@ def load_model(
     Args:
         spec: What to load, as above.
         architecture: For a file: the network that its weights belong to, such as `timm:resnet18`,
-            `torchvision:resnet50`, `hf:FOLDER`, or a factory. The number of classes is read from the file; a
-            factory gets it as `num_classes` if it takes that. The prefix before the file's names is found.
+            `torchvision:resnet50`, `hf:FOLDER`, or a factory, as text or itself. The number of classes is read
+            from the file; a factory gets it as `num_classes` if it takes that. The prefix before the file's
+            names is found.
         class_names: Names to use instead of the model's own: a list, or the path of a text file
             with one per line, or of a JSON list. As many as the model has outputs.
         outputs: What its outputs are, as for `camlucida.explain`: such as `softmax`, `labels:threshold=0.3`,
@@ -122,10 +133,12 @@ def load_model(
             f"a model to load is a name or a file, got {type(spec).__name__}; a torch.nn.Module is explained as "
             "it is: camlucida.explain(model, images)"
         )
-    if not isinstance(architecture, str | None):
+    if isinstance(architecture, nn.Module) or not (
+        architecture is None or isinstance(architecture, str) or callable(architecture)
+    ):
         raise ModelError(
-            f"architecture is a name, got {type(architecture).__name__}; a network that is at hand takes its weights "
-            "with load_state_dict and is explained as it is"
+            f"architecture is a name or a function that returns the network, got {type(architecture).__name__}; a "
+            "network that is at hand takes its weights with load_state_dict and is explained as it is"
         )
     names = None if class_names is None else read_class_names(class_names)
     loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
@@ -212,7 +225,7 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
     return names if names and len(names) in sizes else None
 
 
-def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedModel:
+def _load(spec: str, architecture: ArchitectureLike | None, *, pretrained: bool) -> LoadedModel:
     source, _, name = spec.partition(":")
     is_file = _is_file(spec)
     if not pretrained and (source == "masked-vgg" or is_file):
@@ -225,7 +238,7 @@ def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedMod
             f"architecture is only for a checkpoint file, and {spec!r} is not a file here"
         )
     if is_file and spec.endswith(".py"):
-        raise ModelError(f"{spec!r} is Python code; name the function too: {spec}:FUNCTION")
+        raise ModelError(_no_function(spec))
     if is_file:
         return _load_file(Path(spec), architecture)
     if source in _SOURCES:
@@ -236,22 +249,23 @@ def _load(spec: str, architecture: str | None, *, pretrained: bool) -> LoadedMod
         return _completed(Factory(spec).build())
     if Path(spec).is_dir():
         raise ModelError(f"{spec!r} is a folder; for a transformers model write hf:{spec}")
+    near = [f"{which}:{spec}" for which, has in _LIBRARIES.items() if has(spec)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else nearest(source, _SOURCES)
     raise ModelError(
-        f"unknown model {spec!r}; expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
-        f"a checkpoint file, or package.module:factory{nearest(source, _SOURCES)}"
+        f"unknown model {spec!r}{hint} (expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
+        "masked-vgg:FILE, a checkpoint file, package.module:factory or path/to/file.py:factory)"
     )
 
 
-def _load_file(path: Path, architecture: str | None) -> LoadedModel:
+def _load_file(path: Path, given: ArchitectureLike | None) -> LoadedModel:
     """A checkpoint's weights in the architecture named beside it."""
-    network = None if architecture is None else _network(architecture)
-    if architecture is None or network is None:
+    if given is None:
         read_weights(path)  # says what is true of a file of another kind
         raise ModelError(
-            f"a checkpoint file holds weights only; for {str(path)!r} name their architecture, such as "
-            "timm:resnet18, torchvision:resnet50, hf:FOLDER, package.module:factory or path/to/file.py:factory "
-            f"(architecture was {architecture!r})"
+            f"a checkpoint file holds weights only; name the architecture of {str(path)!r} (--architecture, in Python "
+            f"architecture=): {_ARCHITECTURES}"
         )
+    network, architecture = _network(given), str(code_name(given))
     module, notes = load_weights(path, architecture, network.build)
     said = network.describe(module)
     names = said.class_names
@@ -269,6 +283,10 @@ def _load_file(path: Path, architecture: str | None) -> LoadedModel:
     )
 
 
+def _no_function(file: str) -> str:
+    return f"{file!r} is Python code; name the function that returns the model too: {file}:FUNCTION"
+
+
 @dataclass(frozen=True)
 class _Network:
     """An architecture without weights.
@@ -284,10 +302,19 @@ class _Network:
     assumed: bool = True
 
 
-def _network(architecture: str) -> _Network | None:
-    source, _, name = architecture.partition(":")
-    if not name:
-        return None
+def _network(given: ArchitectureLike) -> _Network:
+    """The architecture of a name or function.
+
+    Raises:
+        ModelError: the name is none, or its code does not exist or fails.
+    """
+    source, _, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+    if isinstance(given, str) and given.endswith(".py"):
+        raise ModelError(_no_function(given))
+    if isinstance(given, str) and not (
+        name and (source in {"hf", *_LIBRARIES} or is_factory(given))
+    ):
+        raise ModelError(f"the architecture {given!r} is unknown; write {_ARCHITECTURES}")
     if source == "timm":
         return _Network(lambda count, _: build_timm(name, count), _described)
     if source == "torchvision":
@@ -301,9 +328,7 @@ def _network(architecture: str) -> _Network | None:
             lambda module: replace(_described(module), preprocess=preprocess_of_folder(name)),
             assumed=False,
         )
-    if not is_factory(architecture):
-        return None
-    factory = Factory(architecture)
+    factory = Factory(given)
     made: dict[nn.Module, LoadedModel] = {}
 
     def build(count: int | None, _: Sequence[str]) -> nn.Module:

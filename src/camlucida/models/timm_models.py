@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from camlucida.common.errors import ModelError
@@ -83,6 +84,13 @@ def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
     except (AssertionError, FileNotFoundError, KeyError):
         return None
     return tuple(info.label_descriptions()) if info and info.num_classes() == count else None
+
+
+def has_timm(name: str) -> bool:
+    """Whether a model is called so; ``False`` without timm."""
+    with suppress(ModelError):
+        return bool(require("timm").is_model(name))
+    return False
 
 
 def _check_name(timm: Any, name: str) -> None:

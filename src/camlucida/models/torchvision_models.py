@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from camlucida.common.errors import ModelError
@@ -67,6 +68,13 @@ def describe_torchvision(
     categories = weights.meta.get("categories")
     preprocess = Preprocess.from_torchvision(weights.transforms())
     return preprocess, tuple(categories) if categories else None
+
+
+def has_torchvision(name: str) -> bool:
+    """Whether a classifier is called so; ``False`` without torchvision."""
+    with suppress(ModelError):
+        return bool(_models(name))
+    return False
 
 
 def _models(name: str) -> Any:

@@ -196,7 +196,7 @@ def _read_pickle(path: Path, head: bytes) -> tuple[Any, tuple[str, ...]]:
         except Exception as error:
             more = _stand_in(str(error), known)
             if more is None or len(known) > _MOST_CLASSES:
-                raise _unreadable(name, head, error) from error
+                raise _unreadable(path, head, error) from error
             known |= more
     raise ModelError(f"{name} holds too many kinds of values beside its weights")
 
@@ -225,8 +225,8 @@ def _named(full: str, kind: type[_PassedOver]) -> type[_PassedOver]:
     return type(name, (kind,), {"__module__": module, "__qualname__": name})
 
 
-def _unreadable(name: str, head: bytes, error: Exception) -> ModelError:
-    text = str(error)
+def _unreadable(path: Path, head: bytes, error: Exception) -> ModelError:
+    text, name = str(error), repr(str(path))
     if (blocked := re.search(r"GLOBAL (\S+)", text)) or "reduce for unrecognized function" in text:
         what = f" ({blocked[1]})" if blocked else ""
         return ModelError(
@@ -239,9 +239,11 @@ def _unreadable(name: str, head: bytes, error: Exception) -> ModelError:
             f"{name} was written with a newer pickle protocol than 2, the only one that can be read without "
             "running code; save it with torch.save(model.state_dict(), path)"
         )
-    found = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
-    reason = (found and found[1].strip()) or first_line(error)
-    return ModelError(f"{name} is damaged or not a PyTorch checkpoint ({reason})")
+    reason = f"it begins with {head[:16]!r}"
+    if head.startswith(b"PK"):
+        whole = zipfile.is_zipfile(path)
+        reason = first_line(error) if whole else "it is a zip archive without its end"
+    return ModelError(f"{name} is damaged, cut off or no PyTorch checkpoint ({reason})")
 
 
 def _flatten(
