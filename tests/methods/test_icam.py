@@ -670,6 +670,16 @@ def test_hopeless_copies_are_counted_alike_and_it_is_said(net):
     assert any("mds_clamp" in m for m in raw.diagnostics[0].messages)
 
 
+@pytest.mark.parametrize("scale", [torch.nan, 1e30])
+def test_no_share_of_what_is_no_number_is_told(scale):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    found = explain(model.eval(), scale * torch.rand(1, 3, 8, 8), method="icam", n_perturb=2)
+    assert found.diagnostics[0].messages
+    assert not any("nan" in message for message in found.diagnostics[0].messages)
+
+
 def test_pole_is_told(net):
     net.scale = 300.0
     x = torch.randn(4, 3, 8, 8, dtype=D)

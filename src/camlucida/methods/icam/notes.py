@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -71,15 +69,13 @@ def _about_alpha(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> l
     if options.alpha_form == "none":
         return []
     y = float(seen.margin[i].sigmoid())
-    if not math.isfinite(y):
-        return []
     if options.alpha_form == "literal" and seen.second[i] == 0:
         why = "at Y = 1/2" if options.function in {"softmax", "sigmoid"} else "for this function"
         return [
             f"alpha is 0 {why}, since f'' = 0 there: the map is empty (alpha_form='none' is not)"
         ]
     share = float((weights.to(seen.pole_share) * seen.pole_share[i]).sum())
-    if share <= _PATCHY:
+    if not share > _PATCHY:  # also where it is NaN, as of numbers that overflow
         return []
     harm = "the map may be turned over" if share > _OVERTURNED else "a likely cause of patchy maps"
     said = (
@@ -101,7 +97,7 @@ def _about_size(options: ICAMOptions, seen: Seen, kind: torch.dtype, i: int) -> 
             "drop_common_factor=True leaves this common factor out"
         )
         return [said]
-    if not after.isfinite():
+    if not after.isfinite() and not seen.first[i].isnan():
         return [f"f' = {float(seen.first[i]):.2g} overflows; drop_common_factor=True leaves it out"]
     return []
 
