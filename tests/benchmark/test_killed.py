@@ -27,9 +27,9 @@ _COMMAND = """
 import sys
 from reference.bench import tiny
 from reference.embedders import small
-from camlucida.benchmark import plan
+from camlucida.explanation import subject
 from camlucida.faces import load
-plan.load_model = lambda *_, **__: tiny()
+subject.load_model = lambda *_, **__: tiny()
 load.load_embedder = lambda *_, **__: small()
 from camlucida.cli import main
 print("on", flush=True)

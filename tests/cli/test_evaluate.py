@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camlucida.benchmark import RunFolder, local, plan
+from camlucida.benchmark import RunFolder, local
 from camlucida.benchmark.plan import chosen_metrics
 from camlucida.cli import app, main
 from camlucida.cli.compare import compare
 from camlucida.cli.evaluate import evaluate
 from camlucida.cli.summary import summary
 from camlucida.common.errors import CamlucidaError
+from camlucida.explanation import subject
 from camlucida.metrics import metric_groups
 from reference.bench import tiny
 
@@ -40,7 +41,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "boxes.csv").write_text("\n".join(lines))
     (tmp_path / "pictures/1/4.png").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan, "load_model", lambda *_args, **_options: tiny())
+    monkeypatch.setattr(subject, "load_model", lambda *_args, **_options: tiny())
 
 
 DATA = "pictures,boxes=boxes.csv"

@@ -13,11 +13,11 @@ from PIL import Image
 
 import camlucida
 from camlucida.audits.registry import AUDITS
-from camlucida.benchmark import plan
 from camlucida.cli import main
 from camlucida.common import plugins
 from camlucida.common.errors import CamlucidaError
 from camlucida.data import KINDS
+from camlucida.explanation import subject
 from camlucida.methods.registry import METHODS
 from camlucida.metrics.registry import METRICS
 from camlucida.targets.registry import TARGETS
@@ -43,7 +43,7 @@ def _as_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugins, "_LOADED", {})
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plan, "load_model", lambda *_args, **_options: tiny())
+    monkeypatch.setattr(subject, "load_model", lambda *_args, **_options: tiny())
     monkeypatch.setattr("camlucida.models.load_model", lambda *_args, **_options: tiny())
     yield
     for registry, names in zip(REGISTRIES, known, strict=True):

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from torch import nn
-
 from camlucida.benchmark import local
 from camlucida.benchmark.local import Finished, Progress
-from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, open_bench
+from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, Settings, open_bench
 from camlucida.benchmark.report.run_report import write_report
 from camlucida.benchmark.summary import Summary, summarise
 from camlucida.benchmark.work import THREADS
-from camlucida.data.preprocess import PreprocessLike
+from camlucida.common.grammar import refuse_arguments
 from camlucida.data.samples import DataSet
 from camlucida.engine.reading import OutputsLike
 from camlucida.explanation.explain import MethodLike
-from camlucida.models import LoadedModel
+from camlucida.explanation.subject import ModelLike, PreprocessGiven
+from camlucida.metrics.base import Metric
 from camlucida.models.factory import ArchitectureLike
 
 Engine: TypeAlias = Literal["local", "ray"]
 
 
 def evaluate(
-    model: nn.Module | LoadedModel | str,
+    model: ModelLike,
     data: DataSet | str | os.PathLike[str],
-    methods: Sequence[MethodLike] = ("gradcam",),
-    metrics: Sequence[MetricLike] = DEFAULT,
+    methods: Sequence[MethodLike] | MethodLike = ("gradcam",),
+    metrics: Sequence[MetricLike] | str | Metric = DEFAULT,
     out: str | Path = "camlucida-run",
     *,
     architecture: ArchitectureLike | None = None,
     class_names: str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
-    preprocess: PreprocessLike | Mapping[str, Any] | None = None,
+    preprocess: PreprocessGiven | None = None,
     device: str | None = None,
     batch_size: int = 8,
     threads: int = THREADS,
@@ -56,7 +56,8 @@ def evaluate(
     Args:
         model: a module, a loaded model, or what :func:`camlucida.load_model` takes.
         data: an open data set, or what :func:`camlucida.data.open_data` takes.
-        methods: names, also as ``"fame:iterations=20"``, pairs of a name and its options, or method objects.
+        methods: one or several: names, also as ``"fame:iterations=20"``, pairs of a name and its options, or method
+            objects.
         metrics: the same of metrics; or groups of :func:`camlucida.metrics.metric_groups`, of which those are left
             out that the data do not allow. Localisation and faithfulness by default.
         out: the run folder.
@@ -64,8 +65,7 @@ def evaluate(
         class_names: a file with the model's class names, one per line or a JSON list.
         outputs: what the model's outputs are, as for :func:`camlucida.explain`; found by default.
         preprocess: how photos become inputs, where the model does not say so itself: a
-            :class:`camlucida.Preprocess` or any function of a photo; of a model that is named also some of a
-            ``Preprocess``'s values.
+            :class:`camlucida.Preprocess`, any function of a photo, or some of a ``Preprocess``'s values by name.
         device: the device that computes, such as ``"cuda"``; by default the one on which the model is.
         batch_size: photos explained at a time; it does not decide the numbers.
         threads: how many threads of each worker read photos.
@@ -96,6 +96,7 @@ def evaluate(
         >>> found.images, sorted(set(found.table["method"]))
         (1, ['gradcam', 'hirescam'])
     """
+    refuse_arguments(evaluate, settings, [f.name for f in fields(Settings)])
     bench = open_bench(
         model, data, methods, metrics, device=device, architecture=architecture, class_names=class_names,
         outputs=outputs, preprocess=preprocess, say=say, **settings,

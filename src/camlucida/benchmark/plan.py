@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
@@ -13,26 +13,25 @@ import torch
 from torch import nn
 
 from camlucida.benchmark.needs import in_words, lacking
-from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
+from camlucida.common.errors import CamlucidaError, ModelError, TargetError
+from camlucida.common.grammar import refuse_arguments
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.limits import Limits, check_fields
 from camlucida.common.provenance import fingerprint
 from camlucida.common.version import __version__
 from camlucida.data import resolve_class
 from camlucida.data.open import namesake, open_data
-from camlucida.data.preprocess import PreprocessLike
 from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.engine.reading import OutputsLike, outputs_of
-from camlucida.explanation.explain import MethodLike, settle
-from camlucida.explanation.subject import Subject
+from camlucida.explanation.explain import MethodLike, listed, settle
+from camlucida.explanation.subject import ModelLike, PreprocessGiven, Subject, read_target
 from camlucida.methods import Method, read_method, row_of
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
-from camlucida.models import LoadedModel, load_model
+from camlucida.models import LoadedModel
 from camlucida.models.factory import ArchitectureLike, code_name
-from camlucida.models.loaded import put_on
-from camlucida.targets import Target, as_target
+from camlucida.targets import Target, TargetLike, as_target
 
 FORMAT = 1
 """Of the run folder; a folder of another format is refused."""
@@ -54,7 +53,7 @@ class Settings:
     """What decides the numbers besides model, data, methods and metrics.
 
     Attributes:
-        target: what is explained; its class is set by ``explain``.
+        target: what is explained, as for :func:`camlucida.explain`; its class is set by ``explain``.
         explain: whose class: ``"predicted"``, ``"label"`` (photos without one are left out), or one class for
             all, by index or name.
         layers: names; empty for the model's default.
@@ -72,7 +71,7 @@ class Settings:
         0
     """
 
-    target: Target = field(default_factory=lambda: as_target(None))
+    target: TargetLike = None
     explain: str = "predicted"
     layers: tuple[str, ...] = ()
     steps: str | None = None
@@ -116,13 +115,11 @@ class Bench:
         self,
         model: LoadedModel,
         data: DataSet,
-        methods: Sequence[MethodLike],
-        metrics: Sequence[MetricLike],
+        methods: Sequence[MethodLike] | MethodLike,
+        metrics: Sequence[MetricLike] | str | Metric,
         settings: Settings | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> None:
-        if not methods:
-            raise MethodError("no method was given")
         if not metrics:
             raise CamlucidaError("no metric was given")
         if len(data) == 0:
@@ -134,14 +131,14 @@ class Bench:
         self.model = model
         self.data = data
         self.settings = settings = settings or Settings()
-        target = settings.target
+        target = read_target(settings.target, model.class_names)
         if settings.explain not in {"predicted", "label"}:
             given = settings.explain
             target = _with_classes(target, resolve_class(given, model.class_names))
         elif settings.explain == "label":
             _with_classes(target, 0)
-        self.target = target.resolve(lambda name: resolve_class(name, model.class_names))
-        self.methods = tuple(_plain(one, self.target) for one in methods)
+        self.target = target
+        self.methods = tuple(_plain(one, self.target) for one in listed(methods))
         built = [settle(one, self.target) for one in self.methods]
         self.labels = _distinct([label for _, _, label in built])
         rows = [row_of(method) for method, _, _ in built]
@@ -303,16 +300,16 @@ def _of_outputs(module: nn.Module) -> dict[str, Any]:
 
 
 def open_bench(
-    model: nn.Module | LoadedModel | str,
+    model: ModelLike,
     data: DataSet | str | os.PathLike[str],
-    methods: Sequence[MethodLike] = ("gradcam",),
-    metrics: Sequence[MetricLike] = DEFAULT,
+    methods: Sequence[MethodLike] | MethodLike = ("gradcam",),
+    metrics: Sequence[MetricLike] | str | Metric = DEFAULT,
     *,
     device: str | None = None,
     architecture: ArchitectureLike | None = None,
     class_names: str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
-    preprocess: PreprocessLike | Mapping[str, Any] | None = None,
+    preprocess: PreprocessGiven | None = None,
     say: Callable[[str], object] = lambda _: None,
     **settings: Any,
 ) -> Bench:
@@ -328,37 +325,26 @@ def open_bench(
         >>> [name for name, _ in bench.metrics]
         ['sparseness', 'cam_entropy', 'complexity']
     """
+    refuse_arguments(open_bench, settings, [f.name for f in fields(Settings)])
     layers = settings.get("layers") or ()
     chosen = Settings(
         **{**settings, "layers": (layers,) if isinstance(layers, str) else tuple(layers)}
     )
-    for one in methods:
-        settle(one, chosen.target)
+    for one in listed(methods):
+        settle(one, as_target(None if isinstance(chosen.target, str) else chosen.target))
     chosen_metrics(metrics)
     source = None
     if not isinstance(data, DataSet):
         if said := namesake(os.fspath(data)):
             say(said)
-        if isinstance(model, str):
+        if isinstance(model, str | os.PathLike):
             source = {
-                "model": model, "data": os.fspath(data), "architecture": architecture,
+                "model": os.fspath(model), "data": os.fspath(data), "architecture": architecture,
                 "class_names": class_names, "outputs": outputs, "preprocess": preprocess, **settings,
             }  # fmt: skip
-    if isinstance(model, str):
-        model = load_model(
-            model,
-            architecture=architecture,
-            class_names=class_names,
-            outputs=outputs,
-            preprocess=preprocess,
-            device=device,
-        )
-        outputs = preprocess = None
-    if isinstance(preprocess, Mapping):
-        raise CamlucidaError(
-            "some values of a preprocess change that of a model that is named; give a whole Preprocess for a module"
-        )
-    loaded = put_on(Subject.of(model, preprocess, class_names, outputs).loaded, device)
+    loaded = Subject.of(
+        model, preprocess, class_names, outputs, architecture=architecture, device=device
+    ).loaded
     for said in (*loaded.notes, *(loaded.outputs.notes if loaded.outputs else ())):
         say(said)
     opened = data if isinstance(data, DataSet) else open_data(data, class_names=loaded.class_names)
@@ -369,7 +355,7 @@ def open_bench(
 
 
 def chosen_metrics(
-    wanted: Sequence[MetricLike],
+    wanted: Sequence[MetricLike] | str | Metric,
 ) -> tuple[tuple[tuple[str, Metric], ...], set[str]]:
     """The metrics with the names to show, each once, and which of them came with a group.
 
@@ -379,7 +365,7 @@ def chosen_metrics(
     groups = metric_groups()
     found: list[tuple[str, Metric]] = []
     grouped: set[str] = set()
-    for one in wanted:
+    for one in [wanted] if isinstance(wanted, str | Metric) else wanted:
         if isinstance(one, str) and one in groups:
             several = [(name, build_metric(name)) for name in groups[one]]
             grouped.update(groups[one])

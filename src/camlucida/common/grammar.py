@@ -140,6 +140,7 @@ def refuse_unknown(
     names: Iterable[str],
     known: Iterable[str],
     error: type[CamlucidaError] = CamlucidaError,
+    what: str = "option",
 ) -> None:
     """Refuse options that something does not have.
 
@@ -148,6 +149,7 @@ def refuse_unknown(
         names: The options that were given.
         known: All that there are.
         error: What is raised.
+        what: What they are called.
 
     Raises:
         CamlucidaError: One is unknown; the nearest one and all known ones are named.
@@ -157,7 +159,29 @@ def refuse_unknown(
         if name not in listed:
             near = nearest(name, listed, 1)
             all_ = ", ".join(listed) or "none"
-            raise error(f"{owner} has no option {name!r}{near} (options: {all_})")
+            raise error(f"{owner} has no {what} {name!r}{near} ({what}s: {all_})")
+
+
+def refuse_arguments(
+    function: Callable[..., Any],
+    given: Iterable[str],
+    more: Iterable[str],
+    error: type[CamlucidaError] = CamlucidaError,
+) -> None:
+    """Refuse keywords that a Python function, which passes some on, does not take.
+
+    Args:
+        function: It.
+        given: The keywords that it was called with beside its own.
+        more: Those that it passes on.
+        error: What is raised.
+
+    Raises:
+        CamlucidaError: One is unknown; the nearest one and all known ones are named.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    own = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    refuse_unknown(function.__name__, given, dict.fromkeys((*own, *more)), error, "argument")
 
 
 def read_values(
@@ -278,5 +302,7 @@ def _expected(hint: Any) -> str:
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error for an unknown name: up to ``count`` similar names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    listed = list(known)
+    longer = [one for one in listed if name and one.startswith(name)]
+    near = longer[:count] or difflib.get_close_matches(name, listed, n=count, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast, overload
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import CamlucidaError, MethodError, TargetError
+from camlucida.common.grammar import refuse_arguments
 from camlucida.common.provenance import Provenance
 from camlucida.common.seeds import Seed
-from camlucida.data.preprocess import PreprocessLike
 from camlucida.engine.layers import GridRule, Layers, resolve_all
 from camlucida.engine.maps import Steps, preset
 from camlucida.engine.reading import Outputs, OutputsLike
@@ -26,16 +26,23 @@ from camlucida.explanation.diagnostics import (
     predictions_of,
 )
 from camlucida.explanation.result import Comparison, Explanation
-from camlucida.explanation.subject import Batch, Images, Subject
+from camlucida.explanation.subject import (
+    Batch,
+    Images,
+    ModelLike,
+    PreprocessGiven,
+    Subject,
+    read_target,
+)
 from camlucida.methods import Method, Progress, Task, build, method_name, method_row, row_of
 from camlucida.methods.registry import SMOOTHING
 from camlucida.models import LoadedModel
+from camlucida.models.factory import ArchitectureLike
 from camlucida.targets import (
     Label,
     LogitMargin,
     Target,
     TargetLike,
-    as_target,
 )
 from camlucida.targets.base import join_targets
 
@@ -47,7 +54,7 @@ _LABEL = 16  # longest value of an option that is shown in a label
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: ModelLike,
     images: Images,
     *,
     method: MethodLike = ...,
@@ -57,7 +64,7 @@ def explain(
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: ModelLike,
     images: Images,
     *,
     method: Sequence[MethodLike],
@@ -66,17 +73,19 @@ def explain(
 
 
 def explain(
-    model: nn.Module | LoadedModel,
+    model: ModelLike,
     images: Images,
     *,
     method: MethodLike | Sequence[MethodLike] = "gradcam",
     target: TargetLike = None,
     layers: Layers | None = None,
     steps: Steps | str | None = None,
-    preprocess: PreprocessLike | None = None,
+    preprocess: PreprocessGiven | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
     outputs: OutputsLike = None,
     head: str | int | None = None,
+    architecture: ArchitectureLike | None = None,
+    device: str | torch.device | None = None,
     seed: Seed = 0,
     batch_size: int = 32,
     top: int = 5,
@@ -89,29 +98,32 @@ def explain(
     Any number of threads may explain one model, in evaluation or in training mode: each waits for its turn.
 
     Args:
-        model: any torch vision model, or what :func:`camlucida.load_model` returned. It is given back exactly
-            as it was.
+        model: any torch vision model, what :func:`camlucida.load_model` returned, or a name or file that it takes.
+            It is given back exactly as it was.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)`` as the model expects it, which is used as it is; or a
-            photo (path, PIL image, array), or a list of either. Photos need the model's preprocessing. Also a
-            mapping with one such tensor, ``{"pixel_values": x}``.
+            photo (path, PIL image, array), a folder of photos, a data set, or a list of these. Photos need the
+            model's preprocessing. Also a mapping with one such tensor, ``{"pixel_values": x}``.
         method: a registered name (see ``camlucida methods``), also with options as in ``"fame:iterations=20"``;
             a method object; a pair of a name and its options; or a list of these. Methods of a list share their
             forward passes where they look at the same layers.
-        target: what is explained: a class index or name, one per image, a target such as ``LogitMargin()``, or
-            a function from the model's output, of whatever type, to ``(N,)``. ``None`` is the predicted class's
-            logit, or the value of a regression.
+        target: what is explained: a class index or name, one per image; a target such as ``LogitMargin()``, also
+            as the command line takes it, ``"margin:aggregator=max"``; or a function from the model's output, of
+            whatever type, to ``(N,)``. ``None`` is the predicted class's logit, or the value of a regression.
         layers: names or modules; by default the last feature map of the model. Beside methods of a list that
             explain layers, those that explain the input go without.
         steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
             ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
         preprocess: how photos become inputs: a :class:`camlucida.Preprocess`, or any function of a PIL image, such
-            as a transform of torchvision; by default the model's own, where it says.
+            as a transform of torchvision; or some of a ``Preprocess``'s values by name, ``{"size": 96}``. By default
+            the model's own, where it says.
         class_names: one per class, or a text file with one per line; by default the model's own.
         outputs: what the model's outputs are: ``"classes"`` that exclude each other, ``"labels"`` of which several
             may be present, ``"binary"`` (one logit), ``"regression"``, ``"dense"`` or ``"embedding"``, or the
             activation that it ends in, ``"logits"``, ``"softmax"``, ``"log-softmax"`` or ``"sigmoid"``; with options
             as in ``"labels:threshold=0.3"``. By default it is found, and what is assumed is among the messages.
         head: which of several outputs is explained, by name or position.
+        architecture: of a model that is a checkpoint file, as for :func:`camlucida.load_model`.
+        device: where the model is put, such as ``"cuda"``; by default it stays where it is.
         seed: an integer, or a generator that one is drawn from. Each image has its own random stream, so that a
             batch equals its images one by one.
         batch_size: images that are explained at a time.
@@ -138,8 +150,13 @@ def explain(
         >>> list(both)
         ['gradcam', 'fame (iterations=2)']
     """
-    subject = Subject.of(model, preprocess, class_names, outputs, head)
     several, chosen = _several(method), listed(method)
+    if not any(isinstance(one, Method) for one in chosen):  # an object has its options
+        passed_on = [name for one in chosen for name in _settable(one)]
+        refuse_arguments(explain, options, passed_on, MethodError)
+    subject = Subject.of(
+        model, preprocess, class_names, outputs, head, architecture=architecture, device=device
+    )
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     if top < 1:
@@ -159,7 +176,7 @@ def explain(
             f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
             "target=CosineSimilarity(reference)"
         )
-    resolved = as_target(target).resolve(subject.class_index)
+    resolved = read_target(target, subject.class_names)
     settled = [settle(one, resolved, options) for one in chosen]
     anywhere = any(one.uses_layers for one, _, _ in settled)
     batch = subject.prepare(images)
@@ -239,6 +256,12 @@ def listed(method: MethodLike | Sequence[MethodLike]) -> list[MethodLike]:
     if not found:
         raise MethodError("no method was given")
     return found
+
+
+def _settable(method: MethodLike) -> Iterable[str]:
+    """The options that a method takes."""
+    name = method[0] if isinstance(method, tuple) else method
+    return method_row(name.partition(":")[0]).settable if isinstance(name, str) else ()
 
 
 def _several(method: MethodLike | Sequence[MethodLike]) -> bool:

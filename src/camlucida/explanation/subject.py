@@ -23,10 +23,13 @@ from camlucida.common.errors import (
     ModelError,
     TargetError,
 )
+from camlucida.common.files import is_there
+from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
 from camlucida.data import read_class_names, resolve_class
-from camlucida.data.images import range_note, read_image
-from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
+from camlucida.data.images import find_images, range_note, read_image
+from camlucida.data.preprocess import Preprocess, PreprocessLike
+from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import check_inputs, check_modules, unwrap
 from camlucida.engine.failures import no_gradient, quantized_layer
 from camlucida.engine.finding import argument_for, find_outputs, look
@@ -34,8 +37,26 @@ from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of,
 from camlucida.explanation.overlays import View
 from camlucida.explanation.result import LazyViews
 from camlucida.methods import MethodRow, RawMap
-from camlucida.models import LoadedModel, class_names_of, preprocess_of
-from camlucida.targets import ClassTarget, Custom, Target, for_kind
+from camlucida.models import LoadedModel, class_names_of, load_model, preprocess_of
+from camlucida.models.factory import ArchitectureLike
+from camlucida.models.loaded import put_on
+from camlucida.models.loading import prepared
+from camlucida.targets import (
+    ClassTarget,
+    Custom,
+    Target,
+    TargetLike,
+    as_target,
+    build_target,
+    for_kind,
+)
+from camlucida.targets.registry import TARGETS
+
+ModelLike: TypeAlias = "nn.Module | LoadedModel | str | os.PathLike[str]"
+"""A module, a loaded model, or what :func:`camlucida.load_model` takes."""
+
+PreprocessGiven: TypeAlias = "PreprocessLike | Mapping[str, Any]"
+"""A preprocess, any function of a photo, or some of a ``Preprocess``'s values by name, which change the model's own."""
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
 Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo] | Mapping[str, Any]"
@@ -81,21 +102,32 @@ class Subject:
     @classmethod
     def of(
         cls,
-        model: nn.Module | LoadedModel,
-        preprocess: PreprocessLike | None,
-        class_names: Sequence[str] | str | os.PathLike[str] | None,
+        model: ModelLike,
+        preprocess: PreprocessGiven | None = None,
+        class_names: Sequence[str] | str | os.PathLike[str] | None = None,
         outputs: OutputsLike = None,
         head: str | int | None = None,
+        *,
+        architecture: ArchitectureLike | None = None,
+        device: str | torch.device | None = None,
     ) -> Subject:
         """Gather what is known; what is given goes before what the model itself says."""
-        named = None if class_names is None else read_class_names(class_names)
-        own = as_preprocess(preprocess)
         given = Outputs.of(outputs)
         if head is not None:
             given = replace(given, head=head)
+        if isinstance(model, str | os.PathLike):
+            model = load_model(
+                model, architecture=architecture, class_names=class_names, outputs=given, preprocess=preprocess,
+            )  # fmt: skip
+            given, preprocess, class_names = Outputs(), None, None
+        elif architecture is not None:
+            raise ModelError(
+                f"architecture is only for a checkpoint file, and the model is {type(model).__name__}"
+            )
+        named = None if class_names is None else read_class_names(class_names)
         if not isinstance(model, LoadedModel | nn.Module):
             raise MethodError(
-                f"the model must be a torch.nn.Module or come from camlucida.load_model, got "
+                "the model must be a torch.nn.Module, come from camlucida.load_model or be a name that it takes, got "
                 f"{type(model).__name__}"
             )
         if not isinstance(model, LoadedModel):
@@ -104,8 +136,10 @@ class Subject:
             model = LoadedModel(
                 bare, type(bare).__name__, preprocess_of(bare), class_names_of(bare)
             )
-        read = unwrap(model.module)
-        used = own or model.preprocess
+        if preprocess is not None:
+            model = prepared(model, preprocess)
+        read = unwrap(put_on(model, device).module)
+        used = model.preprocess
         return cls(
             original(read),
             model.name,
@@ -121,10 +155,6 @@ class Subject:
         known = None if self.outputs == Outputs() else self.outputs
         module = reading(self.module, known)
         return LoadedModel(module, self.name, self.preprocess, self.class_names, known, self.notes)
-
-    def class_index(self, name: str) -> int:
-        """Index of a class by its name; raises ``TargetError`` for an unknown one."""
-        return resolve_class(name, self.class_names)
 
     @contextmanager
     def taking(self, inputs: Tensor) -> Iterator[None]:
@@ -203,7 +233,7 @@ class Subject:
 
     def prepare(self, images: Images) -> Batch:
         """Inputs on the model's device and in its precision."""
-        argument, images = _image_of(images, self.module)
+        argument, images = _image_of(_pictures(images), self.module)
         if isinstance(images, Tensor):
             return self._from_tensor(images[None] if images.ndim == 3 else images, argument)
         photos: Sequence[Any] = (
@@ -263,6 +293,25 @@ class Subject:
         return Batch(inputs, LazyViews(makers, self.class_names), sources, tuple(notes))
 
 
+def read_target(given: TargetLike, class_names: Sequence[str] | None) -> Target:
+    """The target that is meant, its classes as indices; a text is a class, or a target as ``--target`` takes it.
+
+    Raises:
+        TargetError: there is no such class or target, or both are called so.
+    """
+    if not isinstance(given, str) or given.partition(":")[0] not in TARGETS:
+        try:
+            return as_target(given).resolve(lambda name: resolve_class(name, class_names))
+        except TargetError as error:
+            near = nearest(given, TARGETS.names, 1) if isinstance(given, str) else ""
+            raise TargetError(f"{error}{near}") from error
+    if given in (class_names or ()):
+        raise TargetError(
+            f"{given!r} is a target and a class of this model; write camlucida.Logit({given!r}) for the class"
+        )
+    return build_target(given).resolve(lambda name: resolve_class(name, class_names))
+
+
 class OwnOutput:
     """A function of a model's own output, of any type, as a target of the numbers that it gave already.
 
@@ -309,6 +358,19 @@ def _channels_of_first(error: BaseException | None, inputs: Tensor) -> int | Non
     return None
 
 
+def _pictures(images: Any) -> Any:
+    """Photos one by one, where they are a data set or lie in a folder."""
+    if isinstance(images, DataSet):
+        return [sample.picture() for sample in images]
+    if isinstance(images, str | os.PathLike):
+        path = Path(images)
+        return [*find_images(path)] if is_there(path) and path.is_dir() else images
+    if isinstance(images, list | tuple) and any(isinstance(p, str | os.PathLike) for p in images):
+        parts = [found if isinstance(found := _pictures(one), list) else [one] for one in images]
+        return [photo for part in parts for photo in part]
+    return images
+
+
 def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:
     """The images out of inputs that are a mapping or a tuple, and the name of their argument.
 
@@ -342,14 +404,14 @@ def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:
 
 
 def prepare(
-    model: nn.Module | LoadedModel, images: Images, preprocess: Preprocess | None = None
+    model: ModelLike, images: Images, preprocess: PreprocessGiven | None = None
 ) -> tuple[nn.Module, Tensor, View, Preprocess | None]:
     """What :func:`explain` makes of a model and images: for other analyses of single images.
 
     Returns:
         The unwrapped module, the inputs ``(N, C, H, W)``, the view of the first image and the preprocessing.
     """
-    subject = Subject.of(model, preprocess, None)
+    subject = Subject.of(model, preprocess)
     batch = subject.prepare(images)
     module = reading(subject.module, subject.outputs, argument=batch.argument)
     return module, batch.inputs, batch.views[0], subject.preprocess

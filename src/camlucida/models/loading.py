@@ -143,15 +143,18 @@ def load_model(
     names = None if class_names is None else read_class_names(class_names)
     loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
     if preprocess is not None:
-        loaded = _prepared(loaded, preprocess)
+        loaded = prepared(loaded, preprocess)
     look = architecture is not None or is_factory(os.fspath(spec)) or outputs is not None
     loaded = replace(loaded, class_names=names or loaded.class_names)
     loaded = _with_outputs(loaded, Outputs.of(outputs), look=look or names is not None)
     return put_on(loaded, device)
 
 
-def _prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> LoadedModel:
-    """The model with a preprocess that was given, or changed by the values given."""
+def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> LoadedModel:
+    """The model with a preprocess that was given, or changed by the values given.
+
+    Values by name change the model's own preprocess, or the usual one of ImageNet where it has none.
+    """
     notes = tuple(note for note in loaded.notes if not note.startswith(_ASSUMED))
     if not isinstance(given, Mapping):
         return replace(loaded, preprocess=as_preprocess(given), notes=notes)
