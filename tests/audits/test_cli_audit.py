@@ -106,7 +106,7 @@ def test_stand_ins_show_the_papers_finding(tmp_path):
     from camlucida.audits.deadzone.nets import WallPlan
 
     plan = WallPlan(train=320, validation=40, test=40, epochs=1)
-    options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "folder": tmp_path}
+    options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "out": tmp_path}
     report = audit_dead_zone(**options)
     assert report["hirescam"].value == 0
     assert report["gradcam"].outcome == "fail"
@@ -138,7 +138,7 @@ def test_the_published_table_is_made_for_a_model_and_sets(tmp_path):
     # Rows 0 to 105 are what row 0 of the map sees (spec 9.1).
     model = LoadedModel(module, "thin", Preprocess(size=(128, 128), resize=128), None)
     data = StackMix(Digits("test", count=40, size=128), dead=Region.rows(106), size=128)
-    found = wall_table1(model, {"STACK-MIX": data}, layer=TARGET_LAYER, count=3, folder=tmp_path)
+    found = wall_table1(model, {"STACK-MIX": data}, layer=TARGET_LAYER, count=3, out=tmp_path)
     assert found.record["dead_pixels"]["rows"] == [106, 127]
     assert max(found.record["mu"]["STACK-MIX"]["hirescam"]) == 0
     assert max(found.record["mu"]["STACK-MIX"]["eigencam"]) > 0

@@ -309,7 +309,7 @@ def test_finished_parts_of_other_options_are_not_taken(plain, tmp_path):
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
 
     def audited(*methods):
-        options = {"wall": "rows:10-15", "methods": methods, "folder": tmp_path}
+        options = {"wall": "rows:10-15", "methods": methods, "out": tmp_path}
         return audit_dead_zone(plain, x, **options).record
 
     one, two = ("saliency", {"reduction": "abs_max"}), ("saliency", {"reduction": "sum"})
@@ -346,7 +346,7 @@ def test_the_audit_on_a_model_of_ones_own(plain, tmp_path):
     options = {
         "wall": "rows:10-15",
         "methods": ["gradcam", "saliency", "rollout"],
-        "folder": tmp_path,
+        "out": tmp_path,
     }
     told = []
     report = audit_dead_zone(plain, x, **options, say=lambda *what: told.append(what))
@@ -450,8 +450,8 @@ def test_finished_parts_of_other_images_are_not_taken(plain, tmp_path):
     torch.manual_seed(0)
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
     options = {"wall": "box:10-15,0-6", "methods": ["gradcam"]}
-    audit_dead_zone(plain, x, **options, folder=tmp_path)
-    mirrored = audit_dead_zone(plain, x.flip(-1), **options, folder=tmp_path)
+    audit_dead_zone(plain, x, **options, out=tmp_path)
+    mirrored = audit_dead_zone(plain, x.flip(-1), **options, out=tmp_path)
     fresh = audit_dead_zone(plain, x.flip(-1), **options)
     assert mirrored.record["measured"] == fresh.record["measured"]
 

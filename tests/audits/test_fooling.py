@@ -319,11 +319,11 @@ def test_long_tail():
 def test_audit_of_ones_own_model(case, tmp_path):
     model, images, labels = case
     options = {
-        "layer": "features",
+        "layers": "features",
         "attack": replace(STRONG, epochs=6),
         "attackers": ("none", "sham", "gradcam:mean"),
         "methods": ["gradcam", "eigencam", "cam"],
-        "folder": tmp_path,
+        "out": tmp_path,
         "held_out": 12,
     }
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -347,7 +347,7 @@ def test_audit_of_ones_own_model(case, tmp_path):
     assert not any("fine-tuning" in what for what in said), "finished attacks are kept"
     assert [v.text for v in again.verdicts] == [v.text for v in report.verdicts]
     with pytest.raises(CamlucidaError, match="six labelled"):
-        audit_sham(model, (images[:4], labels[:4]), layer="features")
+        audit_sham(model, (images[:4], labels[:4]), layers="features")
 
 
 @pytest.mark.slow
@@ -363,7 +363,7 @@ def test_a_head_that_is_not_linear_is_attacked_through_gradcam(case):
         nn.Linear(8, 4),
     ).eval()
     report = audit_sham(
-        model, (images[:24], labels[:24]), layer="1", attack=Attack(batch=8), attackers=("sham",),
+        model, (images[:24], labels[:24]), layers="1", attack=Attack(batch=8), attackers=("sham",),
         methods=["gradcam"],
     )  # fmt: skip
     assert "Grad-CAM's map was attacked" in report.tested
@@ -375,7 +375,7 @@ def test_stand_ins(tmp_path):
     plan = DigitPlan(train=200, test=40, epochs=1, long_tail=4)
     options = {
         "plan": plan, "count": 8, "methods": ["gradcam", "eigencam"], "attackers": ("none", "sham"),
-        "attack": Attack(epochs=2, learning_rate=0.02), "folder": tmp_path,
+        "attack": Attack(epochs=2, learning_rate=0.02), "out": tmp_path,
     }  # fmt: skip
     report = audit_sham(**options)
     titles = [t.caption for t in report.tables]
@@ -412,16 +412,16 @@ def of_one_epoch(**changed):
 def test_parts_of_another_layer_or_model_are_not_taken(case, tmp_path):
     model, images, labels = case
     options = {
-        "attack": of_one_epoch(), "attackers": ("sham",), "methods": ["gradcam"], "folder": tmp_path, "held_out": 8,
+        "attack": of_one_epoch(), "attackers": ("sham",), "methods": ["gradcam"], "out": tmp_path, "held_out": 8,
         "name": "mine",
     }  # fmt: skip
-    one = audit_sham(model, (images[:40], labels[:40]), layer="features", **options)
+    one = audit_sham(model, (images[:40], labels[:40]), layers="features", **options)
     gradcam = of_one_epoch().against("gradcam")
     options["attack"] = gradcam
-    last = audit_sham(model, (images[:40], labels[:40]), layer="features", **options)
-    first = audit_sham(model, (images[:40], labels[:40]), layer="features.2", **options)
+    last = audit_sham(model, (images[:40], labels[:40]), layers="features", **options)
+    first = audit_sham(model, (images[:40], labels[:40]), layers="features.2", **options)
     fresh = audit_sham(
-        model, (images[:40], labels[:40]), layer="features.2", **{**options, "folder": tmp_path / "new"}
+        model, (images[:40], labels[:40]), layers="features.2", **{**options, "out": tmp_path / "new"}
     )  # fmt: skip
     assert first.record["measured"] == fresh.record["measured"]
     assert first.record["measured"] != last.record["measured"]
@@ -434,7 +434,7 @@ def test_a_stopped_attack_does_not_go_on_with_another_model(case, tmp_path):
     other = Gap().eval()
     attack = of_one_epoch(epochs=3)
     options = {
-        "layer": "features",
+        "layers": "features",
         "attack": attack,
         "attackers": ("sham",),
         "methods": ["gradcam"],
@@ -446,12 +446,12 @@ def test_a_stopped_attack_does_not_go_on_with_another_model(case, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        audit_sham(model, (images[:40], labels[:40]), folder=tmp_path, say=stop, **options)
+        audit_sham(model, (images[:40], labels[:40]), out=tmp_path, say=stop, **options)
     assert list((tmp_path / "parts").glob("*.ckpt")), "the first epoch is kept"
-    found = audit_sham(other, (images[:40], labels[:40]), folder=tmp_path, **options)
+    found = audit_sham(other, (images[:40], labels[:40]), out=tmp_path, **options)
     fresh = audit_sham(other, (images[:40], labels[:40]), **options)
     assert found.record["measured"] == fresh.record["measured"]
-    again = audit_sham(model, (images[:40], labels[:40]), folder=tmp_path, **options)
+    again = audit_sham(model, (images[:40], labels[:40]), out=tmp_path, **options)
     whole = audit_sham(model, (images[:40], labels[:40]), **options)
     assert again.record["measured"] == whole.record["measured"], (
         "and its own goes on as if never stopped"
@@ -470,7 +470,7 @@ def test_an_attack_that_breaks_the_model_proves_nothing(case):
     assert row[-1] == "the attack broke the model"
     model, images, labels = case
     report = audit_sham(
-        model, (images, labels), layer="features", attack=of_one_epoch(learning_rate=3.0, weight=0.0),
+        model, (images, labels), layers="features", attack=of_one_epoch(learning_rate=3.0, weight=0.0),
         methods=["gradcam"], attackers=("sham",),
     )  # fmt: skip
     assert report.record["accuracy"]["sham"] < report.record["models"]["clean"]["accuracy"] - 0.1
@@ -504,7 +504,7 @@ def test_labels_that_are_no_classes_are_refused(case):
     for wrong in (4, -1):
         labels = torch.full((len(images),), wrong)
         with pytest.raises(CamlucidaError, match=f"classes 0 to 3, but a label is {wrong}"):
-            audit_sham(model, (images, labels), layer="features")
+            audit_sham(model, (images, labels), layers="features")
         with pytest.raises(CamlucidaError, match="classes 0 to 3"):
             fool(model, images, labels, layer="features")
 
@@ -537,7 +537,7 @@ def test_models_that_return_more_than_logits_and_odd_channels(case):
     _, _, labels = case
     images = torch.randn(24, 5, 14, 14, generator=torch.Generator().manual_seed(0))
     report = audit_sham(
-        Pair().eval(), (images, labels[:24]), layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        Pair().eval(), (images, labels[:24]), layers="features", attack=of_one_epoch(), methods=["gradcam"],
         attackers=("sham",),
     )  # fmt: skip
     assert 0 <= report.record["accuracy"]["sham"] <= 1
@@ -548,7 +548,7 @@ def test_one_class_is_said(case):
     model, images, labels = case
     one = labels == 2
     report = audit_sham(
-        model, (images[one], labels[one]), layer="features", attack=of_one_epoch(), methods=["gradcam"],
+        model, (images[one], labels[one]), layers="features", attack=of_one_epoch(), methods=["gradcam"],
         attackers=("sham",),
     )  # fmt: skip
     assert "of one class only" in report.tested
@@ -557,7 +557,7 @@ def test_one_class_is_said(case):
 def test_the_entropy_is_that_of_the_class_weight_map(case):
     """Also where another map is attacked."""
     model, images, labels = case
-    options = {"layer": "features", "methods": ["gradcam"], "attackers": ("sham",), "held_out": 24}
+    options = {"layers": "features", "methods": ["gradcam"], "attackers": ("sham",), "held_out": 24}
     one = audit_sham(model, (images, labels), attack=of_one_epoch(), **options)
     two = audit_sham(
         model, (images, labels), attack=of_one_epoch().adaptive("gradcam:mean"), **options

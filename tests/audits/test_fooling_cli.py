@@ -178,7 +178,7 @@ def test_table_3(case, tmp_path):
     from camlucida.audits.fooling.tune import Attack
 
     attack = Attack(epochs=3, learning_rate=0.1, batch=16)
-    found = diff_table3(case, attack=attack, folder=tmp_path)
+    found = diff_table3(case, attack=attack, out=tmp_path)
     rows = dict(found.tables[0].rows)
     assert [c.value for c in rows["GradCAM"][3:5]] == [0.2420, 0.0723]
     assert rows["GradCAM without ReLU (CAM)"][3].value is None
@@ -202,7 +202,7 @@ def test_table_3_of_another_model_or_layer_is_made_anew(case, tmp_path):
     deeper = replace(case, trial=replace(case.trial, layer="features.2"))
     seen = []
     for one, how in ((case, attack), (other, attack), (deeper, attack.against("gradcam"))):
-        kept = diff_table3(one, attack=how, folder=tmp_path)
+        kept = diff_table3(one, attack=how, out=tmp_path)
         assert kept.record["measured"] == diff_table3(one, attack=how).record["measured"]
         seen.append(json.dumps(kept.record["measured"]))
     assert len(set(seen)) == 3
@@ -251,7 +251,7 @@ def test_table_1(tmp_path, monkeypatch):
     monkeypatch.setattr(
         diff_tables, "_train_once", lambda kind, seed, *_: once(kind, seed, images=128, epochs=1)
     )
-    found = diff_table1(seeds=(0,), folder=tmp_path)
+    found = diff_table1(seeds=(0,), out=tmp_path)
     rows = dict(found.tables[0].rows)
     assert list(rows) == ["human salience", "SHAM", "none"]
     assert rows["none"][2].value is None

@@ -122,9 +122,9 @@ def test_strength_is_the_ratio_of_ranges(wide, images):
 
 def test_the_audit_says_which_methods_see_it(wide, images, tmp_path):
     options = {
-        "layer": "features",
+        "layers": "features",
         "methods": ["gradcam", "hirescam", "eigencam", "cam", "finercam"],
-        "folder": tmp_path,
+        "out": tmp_path,
     }
     report = audit_logit_shift(wide, images, **options)
     assert report["gradcam"].outcome == "fail"
@@ -162,7 +162,7 @@ def test_a_shift_of_another_head_is_refused(wide, images):
 
 
 def test_parts_of_another_layer_or_class_are_not_taken(wide, images, tmp_path):
-    options = {"methods": ["gradcam"], "folder": tmp_path, "name": "mine"}
+    options = {"methods": ["gradcam"], "out": tmp_path, "name": "mine"}
     of = {}
 
     def given(labels):
@@ -173,8 +173,8 @@ def test_parts_of_another_layer_or_class_are_not_taken(wide, images, tmp_path):
         ("features.1", None),
         ("features", torch.tensor([0, 1, 2, 3])),
     ):
-        kept = audit_logit_shift(wide, given(labels), layer=layer, **options)
-        fresh = audit_logit_shift(wide, given(labels), layer=layer, methods=["gradcam"])
+        kept = audit_logit_shift(wide, given(labels), layers=layer, **options)
+        fresh = audit_logit_shift(wide, given(labels), layers=layer, methods=["gradcam"])
         assert kept.record["measured"] == fresh.record["measured"], (layer, labels)
         of[layer, labels is None] = json.dumps(kept.record["measured"])
     assert len(set(of.values())) == 3
@@ -188,9 +188,9 @@ def test_the_vector_is_the_same_however_many_images_go_at_a_time(wide, images):
 
 def test_labels_and_models_that_have_no_margin_are_refused(wide, images):
     with pytest.raises(CamlucidaError, match="classes 0 to 19, but a label is 20"):
-        audit_logit_shift(wide, (images, torch.tensor([0, 1, 2, 20])), layer="features")
+        audit_logit_shift(wide, (images, torch.tensor([0, 1, 2, 20])), layers="features")
     with pytest.raises(CamlucidaError, match="two classes or more"):
-        audit_logit_shift(Wide(classes=1).double().eval(), images, layer="features")
+        audit_logit_shift(Wide(classes=1).double().eval(), images, layers="features")
 
 
 def test_a_bound_is_never_below_its_number():
@@ -228,11 +228,11 @@ def test_simulation_is_seeded():
 
 
 def test_the_plot_and_its_verdicts(tmp_path):
-    report = audit_residual_logits(classes=(3, 30, 200), draws=4000, folder=tmp_path)
+    report = audit_residual_logits(classes=(3, 30, 200), draws=4000, out=tmp_path)
     assert [v.outcome for v in report.verdicts] == ["pass", "pass", "warn"]
     assert report.pictures[0].content[:4] == b"\x89PNG"
     assert (
-        audit_residual_logits(classes=(3, 30, 200), draws=4000, folder=tmp_path).record
+        audit_residual_logits(classes=(3, 30, 200), draws=4000, out=tmp_path).record
         == report.record
     )
 

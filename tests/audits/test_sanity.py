@@ -618,7 +618,7 @@ def parts(folder):
 def test_nothing_kept_of_another_model_or_other_images_is_used(model, inputs, tmp_path):
     def run(model, images, **options):
         return audit_sanity(
-            model, images, methods=["gradcam"], labels=False, folder=tmp_path, **options
+            model, images, methods=["gradcam"], labels=False, out=tmp_path, **options
         ).record["resumed_parts"]
 
     assert run(model, inputs) == 0
@@ -628,7 +628,7 @@ def test_nothing_kept_of_another_model_or_other_images_is_used(model, inputs, tm
     other.load_state_dict(model.state_dict())
     assert run(other, inputs) == 0
     assert run(model, inputs, preprocess=camlucida.Preprocess.imagenet()) == 0
-    assert run(model, inputs, layer="body") == 0
+    assert run(model, inputs, layers="body") == 0
     assert run(model, inputs, seed=1) == 0
     assert run(model, inputs) > 0
 
@@ -650,13 +650,13 @@ def test_a_stopped_audit_leaves_the_model_alone_and_goes_on(model, inputs, tmp_p
             raise Stop
 
     with pytest.raises(Stop):
-        audit_sanity(model.train(), inputs, folder=tmp_path, say=stop, **options)
+        audit_sanity(model.train(), inputs, out=tmp_path, say=stop, **options)
     assert same(before, state(model))
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert hooks == [len(m._forward_hooks) for m in model.modules()]
     assert torch.equal(random, torch.get_rng_state())
-    resumed = audit_sanity(model, inputs, folder=tmp_path, **options)
+    resumed = audit_sanity(model, inputs, out=tmp_path, **options)
     straight = audit_sanity(model, inputs, **options)
     assert resumed.verdicts == straight.verdicts
     assert resumed.record["cascade"] == straight.record["cascade"]
@@ -690,7 +690,7 @@ def test_the_audit_goes_on_where_it_stopped(model, inputs, tmp_path):
     options = {
         "methods": ["gradcam", "eigencam", ("integrated-gradients", {"n_steps": 4}), "fggb"],
         "labels": False,
-        "folder": tmp_path,
+        "out": tmp_path,
     }
     told = []
     first = audit_sanity(model, inputs, say=lambda *a: told.append(a), **options)
@@ -727,7 +727,7 @@ def test_bad_input_is_said_in_words(model, inputs, tmp_path):
     with pytest.raises(CamlucidaError, match="unknown method"):
         audit_sanity(model, inputs, methods=["grad-cam-3000"])
     with pytest.raises(CamlucidaError, match="attic"):
-        audit_sanity(model, inputs, layer="attic")
+        audit_sanity(model, inputs, layers="attic")
     with pytest.raises(CamlucidaError, match="twice"):
         audit_sanity(model, inputs, methods=["gradcam", "gradcam"])
     (tmp_path / "a.jpg").write_text("no picture")

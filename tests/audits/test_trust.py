@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import camlucida
 from camlucida import CamlucidaError
+from camlucida.audits import request
 from camlucida.audits.candidates import choose
 from camlucida.audits.ours import list_audits, register
 from camlucida.audits.registry import AUDITS
@@ -23,6 +24,7 @@ from camlucida.audits.trust.faithful import faithfulness, judge, random_maps
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import Verdict
+from camlucida.cli.shared.model import Chosen
 from camlucida.metrics.curves import blank
 from reference import sanity as slow
 
@@ -187,7 +189,7 @@ def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_
     options = {
         "methods": ["gradcam", "diffgradcam", "saliency"],
         "labels": False,
-        "folder": tmp_path,
+        "out": tmp_path,
     }
     told = []
     report = audit_all(model, inputs, say=lambda *a: told.append(a), **options)
@@ -263,7 +265,7 @@ def test_bad_input_is_said_in_words(model, inputs):
     with pytest.raises(CamlucidaError, match="unknown method"):
         audit_all(model, inputs, methods=["guess"])
     with pytest.raises(CamlucidaError, match="attic"):
-        audit_all(model, inputs, layer="attic")
+        audit_all(model, inputs, layers="attic")
     with pytest.raises(CamlucidaError, match="two or more"):
         audit_all(nn.Conv2d(3, 4, 3), inputs)
     assert "faithfulness" in [row.name for row in list_audits()]
@@ -300,12 +302,12 @@ def test_advice_and_the_method_to_use():
 
 def test_what_breaks_on_this_model_does_not_take_the_rest_along(model, inputs, tmp_path):
     def broken(_):
-        raise RuntimeError("a <tensor> of the wrong shape\nand much more")
+        raise RuntimeError("a <tensor> of the wrong shape\nAnd much more")
 
     register("test-fault", title="Fault", asks="Nothing?")(broken)
     try:
         with pytest.raises(CamlucidaError, match="no audit could be run"):
-            audit_all(model, inputs, methods=["gradcam"], audits=["test-fault"], folder=tmp_path)
+            audit_all(model, inputs, methods=["gradcam"], audits=["test-fault"], out=tmp_path)
         report = audit_all(
             model, inputs, methods=["gradcam"], audits=["test-fault", "faithfulness"]
         )
@@ -316,7 +318,7 @@ def test_what_breaks_on_this_model_does_not_take_the_rest_along(model, inputs, t
 
 
 def test_a_stopped_run_writes_no_pages_beside_an_old_report(model, inputs, tmp_path):
-    options = {"methods": ["gradcam"], "labels": False, "folder": tmp_path}
+    options = {"methods": ["gradcam"], "labels": False, "out": tmp_path}
     audit_all(model, inputs, **options).save(tmp_path)
     old = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -330,18 +332,18 @@ def test_a_stopped_run_writes_no_pages_beside_an_old_report(model, inputs, tmp_p
     assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == old
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
     resumed = audit_all(model, inputs, seed=1, **options)
-    straight = audit_all(model, inputs, seed=1, **{**options, "folder": None})
+    straight = audit_all(model, inputs, seed=1, **{**options, "out": None})
     assert resumed.methods == straight.methods
 
 
 def test_faithfulness_of_other_weights_is_measured_anew(model, inputs, tmp_path):
-    options = {"methods": ["gradcam"], "audits": ["faithfulness"], "folder": tmp_path}
+    options = {"methods": ["gradcam"], "audits": ["faithfulness"], "out": tmp_path}
     first = audit_all(model, inputs, **options).methods
     torch.manual_seed(5)
     other = Net().eval()  # another checkpoint of the same name
     assert (
         audit_all(other, inputs, **options).methods
-        == audit_all(other, inputs, **{**options, "folder": None}).methods
+        == audit_all(other, inputs, **{**options, "out": None}).methods
     )
     assert audit_all(other, inputs, **options).methods != first
 
@@ -408,7 +410,8 @@ def run(monkeypatch, model, inputs, tmp_path):
     pre = camlucida.Preprocess(size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
     loaded = camlucida.models.LoadedModel(model, "tiny", pre, None)
     data = SampleList("drawn", [Drawn(str(i)) for i in range(3)])
-    monkeypatch.setattr(commands, "_open", lambda *_: (loaded, data))
+    monkeypatch.setattr(Chosen, "load", lambda *_: loaded)
+    monkeypatch.setattr(request, "open_known", lambda *_, **__: data)
     app = typer.Typer()
     app.command("sanity")(commands.sanity)
     app.command("all")(commands.all_)

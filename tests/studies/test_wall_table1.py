@@ -38,8 +38,8 @@ def test_finished_parts_of_another_model_or_other_images_are_not_taken(tmp_path,
         "camlucida.studies.published.wall_table1.tune_opticam", lambda *_, **__: tuned
     )
 
-    def made(model, data, folder=tmp_path):
-        return wall_table1(model, data, count=2, folder=folder).record["mu"]["STACK-MIX"]
+    def made(model, data, out=tmp_path):
+        return wall_table1(model, data, count=2, out=out).record["mu"]["STACK-MIX"]
 
     first = made(thin(0), sets())
     again = made(thin(0), sets())

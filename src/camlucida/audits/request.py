@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.audits.candidates import Candidate, Choice, choose, usual
 from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.grammar import refuse_arguments
 from camlucida.common.jsonable import digest
 from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
+from camlucida.data.images import is_image_file
+from camlucida.data.open import open_known
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
 from camlucida.data.stack_mix import StackGen, StackMix
 from camlucida.engine.layers import resolve
-from camlucida.explanation.subject import Photo, Subject, prepare
+from camlucida.engine.reading import OutputsLike
+from camlucida.explanation.explain import listed
+from camlucida.explanation.subject import ModelLike, Photo, PreprocessGiven, Subject, prepare
 from camlucida.models import LoadedModel
+from camlucida.models.factory import ArchitectureLike
 
 AuditData: TypeAlias = "DataSet | Tensor | tuple[Tensor, Tensor] | Photo | Sequence[Photo]"
-"""A data set, a tensor ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``, or photos."""
+"""A data set, also by its path or as ``kind:path,option=value``; a tensor ``(N, C, H, W)`` that is ready, such a tensor
+with its labels ``(N,)``; or photos."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +43,25 @@ class Request:
     """What an audit is asked. The Python functions of the audits take its fields as keywords.
 
     Attributes:
-        model: any classifier; given back as it was. Some audits train small networks where it is ``None``.
-        data: a data set, a tensor ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``, or photos.
-        methods: registered names, alone or in pairs with options. By default ``quick`` audits take the methods of few
-            passes, the others all that are registered; the dead-zone and the fooling audits always take all.
-        preprocess: how photos become inputs; the model's own by default.
-        layer: the explained layer; the model's last feature map by default.
+        model: any classifier, or a name or file that :func:`camlucida.load_model` takes; given back as it was. Some
+            audits train small networks where it is ``None``.
+        data: a data set, also as ``camlucida evaluate`` takes it: a path, or ``kind:path,option=value``; a tensor
+            ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``; or photos. By default the labelled
+            photos of this package, or digits for the model ``"digits"``.
+        methods: one or several registered names, alone or with options. By default ``quick`` audits take the methods
+            of few passes, the others all that are registered; the dead-zone and the fooling audits always take all.
+        preprocess: how photos become inputs, as for :func:`camlucida.explain`; the model's own by default.
+        layers: the explained layer, which is one; the model's last feature map by default.
+        class_names: one per class, or a file of them; by default the model's own.
+        outputs: what the model's outputs are, as for :func:`camlucida.explain`; found by default.
+        architecture: of a model that is a checkpoint file.
+        device: where the model is put, such as ``"cuda"``; by default it stays where it is.
         count: images at most, spread evenly over the data; by default each audit has its own number.
         quick: some minutes on two cores: fewer images, and fewer passes of the methods that take many.
         seed: of everything that is drawn.
         batch_size: images at a time.
         labels: whether the sanity checks train two small networks for the check with shuffled labels.
-        folder: where finished parts are kept, so that a stopped audit goes on.
+        out: the folder where finished parts are kept, so that a stopped audit goes on.
         say: told about the progress, as ``say(what, done, total)``.
         name: of the model, for people; its own by default.
 
@@ -57,19 +71,53 @@ class Request:
         torch.Size([1, 3, 32, 32])
     """
 
-    model: nn.Module | LoadedModel | None = None
+    model: ModelLike | None = None
     data: AuditData | None = None
-    methods: Sequence[Choice] | None = None
-    preprocess: Preprocess | None = None
-    layer: str | None = None
+    methods: Sequence[Choice] | Choice | None = None
+    preprocess: PreprocessGiven | None = None
+    layers: str | Sequence[str] | None = None
+    class_names: Sequence[str] | str | os.PathLike[str] | None = None
+    outputs: OutputsLike = None
+    architecture: ArchitectureLike | None = None
+    device: str | torch.device | None = None
     count: int | None = None
     quick: bool = True
     seed: int = 0
     batch_size: int = 16
     labels: bool = True
-    folder: str | os.PathLike[str] | None = None
+    out: str | os.PathLike[str] | None = None
     say: Say = field(default=lambda *_: None, repr=False)
     name: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        audit: Callable[..., Any],
+        model: ModelLike | None,
+        data: AuditData | None,
+        options: Mapping[str, Any],
+    ) -> Request:
+        """What a Python function is asked, with its keywords.
+
+        Raises:
+            CamlucidaError: the function has no such keyword; the nearest one is named.
+        """
+        refuse_arguments(audit, options, [f.name for f in fields(cls)])
+        return cls(model, data, **options)
+
+    @property
+    def layer(self) -> str | None:
+        """The name of the explained layer.
+
+        Raises:
+            CamlucidaError: there are several.
+        """
+        given = [self.layers] if isinstance(self.layers, str) else [*(self.layers or ())]
+        if len(given) > 1:
+            raise CamlucidaError(
+                f"an audit explains one layer, got {len(given)}: {', '.join(map(str, given))}"
+            )
+        return given[0] if given else None
 
     def tested(self, *, everything: bool = False) -> tuple[Candidate, ...]:
         """The methods with their options.
@@ -81,7 +129,7 @@ class Request:
             CamlucidaError: one is unknown or given twice, or an option does not fit.
         """
         names = usual(quick=self.quick and not everything)
-        return choose(self.methods or names, quick=self.quick)
+        return choose(names if self.methods is None else listed(self.methods), quick=self.quick)
 
     def open(self, few: int = 8, many: int = 50, *, whole: bool = False) -> Trial:
         """The model and the images, ready; images that cannot be read are left out and named.
@@ -94,21 +142,27 @@ class Request:
         Raises:
             CamlucidaError: there are no images, none can be read, or there is no such layer.
         """
-        if self.model is None or self.data is None:
-            raise CamlucidaError(
-                "an audit of a model needs images too: pass data, such as what camlucida.data.open_data returns"
-            )
-        data, labels = _labelled(self.data)
+        if self.model is None:
+            raise CamlucidaError("no model was given to be audited")
+        known = Subject.of(
+            self.model, self.preprocess, self.class_names, self.outputs,
+            architecture=self.architecture, device=self.device,
+        )  # fmt: skip
+        given: Any = self.data
+        if given is None:
+            given = "digits" if known.name == "digits" else "photos"
+        if isinstance(given, str | os.PathLike) and not is_image_file(given):
+            given = open_known(given, class_names=known.class_names)
+        data, labels = _labelled(given)
         count = self.count or (few if self.quick else many)
         if whole and self.count is None and isinstance(data, Tensor):
             count = len(data)
         data, labels, skipped = _read(data, labels, count)
-        known = Subject.of(self.model, self.preprocess, None)
-        preprocess = _unresized(self.data, known.preprocess)
-        module, inputs, _, preprocess = prepare(self.model, data, preprocess)
+        preprocess = _unresized(given, known.preprocess)
+        module, inputs, _, preprocess = prepare(known.loaded, data, preprocess)
         if self.layer is not None:
             resolve(module, self.layer)
-        source = self.data.describe() if isinstance(self.data, DataSet) else {}
+        source = given.describe() if isinstance(given, DataSet) else {}
         return Trial(
             module,
             inputs,
@@ -123,8 +177,13 @@ class Request:
 
     def but(self, trial: Trial, **changes: Any) -> Request:
         """The same request about a model and images that are open already, with changes."""
+        known: Any = dict.fromkeys(
+            ("class_names", "outputs", "architecture", "preprocess", "device")
+        )
         opened = LoadedModel(trial.model, trial.name, trial.preprocess, None)
-        return replace(self, model=opened, data=trial.inputs, name=trial.name, **changes)
+        return replace(
+            self, model=opened, data=trial.inputs, name=trial.name, **{**known, **changes}
+        )
 
     def record(self, trial: Trial) -> dict[str, Any]:
         """What is needed to run an audit again, ready for JSON."""
@@ -153,7 +212,7 @@ class Request:
             "batch_size": self.batch_size,
             "preprocess": str(trial.preprocess),
         }
-        return Store(self.folder, {"audit": audit, **key, **more})
+        return Store(self.out, {"audit": audit, **key, **more})
 
 
 def described(inputs: Tensor) -> dict[str, Any]:

@@ -38,8 +38,10 @@ def first_line(error: BaseException) -> str:
 
     PyTorch's page on weights_only is not passed on: it advises to run the file's code.
     """
-    said = " ".join(str(error).split())
+    said = str(error).strip()
     if "weights_only" in said:
         return "it contains code, which is never run, or cannot be read as plain weights"
-    first = re.split(r"(?<=[.!?;])\s+(?=[A-Z])", said, maxsplit=1)[0]
+    # A line that goes on in small letters, or after a colon or comma, was broken within the sentence.
+    ends = r"(?<=[.!?;])\s+(?=[A-Z])|(?<![:,])\n\s*(?=[^a-z\s])"
+    first = " ".join(re.split(ends, said, maxsplit=1)[0].split())
     return textwrap.shorten(first, 200, placeholder=" ...").rstrip(" .;:") or type(error).__name__

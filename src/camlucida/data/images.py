@@ -112,6 +112,11 @@ def range_note(image: Image.Image) -> str | None:
     )
 
 
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a file of pictures, by its suffix, whether it exists or not."""
+    return Path(path).suffix.lower() in _SUFFIXES
+
+
 def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The image files of a folder, recursively, in a stable order.
 

@@ -84,6 +84,21 @@ def open_data(
         raise CamlucidaError(f"the data {spec!r} cannot be opened: {reason}") from error
 
 
+def open_known(
+    spec: str | os.PathLike[str], *, class_names: Sequence[str] | None = None
+) -> DataSet:
+    """The same as :func:`open_data`, also folders of classes that the model does not know.
+
+    Photos of such folders have the name of their class and no label: they can be told apart and paired, but not
+    be explained for it.
+
+    Raises:
+        CamlucidaError: the data cannot be opened.
+    """
+    is_folder = parse(os.fspath(spec))[0] == "folder"
+    return open_data(spec, class_names=class_names, **({"unlabelled": True} if is_folder else {}))
+
+
 def namesake(spec: str) -> str:
     """What to tell a user whose own file or folder is called like the data set that a text names.
 

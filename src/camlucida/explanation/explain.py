@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import nn
@@ -244,15 +244,15 @@ def _read_by(
     return plans
 
 
-def listed(method: MethodLike | Sequence[MethodLike]) -> list[MethodLike]:
+def listed(method: Any) -> list[Any]:
     """The methods of a list, or the one that was given.
 
     Raises:
         MethodError: the list is empty.
     """
     if not _several(method):
-        return [cast("MethodLike", method)]
-    found = list(cast("Sequence[MethodLike]", method))
+        return [method]
+    found = list(method)
     if not found:
         raise MethodError("no method was given")
     return found
@@ -264,7 +264,7 @@ def _settable(method: MethodLike) -> Iterable[str]:
     return method_row(name.partition(":")[0]).settable if isinstance(name, str) else ()
 
 
-def _several(method: MethodLike | Sequence[MethodLike]) -> bool:
+def _several(method: Any) -> bool:
     """Whether it is a list of methods, not a name or a pair of a name and its options."""
     is_pair = isinstance(method, tuple) and len(method) == 2 and isinstance(method[1], Mapping)
     return isinstance(method, Sequence) and not isinstance(method, str) and not is_pair

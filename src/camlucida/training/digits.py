@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.progress import Say, part
 from camlucida.common.version import __version__
 from camlucida.data.digits import CLASS_NAMES, Digits
+from camlucida.models import LoadedModel, load_model
 from camlucida.models.cache import cache_folder
 from camlucida.models.small import (
     RECORD,
@@ -160,3 +161,12 @@ def save_digits(
     ):
         (folder / left).unlink(missing_ok=True)
     return folder / name, whole
+
+
+def digits_model(say: Say | None = None) -> LoadedModel:
+    """The small network for digits on photos, trained first where that has not been done."""
+    try:
+        return load_model("digits")
+    except ModelError:
+        train_digits(progress=say)
+        return load_model("digits")

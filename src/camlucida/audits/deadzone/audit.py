@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from camlucida.audits.candidates import Candidate, usual
 from camlucida.audits.deadzone.activity import (
@@ -52,12 +51,12 @@ from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
 from camlucida.engine.layers import INPUT
-from camlucida.models import LoadedModel
+from camlucida.explanation.subject import ModelLike
 from camlucida.report import Table
 
 
 def audit_dead_zone(
-    model: nn.Module | LoadedModel | None = None,
+    model: ModelLike | None = None,
     data: AuditData | None = None,
     *,
     wall: Wall | str | None = None,
@@ -88,7 +87,7 @@ def audit_dead_zone(
         >>> report["saliency"].outcome
         'pass'
     """
-    request = Request(model, data, **options)
+    request = Request.of(audit_dead_zone, model, data, options)
     return _on_stand_ins(request, plan) if model is None else dead_zone_audit(request, wall)
 
 
@@ -144,7 +143,7 @@ def _on_stand_ins(request: Request, plan: WallPlan | None) -> AuditReport:
     plan = plan or WallPlan.of(quick=quick, seed=seed)
     chosen = _methods(request)  # an unknown one is told before the training
     key = {"plan": asdict(plan), "images": most, "quick": quick, "seed": seed}
-    store = Store(request.folder, key)
+    store = Store(request.out, key)
     trainer = WalledNets(plan, store, request.say)
     nets = [trainer.get(kind) for kind in NETS]
     inputs, labels, others = audit_images(trainer.dead_from, most, seed + 2)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from camlucida.audits.candidates import Candidate, with_margins
 from camlucida.audits.fooling.figures import attack_chart, bar_chart, panel
@@ -40,8 +39,8 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import digest
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
+from camlucida.explanation.subject import ModelLike
 from camlucida.metrics.concentration import cam_entropy
-from camlucida.models import LoadedModel
 from camlucida.models.small import as_input
 from camlucida.report import Table
 from camlucida.training.cam_loss import WEIGHTS
@@ -73,7 +72,7 @@ FIGURE2 = (
 
 
 def audit_sham(
-    model: nn.Module | LoadedModel | None = None,
+    model: ModelLike | None = None,
     data: AuditData | None = None,
     *,
     attack: Attack | None = None,
@@ -107,7 +106,7 @@ def audit_sham(
         >>> camlucida.audits.audit_sham(model, labelled, **options).audit
         'sham'
     """
-    request = Request(model, data, **options)
+    request = Request.of(audit_sham, model, data, options)
     if model is None:
         return _on_stand_in(request, attack, attackers, plan)
     return _on_own_model(request, attack, attackers, held_out)
@@ -123,7 +122,7 @@ def _on_stand_in(
     published = published_attack(main, QUICK_ATTACK.learning_rate)
     asked = _Asked.of(request, main, published, attackers or ATTACKERS[: 6 if quick else None])
     key = {"audit": "sham", "plan": asdict(plan), "images": most, "quick": quick, "seed": seed}
-    store = Store(request.folder, key)
+    store = Store(request.out, key)
     net = stand_in(plan, store, request.say)
     study = Study(stand_in_case(net, most, seed), store, request.say)
     conditions, rows = _conditions(study, main, plan, quick=quick)

@@ -30,8 +30,9 @@ from camlucida.common.statistics import mean_std
 from camlucida.engine.layers import default_layer
 from camlucida.engine.linear_head import LinearHead
 from camlucida.engine.maps import normalise
-from camlucida.models import LoadedModel
+from camlucida.explanation.subject import ModelLike
 from camlucida.report import Table
+from camlucida.training.digits import digits_model
 from camlucida.training.sham import Layout, sham_mask
 
 SAME = 1e-6
@@ -131,8 +132,8 @@ def apply_shift(model: nn.Module, inputs: Tensor, shift: Shift) -> nn.Module:
 
 
 def audit_logit_shift(
-    model: nn.Module | LoadedModel,
-    data: AuditData,
+    model: ModelLike | None = None,
+    data: AuditData | None = None,
     *,
     strength: float = 30.0,
     fitted_on: Tensor | None = None,
@@ -143,7 +144,8 @@ def audit_logit_shift(
     Everything is done on a copy in double precision, so that what is left is not rounding.
 
     Args:
-        model: ends in global average pooling and one linear layer; left as it is.
+        model: ends in global average pooling and one linear layer; left as it is. By default a small network for
+            digits on photos, which is trained now unless it was trained before.
         data: see :class:`camlucida.audits.Request`. Images without labels are explained by the predicted class.
         strength: how many times wider the added maps are than the model's own, see :func:`fit_shift`.
         fitted_on: images that the vector is fitted on; the explained ones by default.
@@ -157,7 +159,10 @@ def audit_logit_shift(
         >>> report["MeanDiffGradCAM"].outcome
         'pass'
     """
-    return logit_shift_audit(Request(model, data, **options), strength, fitted_on)
+    request = Request.of(audit_logit_shift, model, data, options)
+    if model is None:
+        request = replace(request, model=digits_model(request.say))
+    return logit_shift_audit(request, strength, fitted_on)
 
 
 def logit_shift_audit(

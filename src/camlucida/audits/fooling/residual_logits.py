@@ -67,7 +67,7 @@ def audit_residual_logits(
     sigmas: Sequence[float] = (0.1, 0.3, 1.0, 2.0, 3.0),
     draws: int = 20_000,
     seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
 ) -> AuditReport:
     """The residual-logit lemmas against simulation, with a plot.
 
@@ -76,7 +76,7 @@ def audit_residual_logits(
         sigmas: standard deviations of a residual.
         draws: images per point.
         seed: of the draws.
-        folder: where finished parts are kept.
+        out: the folder where finished parts are kept.
 
     Raises:
         CamlucidaError: fewer than three classes or two draws, or a deviation that is not positive.
@@ -90,7 +90,7 @@ def audit_residual_logits(
         raise CamlucidaError(f"three classes or more leave two rivals, got {min(classes)}")
     if draws < 2 or not all(math.isfinite(s) and s > 0 for s in sigmas):
         raise CamlucidaError("two draws or more are needed, and positive standard deviations")
-    store = Store(folder, {"audit": "residual-logits", "draws": draws, "seed": seed})
+    store = Store(out, {"audit": "residual-logits", "draws": draws, "seed": seed})
     most = max(classes)
 
     def point(m: int, sigma: float) -> dict[str, float]:

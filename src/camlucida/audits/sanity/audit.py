@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
@@ -43,13 +42,17 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.explanation import Explanation
-from camlucida.models import LoadedModel
+from camlucida.explanation.subject import ModelLike
 
 _TWIN_STEPS = 4  # parts of the progress that the two small networks take
 
 
 def audit_sanity(
-    model: nn.Module | LoadedModel, data: AuditData, *, independent: bool = False, **options: Any
+    model: ModelLike = "embedded",
+    data: AuditData | None = None,
+    *,
+    independent: bool = False,
+    **options: Any,
 ) -> AuditReport:
     """Check that maps change when the model changes, and stay the same when it does not.
 
@@ -67,7 +70,9 @@ def audit_sanity(
         >>> sorted(report["gradcam"].details)[:3]
         ['class', 'completeness', 'data']
     """
-    return report_of(measure_sanity(Request(model, data, **options), independent=independent))
+    return report_of(
+        measure_sanity(Request.of(audit_sanity, model, data, options), independent=independent)
+    )
 
 
 def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumbers:
@@ -88,7 +93,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     def learning(what: str, part: float, parts: float) -> None:
         request.say(what, ahead * part / parts, total)
 
-    twins, learned = _twins(groups, trial, request.folder, learning) if ahead else ({}, {})
+    twins, learned = _twins(groups, trial, request.out, learning) if ahead else ({}, {})
     parts: dict[str, Found] = {"data": learned}
     for group in groups:
         who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"

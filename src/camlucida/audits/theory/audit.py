@@ -64,7 +64,7 @@ def audit_theory(
     draws: int | None = None,
     digits: int | None = None,
     seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> AuditReport:
     """Why do weights for whole channels see through walls? The theory behind the walls, checked and drawn.
@@ -74,7 +74,7 @@ def audit_theory(
         draws: random networks for each number of filters; 4,000 with ``quick``, else 40,000.
         digits: of the illustration; 20 with ``quick``, else 200; 0 leaves it out.
         seed: of weights and images.
-        folder: where finished parts are kept, so that a stopped audit goes on.
+        out: the folder where finished parts are kept, so that a stopped audit goes on.
         say: told about the progress.
 
     Example:
@@ -85,7 +85,7 @@ def audit_theory(
     tell = say or (lambda *_: None)
     draws = draws or (4_000 if quick else 40_000)
     digits = (20 if quick else 200) if digits is None else digits
-    store = Store(folder, {"audit": "theory", "draws": draws, "seed": seed})
+    store = Store(out, {"audit": "theory", "draws": draws, "seed": seed})
     propositions = store.value("proposition-1", partial(_propositions, min(draws, 5), seed, tell))
     theorems = [
         store.value(f"theorem-1-{v}", partial(_theorem, v, draws, seed, tell))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.ours import list_audits
@@ -19,7 +18,7 @@ from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustRep
 from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.layers import list_layers
-from camlucida.models import LoadedModel
+from camlucida.explanation.subject import ModelLike
 
 NATURAL = "registry"
 """Where evidence comes from that follows from what a method is."""
@@ -120,10 +119,10 @@ def _grain(
 
 
 def audit_all(
-    model: nn.Module | LoadedModel,
-    data: AuditData,
+    model: ModelLike = "embedded",
+    data: AuditData | None = None,
     *,
-    audits: Sequence[str] | None = None,
+    audits: Sequence[str] | str | None = None,
     **options: Any,
 ) -> TrustReport:
     """Which methods are safe on this model, for which question, and why?
@@ -147,8 +146,9 @@ def audit_all(
         >>> [method.label for method in report.methods]
         ['gradcam']
     """
-    request = Request(model, data, **options)
-    wanted = [AUDITS[name].name for name in audits or AUDITS.names]
+    request = Request.of(audit_all, model, data, options)
+    chosen = [audits] if isinstance(audits, str) else audits
+    wanted = [AUDITS[name].name for name in chosen or AUDITS.names]
     rows = [row for row in list_audits() if row.name in wanted]
     tested = request.tested()
     trial = request.open(6, 50)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
@@ -18,8 +18,8 @@ from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome,
 from camlucida.common.statistics import mean_std
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import resize
+from camlucida.explanation.subject import ModelLike
 from camlucida.metrics.curves import area, blank, path
-from camlucida.models import LoadedModel
 from camlucida.report import Column, Table
 
 _CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
@@ -72,7 +72,7 @@ def faithfulness(trial: Trial, maps: Tensor, steps: int = 10) -> list[float]:
 
 
 def audit_faithfulness(
-    model: nn.Module | LoadedModel, data: AuditData, **options: Any
+    model: ModelLike = "embedded", data: AuditData | None = None, **options: Any
 ) -> AuditReport:
     """Does the model need the pixels that a map puts first?
 
@@ -89,7 +89,7 @@ def audit_faithfulness(
         >>> report["saliency"].measure
         'insertion less deletion, more than random maps'
     """
-    return faithfulness_audit(Request(model, data, **options))
+    return faithfulness_audit(Request.of(audit_faithfulness, model, data, options))
 
 
 def faithfulness_audit(request: Request) -> AuditReport:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from camlucida.cli.audit.group import write_report
 from camlucida.cli.shared.console import bars, console, print_json, print_lines
-from camlucida.cli.shared.model import EMBEDDED, Chosen, Model, takes_model
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     AsJson,
@@ -24,10 +24,6 @@ from camlucida.cli.shared.options import (
     option,
 )
 from camlucida.cli.shared.writing import out_folder
-
-if TYPE_CHECKING:
-    from camlucida.data.samples import DataSet
-    from camlucida.models import LoadedModel
 
 Data = Annotated[
     str | None,
@@ -76,11 +72,11 @@ def sanity(
     from camlucida.audits import audit_sanity
 
     options: dict[str, Any] = {
-        "methods": known_methods(method or ()) or None, "layer": layer, "labels": labels, "count": count,
-        "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out, "independent": independent,
+        "methods": known_methods(method or ()) or None, "layers": layer, "labels": labels, "count": count,
+        "batch_size": batch_size, "quick": quick, "seed": seed, "out": out, "independent": independent,
     }  # fmt: skip
-    loaded, images = _open(model, device, data)
-    write_report(lambda say: audit_sanity(loaded, images, **options, say=say), out, as_json=as_json)
+    loaded = model.load(device)
+    write_report(lambda say: audit_sanity(loaded, data, **options, say=say), out, as_json=as_json)
 
 
 @takes_model
@@ -114,13 +110,13 @@ def all_(
     from camlucida.audits import audit_all
 
     options: dict[str, Any] = {
-        "methods": known_methods(method or ()) or None, "audits": audit, "layer": layer, "labels": labels,
-        "count": count, "batch_size": batch_size, "quick": quick, "seed": seed, "folder": out,
+        "methods": known_methods(method or ()) or None, "audits": audit, "layers": layer, "labels": labels,
+        "count": count, "batch_size": batch_size, "quick": quick, "seed": seed, "out": out,
     }  # fmt: skip
-    loaded, images = _open(model, device, data)
+    loaded = model.load(device)
     with out_folder(out):
         with bars(one=True) as say:
-            report = audit_all(loaded, images, **options, say=say)
+            report = audit_all(loaded, data, **options, say=say)
         files = report.save(out)
     if as_json:
         print_json(report.to_dict())
@@ -128,15 +124,3 @@ def all_(
     console().print(report.table().rich())
     missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
     print_lines(*report.advice(), *missing, files[0])
-
-
-def _open(
-    model: Chosen,
-    device: str | None,
-    data: str | None,
-) -> tuple[LoadedModel, DataSet]:
-    from camlucida.data.open import open_data
-
-    loaded = model.load(device)
-    spec = data or ("digits" if loaded.name == "digits" else "photos")
-    return loaded, open_data(spec, class_names=loaded.class_names)

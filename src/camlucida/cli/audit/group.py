@@ -96,7 +96,7 @@ def deadzone(
     if model.name is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
     options: dict[str, Any] = {
-        "methods": known_methods(method or ()) or None, "count": count, "quick": quick, "seed": seed, "folder": out,
+        "methods": known_methods(method or ()) or None, "count": count, "quick": quick, "seed": seed, "out": out,
     }  # fmt: skip
 
     def run(say: Say) -> AuditReport:
@@ -105,7 +105,7 @@ def deadzone(
         loaded = model.load(device)
         images = _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack)
         return audit_dead_zone(
-            loaded, images, wall=wall, layer=layer, batch_size=batch_size, **options, say=say
+            loaded, images, wall=wall, layers=layer, batch_size=batch_size, **options, say=say
         )
 
     write_report(run, out, as_json=as_json)
@@ -122,7 +122,7 @@ def theory(
     from camlucida.audits import audit_theory
 
     write_report(
-        lambda say: audit_theory(quick=quick, seed=seed, folder=out, say=say), out, as_json=as_json
+        lambda say: audit_theory(quick=quick, seed=seed, out=out, say=say), out, as_json=as_json
     )
 
 

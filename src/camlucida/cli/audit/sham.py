@@ -103,7 +103,7 @@ def sham(
     if trainable == "head" and lr is None:
         main = replace(main, learning_rate=main.learning_rate * HEAD_RATE)
     options: dict[str, Any] = {
-        "attack": main, "methods": method, "quick": quick, "seed": seed, "folder": out,
+        "attack": main, "methods": method, "quick": quick, "seed": seed, "out": out,
         "attackers": None if attack is None else ("none", *(a for a in attack if a != "none")),
     }  # fmt: skip
 
@@ -139,7 +139,7 @@ def logit_shift(
     def run(say: Say) -> AuditReport:
         case = _case(model, data, layer, count, device, quick, say)
         return audit_logit_shift(
-            **case, strength=strength, methods=method, quick=quick, seed=seed, folder=out, say=say
+            **case, strength=strength, methods=method, quick=quick, seed=seed, out=out, say=say
         )
 
     write_report(run, out, as_json=as_json)
@@ -155,7 +155,7 @@ def residual_logits(
     from camlucida.audits import audit_residual_logits
 
     write_report(
-        lambda _: audit_residual_logits(draws=draws, seed=seed, folder=out), out, as_json=as_json
+        lambda _: audit_residual_logits(draws=draws, seed=seed, out=out), out, as_json=as_json
     )
 
 
@@ -170,4 +170,4 @@ def _case(
 ) -> dict[str, Any]:
     """The model and its labelled images, as the audits take them."""
     loaded, inputs, labels, name = labelled_case(model, data, count, device, quick=quick, say=say)
-    return {"model": loaded, "data": (inputs, labels), "layer": layer, "name": name}
+    return {"model": loaded, "data": (inputs, labels), "layers": layer, "name": name}

@@ -110,7 +110,7 @@ def _finish(
 
     def run(say: Say) -> Any:
         inputs = () if case is None else (case(),)
-        return reproduce(table, *inputs, folder=out, say=say, **options)
+        return reproduce(table, *inputs, out=out, say=say, **options)
 
     finish(run, out, as_json=as_json)
 

@@ -217,7 +217,7 @@ def wall_table1(
             photos = None if stack_mix is None else photos_of(stack_mix, loaded.class_names)
             sets = stacks(loaded, photos, stack_gen, count=count, seed=seed, say=say)
         return again(
-            "wall-table1", loaded, sets, count=count, seed=seed, batch_size=batch_size, quick=quick, folder=out,
+            "wall-table1", loaded, sets, count=count, seed=seed, batch_size=batch_size, quick=quick, out=out,
             say=say,
         )  # fmt: skip
 

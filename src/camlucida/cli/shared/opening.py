@@ -46,20 +46,16 @@ def icam_method(text: str) -> ICAM:
 
 
 def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:
-    """What :func:`camlucida.data.open.open_data` opens, also folders of classes that the model does not know.
-
-    Photos of such folders have the name of their class and no label: they can be told apart and paired, but not
-    be explained for it.
+    """What :func:`camlucida.data.open.open_known` opens, with notes on what a user may not expect.
 
     Raises:
         CamlucidaError: The data cannot be opened.
     """
-    from camlucida.data.open import namesake, open_data, parse
+    from camlucida.data.open import namesake, open_known
 
     if said := namesake(data):
         complain(f"note: {said}")
-    kept = {"unlabelled": True} if parse(data)[0] == "folder" else {}
-    opened = open_data(data, class_names=class_names, **kept)
+    opened = open_known(data, class_names=class_names)
     for path, reason in opened.skipped[:1]:
         complain(f"note: {len(opened.skipped)} left out, such as '{shown(path)}': {reason}")
     return opened
@@ -81,7 +77,7 @@ def labelled_case(
     from camlucida.engine.outputs import first_tensor
     from camlucida.explanation.subject import prepare
     from camlucida.models.loaded import put_on
-    from camlucida.studies.published.sets import digits_model
+    from camlucida.training.digits import digits_model
 
     name = model.name or "digits"
     if name == "digits" and data is None and not model.how:

@@ -51,7 +51,7 @@ def diff_table2(
     *,
     quick: bool = True,
     seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Reproduced:
     """Similarity scores: the distance of each DiffGradCAM from Grad-CAM on the same model.
@@ -60,12 +60,12 @@ def diff_table2(
         case: model and images, such as from :func:`case_of`; a stand-in by default.
         quick: give the stand-in a shorter training, 200 images.
         seed: the seed of the stand-in.
-        folder: the folder where finished parts are kept.
+        out: the folder where finished parts are kept.
         say: is told about the progress.
     """
     if case is not None:
         _known(case)
-    own = case or _stand_in(quick, seed, folder, say)
+    own = case or _stand_in(quick, seed, out, say)
     trial = own.trial
     reference = trial.raw(VARIANTS["GradCAM"])
     values: dict[str, list[float]] = {}
@@ -125,7 +125,7 @@ def diff_table3(
     attack: Attack | None = None,
     quick: bool = True,
     seed: int = 0,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Reproduced:
     """Susceptibility: how far SHAM fine-tuning moves the maps of the paper's five methods.
@@ -136,17 +136,15 @@ def diff_table3(
             the model has no class-weight map.
         quick: give the stand-in a shorter training, 200 images.
         seed: the seed of the stand-in and of the fine-tuning.
-        folder: the folder where finished parts are kept.
+        out: the folder where finished parts are kept.
         say: is told about the progress.
     """
     main = replace(attack or (QUICK_ATTACK if case is None else Attack()), seed=seed)
     if case is not None:
         _known(case)
         main = fitting(main, case.trial.model, case.images, case.layer)
-    store = Store(
-        folder, {"table": "diff-table3", "quick": quick, "seed": seed, "case": _key(case)}
-    )
-    own = case or _stand_in(quick, seed, folder, say)
+    store = Store(out, {"table": "diff-table3", "quick": quick, "seed": seed, "case": _key(case)})
+    own = case or _stand_in(quick, seed, out, say)
     study = Study(own, store, say or (lambda *_: None))
     sides = {"everything": main}
     if case is None:
@@ -211,7 +209,7 @@ def diff_table1(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     quick: bool = True,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Reproduced:
     """Accuracy of networks trained with true salience, with SHAM, and without any.
@@ -222,12 +220,12 @@ def diff_table1(
     Args:
         seeds: the seeds of networks and order.
         quick: 2,000 images and 5 epochs, else 10,000 and 10.
-        folder: the folder where finished parts are kept.
+        out: the folder where finished parts are kept.
         say: is told about the progress.
     """
     tell = say or (lambda *_: None)
     images, epochs = (2000, 5) if quick else (10_000, 10)
-    store = Store(folder, {"table": "diff-table1", "images": images, "epochs": epochs})
+    store = Store(out, {"table": "diff-table1", "images": images, "epochs": epochs})
     kinds = {"human salience": "the digit's pixels", "SHAM": "the fake mask", "none": "no salience"}
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for seed in seeds:
@@ -310,11 +308,11 @@ _MEANS = (
 
 
 def _stand_in(
-    quick: bool, seed: int, folder: str | os.PathLike[str] | None, say: Say | None
+    quick: bool, seed: int, out: str | os.PathLike[str] | None, say: Say | None
 ) -> FoolingCase:
     plan = DigitPlan.of(quick=quick, seed=seed)
     # The same network for both tables.
-    own = Store(folder, {"net": "diff", "plan": asdict(plan)})
+    own = Store(out, {"net": "diff", "plan": asdict(plan)})
     case = stand_in_case(stand_in(plan, own, say), 200, seed)
     return replace(case, trial=replace(case.trial, name="a small network, digits on photos"))
 

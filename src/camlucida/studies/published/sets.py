@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from camlucida.common.errors import CamlucidaError, ModelError
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.data.open import open_data
 from camlucida.data.samples import DataSet
 from camlucida.models import LoadedModel, load_model
+from camlucida.training.digits import digits_model
 
 PHOTOS = "labelled photos"
 DIGITS = "digits on photos"
@@ -60,14 +61,3 @@ def open_sets(
     drawn = open_data("digits", class_names=digits.class_names, count=DIGIT_IMAGES)
     photos = open_data("photos", class_names=embedded.class_names)
     return {PHOTOS: (embedded, photos), DIGITS: (digits, drawn)}
-
-
-def digits_model(say: Say | None = None) -> LoadedModel:
-    """The small network for digits on photos, trained first where that has not been done."""
-    try:
-        return load_model("digits")
-    except ModelError:
-        from camlucida.training.digits import train_digits
-
-        train_digits(progress=say)
-        return load_model("digits")

@@ -21,7 +21,7 @@ from camlucida.common.progress import Say, part
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
-from camlucida.data.open import open_data, parse
+from camlucida.data.open import open_known
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
 from camlucida.data.stack_mix import ANIMALS, StackGen, StackMix
@@ -99,7 +99,7 @@ def wall_table1(
     seed: int = 0,
     batch_size: int = 10,
     quick: bool = True,
-    folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Reproduced:
     """μ x 100 of the paper's eight methods beside the published table.
@@ -116,7 +116,7 @@ def wall_table1(
         seed: the seed of noise and stand-in.
         batch_size: images at a time.
         quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training.
-        folder: the folder where finished parts are kept.
+        out: the folder where finished parts are kept.
         say: is told about the progress.
 
     Raises:
@@ -133,7 +133,7 @@ def wall_table1(
                 "images of your own go with a model of your own; give both or none"
             )
         plan = WallPlan.of(quick=quick, seed=seed)
-        trained = Store(folder, {"table": "wall-table1", "plan": asdict(plan)})
+        trained = Store(out, {"table": "wall-table1", "plan": asdict(plan)})
         nets = WalledNets(plan, trained, report)
         module, zone, layer = nets.get("masked").model, nets.zone, LAYER
         inputs["two digits"] = audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]
@@ -169,7 +169,7 @@ def wall_table1(
         "seed": seed,
     }
     store = Store(
-        folder,
+        out,
         {"table": "wall-table1", **record, "batch_size": batch_size, "preprocess": str(preprocess)},
     )
     ours: dict[str, dict[str, list[float]]] = {}
@@ -232,8 +232,7 @@ def stacks(
     if stack_mix is not None:
         photos = stack_mix
         if isinstance(photos, str):
-            kept = {"unlabelled": True} if parse(photos)[0] == "folder" else {}
-            photos = open_data(photos, class_names=model.class_names, **kept)
+            photos = open_known(photos, class_names=model.class_names)
         told = part(say, "proving what is dead")
         zone = dead_zone(model, (size, size), draws=2, progress=told)
         dead = zone.region
