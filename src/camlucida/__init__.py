@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TargetError,
     )
     from camlucida.common.plugins import load_plugins
-    from camlucida.data.preprocess import Preprocess
+    from camlucida.data import Preprocess, list_data
     from camlucida.engine.layers import Grid, default_layer, list_layers
     from camlucida.engine.maps import Steps
     from camlucida.engine.tap import Tap, tap
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ResidualSoftmax,
         Segmentation,
         Target,
+        list_targets,
     )
 
 _ROOMS = (
@@ -63,7 +64,7 @@ _HOMES = (
     "common.plugins",
     "targets",
     "engine",
-    "data.preprocess",
+    "data",
     "models",
     "methods",
     "explanation",
@@ -114,9 +115,11 @@ __all__ = [
     "explanation",
     "faces",
     "list_audits",
+    "list_data",
     "list_layers",
     "list_methods",
     "list_metrics",
+    "list_targets",
     "load_model",
     "load_plugins",
     "methods",

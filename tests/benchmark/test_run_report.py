@@ -45,7 +45,7 @@ def run(make_run):
 
 @pytest.fixture(scope="module")
 def composed(run):
-    return compose(run, galleries=False)
+    return compose(run, gallery=False)
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +96,20 @@ def test_lower_is_better_where_it_is_and_equal_means_share_the_mark():
 
 
 def test_the_headline_of_a_clear_run_names_its_leader(make_run):
-    found = compose(make_run(images=120, gap=0.12), galleries=False)
+    found = compose(make_run(images=120, gap=0.12), gallery=False)
     assert found.document.lead[0].startswith("gradcam is the best choice")
     assert "clearly so on all of them" in found.document.lead[0]
 
 
 def test_the_headline_of_equal_methods_names_no_winner(make_run):
-    found = compose(make_run(images=40, gap=0.0, methods=("a", "b")), galleries=False)
+    found = compose(make_run(images=40, gap=0.0, methods=("a", "b")), gallery=False)
     text = " ".join(found.document.lead)
     assert "clearly" not in text.replace("never clearly", "")
     assert "do not tell them apart" in text or "comes closest" in text or "never clearly" in text
 
 
 def test_few_images_and_unfinished_runs_are_said(make_run):
-    lead = " ".join(compose(make_run(images=6, planned=100), galleries=False).document.lead)
+    lead = " ".join(compose(make_run(images=6, planned=100), gallery=False).document.lead)
     assert "4 images are few" in lead
     assert "6 of 100 images are done" in lead
 
@@ -215,7 +215,7 @@ def test_names_from_the_data_are_escaped(page):
     ],
 )  # fmt: skip
 def test_runs_of_every_size_make_a_page(make_run, changes, says):
-    html = compose(make_run(**{"images": 10, **changes}), galleries=False).document.html()
+    html = compose(make_run(**{"images": 10, **changes}), gallery=False).document.html()
     assert says in html
     assert not re.search(r"[\d >(]nan\b", html)
     assert "None" not in html
@@ -231,7 +231,7 @@ def test_numbers_that_are_missing_are_dashes(make_run):
             if column.number == "road":
                 column.values[::2] = np.nan
 
-    found = compose(make_run(edit=edit), galleries=False)
+    found = compose(make_run(edit=edit), gallery=False)
     table = next(t for t in found.tables if t.name == "means-faithfulness")
     titles = [c.title for c in table.columns]
     assert "Insertion" not in titles  # nobody has it
@@ -241,7 +241,7 @@ def test_numbers_that_are_missing_are_dashes(make_run):
 
 
 def test_files_lie_beside_the_page(run, tmp_path):
-    out = write_report(run, tmp_path / "a" / "page.html", galleries=False)
+    out = write_report(run, tmp_path / "a" / "page.html", gallery=False)
     assert out.read_text(encoding="utf-8").endswith("</html>")
     folder = tmp_path / "a" / "page-tables"
     assert {p.suffix for p in folder.iterdir()} == {".csv", ".tex"}
@@ -256,7 +256,7 @@ def test_what_is_no_run_is_refused_in_words(tmp_path, run):
     file = tmp_path / "file"
     file.write_text("in the way")
     with pytest.raises(CamlucidaError, match="cannot write"):
-        write_report(run, file / "page.html", galleries=False)
+        write_report(run, file / "page.html", gallery=False)
 
 
 # ---- pictures -----------------------------------------------------------------------------------------

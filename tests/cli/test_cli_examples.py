@@ -90,8 +90,8 @@ def test_examples(capsys, photos, tmp_path, monkeypatch):
     [
         (("layers-report", "--method", FAST), "layers"),
         (("examples", "--train", "{train}", "-k", 1, "--method", FAST), "examples"),
-        (("cells", "--layer", "2", "--iterations", 1), "cells"),
-        (("cells", "--depth", "--most", 1, "--iterations", 1), "depth"),
+        (("cells", "--layer", "2", "--method", "fame:iterations=1"), "cells"),
+        (("cells", "--depth", "--most", 1, "--method", "fame:iterations=1"), "depth"),
     ],
 )
 def test_photos_of_one_name_do_not_overwrite_each_other(capsys, photos, tmp_path, command, kind):
@@ -200,7 +200,7 @@ def test_survey(capsys, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("layers-report", "{photo}", "--method", "gradcam"), "I-CAM only"),
+        (("layers-report", "{photo}", "--method", "gradcam"), "ICAM only"),
         (("layers-report", "{photo}", "--method", "icam:nope=1"), "nope"),
         (("layers-report", "{photo}", "--layer", "nope"), "nope"),
         (("layers-report", "none.png"), "no such file"),

@@ -225,7 +225,7 @@ def test_save(embedder, tmp_path):
 def test_photos_are_read_aligned_and_refused(embedder, tmp_path):
     file = tmp_path / "a.png"
     picture(1).save(file)
-    side = face_photo(embedder, file, already_aligned=True)
+    side = face_photo(embedder, file, aligned=True)
     assert side.source == str(file)
     assert side.photo is None
     points = [[38, 52], [74, 52], [56, 72], [42, 92], [71, 92]]

@@ -85,7 +85,7 @@ def test_random_maps_are_held_beside():
 
 
 def test_both_sides_are_altered_when_asked():
-    one, two = run_verification(bench()), run_verification(bench(sides="both"))
+    one, two = run_verification(bench()), run_verification(bench(both=True))
     for label in one.altered:
         a, b = (r.altered[label]["rank", "delete"] for r in (one, two))
         np.testing.assert_allclose(a[:, 0], b[:, 0], atol=1e-9)
@@ -213,7 +213,7 @@ def test_thresholds():
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"sides": "left"}, "sides"), ({"shard": 0}, "shard"), ({"methods": []}, "no method"),
+    [({"shard": 0}, "shard"), ({"methods": []}, "no method"),
      ({"methods": ["gradcam", "gradcam"]}, "twice"), ({"methods": ["gradcm"]}, "unknown method"),
      ({"pairs": [pair(0, True)]}, "genuine and impostor")],
 )  # fmt: skip
@@ -287,7 +287,7 @@ def test_lists_of_files(tmp_path):
         picture(i).save(tmp_path / f"{i}.png")
     table = tmp_path / "pairs.csv"
     table.write_text("probe,gallery,same\n0.png,1.png,1\n2.png,3.png,0\n1.png,2.png,\n")
-    pairs = listed_pairs(small(), read_pairs(table), already_aligned=True)
+    pairs = listed_pairs(small(), read_pairs(table), aligned=True)
     assert [p.same for p in pairs] == [True, False]
     probe, gallery = pairs[0].load()
     assert probe.size == gallery.size == (SIDE, SIDE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from camlucida import CamlucidaError, LayerError
+from camlucida import CamlucidaError, LayerError, MethodError
 from camlucida.methods import FAME
 from camlucida.studies.fame import cells, depth_curve, depth_figure
 from camlucida.studies.fame.cell_maps import nominal_cell
@@ -148,3 +148,15 @@ def test_an_image_of_nan_has_dead_cells_and_empty_maps(model):
     found = cells(model, x, "local", method=FAST)
     assert all(cell.dead for cell in found.cells)
     assert not found.maps.any()
+
+
+def test_the_method_may_be_text():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)
+    ).eval()
+    x = torch.rand(1, 3, 8, 8)
+    named = cells(net, x, "0", method="fame:iterations=5,sigma=0", cells=[(0, 0)])
+    assert torch.equal(named.maps, cells(net, x, "0", method=FAST, cells=[(0, 0)]).maps)
+    with pytest.raises(MethodError, match="FAME only, as in fame:key=value"):
+        cells(net, x, "0", method="gradcam")

@@ -303,3 +303,13 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path):
     options = FitOptions(5, schedule="cosine", **CPU)
     with pytest.raises(CamlucidaError, match=r"another plan.*schedule"):
         fit(network(), batches, loss, options=options, steps_per_epoch=5, checkpoint=file)
+
+
+def test_batches_may_be_a_list():
+    listed = [*batches(0)]
+    one, other = network(), network()
+    fit(one, listed, loss, options=FitOptions(epochs=2, **CPU))
+    fit(other, lambda _: listed, loss, options=FitOptions(epochs=2, **CPU))
+    assert same(one, other)
+    with pytest.raises(CamlucidaError, match="once only"):
+        fit(one, batches(0), loss, options=FitOptions(epochs=2, **CPU))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from camlucida.cli.shared.console import print_result, progress, shown
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
-from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
     AsJson,
     BatchSize,
@@ -57,9 +56,10 @@ def cases(
     The page (cases.html) also plots how patchy the maps are against confidence, with I-CAM's numerics varied. The
     numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
     """
+    from camlucida.methods import ICAM, build_as
     from camlucida.studies.icam import cases as study_cases
 
-    wanted = icam_method(method)
+    wanted = build_as(ICAM, method)
     loaded = model.load(device)
     with out_folder(out), progress("explaining") as advance:
         study = study_cases(

@@ -35,7 +35,9 @@ def cells(
         ),
     ] = None,
     model: Model = EMBEDDED,
-    iterations: Annotated[int, option("N", "How many steps FAME takes per cell.", 1)] = 75,
+    method: Annotated[
+        str, option("METHOD", "FAME with its options, as in fame:iterations=200.")
+    ] = "fame:iterations=75",
     depth: Annotated[
         bool,
         typer.Option(
@@ -60,7 +62,7 @@ def cells(
     """
     import numpy as np
 
-    from camlucida.methods import FAME
+    from camlucida.methods import FAME, build_as
     from camlucida.studies.fame import cells as analyse_cells
     from camlucida.studies.fame import cells_table, depth_curve, depth_figure
 
@@ -69,7 +71,7 @@ def cells(
     else:
         refuse_unused(context, ("most",), "with --depth")
     loaded = model.load(device)
-    source, fame = str(photo), FAME(iterations=iterations)
+    source, fame = str(photo), build_as(FAME, method)
     with out_folder(out), progress("layers" if depth else "cells") as advance:
         if depth:
             layers = None if layer is None else layer.split(",")

@@ -9,7 +9,6 @@ import typer
 
 from camlucida.cli.shared.console import print_result, progress
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
-from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
     AsJson,
     CopiesSeed,
@@ -59,9 +58,10 @@ def examples(
     with their maps beside the photo. The features of the training photos are kept beside the results, so
     that a second photo is fast. Ctrl-C keeps what is done.
     """
+    from camlucida.methods import ICAM, build_as
     from camlucida.studies.icam import examples as nearest_examples
 
-    wanted = icam_method(method)
+    wanted = build_as(ICAM, method)
     loaded = model.load(device)
     with out_folder(out), progress("training photos") as advance:
         found = nearest_examples(

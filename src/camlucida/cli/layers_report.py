@@ -11,7 +11,6 @@ from rich.text import Text
 
 from camlucida.cli.shared.console import print_result, progress, shown
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
-from camlucida.cli.shared.opening import icam_method
 from camlucida.cli.shared.options import (
     AsJson,
     ClassName,
@@ -48,9 +47,10 @@ def layers_report(
     Writes the maps of all layers with their weights (.layers.png), the bar chart (.layers-bars.png), the maps
     (.npz) and the numbers (.json).
     """
+    from camlucida.methods import ICAM, build_as
     from camlucida.studies.icam import layer_report
 
-    wanted = icam_method(method)
+    wanted = build_as(ICAM, method)
     if runs > 1:
         wanted = replace(wanted, runs=runs)
     loaded = model.load(device)

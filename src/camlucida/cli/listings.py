@@ -68,9 +68,9 @@ def data(as_json: AsJson = False) -> None:
 
     Options are set as in camlucida evaluate voc:VOCdevkit,year=2012
     """
-    from camlucida.data import KINDS
+    from camlucida.data import list_data
 
-    _print_summaries(KINDS, as_json=as_json)
+    _print_summaries(list_data(), as_json=as_json)
 
 
 # ---- what is said -------------------------------------------------------------------------------

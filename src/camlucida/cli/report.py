@@ -29,13 +29,13 @@ def report(
     out: Annotated[
         Path | None, out_option("The page that is written. (default: RUN/report.html)", "FILE")
     ] = None,
-    no_gallery: Annotated[
+    gallery: Annotated[
         bool,
         typer.Option(
-            "--no-gallery",
-            help="Show numbers only; then neither the model nor the photos are needed.",
+            "--gallery/--no-gallery",
+            help="Show maps of some photos, or numbers only; then neither the model nor the photos are needed.",
         ),
-    ] = False,
+    ] = True,
     data: Annotated[
         str | None,
         option("DATA", "Where the photos lie now. (default: where they were in the run)"),
@@ -56,7 +56,7 @@ def report(
     from camlucida.cli.summary import document
     from camlucida.data.open import parse
 
-    if no_gallery:
+    if not gallery:
         refuse_unused(
             context,
             ("data", "model", *DETAILS, "device"),
@@ -76,7 +76,7 @@ def report(
         task = bar.add_task("explaining", total=None)
         composed = compose(
             run,
-            galleries=not no_gallery,
+            gallery=gallery,
             model=loaded,
             data=data,
             progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),

@@ -96,8 +96,8 @@ def verify(
         bool,
         typer.Option(
             "--verify-data",
-            help="With --pairs: read the photos of what is done, to see whether one has changed; by default size and "
-            "time tell.",
+            help="With --pairs: read finished photos again to check for changes. By default only file size and time "
+            "are compared.",
         ),
     ] = False,
     seed: MethodsSeed = 0,
@@ -145,7 +145,7 @@ def verify(
 
         verify_list(
             embedder, pairs, out, as_json=as_json, methods=methods, layout=layout, split=split, face=which[0],
-            already_aligned=aligned, threshold=threshold, draw=draw, sides="both" if both else "probe", seed=seed,
+            aligned=aligned, threshold=threshold, draw=draw, both=both, seed=seed,
             verify_data=verify_data,
         )  # fmt: skip
         return
@@ -184,7 +184,7 @@ def _explain(
                     embedder,
                     photo,
                     face=which[index % len(which)],
-                    already_aligned=aligned,
+                    aligned=aligned,
                     landmarks=points,
                 )
             )

@@ -2,7 +2,7 @@
 
 from camlucida.data.class_names import read_class_names, resolve_class
 from camlucida.data.images import find_images, read_image
-from camlucida.data.kinds import KINDS, DataKind, register
+from camlucida.data.kinds import KINDS, DataKind, list_data, register
 from camlucida.data.offline_photos import Picture, picture, picture_names
 from camlucida.data.open import open_data
 from camlucida.data.preprocess import Preprocess
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "SampleList",
     "find_images",
+    "list_data",
     "open_data",
     "picture",
     "picture_names",

@@ -38,6 +38,16 @@ class DataKind(Row[DataSet]):
 KINDS = Registry(DataKind)
 
 
+def list_data() -> tuple[DataKind, ...]:
+    """The kinds of data sets, in the order of registration.
+
+    Example:
+        >>> [row.name for row in camlucida.list_data()][:2]
+        ['folder', 'imagenet']
+    """
+    return tuple(KINDS)
+
+
 def register(
     name: str, *, needs_path: bool = True, fits: Callable[[Path], bool] | None = None
 ) -> Callable[[Opener], Opener]:

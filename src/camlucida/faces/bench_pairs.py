@@ -54,7 +54,7 @@ def listed_pairs(
     pairs: PairList,
     *,
     face: WhichFace = "largest",
-    already_aligned: bool = False,
+    aligned: bool = False,
 ) -> tuple[BenchPair, ...]:
     r"""The pairs of a list of files, each photo searched for its face when its turn comes.
 
@@ -62,7 +62,7 @@ def listed_pairs(
         embedder: says how faces are aligned.
         pairs: as ``read_pairs`` returns them; those that do not say whether they show one person are left out.
         face: which one is meant of several faces.
-        already_aligned: the photos are aligned crops.
+        aligned: the photos are aligned crops.
 
     Raises:
         CamlucidaError: no pair says whether it shows one person.
@@ -75,7 +75,7 @@ def listed_pairs(
 
     @lru_cache(maxsize=512)
     def crop(path: Path) -> Crop:
-        return face_photo(embedder, path, face=face, already_aligned=already_aligned).crop
+        return face_photo(embedder, path, face=face, aligned=aligned).crop
 
     made = [
         BenchPair(

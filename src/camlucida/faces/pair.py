@@ -273,10 +273,10 @@ def explain_pair(
     probe: Any,
     gallery: Any,
     *,
-    method: MethodLike | Sequence[MethodLike] = "fame",
+    method: MethodLike | Sequence[MethodLike] = "fame:iterations=75",
     threshold: float | None = None,
     face: WhichFace = "only",
-    already_aligned: bool = False,
+    aligned: bool = False,
     layers: str | None = None,
     target_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -294,7 +294,7 @@ def explain_pair(
             :func:`similarity_maps` for what e+ and e- are.
         threshold: the threshold of the similarity; by default the embedder's.
         face: which one is meant of several faces in a photo, see :func:`face_photo`.
-        already_aligned: photos are aligned crops; nothing is searched.
+        aligned: photos are aligned crops; nothing is searched.
         layers: the layers for activation maps; by default the embedder's.
         target_options: options for :meth:`Embedder.target`.
         seed: the seed of methods that draw random numbers.
@@ -317,7 +317,7 @@ def explain_pair(
     sides = tuple(
         side
         if isinstance(side, PairSide)
-        else face_photo(embedder, side, face=face, already_aligned=already_aligned)
+        else face_photo(embedder, side, face=face, aligned=aligned)
         for side in (probe, gallery)
     )
     inputs = embedder.inputs([side.crop for side in sides])

@@ -19,7 +19,8 @@ from camlucida.common.printable import printable
 from camlucida.data.images import read_image
 from camlucida.explanation import overlays
 from camlucida.explanation.subject import Photo
-from camlucida.faces.align import Crop, align, aligned, scheme_of
+from camlucida.faces.align import Crop, align, scheme_of
+from camlucida.faces.align import aligned as crop_of
 from camlucida.faces.detect import choose, find_faces
 from camlucida.faces.embedder import Embedder
 
@@ -74,7 +75,7 @@ def face_photo(
     photo: Photo | Crop,
     *,
     face: WhichFace = "only",
-    already_aligned: bool = False,
+    aligned: bool = False,
     landmarks: npt.ArrayLike | None = None,
 ) -> PairSide:
     """The face of a photo, aligned for an embedder.
@@ -83,7 +84,7 @@ def face_photo(
         embedder: says how faces are aligned.
         photo: a path, picture or array; a :class:`Crop` is taken as it is.
         face: which one is meant of several: ``"only"`` (default) insists on one, ``"largest"``, or a number from 0.
-        already_aligned: the photo is an aligned crop; nothing is searched.
+        aligned: the photo is an aligned crop; nothing is searched.
         landmarks: ``(68, 2)`` or ``(5, 2)`` in pixels of the photo; nothing is searched.
 
     Raises:
@@ -98,8 +99,8 @@ def face_photo(
         return PairSide(photo)
     picture = read_image(photo)
     source = os.fspath(photo) if isinstance(photo, str | os.PathLike) else None
-    if already_aligned:
-        return PairSide(aligned(picture, landmarks), None, source)
+    if aligned:
+        return PairSide(crop_of(picture, landmarks), None, source)
     if landmarks is not None:
         points = np.asarray(landmarks, dtype=np.float64)
         return PairSide(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,8 +40,6 @@ from camlucida.faces.verification_report import VerificationReport
 from camlucida.methods import Progress
 from camlucida.metrics.ranking import MaskRule
 
-Sides: TypeAlias = Literal["probe", "both"]
-
 FORMAT = 1
 """Of the run folder; another one is refused."""
 
@@ -59,7 +57,7 @@ class VerificationBenchmark:
         methods: the methods, as for ``explain_pair``.
         percentages: P, 0 to 100 by tens by default.
         rules: the rules by which pixels count as the P % most important; both by default, side by side.
-        sides: alter the probe only (default, the paper), or the gallery photo by its own map too.
+        both: alter the gallery photo by its own map too; by default the probe only, as in the paper.
         threshold: ``"eer"`` (default) finds it on the unaltered pairs; or a number.
         round_theta: round it to 4 decimals, for parity with published numbers.
         eer_midpoint: see :func:`eer_threshold`.
@@ -77,7 +75,7 @@ class VerificationBenchmark:
     methods: Sequence[MethodLike]
     percentages: tuple[float, ...] = PERCENTAGES
     rules: tuple[MaskRule, ...] = RULES
-    sides: Sides = "probe"
+    both: bool = False
     threshold: float | Literal["eer"] = "eer"
     round_theta: bool = False
     eer_midpoint: bool = False
@@ -92,8 +90,6 @@ class VerificationBenchmark:
                 f"a verification benchmark needs genuine and impostor pairs, got {sum(same)} and "
                 f"{len(same) - sum(same)}"
             )
-        if self.sides not in {"probe", "both"}:
-            raise CamlucidaError(f"sides must be 'probe' or 'both', got {self.sides!r}")
         if self.shard < 1:
             raise CamlucidaError(f"a shard holds at least 1 pair, got {self.shard}")
         if not self.methods:
@@ -128,7 +124,7 @@ class VerificationBenchmark:
             "methods": [face_method(m, target, seed=self.seed)[0].describe() for m in self.methods],
             "percentages": self.percentages,
             "rules": self.rules,
-            "sides": self.sides,
+            "both": self.both,
             "threshold": self.threshold,
             "round_theta": self.round_theta,
             "eer_midpoint": self.eer_midpoint,
@@ -358,7 +354,7 @@ class _Work:
     ) -> tuple[list[Tensor], float]:
         """Maps ``(n, H, W)`` of the sides that are altered, by a method or at random, and the seconds they took."""
         bench = self.bench
-        sides = range(2 if bench.sides == "both" else 1)
+        sides = range(2 if bench.both else 1)
         if at < len(bench.methods):
             found = [
                 similarity_maps(

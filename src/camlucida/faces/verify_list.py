@@ -22,7 +22,7 @@ from camlucida.faces.page import DrawnPair, verification_page, verification_tabl
 from camlucida.faces.pair import CARE, explain_pair
 from camlucida.faces.pair_side import WhichFace
 from camlucida.faces.pairs_file import FacePair, PairList, read_pairs
-from camlucida.faces.verification import Sides, VerificationBenchmark, run_verification
+from camlucida.faces.verification import VerificationBenchmark, run_verification
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.report import Table, save
 
@@ -105,10 +105,10 @@ def verify_pairs(
     layout: str = "auto",
     split: int | None = None,
     face: WhichFace = "largest",
-    already_aligned: bool = False,
+    aligned: bool = False,
     threshold: float | None = None,
     draw: int = 8,
-    sides: Sides = "probe",
+    both: bool = False,
     seed: int = 0,
     verify_data: bool = False,
     say: Say | None = None,
@@ -126,10 +126,10 @@ def verify_pairs(
         layout: the layout of the list, see :func:`read_pairs`.
         split: one fold of LFW or CFP; all by default.
         face: which one is meant of several faces in a photo.
-        already_aligned: photos are aligned crops.
+        aligned: photos are aligned crops.
         threshold: the threshold of the similarity; by default that of the equal error rate.
         draw: pairs that are drawn too, spread over the list.
-        sides: alter the ``"probe"`` only, or ``"both"`` photos by their own maps.
+        both: alter the gallery photo by its own map too; by default the probe only.
         seed: the seed of everything that is drawn.
         verify_data: see :func:`run_verification`.
         say: is told about the progress.
@@ -149,9 +149,9 @@ def verify_pairs(
         if listed.genuine and listed.impostor:
             bench = VerificationBenchmark(
                 embedder,
-                listed_pairs(embedder, listed, face=face, already_aligned=already_aligned),
+                listed_pairs(embedder, listed, face=face, aligned=aligned),
                 methods,
-                sides=sides,
+                both=both,
                 threshold="eer" if threshold is None else threshold,
                 seed=seed,
             )
@@ -171,7 +171,7 @@ def verify_pairs(
         def drawn(stem: str, pair: FacePair) -> dict[str, Any]:
             explained = explain_pair(
                 embedder, pair.probe, pair.gallery, method=list(methods), threshold=theta, seed=seed,
-                face=face, already_aligned=already_aligned,
+                face=face, aligned=aligned,
             )  # fmt: skip
             files = explained.save(folder / "pairs", stem)
             found = {

@@ -3,7 +3,7 @@
 from camlucida.methods.ablationcam import AblationCAM
 from camlucida.methods.attention import AttentionRollout, LeGrad
 from camlucida.methods.base import GradientCAM, Method, RawMap
-from camlucida.methods.build import build, read_method
+from camlucida.methods.build import build, build_as, read_method
 from camlucida.methods.cam import CAM
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.eigencam import EigenCAM, EigenGradCAM
@@ -75,6 +75,7 @@ __all__ = [
     "Task",
     "XGradCAM",
     "build",
+    "build_as",
     "full_gradient",
     "list_methods",
     "method_name",

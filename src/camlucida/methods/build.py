@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from camlucida.common.errors import MethodError
 from camlucida.common.grammar import refuse_unknown
 from camlucida.methods.base import Method
 from camlucida.methods.registry import METHODS, SMOOTHING, MethodRow
 from camlucida.targets import Target, TargetLike, as_target
+
+F = TypeVar("F", bound=Method)
 
 
 def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method, Target]:
@@ -43,6 +45,25 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     method = row.build(**{k: v for k, v in options.items() if k in known})
     smoothing = {k: v for k, v in options.items() if k in SMOOTHING}
     return smoothed(method, **smoothing), as_target(target)
+
+
+def build_as(family: type[F], method: F | str) -> F:
+    """A method of one family, from the text that the command line takes where it is no object.
+
+    Raises:
+        MethodError: it is another method, or an option is wrong.
+
+    Example:
+        >>> camlucida.methods.build_as(camlucida.methods.FAME, "fame:iterations=5").iterations
+        5
+    """
+    made = build(method)[0] if isinstance(method, str) else method
+    if not isinstance(made, family):
+        names = [row.name for row in METHODS if row.make is family]
+        raise MethodError(
+            f"this works with {family.__name__} only, as in {names[0]}:key=value, got {method!r}"
+        )
+    return made
 
 
 def read_method(

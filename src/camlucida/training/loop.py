@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -108,7 +108,7 @@ class Fitted:
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int], Iterable[Any]],
+    batches: Callable[[int], Iterable[Any]] | Iterable[Any],
     loss: Loss,
     *,
     validate: Score | None = None,
@@ -126,11 +126,13 @@ def fit(
     Args:
         model: left on the device it was trained on, in eval mode, with the weights of the best epoch. Torch's
             global random state is left as it was.
-        batches: gives the batches of an epoch; the same ones whenever it is asked for the same epoch.
-            Tensors in tuples, lists and dictionaries are moved to the device.
-        loss: called with the model and a batch; returns the loss, a scalar tensor, and numbers to log by name.
-        validate: called with the model in eval mode, without gradients; returns the score, or numbers by name of which
-            one is the ``score``. The highest is the best; NaN never is.
+        batches: the batches of every epoch, a list or a ``DataLoader``; or a function from an epoch's number to its
+            batches, the same ones whenever it is asked for the same epoch. Tensors in tuples, lists and dictionaries
+            are moved to the device.
+        loss: called with the model and a batch; returns the loss, a scalar tensor, alone or with numbers to log by
+            name.
+        validate: called with the model in eval mode, without gradients; returns the score, or numbers by name, the
+            first of which is the score. The highest is the best; NaN never is.
         options: learning rate, epochs and all else that decides how it is trained.
         steps_per_epoch: needed by a cosine; else only tells the progress what is to come in the first epoch.
         checkpoint: written after every epoch, atomically; a run that finds it goes on there. Its options must
@@ -159,6 +161,11 @@ def fit(
         >>> found.steps
         1
     """
+    if isinstance(batches, Iterator):
+        raise CamlucidaError(
+            "batches can be gone through once only; give a list, a DataLoader or a function of the epoch's number"
+        )
+    asked = batches if callable(batches) else lambda _: batches
     options = options or FitOptions()
     if options.schedule == "cosine" and not steps_per_epoch:
         raise CamlucidaError("a cosine schedule needs steps_per_epoch")
@@ -174,7 +181,7 @@ def fit(
             run.resume(checkpoint)
         while not run.done:
             epoch = len(run.fitted.curves)
-            run.epoch(epoch, batches(epoch), loss, validate)
+            run.epoch(epoch, asked(epoch), loss, validate)
             if fabric.is_global_zero:
                 if after_epoch is not None:
                     after_epoch(run.fitted)

@@ -178,7 +178,7 @@ def train_masked_vgg(
         accelerator: such as ``"gpu"`` or ``"cpu"``.
         devices: of each machine.
         nodes: machines.
-        strategy: of Fabric, ``"ddp"`` and its kin; those that split weights (FSDP, DeepSpeed) are refused, since
+        strategy: of Fabric, such as ``"ddp"``; those that split weights (FSDP, DeepSpeed) are refused, since
             the mask needs the layer in one piece.
         say: told about the progress, on the first process.
         note: told where only cells of the map are masked, and no pixel.

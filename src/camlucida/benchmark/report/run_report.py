@@ -47,7 +47,7 @@ def write_report(
     run: str | Path,
     out: str | Path | None = None,
     *,
-    galleries: bool = True,
+    gallery: bool = True,
     model: LoadedModel | str | None = None,
     data: DataSet | str | None = None,
     progress: Callable[[float, float], object] | None = None,
@@ -58,7 +58,7 @@ def write_report(
         run: the run folder of ``camlucida evaluate``, finished or not.
         out: the page; ``report.html`` in the run folder by default. The tables go into the folder
             ``report-tables`` beside it, named after the page.
-        galleries: explain a few images again and show them; otherwise the page holds numbers only.
+        gallery: explain a few images again and show them; otherwise the page holds numbers only.
         model: the model for that; by default the plan's.
         data: the data for that; by default the plan's.
         progress: called with the number of maps explained again and their total.
@@ -73,11 +73,11 @@ def write_report(
         >>> _ = camlucida.benchmark.evaluate(
         ...     model, ".", metrics=["sparseness"], out="run", preprocess=camlucida.Preprocess((32, 32), 32)
         ... )
-        >>> camlucida.benchmark.write_report("run", galleries=False).name
+        >>> camlucida.benchmark.write_report("run", gallery=False).name
         'report.html'
     """
     page = page_of(run, out)
-    composed = compose(run, galleries=galleries, model=model, data=data, progress=progress)
+    composed = compose(run, gallery=gallery, model=model, data=data, progress=progress)
     save(composed, page)
     return page
 
@@ -114,7 +114,7 @@ def save(composed: Composed, page: Path) -> Path:
 def compose(
     run: str | Path,
     *,
-    galleries: bool = True,
+    gallery: bool = True,
     model: LoadedModel | str | None = None,
     data: DataSet | str | None = None,
     progress: Callable[[float, float], object] | None = None,
@@ -126,7 +126,7 @@ def compose(
     values = report.leading_values[by.number.name] if by is not None else None
     wanted = {} if by is None or values is None else pictures.chosen(values, by.number.direction)
     shown = pictures.Gallery(notes=("This report was made without pictures.",))
-    if galleries:
+    if gallery:
         examples = [i for found in cases.values() for i in found[:EXAMPLES]]
         chosen = dict.fromkeys([i for found in wanted.values() for i in found] + examples)
         shown = pictures.explained(
@@ -165,7 +165,7 @@ def compose(
     )
     overview = [sections.overview(report)] if report.judged else []
     tables = (*overview, *means, *test_tables, *case_tables, *broken, *plans)
-    return Composed(document, tables, report, shown.notes if galleries else ())
+    return Composed(document, tables, report, shown.notes if gallery else ())
 
 
 def all_means(results: RunResults) -> str:

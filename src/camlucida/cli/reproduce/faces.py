@@ -118,7 +118,7 @@ def fame_table1(
             iterations=iterations,
             people=people,
             per_person=per_person,
-            already_aligned=aligned,
+            aligned=aligned,
             limit=limit,
             out=out / "run",
             seed=seed,

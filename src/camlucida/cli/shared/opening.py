@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from camlucida.cli.shared.console import complain, shown
-from camlucida.common.errors import CamlucidaError, MethodError
+from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camlucida.cli.shared.model import Chosen
     from camlucida.data.samples import DataSet
-    from camlucida.methods import ICAM
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
@@ -29,20 +28,6 @@ def known_methods(texts: Sequence[str], target: Target | None = None) -> list[st
     for text in texts:
         build(text, target)
     return list(texts)
-
-
-def icam_method(text: str) -> ICAM:
-    """I-CAM with its options from ``icam:key=value,...``.
-
-    Raises:
-        MethodError: It is another method, or an option is wrong.
-    """
-    from camlucida.methods import ICAM, build
-
-    method, _ = build(text)
-    if not isinstance(method, ICAM):
-        raise MethodError(f"layers are weighed by I-CAM only; write icam:key=value, got {text!r}")
-    return method
 
 
 def photos_of(data: str, class_names: Sequence[str] | None) -> DataSet:

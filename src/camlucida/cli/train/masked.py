@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from camlucida.cli.shared.console import bars, complain, print_json, print_lines, shown
-from camlucida.cli.shared.options import AsJson, RunOut, refuse_unused, seed_option
+from camlucida.cli.shared.options import AsJson, RunOut, option, refuse_unused, seed_option
 from camlucida.cli.shared.writing import out_folder
 
 
@@ -22,9 +22,13 @@ def masked_vgg(
             "held out.",
         ),
     ],
-    unmasked: Annotated[
-        bool, typer.Option("--unmasked", help="Train the twin without a mask, which sees the whole image.")
-    ] = False,
+    masked: Annotated[
+        bool,
+        typer.Option(
+            "--masked/--unmasked",
+            help="Train the masked network, or its twin without a mask, which sees the whole image.",
+        ),
+    ] = True,
     seen_rows: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Rows of the last map that the head sees. (default: 5)"),
@@ -59,7 +63,7 @@ def masked_vgg(
     ] = 1,
     strategy: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Strategy of Lightning Fabric for several devices: auto, ddp or fsdp."),
+        option("NAME", "The strategy of Lightning Fabric: auto, ddp or another that does not split the weights."),
     ] = "auto",
     workers: Annotated[
         int, typer.Option(metavar="N", min=0, help="How many processes read photos for each device.")
@@ -79,7 +83,7 @@ def masked_vgg(
     from camlucida.models.masked_vgg import RECORD
     from camlucida.training.masked import WEIGHTS, MaskedRecipe, is_first_process, train_masked_vgg
 
-    if unmasked:
+    if not masked:
         refuse_unused(context, ("seen_rows",), "without --unmasked")
     recipe = MaskedRecipe(
         epochs=epochs, batch_size=batch_size, learning_rate=lr, step_size=lr_every, size=size,
@@ -89,7 +93,7 @@ def masked_vgg(
         record = train_masked_vgg(
             data,
             out,
-            masked=not unmasked,
+            masked=masked,
             recipe=recipe,
             width=width,
             seen_rows=seen_rows,

@@ -21,6 +21,7 @@ from camlucida.engine.tap import tap
 from camlucida.explanation.overlays import View, overlay
 from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import Progress, Task
+from camlucida.methods.build import build_as
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
 from camlucida.report import Column, Table
@@ -255,7 +256,7 @@ def cells(
     image: Photo | Tensor,
     layer: Layer | None = None,
     *,
-    method: FAME | None = None,
+    method: FAME | str = f"fame:iterations={ITERATIONS}",
     cells: Sequence[tuple[int, int]] | None = None,
     batch_size: int = 49,
     preprocess: Preprocess | None = None,
@@ -269,7 +270,7 @@ def cells(
         model: any torch vision model.
         image: one photo, or a tensor ``(C, H, W)`` that is ready.
         layer: name or module; by default the last feature map.
-        method: FAME with its options; 75 iterations by default.
+        method: FAME with its options, also as text; ``"fame:iterations=75"`` by default.
         cells: (row, column) of some cells, negative ones counted from the end; all by default.
         batch_size: copies at a time.
         preprocess: how the photo becomes an input; by default the model's own.
@@ -291,7 +292,7 @@ def cells(
     """
     if batch_size < 1:
         raise CamlucidaError(f"batch_size must be at least 1 copy, got {batch_size}")
-    fame = FAME(iterations=ITERATIONS) if method is None else method
+    fame = build_as(FAME, method)
     module, inputs, view, used = prepare(model, image, preprocess)
     if len(inputs) != 1:
         raise LayerError(f"cells are analysed for one image at a time, got {len(inputs)}")

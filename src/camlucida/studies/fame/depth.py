@@ -15,7 +15,7 @@ from camlucida.explanation.subject import Photo, prepare
 from camlucida.methods import Progress
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel
-from camlucida.studies.fame.cell_maps import CellAnalysis, cells
+from camlucida.studies.fame.cell_maps import ITERATIONS, CellAnalysis, cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def depth_curve(
     image: Photo | Tensor,
     layers: Sequence[Layer] | None = None,
     *,
-    method: FAME | None = None,
+    method: FAME | str = f"fame:iterations={ITERATIONS}",
     most: int = 16,
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
@@ -37,7 +37,7 @@ def depth_curve(
         model: any torch vision model.
         image: one photo, or a tensor ``(C, H, W)``.
         layers: names or modules, shallow to deep; by default the last candidate of each resolution.
-        method: FAME with its options.
+        method: FAME with its options, also as text.
         most: cells per layer, spread evenly over the map, so that shallow layers with thousands of cells cost
             no more than deep ones.
         preprocess: how the photo becomes an input.

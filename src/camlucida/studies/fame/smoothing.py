@@ -12,6 +12,7 @@ from camlucida.common.errors import MethodError
 from camlucida.explanation.explain import explain
 from camlucida.explanation.overlays import View, grid, overlay
 from camlucida.explanation.subject import Photo
+from camlucida.methods.build import build_as
 from camlucida.methods.fame import FAME, SIGMA
 from camlucida.models import LoadedModel
 
@@ -50,7 +51,7 @@ def iterations(
     *,
     iterations: Sequence[int] = (75, 200, 500),
     sigmas: Sequence[float] = (0, 2, 4, SIGMA, 15),
-    method: FAME | None = None,
+    method: FAME | str = "fame",
     **options: Any,
 ) -> Smoothing:
     """Maps after several iteration counts and with several blurs, from one run.
@@ -61,7 +62,7 @@ def iterations(
         iterations: iteration counts, each at least 1; the largest is how long the run is.
         sigmas: standard deviations of the blur in pixels, 0 for none. The kernel grows with sigma by the
             rule that ties 49 to 7.7.
-        method: FAME with its other options.
+        method: FAME with its other options, also as text.
         **options: passed on to :func:`camlucida.explain`, such as ``target``.
 
     Returns:
@@ -80,7 +81,7 @@ def iterations(
             f"iteration counts must be >= 1 and sigmas >= 0, got {list(iterations)} and {list(sigmas)}"
         )
     fame = replace(
-        method or FAME(), iterations=max(iterations), snapshots=tuple(sorted(set(iterations)))
+        build_as(FAME, method), iterations=max(iterations), snapshots=tuple(sorted(set(iterations)))
     )
     explanation = explain(model, image, method=fame, **options)
     size = (int(explanation.maps.shape[1]), int(explanation.maps.shape[2]))

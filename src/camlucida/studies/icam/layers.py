@@ -14,6 +14,7 @@ from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation, overlays
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Photo
+from camlucida.methods.build import build_as
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
 from camlucida.report import Column, Table
@@ -252,7 +253,7 @@ def layer_report(
     photo: Photo | Tensor,
     target: TargetLike = None,
     *,
-    method: ICAM | None = None,
+    method: ICAM | str = "icam",
     **options: Any,
 ) -> LayerReport:
     """Which layers a prediction comes from, by Integrative CAM.
@@ -261,7 +262,7 @@ def layer_report(
         model: the model, as for :func:`camlucida.explain`.
         photo: one photo, or a tensor ``(C, H, W)``.
         target: what is explained; the predicted class by default.
-        method: I-CAM with its options; more than one run gives spreads.
+        method: I-CAM with its options, also as ``"icam:n_perturb=16"``; more than one run gives spreads.
         **options: further options of :func:`camlucida.explain`, such as ``layers`` and ``seed``.
 
     Example:
@@ -269,4 +270,6 @@ def layer_report(
         >>> [row.layer for row in report]
         ['1', '4']
     """
-    return LayerReport.of(explain(model, photo, method=method or ICAM(), target=target, **options))
+    return LayerReport.of(
+        explain(model, photo, method=build_as(ICAM, method), target=target, **options)
+    )

@@ -239,7 +239,7 @@ def fame_table1(
     iterations: int | None = None,
     people: int | None = None,
     per_person: int = 2,
-    already_aligned: bool = False,
+    aligned: bool = False,
     limit: int | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str | None = None,
@@ -262,7 +262,7 @@ def fame_table1(
         iterations: the iterations of FAME; 500 by default, with ``standin`` 20, which takes minutes.
         people: with ``standin``, that many at most.
         per_person: with ``standin``, genuine pairs per person.
-        already_aligned: the photos are aligned crops.
+        aligned: the photos are aligned crops.
         limit: that many pairs, spread evenly over genuine and impostor ones.
         out: a folder that keeps what is done, so that a stopped run goes on.
         device: the device, such as ``"cuda"``.
@@ -294,7 +294,7 @@ def fame_table1(
         shown = [photo.path for photo in demo_photos()]
     else:
         listed = read_pairs(data, layout, split=split, seed=seed)
-        pairs = listed_pairs(embedder, listed, already_aligned=already_aligned)
+        pairs = listed_pairs(embedder, listed, aligned=aligned)
         kind = listed.data
         shown = [pair.gallery for pair in listed.pairs if pair.same][:5]
         facts = {

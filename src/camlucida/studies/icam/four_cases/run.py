@@ -26,6 +26,7 @@ from camlucida.explanation import Explanation, overlays
 from camlucida.explanation.explain import explain
 from camlucida.explanation.subject import Subject, prepare
 from camlucida.methods import Progress
+from camlucida.methods.build import build_as
 from camlucida.methods.icam import ICAM
 from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel, class_names_of
@@ -233,7 +234,7 @@ def cases(
     *,
     boxes: str | os.PathLike[str] | None = None,
     threshold: float = 0.5,
-    method: ICAM | None = None,
+    method: ICAM | str = "icam",
     layers: Layers | None = None,
     seed: int = 0,
     dial: int = 8,
@@ -248,7 +249,7 @@ def cases(
         folder: one subfolder of photos per class, see :func:`camlucida.data.folders.open_folder`.
         boxes: a table of boxes, see there.
         threshold: confidence from which on a prediction counts as confident.
-        method: I-CAM with its options.
+        method: I-CAM with its options, also as ``"icam:n_perturb=16"``.
         layers: the layers; all blocks by default.
         seed: the seed of the perturbed copies and the permutation tests.
         dial: number of photos, spread over the folder, that take part in the experiment on confidence; 0
@@ -274,7 +275,7 @@ def cases(
             f"threshold must lie in (0, 1), batch_size be >= 1 and dial >= 0, got {threshold}, {batch_size} "
             f"and {dial}"
         )
-    method = method or ICAM()
+    method = build_as(ICAM, method)
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
     root = Path(folder)
     every = open_folder(root, names, labels=True, boxes=None if boxes is None else os.fspath(boxes))

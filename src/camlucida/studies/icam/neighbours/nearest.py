@@ -21,6 +21,7 @@ from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, Prediction, overlays
 from camlucida.methods import Progress
+from camlucida.methods.build import build_as
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
 from camlucida.report import Column, Table
@@ -175,7 +176,7 @@ def examples(
     *,
     true: str | int | None = None,
     k: int = 5,
-    method: ICAM | None = None,
+    method: ICAM | str = "icam",
     layers: Layers | None = None,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -191,7 +192,7 @@ def examples(
             :func:`camlucida.data.folders.open_folder`.
         true: the photo's true class, an index or a name.
         k: number of neighbours per class.
-        method: I-CAM with its options.
+        method: I-CAM with its options, also as ``"icam:n_perturb=16"``.
         layers: the layers; all blocks by default.
         seed: the seed of the perturbed copies.
         cache: a folder that keeps the training images' features, in one file for each model, method, layers and
@@ -212,7 +213,7 @@ def examples(
     """
     if k < 1 or batch_size < 1:
         raise CamlucidaError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
-    method = method or ICAM()
+    method = build_as(ICAM, method)
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
     folder = open_folder(train, names, labels=True)
     root = Path(train)
