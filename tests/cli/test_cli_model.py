@@ -14,6 +14,7 @@ from PIL import Image
 from camlucida.cli import app
 from camlucida.cli.shared.model import DETAILS, how_of
 from camlucida.common.errors import CamlucidaError
+from camlucida.models import load_model
 from reference.commands import run
 
 NETS = """
@@ -32,6 +33,17 @@ def labels():
 
 def value():
     return nn.Sequential(build(1), nn.Flatten(0))
+
+def maps():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+class Embeds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = build(32)
+
+    def forward(self, x):
+        return nn.functional.normalize(self.body(x))
 """
 SMALL = ("--size", "24", "--mean", "0.5", "--std", "0.5", "--resize", "24")
 
@@ -207,3 +219,28 @@ def test_values_of_the_wrong_kind():
     with pytest.raises(CamlucidaError, match="--resize"):
         how_of({**dict.fromkeys(DETAILS), "resize": "0"})
     assert inspect.signature(how_of).return_annotation == "dict[str, Any]"
+
+
+def test_messages_name_the_options_of_the_command(capsys):
+    net = ("-m", "own_nets.py:build", *SMALL)
+    said = " ".join(explained(capsys, *net)[0]["methods"][0]["messages"])
+    assert "--outputs labels" in said
+    assert "outputs=" not in said
+    several = explained(capsys, *net, "--outputs", "regression")[0]["methods"][0]
+    assert any("--class 1 chooses" in text for text in several["messages"])
+    loaded = load_model("own_nets.py:build", preprocess={"size": 24})
+    assert "say outputs='labels'" in " ".join(loaded.outputs.notes)
+
+
+def test_maps_and_embeddings_on_the_command_line(capsys):
+    maps = ("-m", "own_nets.py:maps", *SMALL)
+    plain = explained(capsys, *maps, "--class", "1")[0]["methods"][0]
+    said = explained(capsys, *maps, "--class", "1", "--target", "segmentation")[0]["methods"][0]
+    assert plain["target_value"] == said["target_value"]
+    embeds = ("-m", "own_nets.py:Embeds", *SMALL)
+    found = explained(capsys, *embeds, "--method", "eigencam")[0]
+    assert (found["predictions"], found["methods"][0]["explained"]) == ([], "no target")
+    code, _, err = run(capsys, "explain", "a.png", *embeds)
+    assert code == 2
+    assert "in Python" in err[0]
+    assert "--outputs classes" in err[0]

@@ -84,7 +84,7 @@ FOUND = {
     "one sigmoid, flat": (lambda z: z.sigmoid()[:, 0], 1, "binary", "sigmoid", "probability of class 1"),
     "one number, flat": (lambda z: z[:, 0], 1, "regression", "none", "regression"),
     "unit length": (nn.functional.normalize, 32, "embedding", "none", ""),
-    "a map": (lambda z: z[:, :, None, None].expand(-1, -1, 5, 6), 4, "dense", "logits", ""),
+    "a map": (lambda z: z[:, :, None, None].expand(-1, -1, 5, 6), 4, "dense", "logits", "dense"),
     "a dictionary": (lambda z: {"loss": None, "logits": z.sigmoid()}, 4, "labels", "sigmoid", "label"),
     "an object": (lambda z: SimpleNamespace(logits=z.softmax(1)), 4, "classes", "softmax", "logarithms"),
     "a tuple": (lambda z: (z, z[:, :2]), 4, "classes", "logits", "first tensor"),
@@ -116,11 +116,11 @@ def test_config_and_names_are_believed():
     assert (found.kind, found.notes) == ("labels", ())
     net.config.problem_type = "regression"
     assert find_outputs(net, X).kind == "regression"
-    assert find_outputs(body(), X, named=4).notes == ()
+    assert "exclude each other" in find_outputs(body(), X, named=4).notes[0]
     with pytest.raises(TargetError, match=r"9 class names.* 4 classes"):
         find_outputs(body(), X, named=9)
-    with pytest.raises(TargetError, match=r"1 class names.* 2 classes .one logit"):
-        find_outputs(body(1), X, named=1)
+    with pytest.raises(TargetError, match=r"3 class names.* 2 classes .one logit"):
+        find_outputs(body(1), X, named=3)
     assert find_outputs(body(1), X, named=2).notes == ()
     assert find_outputs(Wrap(lambda z: z[:, 0], 1), X, named=2).kind == "binary"
 
@@ -273,6 +273,89 @@ def test_a_regression_shows_its_value():
     assert found.explained[0] == f"Value {net(X)[0].item():.3g}"
     several = camlucida.explain(body(3), X, outputs="regression", target=2)
     assert torch.equal(several.target_values, body(3)(X)[:, 2])
+    assert several.explained[0] == f"value 2: {several.target_values[0].item():.3g}"
+    assert not any("3 values" in said for said in several.diagnostics[0].messages)
+
+
+def test_of_several_values_it_is_said_which():
+    found = camlucida.explain(body(3), X, outputs="regression")
+    assert found.explained[0] == f"value 0: {body(3)(X)[0, 0].item():.3g}"
+    assert any("value 0 is explained" in said for said in found.diagnostics[0].messages)
+    named = camlucida.explain(body(3), X, outputs="regression", class_names=["age", "x", "y"])
+    assert named.explained[0].startswith("age: ")
+    with pytest.raises(TargetError, match="value 7 does not exist"):
+        camlucida.explain(body(3), X, outputs="regression", target=7)
+
+
+def test_one_name_of_one_logit_leaves_the_other_class_its_negation():
+    found = camlucida.explain(body(1), X, class_names=["dog"], target="dog", batch_size=1)
+    torch.testing.assert_close(found.target_values, body(1)(X)[:, 0])
+    assert found.explained[0].startswith("dog, Logit")
+    assert {p.name for p in found.predictions[0]} == {"not dog", "dog"}
+    assert any("single output" in said for said in found.diagnostics[0].messages)
+
+
+class Maps(nn.Module):
+    """A map per class; the last class never has the highest value."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        z = self.head(self.trunk(x).relu())
+        return torch.cat([z, z.amin(1, keepdim=True) - 9], 1)
+
+
+def test_a_module_that_returns_maps_is_explained_as_when_that_is_said():
+    said = camlucida.explain(Maps(), X, outputs="dense")
+    found = camlucida.explain(Maps(), X)
+    by_hand = camlucida.explain(Maps(), X, target=camlucida.Segmentation())
+    for one in (said, by_hand):
+        assert torch.equal(one.maps, found.maps)
+        assert one.explained == found.explained
+    messages = found.diagnostics[0].messages
+    assert any("dense" in text for text in messages)
+    assert any("pixels that the model assigns" in text for text in messages)
+
+
+@pytest.mark.parametrize("mask", [None, torch.zeros(*X.shape[-2:])])
+def test_a_class_of_no_pixel_is_said_to_have_none(mask):
+    found = camlucida.explain(Maps(), X, target=camlucida.Segmentation(3, mask))
+    for one in found:
+        assert any("no pixel" in text for text in one.diagnostics[0].messages)
+    seen = camlucida.explain(Maps(), X, target=camlucida.Segmentation())
+    assert not any("no pixel" in text for text in seen.diagnostics[0].messages)
+
+
+def test_methods_that_ask_for_no_class_explain_embedders():
+    net = Wrap(nn.functional.normalize, 32)
+    found = camlucida.explain(net, X, method="eigencam")
+    assert torch.equal(found.maps, camlucida.explain(net.body, X, method="eigencam").maps)
+    assert found.explained == ("no target",) * len(X)
+    with pytest.raises(TargetError, match="embeddings"):
+        camlucida.explain(net, X, method=["eigencam", "gradcam"])
+
+
+KINDS = {
+    "classes": (body(), {}),
+    "regression": (body(1), {"outputs": "regression"}),
+    "embedding": (Wrap(nn.functional.normalize, 32), {"target": lambda z: z[:, 0]}),
+    "dense": (Maps(), {}),
+    "broken": (Wrap(lambda z: z * torch.nan), {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_every_image_has_its_predictions(kind, batch_size):
+    net, how = KINDS[kind]
+    found = camlucida.explain(net, X, batch_size=batch_size, **how)
+    assert len(found.predictions) == len(X)
+    assert [len(one.predictions) for one in found] == [1] * len(X)
+    assert bool(found.predictions[0]) == (kind == "classes")
 
 
 LOGITS = body()
@@ -386,7 +469,7 @@ def test_a_function_gets_the_models_own_output(kind, method):
     plain = camlucida.explain(net.body, X, target=lambda z: z[:, 1], method=method)
     torch.testing.assert_close(found.target_values, net.body(X)[:, 1])
     torch.testing.assert_close(found.maps, plain.maps)
-    assert found.predictions == ()
+    assert found.predictions == ((),) * len(X)
 
 
 @pytest.mark.parametrize("kind", NAMES)

@@ -875,7 +875,7 @@ def _() -> Any:
     return net(lambda self, x: self.plain(x).detach().numpy())
 
 
-@odd("returns the class", "logits")
+@odd("returns the class", "decisions")
 def _() -> Any:
     return net(lambda self, x: self.plain(x).argmax(1))
 
@@ -935,7 +935,7 @@ def _() -> Any:
     return net(lambda self, x: [{"boxes": row, "scores": row} for row in self.plain(x)])
 
 
-@odd("returns a map", "dense|Segmentation")
+@odd("returns a map", "")
 def _() -> Any:
     return net(lambda self, x: self.b(self.a(x).relu()))
 

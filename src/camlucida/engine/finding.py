@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import CamlucidaError, ModelError, TargetError
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.outputs import KEYS, entries_of
@@ -119,23 +120,26 @@ def _check_fit(known: Outputs, kind: Kind | None, tensor: Tensor, named: int) ->
     Raises:
         TargetError: its shape, its values or the number of class names contradict.
     """
+    said = argument("outputs", known.kind or known.activation)
     fitting = {"regression": (1, 2), "binary": (1, 2), "dense": (3, 4, 5)}
     if known.kind is not None and tensor.ndim not in fitting.get(known.kind, (2,)):
         raise TargetError(
-            f"outputs={known.kind!r} does not fit: the model returned shape {tuple(tensor.shape)} for one image"
+            f"{said} does not fit: the model returned shape {tuple(tensor.shape)} for one image"
         )
     if kind == "binary" and tensor[0].numel() != 1:
         raise TargetError(
-            f"outputs='binary' means one number per image, but the model returned {tuple(tensor.shape)} for one"
+            f"{said} means one number per image, but the model returned {tuple(tensor.shape)} for one"
         )
     if known.activation is not None and (why := _no_shares(tensor.float(), known.activation)):
-        raise TargetError(f"outputs={known.activation!r} does not fit: the model returned {why}")
+        said = argument("outputs", known.activation)
+        raise TargetError(f"{said} does not fit: the model returned {why}")
     count = 2 if kind == "binary" else tensor[0].numel()
-    if kind in ("classes", "labels", "binary") and named not in (0, count):
+    fits = (0, 1, 2) if kind == "binary" else (0, count)  # one name says that all else is not it
+    if kind in ("classes", "labels", "binary") and named not in fits:
         of = " (one logit decides between them)" if kind == "binary" else ""
         raise TargetError(
-            f"there are {named} class names, but the model has {count} classes{of}; give as many class_names "
-            "(--class-names)"
+            f"there are {named} class names, but the model has {count} classes{of}; give as many with "
+            f"{argument('class_names')}"
         )
 
 
@@ -249,7 +253,7 @@ def _of_heads(output: Any, tensor: Tensor, known: Outputs) -> list[str]:
         return []
     return [
         f"the model returns {_structure(output)}; its first tensor, of shape {('N', *tensor.shape[1:])}, is "
-        "explained; head= names or numbers another".replace("'N'", "N")
+        f"explained; {argument('head')} names or numbers another".replace("'N'", "N")
     ]
 
 
@@ -323,13 +327,13 @@ def _kind(
 ) -> tuple[Kind | None, bool]:
     """What the numbers are, and whether that is assumed."""
     if tensor.ndim > 2:
-        return ("dense" if tensor.ndim == 4 else None), False
+        return ("dense", True) if tensor.ndim == 4 else (None, False)
     config = getattr(module, "config", None)
     if (said := kind_by_config(module)) is not None:
         return said, False
     if tensor.ndim == 1 or tensor.shape[1] == 1:
-        if activation == "sigmoid" or named == 2:
-            return "binary", False
+        if activation == "sigmoid" or named in (1, 2):
+            return "binary", named == 1
         by_config = getattr(config, "num_labels", None) == 1  # as transformers itself takes it
         return ("regression" if tensor.ndim == 1 or by_config else "binary"), True
     length = torch.linalg.vector_norm(tensor.detach().float(), dim=1)
@@ -341,7 +345,7 @@ def _kind(
         "log-softmax": "classes",
         "sigmoid": "labels",
     }
-    return known.get(activation, "classes"), activation == "logits" and named != tensor.shape[1]
+    return known.get(activation, "classes"), activation == "logits"
 
 
 def kind_by_config(module: nn.Module) -> Kind | None:
@@ -361,23 +365,28 @@ def _words(found: Outputs, tensor: Tensor, *, assumed: bool, activation_given: b
     shares = bool(((tensor >= 0) & (tensor <= 1)).all())
     if assumed and found.kind == "classes":
         more = (
-            "; all lie in [0, 1]: if they are probabilities already, say outputs='softmax' or 'sigmoid'"
+            f"; all lie in [0, 1]: if they are probabilities already, say {argument('outputs', 'softmax')} or sigmoid"
             if shares and not activation_given
             else ""
         )
         said.append(
             f"the {count} outputs are taken for logits of classes that exclude each other (softmax); the model does "
-            f"not say so: if several may be present, say outputs='labels' (--outputs labels){more}"
+            f"not say so: if several may be present, say {argument('outputs', 'labels')}{more}"
         )
     if assumed and found.kind == "binary":
         said.append(
             "the single output is taken for the logit of class 1 against class 0; the model does not say so: if it is "
-            "a value, say outputs='regression' (--outputs regression)"
+            f"a value, say {argument('outputs', 'regression')}"
         )
     if assumed and found.kind == "regression":
         said.append(
             "the single output is taken for a value (regression); the model does not say so: if it is the logit "
-            "of class 1 against class 0, say outputs='binary' (--outputs binary)"
+            f"of class 1 against class 0, say {argument('outputs', 'binary')}"
+        )
+    if assumed and found.kind == "dense":
+        shape = str(("N", *tensor.shape[1:])).replace("'", "")
+        said.append(
+            f"the output {shape} is taken for one map per class (dense); the model does not say so"
         )
     if found.activation == "softmax" and found.kind == "classes":
         said.append(

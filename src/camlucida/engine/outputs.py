@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from camlucida.common.arguments import Code, argument
 from camlucida.common.errors import TargetError
 
 KEYS = ("logits", "out", "image_embeds", "embeddings", "pooler_output", "pred", "output")
@@ -38,9 +39,9 @@ def first_tensor(output: Any) -> Tensor:
         return tensors[0]
     listed = ", ".join(map(str, entries)) if entries else type(output).__name__
     raise TargetError(
-        f"no logits were found in the model's output ({listed}); say which of them with head= (--outputs head=NAME), "
-        "pass a function of the whole output as the target, or wrap the model so that it returns a tensor, or a "
-        f"mapping with one of {', '.join(KEYS)}"
+        f"no logits were found in the model's output ({listed}); say which of them with "
+        f"{argument('head', Code('NAME'))}, pass a function of the whole output as the target, or wrap the model so "
+        f"that it returns a tensor, or a mapping with one of {', '.join(KEYS)}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 from weakref import WeakKeyDictionary
@@ -193,10 +193,20 @@ class Outputs:
             return wide.sigmoid()
         return wide.softmax(1) if read.shape[1] > 1 else None
 
+    def names(self, given: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The names of all classes: a single one of a single logit leaves the other class its negation."""
+        if self.kind == "binary" and given and len(given) == 1:
+            return (f"not {given[0]}", given[0])
+        return None if given is None else tuple(given)
+
     def describe(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""
         names = ("kind", "activation", "head", "threshold", "structure")
         return {name: getattr(self, name) for name in names}
+
+
+CLASSES = Outputs("classes", "logits")
+"""What a classifier returns of whose classes a library says that they exclude each other."""
 
 
 def _head(output: Any, head: str | int) -> Any:

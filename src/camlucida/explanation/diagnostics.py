@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -138,10 +138,11 @@ def predictions_of(
     outputs: Outputs,
     top: int,
     names: Sequence[str] | None,
+    images: int,
 ) -> tuple[tuple[Prediction, ...], ...]:
-    """The most probable classes of each image; of labels all that are present; none of outputs that are no numbers."""
+    """The most probable classes of each image, of labels all that are present; none where there are no classes."""
     if logits is None or probabilities is None:
-        return ()
+        return ((),) * images
     labels = outputs.kind == "labels"
     count = probabilities.shape[1]
     best = probabilities.topk(count if labels else min(top, count), dim=1)
@@ -164,6 +165,7 @@ def diagnose(
     outputs: Outputs,
     broken: Sequence[str],
     assumed: Sequence[tuple[str, ...]],
+    remarks: Mapping[int, str],
 ) -> tuple[Diagnostics, ...]:
     """What a reader of each image's map has to know.
 
@@ -174,6 +176,7 @@ def diagnose(
         outputs: what the model's outputs are.
         broken: of each image, what of the model is not finite.
         assumed: of each image, what was assumed.
+        remarks: of the target, about single images by their position.
     """
     flat = raw.fused.flatten(1)
     lowest, highest = flat.amin(1).tolist(), flat.amax(1).tolist()
@@ -188,7 +191,7 @@ def diagnose(
     found = []
     for i in range(len(flat)):
         saturated = peak[i] > 1 - _SATURATED
-        notes = list(raw.notes.get(i, ()))
+        notes = [*([remarks[i]] if i in remarks else []), *raw.notes.get(i, ())]
         notes += _of_probabilities(
             raw.target, peak[i], outputs, saturated=saturated or flat_label[i]
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, overload
 import torch
 from torch import nn
 
-from camlucida.common.errors import CamlucidaError, MethodError, TargetError
+from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import refuse_arguments
 from camlucida.common.provenance import Provenance
 from camlucida.common.seeds import Seed
@@ -169,17 +169,13 @@ def explain(
     if isinstance(seed, torch.Generator):
         # Drawn once, so that all batches and methods share it.
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
-    if isinstance(model, LoadedModel):
-        model.check_target(target)
-    elif target is None and getattr(subject.module, "embeds", False) is True:
-        raise TargetError(
-            f"{subject.name} returns embeddings, which have no classes; say what is explained, such as "
-            "target=CosineSimilarity(reference)"
-        )
-    resolved = read_target(target, subject.class_names)
-    settled = [settle(one, resolved, options) for one in chosen]
-    anywhere = any(one.uses_layers for one, _, _ in settled)
     batch = subject.prepare(images)
+    with subject.taking(batch.inputs):
+        resolved = read_target(target, subject.names(batch))
+    settled = [settle(one, resolved, options) for one in chosen]
+    if isinstance(model, LoadedModel) and any(_asks(one) for one, _, _ in settled):
+        model.check_target(target)
+    anywhere = any(one.uses_layers for one, _, _ in settled)
     weights = broken_weights(subject.module)
     with subject.taking(batch.inputs):
         plans = _read_by(subject, batch, settled)
@@ -237,11 +233,17 @@ def _read_by(
     found: Outputs | None = None
     for method, target, label in settled:
         known = subject if found is None else replace(subject, outputs=found)
-        module, meant, outputs = known.reader(target, batch)
+        module, meant, outputs = known.reader(target, batch, asks=_asks(method))
         if outputs.settled:
             found = outputs
         plans.append(_Plan(method, meant, label, module, outputs))
     return plans
+
+
+def _asks(method: Method) -> bool:
+    """Whether a method's map depends on what is explained."""
+    row = row_of(method)
+    return row is None or row.discriminative
 
 
 def listed(method: Any) -> list[Any]:
@@ -363,7 +365,9 @@ def _explain(
             fused = torch.where(clean, signed, 0)
         logits = raw.outputs if isinstance(raw.target, Label) else raw.target.logits(raw.outputs)
         probabilities = None if logits is None else outputs.probabilities(logits)
-        assumed = [(*subject.notes, *outputs.notes, *own) for own in batch.notes]
+        said = (*subject.notes, *outputs.notes, *task.target.assumed(raw.outputs))
+        assumed = [(*said, *own) for own in batch.notes]
+        names = outputs.names(subject.class_names)
         return Explanation(
             maps=used.finish(fused, task.size),
             raw=used.layer(torch.where(clean, signed, 0)),
@@ -372,11 +376,19 @@ def _explain(
             target_values=raw.values,
             target=raw.target,
             logits=logits,
-            predictions=predictions_of(logits, probabilities, outputs, top, subject.class_names),
+            predictions=predictions_of(logits, probabilities, outputs, top, names, len(inputs)),
             layers=tuple(raw.layers) if method.uses_layers else tuple(task.layers),  # type: ignore[arg-type]
             method=method,
             label=label,
-            diagnostics=diagnose(raw, finite, probabilities, outputs, broken, assumed),
+            diagnostics=diagnose(
+                raw,
+                finite,
+                probabilities,
+                outputs,
+                broken,
+                assumed,
+                task.target.remarks(raw.outputs),
+            ),
             details=raw.details,
             provenance=Provenance(
                 task.model,
@@ -394,7 +406,7 @@ def _explain(
                     "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
                 },
             ),
-            views=batch.views,
+            views=batch.views.named(names),
             sources=batch.sources,
             outputs=outputs,
         )
@@ -413,6 +425,6 @@ def _join(parts: list[Explanation], batch: Batch) -> Explanation:
         lambda name: tuple(row for e in parts for row in getattr(e, name)),
         target=target,
         provenance=replace(first.provenance, facts=facts),
-        views=batch.views,
+        views=batch.views.named(first.views.class_names),
         sources=batch.sources,
     )

@@ -21,7 +21,7 @@ from camlucida.engine.reading import Outputs
 from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.methods import Method
-from camlucida.targets import Target, Value
+from camlucida.targets import ClassTarget, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,8 +96,8 @@ class Explanation(Drawable):
         target_values: the explained scalar of each image, ``(N,)``.
         target: what was explained, with the class of each image.
         logits: the model's class logits ``(N, M)``; ``None`` for a target without classes.
-        predictions: the most probable classes of each image, of labels all that reach the threshold; empty for
-            models without class logits.
+        predictions: of each image the most probable classes, of labels all that reach the threshold; none where
+            what is explained has no class logits.
         layers: names of the explained layers.
         method: the method with its options.
         label: a short name for the method and target.
@@ -191,25 +191,16 @@ class Explanation(Drawable):
     @property
     def explained(self) -> tuple[str, ...]:
         """What was explained for each image, in words."""
-        names = {p.index: p.name for row in self.predictions for p in row}
-        classes = getattr(self.target, "classes", None)
-        values = self.target_values.tolist()
-        kind = self.target.word
-        alone = (
-            isinstance(self.target, Value)
-            and self.outputs.kind == "regression"
-            and not _several(classes)
-        )
-        if not isinstance(classes, Tensor) or alone:
-            return tuple(f"{kind} {value:.3g}" for value in values)
+        target, values = self.target, self.target_values.tolist()
+        if not isinstance(target, ClassTarget) or not isinstance(target.classes, Tensor):
+            return tuple(target.shown(value, None) for value in values)
         named = getattr(self.views, "class_names", None) or ()
         if self.logits is not None and len(named) != self.logits.shape[1]:
             named = ()  # of another model
         words = []
-        for index, value in zip(classes.tolist(), values, strict=True):
-            known = -len(named) <= index < len(named)
-            name = named[index] if known else names.get(index, f"class {index}")
-            words.append(f"{name.partition(',')[0]}, {kind} {value:.3g}")
+        for index, value in zip(target.classes.tolist(), values, strict=True):
+            name = named[index] if index < len(named) else target.unnamed(index)
+            words.append(target.shown(value, name and name.partition(",")[0]))
         return tuple(words)
 
     # ------------------------------------------------------------------------------------- drawing
@@ -272,7 +263,7 @@ class Explanation(Drawable):
                 "explained": self.explained[i],
                 "target": target.describe(),
                 "target_value": float(self.target_values[i]),
-                "predictions": [asdict(p) for p in self.predictions[i]] if self.predictions else [],
+                "predictions": [asdict(p) for p in self.predictions[i]],
                 "diagnostics": asdict(self.diagnostics[i]),
                 "messages": list(self.diagnostics[i].messages),
             })  # fmt: skip
@@ -320,6 +311,10 @@ class LazyViews(Sequence[overlays.View]):
     def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
         self._makers = list(makers)
         self.class_names = class_names
+
+    def named(self, class_names: Sequence[str] | None) -> LazyViews:
+        """The same pictures, with these names of the classes."""
+        return LazyViews(self._makers, class_names)
 
     def __len__(self) -> int:
         return len(self._makers)
@@ -374,7 +369,7 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             drawn = [overlays.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
             pictures.append([first.views[i].scaled().picture, *drawn])
             source = first.sources[i] if first.sources else None
-            top = next(iter(first.predictions[i]), None) if first.predictions else None
+            top = next(iter(first.predictions[i]), None)
             parts = [name_of(source)] if source else []
             if top is not None:
                 parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
@@ -396,11 +391,6 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         for name, explanation in zip(names, self.values(), strict=True):
             explanation.save(folder / name)
         self.save(folder / "comparison.png")
-
-
-def _several(classes: Any) -> bool:
-    """Whether outputs other than the first are explained."""
-    return isinstance(classes, Tensor) and bool(classes.any())
 
 
 def _file_name(label: str) -> str:

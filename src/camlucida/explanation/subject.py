@@ -37,7 +37,7 @@ from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of,
 from camlucida.explanation.overlays import View
 from camlucida.explanation.result import LazyViews
 from camlucida.methods import MethodRow, RawMap
-from camlucida.models import LoadedModel, class_names_of, load_model, preprocess_of
+from camlucida.models import LoadedModel, class_names_of, load_model, outputs_said, preprocess_of
 from camlucida.models.factory import ArchitectureLike
 from camlucida.models.loaded import put_on
 from camlucida.models.loading import prepared
@@ -134,7 +134,11 @@ class Subject:
             bare = unwrap(model)
             check_modules(bare)
             model = LoadedModel(
-                bare, type(bare).__name__, preprocess_of(bare), class_names_of(bare)
+                bare,
+                type(bare).__name__,
+                preprocess_of(bare),
+                class_names_of(bare),
+                outputs_of(bare) or outputs_said(bare),
             )
         if preprocess is not None:
             model = prepared(model, preprocess)
@@ -182,10 +186,17 @@ class Subject:
                 f"{tuple(inputs.shape)}; {advice}"
             ) from error
 
-    def reader(self, target: Target, batch: Batch) -> tuple[nn.Module, Target, Outputs]:
+    def reader(
+        self, target: Target, batch: Batch, *, asks: bool = True
+    ) -> tuple[nn.Module, Target, Outputs]:
         """The model as a target takes its outputs, the target that is meant for them, and what they are.
 
         A function gets the model's own output, whatever its type; a class's target its logits.
+
+        Args:
+            target: what is explained.
+            batch: the images.
+            asks: whether the method's map depends on the target.
 
         Raises:
             TargetError: the target makes no sense for these outputs.
@@ -204,16 +215,23 @@ class Subject:
             return module, replace(target, function=given), outputs
         if isinstance(target, Custom):
             return self._read(replace(Outputs(), head=outputs.head), batch), target, outputs
-        found = outputs
-        if not outputs.settled or batch.argument is not None:
-            names = len(self.class_names or ())
-            found = find_outputs(
-                self.module, batch.inputs, outputs, named=names, argument=batch.argument
-            )
+        found = self._found(batch)
         if found.kind is None:  # says what there is instead of logits
             found.pick(look(self.module, batch.inputs, batch.argument))
-        unsaid = found.kind == "dense" and outputs.kind is None
-        return self._read(found, batch), for_kind(target, None if unsaid else found.kind), found
+        return self._read(found, batch), for_kind(target, found.kind, asks=asks), found
+
+    def names(self, batch: Batch) -> tuple[str, ...] | None:
+        """The names of all classes: what a single one is of, the outputs tell."""
+        named = self.class_names
+        return named if named is None or len(named) > 1 else self._found(batch).names(named)
+
+    def _found(self, batch: Batch) -> Outputs:
+        if self.outputs.settled and batch.argument is None:
+            return self.outputs
+        named = len(self.class_names or ())
+        return find_outputs(
+            self.module, batch.inputs, self.outputs, named=named, argument=batch.argument
+        )
 
     def _read(self, outputs: Outputs | None, batch: Batch) -> nn.Module:
         return reading(self.module, outputs, argument=batch.argument)
@@ -265,8 +283,8 @@ class Subject:
         if self.preprocess is None:
             raise ImageError(
                 f"it is not known how {self.name} wants its images prepared; pass "
-                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or any function of a photo "
-                "(--size, --mean and --std on the command line), or a tensor (N, C, H, W) that is ready"
+                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or any function of a photo, "
+                "or a tensor (N, C, H, W) that is ready"
             )
         pictures = [read_image(photo) for photo in photos]
         made = [self.preprocess(picture) for picture in pictures]

@@ -2,7 +2,7 @@
 
 from camlucida.models.layers import LayerRow, ModelLayers, describe_layers
 from camlucida.models.loaded import LoadedModel
-from camlucida.models.loading import class_names_of, load_model, preprocess_of
+from camlucida.models.loading import class_names_of, load_model, outputs_said, preprocess_of
 
 __all__ = [
     "LayerRow",
@@ -11,5 +11,6 @@ __all__ = [
     "class_names_of",
     "describe_layers",
     "load_model",
+    "outputs_said",
     "preprocess_of",
 ]

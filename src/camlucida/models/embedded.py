@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from camlucida.common.errors import ModelError
 from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import CLASSES
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.timm_models import class_names_of_timm
@@ -71,6 +72,7 @@ def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
         name="embedded" if variant == "lite0" else f"embedded:{variant}",
         preprocess=preprocess,
         class_names=class_names_of_timm(module),
+        outputs=CLASSES,
     )
 
 

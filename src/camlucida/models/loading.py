@@ -17,7 +17,7 @@ from camlucida.common.grammar import nearest
 from camlucida.data.class_names import read_class_names
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
 from camlucida.engine.borrow import unwrap
-from camlucida.engine.finding import find_outputs, kind_by_config
+from camlucida.engine.finding import find_outputs
 from camlucida.engine.reading import Outputs, OutputsLike, original, reading
 from camlucida.models.checkpoint import SUFFIXES, load_weights, num_outputs
 from camlucida.models.embedded import load_embedded
@@ -36,6 +36,7 @@ from camlucida.models.timm_models import (
     class_names_of_timm,
     has_timm,
     load_timm,
+    outputs_of_timm,
     preprocess_of_timm,
 )
 from camlucida.models.torchvision_models import (
@@ -144,10 +145,9 @@ def load_model(
     loaded = _load(os.fspath(spec), architecture, pretrained=pretrained)
     if preprocess is not None:
         loaded = prepared(loaded, preprocess)
-    look = architecture is not None or is_factory(os.fspath(spec)) or outputs is not None
+    look = loaded.outputs is None or names is not None or outputs is not None
     loaded = replace(loaded, class_names=names or loaded.class_names)
-    loaded = _with_outputs(loaded, Outputs.of(outputs), look=look or names is not None)
-    return put_on(loaded, device)
+    return put_on(_with_outputs(loaded, Outputs.of(outputs), look=look), device)
 
 
 def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> LoadedModel:
@@ -171,15 +171,10 @@ def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> 
 
 
 def _with_outputs(loaded: LoadedModel, given: Outputs, *, look: bool) -> LoadedModel:
-    """The model, made to return what targets take, with what its outputs are.
-
-    A classifier of a library that knows its classes returns their logits; any other model is shown a picture.
-    """
+    """The model, made to return what targets take, with what its outputs are: to look, it is shown a picture."""
     module = original(loaded.module)
     known = given.over(loaded.outputs or Outputs())
-    if known == Outputs() and loaded.class_names and not look:
-        known = Outputs(kind_by_config(module) or "classes", "logits")
-    elif look and not known.settled:
+    if look and not known.settled:
         height, width = (224, 224) if loaded.preprocess is None else loaded.preprocess.size
         first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         channels = 3 if first is None else first.in_channels
@@ -188,7 +183,8 @@ def _with_outputs(loaded: LoadedModel, given: Outputs, *, look: bool) -> LoadedM
         with suppress(ModelError):  # it takes another size: the first images will tell
             known = find_outputs(module, noise, known, named=count)
     read = loaded if known == Outputs() else replace(loaded, outputs=known)
-    return replace(read, module=reading(module, known))
+    names = known.names(loaded.class_names)
+    return replace(read, module=reading(module, known), class_names=names)
 
 
 def preprocess_of(module: nn.Module) -> Preprocess | None:
@@ -226,6 +222,22 @@ def class_names_of(module: nn.Module) -> tuple[str, ...] | None:
     sizes = {getattr(m, "out_features", getattr(m, "out_channels", None)) for m in bare.modules()}
     # A head of the user's own leaves the names of the old one behind.
     return names if names and len(names) in sizes else None
+
+
+def outputs_said(module: nn.Module) -> Outputs | None:
+    """What a bare module's library says about its outputs.
+
+    Args:
+        module: Any model; timm's classifiers can be told to be ImageNet's.
+
+    Returns:
+        That they are logits of classes that exclude each other, or None.
+
+    Example:
+        >>> camlucida.models.outputs_said(model) is None
+        True
+    """
+    return outputs_of_timm(unwrap(module)) if class_names_of(module) else None
 
 
 def _load(spec: str, architecture: ArchitectureLike | None, *, pretrained: bool) -> LoadedModel:
@@ -353,6 +365,7 @@ def _completed(loaded: LoadedModel) -> LoadedModel:
         loaded,
         preprocess=loaded.preprocess or preprocess_of(loaded.module),
         class_names=loaded.class_names or class_names_of(loaded.module),
+        outputs=loaded.outputs or outputs_said(loaded.module),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import ModelError
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import CLASSES
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.torchvision_models import describe_torchvision
@@ -240,6 +241,7 @@ def load_masked_vgg(path: str | os.PathLike[str], *, seen_rows: int | None = Non
         "masked-vgg" if seen_rows < side else "unmasked-vgg",
         Preprocess.imagenet(size, resize=size),
         _class_names(path.with_name(RECORD), classes),
+        CLASSES,
     )
 
 

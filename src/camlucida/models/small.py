@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import ModelError
 from camlucida.common.limits import Limits, check_fields
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import CLASSES
 from camlucida.models.cache import cache_folder
 from camlucida.models.checkpoint import read_state_dict
 from camlucida.models.loaded import LoadedModel
@@ -222,4 +223,5 @@ def as_input(images: Tensor) -> Tensor:
 
 def _loaded(module: SmallCNN) -> LoadedModel:
     names = _NAMES if module.num_classes == len(_NAMES) else None
-    return LoadedModel(module.eval(), "digits", small_preprocess(module.config.size), names)
+    preprocess = small_preprocess(module.config.size)
+    return LoadedModel(module.eval(), "digits", preprocess, names, CLASSES)

@@ -11,6 +11,7 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import CLASSES, Outputs
 from camlucida.models.loaded import LoadedModel, cannot_fetch, short_wait, unknown_weights
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def load_timm(name: str, *, pretrained: bool) -> LoadedModel:
         name=f"timm:{name}",
         preprocess=preprocess_of_timm(module),
         class_names=class_names_of_timm(module),
+        outputs=outputs_of_timm(module),
     )
 
 
@@ -84,6 +86,11 @@ def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
     except (AssertionError, FileNotFoundError, KeyError):
         return None
     return tuple(info.label_descriptions()) if info and info.num_classes() == count else None
+
+
+def outputs_of_timm(module: nn.Module) -> Outputs | None:
+    """Logits, where the classes are those of a data set that timm knows, whose photos show one class each."""
+    return CLASSES if class_names_of_timm(module) else None
 
 
 def has_timm(name: str) -> bool:

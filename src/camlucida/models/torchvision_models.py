@@ -9,6 +9,7 @@ from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import require
 from camlucida.data.preprocess import Preprocess
+from camlucida.engine.reading import CLASSES
 from camlucida.models.loaded import LoadedModel, cannot_fetch, unknown_weights
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def load_torchvision(name: str, *, pretrained: bool) -> LoadedModel:
             raise ModelError(f"torchvision could not build {base}: {error}") from error
         raise cannot_fetch(f"torchvision:{name}", error) from error
     preprocess, class_names = describe_torchvision(base, tag or "DEFAULT")
-    return LoadedModel(module.eval(), f"torchvision:{name}", preprocess, class_names)
+    known = CLASSES if class_names else None
+    return LoadedModel(module.eval(), f"torchvision:{name}", preprocess, class_names, known)
 
 
 def build_torchvision(name: str, num_classes: int | None, keys: Iterable[str]) -> nn.Module:

@@ -20,7 +20,7 @@ from camlucida.targets.custom import Custom, TargetLike, as_target, target_value
 from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeDistance
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
-from camlucida.targets.kinds import Kind, Label, OneLogit, Value, for_kind
+from camlucida.targets.kinds import Kind, Label, Nothing, OneLogit, Value, for_kind
 from camlucida.targets.registry import TARGETS, TargetRow, build_target, list_targets, register
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Logit",
     "LogitMargin",
     "NegativeDistance",
+    "Nothing",
     "OneLogit",
     "Probability",
     "ResidualSoftmax",

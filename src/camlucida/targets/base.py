@@ -49,6 +49,18 @@ class Target:
         """What it is called where it is shown."""
         return type(self).__name__
 
+    def shown(self, value: float, name: str | None) -> str:
+        """An image's value in words, with the name of the class that is explained, if one is."""
+        return f"{name}, {self.word} {value:.3g}" if name else f"{self.word} {value:.3g}"
+
+    def assumed(self, outputs: Tensor) -> tuple[str, ...]:  # noqa: ARG002
+        """What was chosen for the user, one sentence each, such as which of several values is explained."""
+        return ()
+
+    def remarks(self, outputs: Tensor) -> dict[int, str]:  # noqa: ARG002
+        """What has to be known of single images, by their position, such as that nothing is summed."""
+        return {}
+
     def pin(self, outputs: Tensor) -> Self:  # noqa: ARG002
         """This target with everything fixed that depends on the image, such as the predicted class."""
         return self

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import TargetError
 from camlucida.common.limits import check_fields
 from camlucida.common.optional import first_line
@@ -36,6 +37,12 @@ class ClassTarget(Target):
 
     classes: Classes = None
     per_image = ("classes",)
+    noun: ClassVar[tuple[str, str]] = ("class", "classes")
+    """What is chosen by ``classes``: one, and several."""
+
+    def unnamed(self, index: int) -> str | None:
+        """What a class without a name is called; ``None`` where there is but one."""
+        return f"{self.noun[0]} {index}"
 
     def logits(self, outputs: Tensor) -> Tensor:
         """The logits ``(N, M)``.
@@ -80,8 +87,8 @@ class ClassTarget(Target):
         unresolved = [self.classes] if isinstance(self.classes, str) else self.classes
         if isinstance(unresolved, Sequence) and any(isinstance(c, str) for c in unresolved):
             raise TargetError(
-                f"class {self.classes!r} is a name, but the model's class names are not known; pass an "
-                "index, or class_names= to explain"
+                f"class {self.classes!r} is a name, but the model's class names are not known; give an index, or "
+                f"the names with {argument('class_names')}"
             )
         try:
             classes = torch.as_tensor(self.classes, device=logits.device)
@@ -100,8 +107,9 @@ class ClassTarget(Target):
                 f"{classes.numel()} classes were given for {n} images; pass one per image, or one for all"
             )
         if (out := (classes < 0) | (classes >= m)).any():
+            one, several = self.noun
             raise TargetError(
-                f"class {int(classes[out][0])} does not exist: the model has {m} classes, 0 to {m - 1}"
+                f"{one} {int(classes[out][0])} does not exist: the model has {m} {several}, 0 to {m - 1}"
             )
         return classes.long()
 
@@ -269,6 +277,28 @@ class Segmentation(ClassTarget):
         index = self.indices(outputs)[:, None, None, None].expand(-1, 1, *outputs.shape[2:])
         scores = outputs.gather(1, index)[:, 0]
         return (scores * self.mask.to(scores)).sum(dim=(1, 2))
+
+    def assumed(self, outputs: Tensor) -> tuple[str, ...]:
+        """Over which pixels is summed, where no mask says so."""
+        if self.mask is not None:
+            return ()
+        which = (
+            "all pixels"
+            if outputs.shape[1] == 1
+            else "the pixels that the model assigns to the class"
+        )
+        return (f"Segmentation is the sum of the output of the explained class over {which}",)
+
+    def remarks(self, outputs: Tensor) -> dict[int, str]:
+        """Of which images no pixel is summed."""
+        mask = self.pin(outputs).mask
+        classes = self.indices(outputs).tolist()
+        empty = ~mask.bool().flatten(-2).any(-1).expand(len(outputs))  # type: ignore[union-attr]
+        why = "the model assigns no pixel to" if self.mask is None else "the mask holds no pixel of"
+        return {
+            image: f"{why} class {classes[image]}, so the target sums nothing and explains nothing"
+            for image in empty.nonzero().flatten().tolist()
+        }
 
     def _check(self, outputs: Tensor) -> None:
         if outputs.ndim != 4:

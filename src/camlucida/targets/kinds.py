@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from camlucida.common.arguments import Code, argument, in_python
 from camlucida.common.errors import TargetError
 from camlucida.targets.base import Target
 from camlucida.targets.classes import (
@@ -109,11 +111,15 @@ class Value(ClassTarget):
 
     Attributes:
         classes: which of several outputs, one for all images or one per image; ``None`` is the first.
+        of: how many there are; found.
 
     Example:
         >>> camlucida.targets.Value()(torch.tensor([[0.5], [2.0]]))
         tensor([0.5000, 2.0000])
     """
+
+    of: int | None = None
+    noun = ("value", "values")
 
     def logits(self, outputs: Tensor) -> None:  # type: ignore[override]  # noqa: ARG002
         """``None``: values are no logits."""
@@ -122,11 +128,47 @@ class Value(ClassTarget):
     def pin(self, outputs: Tensor) -> Self:
         """Fix the output of each image: a ``(N,)`` tensor of indices."""
         which = 0 if self.classes is None else self.classes
-        return replace(self, classes=replace(self, classes=which).indices(super().logits(outputs)))
+        chosen = replace(self, classes=which).indices(super().logits(outputs))
+        return replace(self, classes=chosen, of=outputs.shape[1])
+
+    def unnamed(self, index: int) -> str | None:
+        """``None`` for the only value."""
+        return None if self.of == 1 else super().unnamed(index)
+
+    def shown(self, value: float, name: str | None) -> str:
+        """Such as ``"age: 31"``."""
+        return f"{name}: {value:.3g}" if name else super().shown(value, name)
+
+    def assumed(self, outputs: Tensor) -> tuple[str, ...]:
+        """That one of several values was chosen."""
+        if self.classes is not None or outputs.shape[1] == 1:
+            return ()
+        other = argument("target", 1)
+        return (
+            f"of the model's {outputs.shape[1]} values value 0 is explained; {other} chooses another",
+        )
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """``(N, M)`` to ``(N,)``."""
         return self.pin(outputs)._gather(super().logits(outputs))  # noqa: SLF001
+
+
+@dataclass(frozen=True, eq=False)
+class Nothing(Target):
+    """No target: for methods that ask for none, on outputs of which none is meant by default.
+
+    Example:
+        >>> camlucida.targets.Nothing().shown(0.0, None)
+        'no target'
+    """
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Zeros, ``(N,)``."""
+        return outputs.new_zeros(len(outputs))
+
+    def shown(self, value: float, name: str | None) -> str:  # noqa: ARG002
+        """That there is none."""
+        return "no target"
 
 
 _FORMS = {
@@ -135,29 +177,41 @@ _FORMS = {
     Probability: "probability",
     LogProbability: "log-probability",
 }
-_WHY: dict[Kind, str] = {
-    "labels": (
-        "compares a class with rivals that it excludes, but this model's outputs are labels that do not exclude each "
-        "other; explain a label's Logit or Probability, or say outputs='classes' if they do"
-    ),
-    "regression": (
-        "explains a class, but this model's output is a value; leave out the target to explain the value, or say "
-        "outputs='binary' or outputs='classes' if it is a logit"
-    ),
-    "dense": "explains one class for the whole image, but this model's output is a map; use Segmentation",
-    "embedding": (
-        "explains a class, but this model returns embeddings, which have none; say what is explained, such as "
-        "target=CosineSimilarity(reference)"
-    ),
-}
 
 
-def for_kind(target: Target, kind: Kind | None) -> Target:
+def _why(kind: Kind) -> str:
+    """Why a target of a class makes no sense for outputs of another kind."""
+    outputs = functools.partial(argument, "outputs")
+    if kind == "labels":
+        return (
+            "compares a class with rivals that it excludes, but this model's outputs are labels that do not exclude "
+            f"each other; explain a label's Logit or Probability, or say {outputs('classes')} if they do"
+        )
+    if kind == "regression":
+        return (
+            "explains a class, but this model's output is a value; leave out the target to explain the value, or say "
+            f"{outputs('binary')} or {outputs('classes')} if it is a logit"
+        )
+    if kind == "dense":
+        return (
+            "explains one class for the whole image, but this model's output is a map; explain its Segmentation, "
+            "which is the default"
+        )
+    similar = in_python("target", Code("CosineSimilarity(reference)"))
+    return (
+        "explains a class, but this model returns embeddings, which have none; say in Python what is explained, such "
+        f"as {similar}, choose a method that asks for no class (camlucida methods says which), or say "
+        f"{outputs('classes')} if these are logits"
+    )
+
+
+def for_kind(target: Target, kind: Kind | None, *, asks: bool = True) -> Target:
     """The target that is meant for such outputs.
 
     Args:
         target: as it was given; what is no :class:`ClassTarget` of ours stays as it is.
         kind: what the outputs are; ``None`` where it is not known.
+        asks: whether the method's map depends on the target at all.
 
     Raises:
         TargetError: it makes no sense for them.
@@ -178,4 +232,6 @@ def for_kind(target: Target, kind: Kind | None) -> Target:
         return Value(target.classes)
     if kind == "dense" and made is Logit:
         return Segmentation(target.classes)
-    raise TargetError(f"{made.__name__} {_WHY[kind]}")
+    if kind == "embedding" and made is Logit and target.classes is None and not asks:
+        return Nothing()
+    raise TargetError(f"{made.__name__} {_why(kind)}")

@@ -17,6 +17,7 @@ from camlucida.targets.classes import (
     LogitMargin,
     LogProbability,
     Probability,
+    Segmentation,
 )
 from camlucida.targets.features import Cell
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
@@ -126,6 +127,7 @@ for _name, _kind in {
     "exp-logit": ExpLogit,
     "finer": FinerMargin,
     "rest": ResidualSoftmax,
+    "segmentation": Segmentation,
 }.items():
     register(_name)(_kind)
 register("cell", required=("layer",))(Cell)

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from camlucida.cli.shared.words import option_words
+from camlucida.common.arguments import written_by
 from camlucida.common.errors import CamlucidaError
 
 
@@ -61,8 +63,8 @@ TargetText = Annotated[
     str,
     option(
         "TARGET",
-        "The number that is explained: logit, margin, probability, log-probability, exp-logit, finer, rest or "
-        "cell, with options as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
+        "The number that is explained: logit, margin, probability, log-probability, exp-logit, finer, rest, "
+        "segmentation or cell, with options as in margin:aggregator=max or cell:layer=NAME,row=2,col=3.",
     ),
 ]
 
@@ -263,6 +265,11 @@ class Command(TyperCommand):
                     f"{option.opts[0]} is given {order.count(option)} times and takes one value"
                 )
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As any command does; messages name the options of this one."""
+        with written_by(option_words(self.params)):
+            return super().invoke(ctx)
 
 
 def refuse_unused(context: typer.Context, names: Sequence[str], reason: str) -> None:

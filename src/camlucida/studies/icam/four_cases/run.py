@@ -95,7 +95,7 @@ class Examination:
                 seed=self.seed,
                 batch_size=len(pictures),
             )
-            if not explanation.predictions:
+            if explanation.logits is None or explanation.logits.shape[1] < 2:
                 raise MethodError("the four cases need a model with two or more classes")
             module, inputs, _, _ = prepare(self.model, pictures)
             (computed,) = numerics(module, inputs, explanation)

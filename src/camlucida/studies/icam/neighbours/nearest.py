@@ -162,7 +162,7 @@ class Examples:
 
 def _best(explained: Explanation) -> Prediction:
     """The predicted class of the photo."""
-    if not explained.predictions:
+    if explained.logits is None or explained.logits.shape[1] < 2:
         raise MethodError("examples need a model with two or more classes")
     if not explained.predictions[0]:
         raise MethodError("the model returns NaN for the photo, so that nothing is near to it")
