@@ -24,6 +24,7 @@ from camlucida.common.errors import CamlucidaError, MethodError, ModelError, Tar
 from camlucida.common.store import differences
 from camlucida.data.images import read_image
 from camlucida.metrics.base import Measured, Metric, Scene
+from camlucida.metrics.curves import Deletion
 from camlucida.targets import Cell, LogitMargin
 from reference.bench import (
     Drop,
@@ -570,3 +571,23 @@ def test_photos_are_read_while_others_are_explained(tmp_path):
     assert stop.is_alive()
     stop.cancel()
     assert sum(len(s.images) for s in shards) == 12
+
+
+def test_identical_maps_are_measured_once(tmp_path, monkeypatch):
+    """Grad-CAM's and HiResCAM's are, behind a pooling and a linear layer; but not where the method is asked again."""
+    asked = []
+    whole = Deletion.measure
+
+    def measure(self, scene, explanation):
+        asked.append(explanation.method)
+        return whole(self, scene, explanation)
+
+    monkeypatch.setattr(Deletion, "measure", measure)
+    methods = ["gradcam", "gradcam++", "hirescam"]
+    job = bench(tmp_path, methods=methods, metrics=["deletion", ("adcc", {"space": "input"})])
+    local.run(job, tmp_path / "run", batch_size=10)
+    rows = rows_of(tmp_path / "run")
+    assert [type(m).__name__ for m in asked[-2:]] == ["GradCAM", "GradCAMpp"]
+    values = rows[rows.metric == "deletion"].pivot(index="index", columns="method", values="value")
+    assert (values["gradcam"] == values["hirescam"]).all()
+    assert not (values["gradcam"] == values["gradcam++"]).all()

@@ -3,8 +3,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from rich.console import Console
 from torch import nn
 
 import camlucida.models
+from camlucida.cli.shared import console
 from camlucida.cli.shared.console import complain, print_lines, print_result, shown, to_json
 from camlucida.cli.shared.photos import Names, exact
 from camlucida.cli.shared.writing import out_folder, write
@@ -434,3 +437,75 @@ def test_a_wide_table_is_whole_in_a_pipe(capsys):
     out = capsys.readouterr().out
     assert out.count("a method (with=options)") == 12
     assert out.count("a heading with words") == 12
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("explain", "--help"),
+        ("explain", "--nonsense"),
+        ("explain", "missing.jpg"),
+        ("explain", "also/missing"),
+        ("layers", "missing.pt"),
+        ("summary", "missing"),
+        ("evaluate", "a/missing/folder"),
+        ("audit", "sanity", "--model", "missing.safetensors"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_answers_before_torch_is_imported(arguments, tmp_path):
+    code = (
+        "import sys; from camlucida.__main__ import main; sys.argv = ['camlucida', *sys.argv[1:]]; code = main(); "
+        "print('torch' in sys.modules); sys.exit(code)"
+    )
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert found.stdout.splitlines()[-1] == "False"
+    refused = "missing" in " ".join(arguments) or "--nonsense" in arguments
+    assert found.returncode == (2 if refused else 0)
+    assert len(found.stderr.splitlines()) == (1 if refused else 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_during_the_import_is_one_line():
+    code = "import sys, time; sys.modules['camlucida.cli'] = None\n" + textwrap.dedent("""
+        import builtins, signal
+        whole = builtins.__import__
+        def slow(name, *rest):
+            if name == 'camlucida.cli':
+                print('importing', flush=True)
+                time.sleep(60)
+            return whole(name, *rest)
+        builtins.__import__ = slow
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from camlucida.__main__ import main
+        main()
+    """)
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout.readline() == "importing\n"
+        started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    assert said == "camlucida: stopped\n"
+    assert started.returncode == 130
+
+
+def test_long_work_speaks_every_ten_seconds_in_a_pipe(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(console, "monotonic", lambda: float(next(clock)))
+    with console.progress("counting") as say:
+        for done in range(6):
+            say(done, 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "camlucida: counting: 2 of 6",
+        "camlucida: counting: 5 of 6",
+    ]

@@ -1,14 +1,17 @@
 """Folded and compiled forward passes: the same function, and the model left alone."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from camlucida import explain
+from camlucida.engine import faster_forward
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.faster_forward import compiled, folded
+from camlucida.engine.faster_forward import compiled, fast_forward, folded
 
 X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -180,3 +183,64 @@ def test_compiled_passes_are_kept_until_the_weights_change():
     assert torch.allclose(quick.maps, exact.maps, atol=1e-4)
     assert float(quick.details["error"].max()) < 1e-4
     assert any("compiled" in note for note in quick.diagnostics[0].notes)
+
+
+class Views(nn.Module):
+    """Wants its maps as usual: ``view`` refuses channels-last ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.fc(x.view(len(x), -1))
+
+
+@pytest.mark.parametrize("make", [Residual, Views])
+def test_the_fast_forward_gives_the_outputs(make):
+    model = trained(make())
+    before = copy.deepcopy(model.state_dict())
+    with borrowed(model, X) as module, torch.no_grad():
+        fast = fast_forward(module, X)
+        assert torch.allclose(fast(X.clone()), outputs(module), atol=1e-5)
+        assert torch.equal(fast_forward(module, X, outputs(module))(X.clone()), fast(X.clone()))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_other_weights_are_noticed_however_they_were_written():
+    model = trained(Residual())
+    with borrowed(model, X) as module, torch.no_grad():
+        old = fast_forward(module, X)(X.clone())
+    model.conv1.weight.data.mul_(1.5)
+    with borrowed(model, X) as module, torch.no_grad():
+        new = fast_forward(module, X)(X.clone())
+        assert torch.allclose(new, outputs(module), atol=1e-5)
+    assert not torch.allclose(new, old)
+
+
+def test_what_is_kept_goes_with_the_model():
+    model = trained(Residual())
+    with borrowed(model, X) as module, torch.no_grad():
+        fast_forward(module, X)
+    gone = weakref.ref(model)
+    del model, module
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_clock_decides_only_where_it_is_clear(monkeypatch):
+    model = trained(Residual())
+    spent = {True: 1.0, False: 0.9}
+
+    def seconds(forward, _):
+        return spent[forward.__closure__[0].cell_contents == torch.channels_last]
+
+    monkeypatch.setattr(faster_forward, "_seconds", seconds)
+    with torch.no_grad():
+        known = outputs(model)
+        assert faster_forward._prefers_channels_last(model, X, known, True)
+        assert not faster_forward._prefers_channels_last(model, X, known, False)
+        spent[False] = 0.5
+        assert not faster_forward._prefers_channels_last(model, X, known, True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from camlucida import CamlucidaError
-from camlucida.metrics.curves import Deletion, Insertion, area, blank, path, resample
+from camlucida.metrics.curves import Deletion, Insertion, area, blank, path, resample, sample_curves
 from reference import curves as slow
 from reference import networks
 from reference.scenes import explained, scene_of
@@ -22,7 +22,7 @@ SIZE = (9, 10)
 def test_both_are_the_loop(step, score):
     scene = scene_of(2, classes=torch.argmin, batch_size=5)
     explanation = explained(scene)
-    options = {"step": step, "score": score, "points": 11}
+    options = {"step": step, "score": score, "points": 11, "exact": True}
     deletion = Deletion(**options).measure(scene, explanation)
     insertion = Insertion(**options).measure(scene, explanation)
     classes = scene.predicted if score == "predicted" else scene.classes
@@ -39,6 +39,79 @@ def test_both_are_the_loop(step, score):
             kept = np.interp(np.linspace(0, 1, 11), at, wanted)
             assert np.allclose(found.curves[name][i], kept)
             assert np.allclose(found.at[name], np.linspace(0, 1, 11))
+
+
+class Wavy(nn.Module):
+    """Its probability follows the mean of the image along a rough curve; the passes are counted."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        drawn = torch.randn(400, generator=torch.Generator().manual_seed(seed))
+        self.heights = (drawn.cumsum(0) / 20).sigmoid().double()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += len(x)
+        at = x.mean((1, 2, 3)) * 399
+        low = at.long().clamp(0, 398)
+        p = torch.lerp(self.heights[low], self.heights[low + 1], at - low)
+        return torch.stack([p.logit(), torch.zeros_like(p)], 1)
+
+
+def test_few_heights_give_the_area():
+    """Twice the standard error is what is left, and the bound ends the work."""
+    apart, passes = [], []
+    for seed in range(60):
+        model = Wavy(seed)
+        x = torch.ones(1, 3, 40, 40, dtype=torch.float64)
+        scene = replace(
+            scene_of(1), model=model, inputs=x, logits=model(x), classes=torch.tensor([0])
+        )
+        order = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(seed))
+        explanation = replace(explained(scene_of(1)), maps=order)
+        model.passes = 0
+        found = Deletion(step=8, score="explained").measure(scene, explanation).values["deletion"]
+        passes.append(model.passes)
+        whole = (
+            Deletion(step=8, score="explained", exact=True)
+            .measure(scene, explanation)
+            .values["deletion"]
+        )
+        apart.append(abs(float(found - whole)))
+    assert max(passes) <= 20 + 1 + 4  # the image without content, and a look at the model
+    assert np.mean(apart) < 0.006
+    loose = Deletion(step=8, score="explained", error=0.5)
+    model.passes = 0
+    loose.measure(scene, explanation)
+    assert model.passes <= 8
+
+
+def test_a_height_that_is_no_number_ends_the_search():
+    known = torch.full((1, 101), torch.nan, dtype=torch.float64)
+    asked = []
+
+    def heights(places):
+        asked.extend(places)
+        return torch.full((len(places),), torch.nan, dtype=torch.float64)
+
+    assert sample_curves(known, heights, 0.001).isnan().all()
+    assert len(asked) == 8
+
+
+def test_heights_that_are_known_are_not_asked_for():
+    at = torch.linspace(0, 1, 41, dtype=torch.float64)
+    known = torch.full((1, 41), torch.nan, dtype=torch.float64)
+    known[0, 0] = 0.0
+    asked = []
+
+    def heights(places):
+        asked.extend(k for _, k in places)
+        return torch.stack([at[k] ** 2 for _, k in places])
+
+    found = sample_curves(known, heights, 1e-9, most=12)
+    assert 0 not in asked
+    assert len(asked) == len(set(asked)) == 13
+    assert torch.allclose(found[0], at**2, atol=0.01)
 
 
 def test_blurring_zeros_and_means():

@@ -37,8 +37,8 @@ FORMAT = 1
 """Of the run folder; a folder of another format is refused."""
 SHARD, SMALL_SHARD, FEW = 64, 8, 512
 """Images per shard unless told otherwise; and in runs of few images, so that a stopped one loses little."""
-DEFAULT = ("localisation", "faithfulness")
-"""The metrics that are measured unless others are named, as far as the data allow."""
+DEFAULT = ("default",)
+"""The group of metrics that are measured unless others are named, as far as the data allow."""
 SECONDS = "seconds"
 """The number that holds what explaining an image costs."""
 COST = Number(SECONDS, "Explaining an image", "lower", (0.0, math.inf), "s", SECONDS, "cost")

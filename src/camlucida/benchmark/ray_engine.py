@@ -19,6 +19,7 @@ from camlucida.benchmark.local import Finished, Progress, carry_out
 from camlucida.benchmark.plan import Bench, open_bench
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import THREADS, Worker, check
+from camlucida.common.allocator import keep_freed_memory, keeps_freed_memory
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line, require
 from camlucida.common.plugins import load_plugins
@@ -43,6 +44,7 @@ class Actor:
         threads: how many threads read photos.
         device: where the model goes; by default the GPU that Ray has assigned, if any.
         folder: where the run was started, for paths that are relative to it.
+        keep_memory: see :func:`camlucida.common.allocator.keep_freed_memory`.
     """
 
     def __init__(
@@ -55,7 +57,10 @@ class Actor:
         threads: int,
         device: str | None,
         folder: str,
+        keep_memory: bool = False,
     ) -> None:
+        if keep_memory:
+            keep_freed_memory()
         with suppress(OSError):
             os.chdir(folder)
         self._todo = todo
@@ -167,7 +172,7 @@ def _stream(
         num_gpus=share,
         fn_constructor_args=(
             bench.source, bench.record, str(folder.path), todo, batch_size, threads, device,
-            str(Path.cwd()),
+            str(Path.cwd()), keeps_freed_memory(),
         ),
     )  # fmt: skip
     try:

@@ -15,6 +15,9 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import printable
 
 TEMPORARY = ".writing-"
+
+CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pt2", ".onnx")
+"""Endings by which a file is known as a checkpoint, also where there is none of that name."""
 """How the names of files begin that are not whole yet."""
 
 Stamp: TypeAlias = "list[Any] | None"

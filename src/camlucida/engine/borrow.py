@@ -18,7 +18,7 @@ from camlucida.engine.failures import in_words
 from camlucida.engine.global_state import random_state, without_checkpoints
 
 _BORROWED = threading.local()
-"""``modules``: what this thread has borrowed, by identity."""
+"""``modules``: what this thread has borrowed, by identity, and a token of that time."""
 
 
 # Torch's own batch norms write to their statistics only while training; their subclasses may do anything.
@@ -146,7 +146,7 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
         ModelError: in place of whatever the model itself raised inside the block, with it as the cause.
     """
     module = unwrap(model)
-    mine: set[int] = _BORROWED.__dict__.setdefault("modules", set())
+    mine: dict[int, object] = _BORROWED.__dict__.setdefault("modules", {})
     with torch.inference_mode(mode=False), torch.enable_grad():
         if id(module) in mine:
             yield module
@@ -155,8 +155,8 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
             stack.enter_context(turn(module))
             stack.enter_context(random_state(inputs))
             stack.enter_context(without_checkpoints())
-            mine.add(id(module))
-            stack.callback(mine.discard, id(module))
+            mine[id(module)] = object()
+            stack.callback(mine.pop, id(module))
             _prepare(module, stack)
             try:
                 yield module
@@ -165,6 +165,12 @@ def borrowed(model: nn.Module, inputs: Tensor | None = None) -> Iterator[nn.Modu
                 if words is None:
                     raise
                 raise ModelError(words) from error
+
+
+def session(module: nn.Module) -> object:
+    """What stands for the time of which a model is lent: another object whenever it is borrowed anew."""
+    mine: dict[int, object] = _BORROWED.__dict__.get("modules", {})
+    return mine.get(id(module), object())
 
 
 def _prepare(module: nn.Module, stack: ExitStack) -> None:

@@ -1,14 +1,18 @@
-"""Faster forward passes of the same function: batch norms folded into the convolutions before them.
+"""One fast forward pass for everything that only runs the model: curves, removal, masks.
 
-For methods that run a model hundreds of times. The user's model is not touched: what runs is a list of
-operations that shares all its weights but those of the folded convolutions.
+Batch norms are folded into the convolutions before them, images are laid out channels-last where that is faster, and
+all of it can be compiled. The user's model is not touched: what runs is a list of operations that shares all its
+weights but those of the folded convolutions, and it is used only where it gives the model's own outputs.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -17,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from camlucida.common.provenance import fingerprint
+from camlucida.engine.borrow import session
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.replay.tracing import OneThread, put_back
 
@@ -26,6 +31,143 @@ _LOG = logging.getLogger("camlucida")
 
 _TOLERANCE = 1e-4
 """How far the output may be off, as a share of its largest value; rounding stays under 1e-6 in trained nets."""
+_TIMED = 4
+"""Images of the passes that are timed."""
+_CLEARLY = 0.8
+"""The expected layout gives way to one that takes at most this share of its time, so that noise does not decide."""
+
+
+@dataclass
+class _Kept:
+    """What was found out about a model.
+
+    Attributes:
+        state: fingerprint of its values.
+        session: in which it was last compared; while a model is borrowed, nobody else writes to it.
+        graph: the model without batch norms; ``None`` where there is nothing to fold.
+        channels_last: whether it is faster on images laid out that way, by the shape of an image and precision.
+    """
+
+    state: str
+    session: object
+    graph: nn.Module | None
+    channels_last: dict[tuple[object, ...], bool]
+
+
+_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+
+
+def fast_forward(
+    model: nn.Module,
+    inputs: Tensor,
+    outputs: Tensor | None = None,
+    *,
+    compile: bool = False,  # noqa: A002
+) -> Forward:
+    """The model's forward pass in the fastest form that gives its outputs, for many passes.
+
+    What is found is kept while the model lives and its values stay the same; it costs a few passes of up to four
+    images once, and after that a fingerprint of the weights each time the model is borrowed.
+
+    Args:
+        model: in evaluation mode, borrowed.
+        inputs: ``(N, C, H, W)``, to try it on.
+        outputs: what the model returned for them, where that is known.
+        compile: compile it as well, for batches of one size; the first pass takes half a minute then.
+
+    Returns:
+        From inputs to the model's first tensor; under autocast as the model itself.
+
+    Example:
+        >>> from camlucida.engine.borrow import borrowed
+        >>> with borrowed(model) as lent, torch.no_grad():
+        ...     fast_forward(lent, images)(images).shape
+        torch.Size([2, 10])
+    """
+    few = inputs[:_TIMED]
+    known = first_tensor(model(few.clone())) if outputs is None else outputs[:_TIMED]
+    if compile:
+        return _in_layout(compiled(model, few, known), _expected(model, inputs))
+    now = session(model)
+    kept = _KEPT.get(model)
+    if kept is None or kept.session is not now:
+        state = _state(model)
+        if kept is None or kept.state != state:
+            kept = _KEPT[model] = _Kept(state, now, folded(model, few, known), {})
+        kept.session = now
+    run = model if kept.graph is None else kept.graph
+    kind = (
+        *inputs.shape[1:],
+        inputs.dtype,
+        inputs.device,
+        torch.is_autocast_enabled(inputs.device.type),
+    )
+    if kind not in kept.channels_last:
+        kept.channels_last[kind] = _prefers_channels_last(run, few, known, _expected(model, inputs))
+    return _in_layout(run, kept.channels_last[kind])
+
+
+def _in_layout(run: Forward, channels_last: bool) -> Forward:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def forward(inputs: Tensor) -> Tensor:
+        return first_tensor(run(inputs.contiguous(memory_format=layout)))
+
+    return forward
+
+
+def _expected(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether convolutions of this model are usually faster on channels-last images."""
+    half = torch.is_autocast_enabled(inputs.device.type) or inputs.dtype in (
+        torch.float16,
+        torch.bfloat16,
+    )
+    convolves = any(isinstance(m, nn.Conv2d) and m.groups == 1 for m in model.modules())
+    return convolves and (inputs.device.type == "cpu" or half)
+
+
+def _prefers_channels_last(run: Forward, images: Tensor, known: Tensor, expected: bool) -> bool:
+    """Whether channels-last is right and faster; what is expected decides unless the clock says clearly otherwise."""
+    times = {}
+    for channels_last in (True, False):
+        forward = _in_layout(run, channels_last)
+        try:
+            found = forward(images.clone())
+        except (
+            RuntimeError
+        ) as error:  # a model that reshapes its maps with view() wants them as usual
+            if not channels_last:
+                raise
+            _LOG.debug("images are not laid out channels-last: %s", error)
+            return False
+        if channels_last and not _same(found, known):
+            return False
+        times[channels_last] = _seconds(forward, images.clone())
+    return (
+        times[expected] * _CLEARLY <= times[not expected]
+        if expected
+        else times[True] < _CLEARLY * times[False]
+    )
+
+
+def _seconds(forward: Forward, images: Tensor) -> float:
+    spent = []
+    for _ in range(3):
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        started = time.perf_counter()
+        forward(images)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        spent.append(time.perf_counter() - started)
+    return median(spent)
+
+
+def _same(found: Tensor, known: Tensor) -> bool:
+    if found.shape != known.shape:
+        return False
+    bound = _TOLERANCE if found.dtype in (torch.float32, torch.float64) else 0.05
+    return bool((found - known).abs().max() <= bound * known.abs().max())
 
 
 def folded(model: nn.Module, inputs: Tensor, outputs: Tensor) -> nn.Module | None:
@@ -55,8 +197,7 @@ def folded(model: nn.Module, inputs: Tensor, outputs: Tensor) -> nn.Module | Non
     except Exception as error:
         _LOG.debug("batch norms are not folded: %s: %s", type(error).__name__, error)
         return None
-    apart = (found - outputs).abs().max() if found.shape == outputs.shape else torch.inf
-    return graph if apart <= _TOLERANCE * outputs.abs().max() else None
+    return graph if _same(found, outputs) else None
 
 
 class _Tracer(OneThread):

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import ModelError
+from camlucida.common.files import CHECKPOINTS
 from camlucida.common.grammar import nearest
 from camlucida.data.preprocess import Channels, Preprocess
 from camlucida.faces.embedder import Embedder, centred
 from camlucida.faces.networks import dlib_net, facenet, iresnet, mobilefacenet
-from camlucida.models.checkpoint import SUFFIXES
 from camlucida.models.loaded import put_on
 
 PRESETS: dict[str, tuple[Channels, tuple[float, ...], tuple[float, ...]]] = {
@@ -89,7 +89,7 @@ def load_embedder(
     """
     name, _, given = spec.partition(":")
     if spec != "dlib:centred" and (
-        Path(spec).is_file() or (spec.lower().endswith(SUFFIXES) and not _known(name))
+        Path(spec).is_file() or (spec.lower().endswith(CHECKPOINTS) and not _known(name))
     ):
         if architecture is None:
             raise ModelError(

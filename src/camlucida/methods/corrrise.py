@@ -151,7 +151,7 @@ class CorrRISE(Method):
         with borrowed(task.model, task.inputs) as module, torch.no_grad():
             task = replace(task, model=module)
             outputs, target, values = task.ask()
-            masked = Masked(task, target, self.mask_space)
+            masked = Masked(task, target, self.mask_space, outputs)
             device, images = task.inputs.device, len(task.inputs)
             masks = self.draw(task.size).to(device)
             scores = torch.empty(images, len(masks), dtype=torch.float64, device=device)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlucida.engine.faster_forward import Forward
+from camlucida.engine.faster_forward import Forward, fast_forward
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import run
 from camlucida.methods.task import Task
@@ -30,7 +30,8 @@ class Masked:
         target: fixed to the images.
         space: whether pixels in [0, 1] or the model's inputs are changed; ``"auto"`` is pixels where the
             preprocessing is known.
-        forward: a faster form of the model with the same output, see :mod:`camlucida.engine.faster_forward`.
+        outputs: what the model returned for the inputs; with them it runs in its fastest form from now on, without
+            gradients, unless the target needs a layer.
 
     Attributes:
         images: what is changed, ``(N, C, H, W)`` in single precision at least.
@@ -41,11 +42,13 @@ class Masked:
     """
 
     def __init__(
-        self, task: Task, target: Target, space: MaskSpace, forward: Forward | None = None
+        self, task: Task, target: Target, space: MaskSpace, outputs: Tensor | None = None
     ) -> None:
         self.task = task
         self.target = target
-        self.forward = forward
+        self.forward: Forward | None = None
+        if outputs is not None and target.layer is None:
+            self.forward = fast_forward(task.model, task.inputs, outputs)
         self._pixels = task.pixels(space)
         self.note = _NOT_BLACK if space == "auto" and task.preprocess is None else ""
         inputs = task.inputs

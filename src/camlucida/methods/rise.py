@@ -15,7 +15,6 @@ from camlucida.common.limits import Count, Limits, Positive
 from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.chunks import Chunks
-from camlucida.engine.faster_forward import folded
 from camlucida.engine.maps import Steps
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.masking import Masked, MaskSpace
@@ -93,8 +92,7 @@ class RISE(Method):
             outputs, target, _ = task.ask()
             target = self._scored(target, outputs)
             values = target_values(target, outputs, len(task.inputs))
-            faster = folded(module, task.inputs, outputs) if target.layer is None else None
-            masked = Masked(task, target, self.mask_space, faster)
+            masked = Masked(task, target, self.mask_space, outputs)
             sums = _Sums(task.inputs, self)
             try:
                 self._fill(sums, masked, task)

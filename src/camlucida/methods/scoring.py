@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlucida.engine.chunks import Chunks
-from camlucida.engine.faster_forward import compiled, folded
+from camlucida.engine.faster_forward import fast_forward
 from camlucida.engine.maps import normalise, resize
 from camlucida.engine.tap import Tap
 from camlucida.methods.masking import Masked, MaskSpace
@@ -147,12 +147,13 @@ class Views(Masked):
         super().__init__(task, target, mask_space)
         self.per_image = 3 * self.images[0].numel() * self.images.element_size()
         self.half = half
-        self.channels_last = _likes_channels_last(task.model, task.inputs, self.half)
         self.chunks: Chunks | None = None
         self.compiled = through_compiler
         if target.layer is None:
-            make = compiled if through_compiler else folded
-            self.forward = make(task.model, task.inputs, tapped.outputs)
+            with self._precision():
+                self.forward = fast_forward(
+                    task.model, task.inputs, tapped.outputs, compile=through_compiler
+                )
 
     def nothing(self) -> Tensor:
         """The target of each image when its mask is 0: one pass for all, ``(N,)``."""
@@ -166,26 +167,18 @@ class Views(Masked):
         return values.sigmoid() if self.logistic else values
 
     def run(self, inputs: Tensor) -> Tensor:
-        """The model's output, in the layout and precision asked for."""
-        device = inputs.device.type
-        with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
-            if self.channels_last:
-                try:
-                    return self._padded(inputs.contiguous(memory_format=torch.channels_last))
-                except RuntimeError as error:
-                    # A model that reshapes its maps with view() wants them as usual.
-                    if "view" not in str(error):
-                        raise
-                    self.channels_last = False
-            return self._padded(inputs.contiguous())
-
-    def _padded(self, inputs: Tensor) -> Tensor:
+        """The model's output in the precision asked for."""
         number = len(inputs)
         if self.compiled and self.chunks is not None and number < self.chunks.size:
             # For every other size the model would be compiled anew.
             rest = inputs[-1:].expand(self.chunks.size - number, *inputs.shape[1:])
             inputs = torch.cat([inputs, rest])
-        return super().run(inputs)[:number]
+        with self._precision():
+            return super().run(inputs)[:number]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        device = self.task.inputs.device.type
+        return torch.autocast(device, torch.bfloat16) if self.half else nullcontext()
 
 
 def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Target, bool]:
@@ -194,9 +187,3 @@ def _scored(weighting: Weighting, target: Target, outputs: Tensor) -> tuple[Targ
         return target, False
     wanted = target.probability(outputs)
     return (target, True) if wanted is None else (wanted, False)
-
-
-def _likes_channels_last(model: nn.Module, inputs: Tensor, half: bool) -> bool:
-    """Whether convolutions of this model are faster on channels-last images."""
-    convolves = any(isinstance(m, nn.Conv2d) and m.groups == 1 for m in model.modules())
-    return convolves and (inputs.device.type == "cpu" or (half and inputs.is_cuda))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
@@ -14,6 +14,8 @@ from camlucida.common.limits import check_fields
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.reading import probabilities
 from camlucida.explanation import Explanation
+
+T = TypeVar("T")
 
 Question: TypeAlias = Literal[
     "localisation",
@@ -102,6 +104,22 @@ class Scene:
     def correct(self) -> Tensor:
         """Whether the true class is known and predicted, ``(N,)`` boolean."""
         return self.predicted == self.labels.to(self.predicted.device)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What does not depend on the explaining method, made for the first of them and kept with the scene.
+
+        Args:
+            key: what it is.
+            make: makes it.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
 
     def reference(self, name: str) -> Explanation:
         """The explanation that others are compared with.

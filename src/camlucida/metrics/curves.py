@@ -1,18 +1,26 @@
-"""Insertion and deletion: how fast the probability rises and falls along the map."""
+"""Insertion and deletion: how fast the probability rises and falls along the map.
+
+A curve of 225 heights is known well from some 20 of them. Between two known heights it wanders about like a random
+walk, whose area strays from the straight line's by a variance of s^2 w^3 / 12 over a width w, with s^2 the variance
+per width. The heights are therefore chosen a few at a time, where this is largest, until the area is known to a bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.limits import Count, Limits
-from camlucida.common.statistics import gaussian, ranks
+from camlucida.common.limits import Count, Limits, Positive
+from camlucida.common.statistics import Floats, gaussian, ranks
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, Scene
 from camlucida.metrics.passes import probability, scores_of
@@ -22,6 +30,15 @@ BlankKind = Literal["zero", "blur", "rise", "mean"]
 ScoredClass = Literal["predicted", "explained"]
 
 _KERNEL, _SIGMA = 11, 5.0
+
+MOST = 20
+"""Heights of a curve that are computed at most, beside its two ends, unless all are."""
+_COARSE = 8
+"""Evenly spaced heights to begin with, the ends among them."""
+_AT_A_TIME = 4
+"""Heights of a curve that are chosen together."""
+_PRIOR = 0.05
+"""Weight of what is known of any curve beside what this one shows, as a share of its length."""
 
 
 def blank(inputs: Tensor, start: BlankKind) -> Tensor:
@@ -69,6 +86,8 @@ def path(
     batch_size: int = 32,
     first: Tensor | None = None,
     last: Tensor | None = None,
+    error: float | None = None,
+    most: int = MOST,
 ) -> Tensor:
     """Probabilities on the way from one image to another, pixel by pixel in the order of the map.
 
@@ -82,6 +101,9 @@ def path(
         batch_size: images per forward pass.
         first: probabilities at the beginning ``(N,)``, where they are known already.
         last: the same at the end.
+        error: compute only some of the heights, until twice the standard error of the area is at most this, and draw
+            straight lines between them; ``None`` (default) computes all.
+        most: so many heights of each image at most, beside the two ends.
 
     Returns:
         ``(N, n_steps + 1)`` with ``n_steps = ceil(H W / step)``.
@@ -96,23 +118,98 @@ def path(
         )
     place = ranks(-maps.detach().flatten(1), "order").view_as(maps)
     steps = -(-maps[0].numel() // step)
-    n = len(begin)
-    known = {0: first, steps: last}
-    wanted = [k for k in range(steps + 1) if known.get(k) is None]
 
     def make(index: Tensor, k: Tensor) -> Tensor:
         changed = place[index] <= (k * step)[:, None, None]
         return torch.where(changed[:, None], end[index], begin[index])
 
-    places = [(i, k) for i in range(n) for k in wanted]
-    values = scores_of(
-        model, begin, places, make, lambda z, i: probability(model, z, classes[i]), batch_size
-    )
-    found = values.new_empty(n, steps + 1)
-    found[:, wanted] = values.view(n, len(wanted))
-    for k, value in known.items():
+    def heights(places: list[tuple[int, int]]) -> Tensor:
+        return scores_of(
+            model, begin, places, make, lambda z, i: probability(model, z, classes[i]), batch_size
+        )
+
+    known = torch.full((len(begin), steps + 1), torch.nan, dtype=torch.float64, device=begin.device)
+    for k, value in ((0, first), (steps, last)):
         if value is not None:
-            found[:, k] = value.to(found)
+            known[:, k] = value.to(known)
+    return sample_curves(known, heights, None if steps <= most + 1 else error, most=most)
+
+
+def sample_curves(
+    known: Tensor,
+    heights: Callable[[list[tuple[int, int]]], Tensor],
+    error: float | None,
+    *,
+    most: int = MOST,
+) -> Tensor:
+    """Curves of which only as many heights are computed as their area takes.
+
+    Args:
+        known: ``(N, P)``, NaN where a height is not known.
+        heights: computes those of pairs of a row and a position, ``(n,)``.
+        error: bound of twice the standard error of the area; ``None`` computes every height.
+        most: so many heights of each curve at most, beside its ends.
+
+    Returns:
+        ``(N, P)``, straight between the heights that are known.
+    """
+    found, points = known.clone(), known.shape[1]
+    at = np.linspace(0, 1, points)
+    there = ~known.isnan().cpu().numpy()
+    few = np.linspace(0, points - 1, points if error is None else min(_COARSE, points))
+    wanted = [
+        (i, k)
+        for i in range(len(known))
+        for k in few.round().astype(int).tolist()
+        if not there[i, k]
+    ]
+    while wanted:
+        rows, columns = zip(*wanted, strict=True)
+        found[rows, columns] = heights(wanted).to(found)
+        there[rows, columns] = True
+        table = found.cpu().numpy()
+        wanted = [
+            (i, k)
+            for i, row in enumerate(table if error is not None else ())
+            for k in _next(row, there[i], at, error or 0.0, most)
+        ]
+    table = found.cpu().numpy()
+    lines = [np.interp(at, at[of], row[of]) for row, of in zip(table, there, strict=True)]
+    return torch.from_numpy(np.stack(lines)).to(found)
+
+
+def _next(
+    row: Floats, there: npt.NDArray[np.bool_], at: Floats, error: float, most: int
+) -> list[int]:
+    """The positions where the next heights are computed: in the middle of where the curve is known worst."""
+    known = np.flatnonzero(there)
+    room = min(_AT_A_TIME, most - (len(known) - 2))
+    if room <= 0 or not np.isfinite(row[known]).all():
+        return []
+    variance = wandering(at[known], row[known])
+    if 2 * math.sqrt(variance.sum()) <= error:
+        return []
+    inside = np.diff(known) // 2
+    worst = np.argsort(-variance, kind="stable")
+    return [int(known[i] + inside[i]) for i in worst if inside[i] > 0][:room]
+
+
+def wandering(at: Floats, heights: Floats) -> Floats:
+    r"""Variance of the area between each two neighbouring known heights ``(P - 1,)``: $s^2 w^3 / 12$.
+
+    $s^2$ is the mean square of the change per width over an interval and its two neighbours, with what a
+    probability may change by, $p (1 - p)$, as one more observation of little weight.
+
+    Args:
+        at: their positions ``(P,)``, rising from 0 to 1.
+        heights: probabilities ``(P,)``.
+    """
+    width, change = np.diff(at), np.diff(heights) ** 2
+    around = np.ones(3)
+    room = heights * (1 - heights)
+    room = np.maximum(room[1:], room[:-1]).clip(0)
+    squares = np.convolve(change, around, "same") + _PRIOR * room
+    found: Floats = squares / (np.convolve(width, around, "same") + _PRIOR) * width**3 / 12
     return found
 
 
@@ -154,7 +251,10 @@ class _Way(Metric):
         inserts: whether the way leads to the whole image.
         step: pixels that change at a time, 224 by default.
         score: the probability of the ``"predicted"`` class (default) or of the ``"explained"`` one.
-        points: positions of the curve that is kept; the area is that of all steps.
+        points: positions of the curve that is kept.
+        error: only so many heights are computed, at most 20 beside the ends, that twice the standard error of the area
+            is about this much or less; 0.005 by default.
+        exact: compute the heights of all steps, as published.
         start: the image without its content: ``"zero"``, ``"blur"`` (Gaussian, 11 x 11 pixels, sigma 5), ``"rise"``
             (the kernel of the authors' code, see :func:`blank`) or ``"mean"``, all in the model's input space,
             where 0 is usually the mean colour of the training images.
@@ -165,16 +265,22 @@ class _Way(Metric):
     step: Count = 224
     score: ScoredClass = "predicted"
     points: Annotated[int, Limits(2)] = 101
+    error: Positive = 0.005
+    exact: bool = False
     start: BlankKind = "zero"
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """Forward passes of partly changed images; the whole image's logits are the scene's."""
         maps = explanation.maps
         classes = scene.predicted if self.score == "predicted" else scene.classes
-        whole, empty = scene.inputs, blank(scene.inputs, self.start)
+        whole = scene.inputs
+        empty, bare = scene.once(
+            (blank, self.start, self.score), lambda: self._empty(scene, classes)
+        )
         clean = probability(scene.model, scene.logits.double(), classes)
-        known = {"last" if self.inserts else "first": clean}
-        begin, end = (empty, whole) if self.inserts else (whole, empty)
+        begin, end, first, last = (
+            (empty, whole, bare, clean) if self.inserts else (whole, empty, clean, bare)
+        )
         curves = path(
             scene.model,
             begin,
@@ -183,7 +289,9 @@ class _Way(Metric):
             classes,
             step=self.step,
             batch_size=scene.batch_size,
-            **known,
+            first=first,
+            last=last,
+            error=None if self.exact else self.error,
         )
         curves = torch.where(maps.isnan().flatten(1).any(1)[:, None], torch.nan, curves)
         steps = torch.arange(curves.shape[1], dtype=torch.float64, device=curves.device)
@@ -191,6 +299,15 @@ class _Way(Metric):
         at = torch.linspace(0, 1, self.points, dtype=torch.float64, device=curves.device)
         kept = resample(curves, shares, self.points)
         return Measured({self.names[0]: area(curves)}, {self.names[0]: kept}, {self.names[0]: at})
+
+    def _empty(self, scene: Scene, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """The images without their content, and the probabilities there."""
+        empty = blank(scene.inputs, self.start)
+        every = [(i, 0) for i in range(len(scene))]
+        return empty, scores_of(
+            scene.model, scene.inputs, every, lambda i, _: empty[i],
+            lambda z, i: probability(scene.model, z, classes[i]), scene.batch_size,
+        )  # fmt: skip
 
 
 @register(
@@ -201,7 +318,7 @@ class _Way(Metric):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost=MetricCost(pixels=224),
+    cost=MetricCost(forwards=MOST),
     over="share of pixels removed",
     height="probability of the explained class",
 )
@@ -228,7 +345,7 @@ class Deletion(_Way):
     question="faithfulness",
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
-    cost=MetricCost(pixels=224),
+    cost=MetricCost(forwards=MOST),
     over="share of pixels shown",
     height="probability of the explained class",
 )

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.borrow import borrowed
+from camlucida.engine.faster_forward import fast_forward
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.reading import probabilities
+
+_MANY = 16
+"""Images from which on a faster form of the model is worth looking for."""
 
 
 def scores_of(
@@ -41,10 +45,12 @@ def scores_of(
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     found = []
     with borrowed(model, like) as module, torch.inference_mode():
+        many = len(places) >= _MANY
+        forward = fast_forward(module, like) if many else lambda x: first_tensor(module(x))
         for start in range(0, len(places), batch_size):
             some = torch.tensor(places[start : start + batch_size], device=like.device)
             images = make(some[:, 0], some[:, 1]).to(like.dtype)
-            logits = first_tensor(module(images)).double()
+            logits = forward(images).double()
             found.append(read(logits, some[:, 0]))
     return torch.cat(found).clone() if found else like.new_zeros(0, dtype=torch.float64)
 

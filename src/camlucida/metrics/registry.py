@@ -130,6 +130,7 @@ class MetricRow(Row[Metric]):
         remark: anything a user must know.
         numbers: facts of the numbers that have a name of their own.
         on_request: it fits special models only, and is in no group.
+        slow: it takes more passes than all other metrics together, and is not measured by default.
         over: what its curves run over, such as ``"threshold"``.
         height: what the heights of its curves are; empty for their titles.
 
@@ -156,6 +157,7 @@ class MetricRow(Row[Metric]):
     remark: str = ""
     numbers: Mapping[str, Facts] = field(default_factory=dict)
     on_request: bool = False
+    slow: bool = False
     over: str = "position"
     height: str = ""
 
@@ -242,7 +244,9 @@ def list_metrics() -> tuple[MetricRow, ...]:
 
 
 def metric_groups() -> dict[str, tuple[str, ...]]:
-    """The names of the metrics by the question that they ask, and those of ``"all"``.
+    """The names of the metrics by the question that they ask, those of ``"all"``, and the ``"default"`` ones.
+
+    By default localisation and faithfulness are measured, without the slow metrics.
 
     Metrics that fit special models only are in no group.
 
@@ -253,7 +257,12 @@ def metric_groups() -> dict[str, tuple[str, ...]]:
     rows = [row for row in METRICS if not row.on_request]
     asked = [q for q in get_args(Question) if any(row.question == q for row in rows)]
     groups = {q: tuple(row.name for row in rows if row.question == q) for q in asked}
-    return {**groups, "all": tuple(row.name for row in rows)}
+    usual = tuple(
+        row.name
+        for row in rows
+        if row.question in {"localisation", "faithfulness"} and not row.slow
+    )
+    return {**groups, "default": usual, "all": tuple(row.name for row in rows)}
 
 
 def metric_row(name: str) -> MetricRow:

@@ -298,6 +298,7 @@ class SensitivityMax(OneNumber):
     source="Yeh et al. 2019, definition 2.1",
     needs=("model",),
     cost=MetricCost(forwards=64),
+    slow=True,
     remark="depends on the scale of the target, so that models cannot be compared by it; the relative one can",
     numbers={"infidelity_relative": Facts("Relative infidelity", range=(0.0, 1.0), unit="")},
 )

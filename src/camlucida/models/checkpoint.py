@@ -14,8 +14,6 @@ from camlucida.common.errors import ModelError
 from camlucida.common.printable import printable
 from camlucida.models.weights import check_dense, read_weights
 
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pt2", ".onnx")
-
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|avg|swa|shadow)([._]|$)")
 _PART = re.compile(r"-\d+-of-\d+\.")
 _WRAPPERS = (

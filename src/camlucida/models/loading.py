@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import ModelError
+from camlucida.common.files import CHECKPOINTS
 from camlucida.common.grammar import nearest
 from camlucida.data.class_names import read_class_names
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
 from camlucida.engine.borrow import unwrap
 from camlucida.engine.finding import find_outputs
 from camlucida.engine.reading import Outputs, OutputsLike, original, reading
-from camlucida.models.checkpoint import SUFFIXES, load_weights, num_outputs
+from camlucida.models.checkpoint import load_weights, num_outputs
 from camlucida.models.embedded import load_embedded
 from camlucida.models.factory import ArchitectureLike, Factory, code_name, is_factory
 from camlucida.models.huggingface import (
@@ -372,7 +373,7 @@ def _completed(loaded: LoadedModel) -> LoadedModel:
 def _is_file(spec: str) -> bool:
     if spec.partition(":")[0] in _SOURCES:
         return False
-    if spec.lower().endswith(SUFFIXES):
+    if spec.lower().endswith(CHECKPOINTS):
         return True
     path = Path(spec)
     return path.exists() and not path.is_dir()

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isnan
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -32,6 +34,7 @@ __all__ = [
 
 _PIPED_WIDTH = 100
 _WIDEST = 1000
+_EVERY = 10.0  # seconds between two lines about long work
 
 # ---- results ----------------------------------------------------------------------------------------
 
@@ -106,10 +109,30 @@ def complain(text: str) -> None:
     _console(stderr=True).print(f"camlucida: {line}", soft_wrap=True)
 
 
+class _Bar(Progress):
+    """A bar, or plain lines where it is disabled."""
+
+    _last = float("nan")
+
+    def update(self, task_id: TaskID, *args: Any, **fields: Any) -> None:
+        """As any bar, and a line where ten seconds have passed since the last."""
+        super().update(task_id, *args, **fields)
+        now = monotonic()
+        if isnan(self._last):
+            self._last = now
+        if self.disable and now - self._last >= _EVERY:
+            self._last = now
+            task = self._tasks[task_id]
+            whole = f" of {task.total:g}" if task.total else ""
+            rate = f", {task.speed:.3g} a second" if task.speed else ""
+            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+            complain(f"{task.description}: {task.completed:g}{whole}{rate}{left}")
+
+
 def progress_bar() -> Progress:
-    """A bar on stderr that leaves nothing behind; silent where stderr is no terminal."""
+    """A bar on stderr that leaves nothing behind; where stderr is no terminal, a line every ten seconds."""
     bar = _console(stderr=True)
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),

@@ -14,7 +14,8 @@ import typer
 
 from camlucida.cli.shared.console import complain
 from camlucida.cli.shared.options import MODELS, model_option, option
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, ModelError
+from camlucida.common.files import CHECKPOINTS, check_regular
 
 if TYPE_CHECKING:
     from camlucida.models import LoadedModel
@@ -158,6 +159,7 @@ def takes_model(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(**given: Any) -> Any:
         values = {name: given.pop(name) for name in DETAILS}
+        _check_file(given["model"])
         return command(**{**given, "model": Chosen(given["model"], how_of(values))})
 
     parameters: list[inspect.Parameter] = []
@@ -176,6 +178,12 @@ def takes_model(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     del run.__wrapped__
     return run
+
+
+def _check_file(name: str | None) -> None:
+    """Refuse a checkpoint that is not there before anything heavy is imported."""
+    if name is not None and ":" not in name and name.lower().endswith(CHECKPOINTS):
+        check_regular(Path(name), "checkpoint file", ModelError)
 
 
 def how_of(values: Mapping[str, Any]) -> dict[str, Any]:

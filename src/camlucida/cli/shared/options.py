@@ -5,16 +5,18 @@ Where only a word of the help differs, a function takes it. A default stands in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from camlucida.cli.shared.words import option_words
 from camlucida.common.arguments import written_by
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.printable import printable as shown
 
 
 def option(metavar: str, text: str, least: float | None = None) -> Any:
@@ -253,7 +255,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 
 class Command(TyperCommand):
-    """A command that refuses an option that takes one value and gets several: all but one would be lost."""
+    """A command that refuses early what would be lost or cannot be read.
+
+    That is an option that takes one value and gets several, and arguments that are files of which none is there.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As any command does, after a look at what is given twice."""
@@ -264,7 +269,19 @@ class Command(TyperCommand):
                 raise CamlucidaError(
                     f"{option.opts[0]} is given {order.count(option)} times and takes one value"
                 )
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name or "")
+            files = given if isinstance(given, list | tuple) else [given]
+            if parameter.name == "data" and isinstance(given, str):
+                bare = given.partition(",")[0]  # a name without a slash may be a kind of data
+                files = [Path(bare)] if os.sep in bare and ":" not in bare else []
+            elif not isinstance(parameter, TyperArgument):
+                continue
+            paths = [path for path in files if isinstance(path, Path)]
+            if paths and not any(map(os.path.lexists, paths)):
+                raise CamlucidaError(f"no such file or folder: '{shown(paths[0])}'")
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """As any command does; messages name the options of this one."""
