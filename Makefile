@@ -31,6 +31,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.fame_icam $(BENCH)
 	$(BIN)/python -m benchmarks.perturbation $(BENCH)
 	$(BIN)/python -m benchmarks.relatives $(BENCH)
+	$(BIN)/python -m benchmarks.curves $(BENCH)
 
 clean:
 	rm -rf $(VENV)

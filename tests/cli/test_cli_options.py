@@ -150,7 +150,9 @@ UNUSED = [
 @pytest.mark.parametrize(("line", "words"), UNUSED, ids=[line for line, _ in UNUSED])
 def test_what_would_have_no_effect_is_refused_at_once(capsys, tmp_path, monkeypatch, line, words):
     monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a", "b", "run", "x"):
+        (tmp_path / name).touch()
     code, out, err = run(capsys, *line.split())
     assert (code, out, len(err)) == (2, "", 1)
     assert words in err[0]
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a", "b", "run", "x"}

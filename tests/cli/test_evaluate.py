@@ -148,8 +148,12 @@ def test_every_metric_is_in_one_group():
     }  # fmt: skip
     assert set(found["agreement"]) == {"similarity", "rank_correlation", "ssim"}
     assert set(found["stability"]) == {"sensitivity_max"}
-    several = [name for group, names in found.items() if group != "all" for name in names]
+    several = [
+        name for group, names in found.items() if group not in {"all", "default"} for name in names
+    ]
     assert sorted(several) == sorted(found["all"])
+    usual = {*found["localisation"], *found["faithfulness"]} - {"infidelity"}
+    assert set(found["default"]) == usual
 
 
 def test_agreement_is_with_a_method_of_the_run(capsys):

@@ -51,7 +51,7 @@ def run(capsys, *arguments):
         (["evaluate", "classes", "--explain", "9" * 5000], "no model has a class"),
         (["explain", "photos/0.png", "--class", "9" * 20], "no model has a class"),
         (["cases", LONG], "too long"),
-        (["summary", LONG], "not a run"),
+        (["summary", LONG], "too long"),
         (["verify", "--pairs", LONG], "no list of pairs"),
     ],
 )  # fmt: skip

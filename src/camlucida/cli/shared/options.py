@@ -279,7 +279,7 @@ class Command(TyperCommand):
             elif not isinstance(parameter, TyperArgument):
                 continue
             paths = [path for path in files if isinstance(path, Path)]
-            if paths and not any(map(os.path.lexists, paths)):
+            if paths and not any(_is_there(path) for path in paths):
                 raise CamlucidaError(f"no such file or folder: '{shown(paths[0])}'")
         return rest
 
@@ -287,6 +287,15 @@ class Command(TyperCommand):
         """As any command does; messages name the options of this one."""
         with written_by(option_words(self.params)):
             return super().invoke(ctx)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something of that name, a link that leads nowhere included; a name too long is raised."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def refuse_unused(context: typer.Context, names: Sequence[str], reason: str) -> None:
