@@ -132,22 +132,16 @@ def _prefers_channels_last(run: Forward, images: Tensor, known: Tensor, expected
     for channels_last in (True, False):
         forward = _in_layout(run, channels_last)
         try:
-            found = forward(images.clone())
-        except (
-            RuntimeError
-        ) as error:  # a model that reshapes its maps with view() wants them as usual
-            if not channels_last:
-                raise
+            if channels_last and not _same(forward(images.clone()), known):
+                return False
+            times[channels_last] = _seconds(forward, images.clone())
+        except RuntimeError as error:
+            # A model that reshapes its maps with view() wants them as usual; or the memory is small.
             _LOG.debug("images are not laid out channels-last: %s", error)
             return False
-        if channels_last and not _same(found, known):
-            return False
-        times[channels_last] = _seconds(forward, images.clone())
-    return (
-        times[expected] * _CLEARLY <= times[not expected]
-        if expected
-        else times[True] < _CLEARLY * times[False]
-    )
+    if expected:
+        return times[False] >= _CLEARLY * times[True]
+    return times[True] < _CLEARLY * times[False]
 
 
 def _seconds(forward: Forward, images: Tensor) -> float:
