@@ -102,6 +102,22 @@ def test_it_takes_part_in_a_benchmark(capsys):
 
 
 @pytest.mark.usefixtures("_lens")
+def test_its_audit_is_a_command(capsys, tmp_path):
+    assert "lens-check" in run(capsys, "audits")[1]
+    assert "lens-check" in run(capsys, "audit", "--help")[1]
+    assert "Is it made of glass?" in run(capsys, "audit", "lens-check", "--help")[1]
+    code, out, err = run(
+        capsys, "audit", "lens-check", "--data", "lens-noise,count=2", "--method", "saliency", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["audit"] == "lens-check"
+    assert (tmp_path / "camlucida-out/lens-check.html").exists()
+    code, _, err = run(capsys, "audit", "nothing")
+    assert code == 2
+    assert "nothing" in err
+
+
+@pytest.mark.usefixtures("_lens")
 def test_it_is_audited_and_audits(capsys, tmp_path):
     code, _, err = run(
         capsys, "audit", "all", "--data", "lens-noise,count=2", "--method", "lens-cam", "--method",
@@ -159,3 +175,30 @@ def test_a_name_that_is_taken_is_said(capsys, tmp_path):
     code, _, err = run(capsys, "methods")
     assert code == 0
     assert "'gradcam' is taken" in err
+
+
+def test_what_the_documentation_shows_works(capsys, tmp_path):
+    page = (Path(__file__).parents[2] / "docs/methods.md").read_text()
+    (code,) = (part for part in page.split("```") if part.startswith("python\nfrom dataclasses"))
+    install(tmp_path, "lens_plugin", code.removeprefix("python"))
+    Image.effect_noise((24, 20), 60).convert("RGB").save(tmp_path / "photo.png")
+    (tmp_path / "photos.lst").write_text("photo.png")
+    code, out, err = run(
+        capsys, "evaluate", "photos.lst", "--metric", "brightness", "--target", "doubled",
+        "--no-report", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["images"] == 1
+
+
+def test_data_that_break_name_the_plug_in(capsys, tmp_path):
+    text = (
+        "from camlucida import data\n"
+        "@data.register('odd')\n"
+        "def opener(path, class_names):\n    return path.open()\n"
+    )
+    install(tmp_path, "broken_plugin", text)
+    code, _, err = run(capsys, "evaluate", "odd:x")
+    assert code == 2
+    assert "broken_plugin.opener" in err
+    assert "AttributeError" in err

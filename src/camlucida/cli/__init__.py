@@ -16,6 +16,7 @@ import typer
 
 from camlucida.cli.audit.all_and_sanity import all_, sanity
 from camlucida.cli.audit.group import audit
+from camlucida.cli.audit.registered import Audits
 from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
@@ -26,7 +27,7 @@ from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
 from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
-from camlucida.cli.listings import data, methods, metrics, targets
+from camlucida.cli.listings import audits, data, methods, metrics, targets
 from camlucida.cli.report import report
 from camlucida.cli.reproduce.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.reproduce.group import reproduce
@@ -58,11 +59,11 @@ def version() -> None:
 _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 
 _command: Callable[..., None]
-for _command in (explain, demo, layers, methods, metrics, targets, data, verify, version):
+for _command in (explain, demo, layers, methods, metrics, targets, data, audits, verify, version):
     app.command(cls=Command, rich_help_panel=_DAILY)(_command)
 for _command in (evaluate, summary, compare, report):
     app.command(cls=Command, rich_help_panel=_JUDGING)(_command)
-app.add_typer(audit, name="audit", rich_help_panel=_JUDGING)
+app.add_typer(audit, name="audit", cls=Audits, rich_help_panel=_JUDGING)
 for _command in (layers_report, cells, examples, cases):
     app.command(cls=Command, rich_help_panel=_RESEARCH)(_command)
 app.add_typer(survey, name="survey", rich_help_panel=_RESEARCH)

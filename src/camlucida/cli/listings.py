@@ -1,4 +1,4 @@
-"""``camlucida methods``, ``metrics``, ``targets`` and ``data``: what can be called by its name."""
+"""``camlucida methods``, ``metrics``, ``targets``, ``data`` and ``audits``: what can be called by its name."""
 
 from __future__ import annotations
 
@@ -61,6 +61,22 @@ def targets(as_json: AsJson = False) -> None:
     from camlucida.targets import list_targets
 
     _print_summaries(list_targets(), as_json=as_json)
+
+
+def audits(as_json: AsJson = False) -> None:
+    """List the audits that judge methods on your model, with the question that each answers.
+
+    Each runs alone as camlucida audit NAME, and all of them with camlucida audit all.
+    """
+    from camlucida.audits import list_audits
+
+    rows = list_audits()
+    if as_json:
+        print_json(
+            [{"name": r.name, "title": r.title, "asks": r.asks, "images": r.images} for r in rows]
+        )
+        return
+    console().print(listing((row.name, {"title": row.title, "asks": row.asks}) for row in rows))
 
 
 def data(as_json: AsJson = False) -> None:

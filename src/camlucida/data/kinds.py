@@ -17,12 +17,12 @@ Opener = TypeVar("Opener", bound=Callable[..., DataSet])
 class DataKind(Row[DataSet]):
     """A row of the registry.
 
-    ``make`` is called with the path or name, where the kind takes one, and the class names of the model (``None``
-    where it has none); its keyword-only arguments are the options.
+    ``make`` is called with the path or name as a text, where the kind takes one, and the class names of the model
+    (``None`` where it has none); its keyword-only arguments are the options.
 
     Attributes:
         needs_path: whether a path or name belongs to it.
-        fits: whether a path that the user gave without a kind holds such data; ``None`` for never.
+        fits: called with a ``Path`` that the user gave without a kind: whether such data lie there; ``None`` for never.
 
     Example:
         >>> camlucida.data.KINDS["digits"].needs_path
@@ -56,7 +56,8 @@ def register(
     Args:
         name: what is written before the colon.
         needs_path: whether a path or name belongs to it.
-        fits: whether a path without a kind holds such data; kinds that were registered later are asked first.
+        fits: called with a ``Path`` that comes without a kind: whether such data lie there; kinds that were registered
+            later are asked first.
 
     Raises:
         CamlucidaError: the name is taken by another function.

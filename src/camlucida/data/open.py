@@ -10,6 +10,7 @@ from typing import Any
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import is_there
 from camlucida.common.grammar import nearest, read_values, refuse_unknown, split_path
+from camlucida.common.optional import first_line
 from camlucida.data.coco import is_coco, open_coco
 from camlucida.data.csv_list import CsvList, is_table
 from camlucida.data.digits import open_digits
@@ -82,6 +83,14 @@ def open_data(
     except OSError as error:  # such as a name that is too long
         reason = error.strerror or type(error).__name__
         raise CamlucidaError(f"the data {spec!r} cannot be opened: {reason}") from error
+    except CamlucidaError:
+        raise
+    except Exception as error:  # of a kind from outside
+        made = f"{kind.make.__module__}.{kind.make.__qualname__}"
+        raise CamlucidaError(
+            f"the data {spec!r} cannot be opened: {made}, which opens data of the kind {chosen}, failed with "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def open_known(

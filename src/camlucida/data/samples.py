@@ -30,7 +30,7 @@ class Sample:
         key: its name in the data set, unique and the same on every machine, such as ``"n01440764/a.JPEG"``.
         label: the model's class of the photo, or ``None`` where it is not known.
         label_name: what the data set calls that class; empty where it has no name.
-        path: its file; ``None`` for photos that do not lie in files.
+        path: its file, also as text; ``None`` for photos that do not lie in files.
         boxes: where the object is, in pixels of the upright photo; empty where that is not known.
 
     Example:
@@ -44,6 +44,11 @@ class Sample:
     label_name: str = ""
     path: Path | None = None
     boxes: tuple[Box, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A path may come as text."""
+        if isinstance(self.path, str):
+            object.__setattr__(self, "path", Path(self.path))
 
     @property
     def file(self) -> Path:

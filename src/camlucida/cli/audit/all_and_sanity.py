@@ -13,30 +13,18 @@ from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     AsJson,
+    AuditData,
+    AuditedLayer,
+    AuditedMethods,
     AuditOut,
     Count,
     Device,
     ImageBatchSize,
     Quick,
     Seed,
-    layer_option,
-    methods_option,
-    option,
 )
 from camlucida.cli.shared.writing import out_folder
 
-Data = Annotated[
-    str | None,
-    option(
-        "KIND|PATH",
-        "The photos, as camlucida evaluate takes them. (default: digits for the model digits, else photos)",
-    ),
-]
-Methods = Annotated[
-    list[str] | None,
-    methods_option("the methods of few passes; with --full all methods"),
-]
-Layer = Annotated[str | None, layer_option("the last feature map")]
 Labels = Annotated[
     bool,
     typer.Option(
@@ -49,9 +37,9 @@ Labels = Annotated[
 @takes_model
 def sanity(
     model: Model = EMBEDDED,
-    data: Data = None,
-    method: Methods = None,
-    layer: Layer = None,
+    data: AuditData = None,
+    method: AuditedMethods = None,
+    layer: AuditedLayer = None,
     independent: Annotated[
         bool, typer.Option("--independent", help="Also redraw each group of weights alone.")
     ] = False,
@@ -82,17 +70,17 @@ def sanity(
 @takes_model
 def all_(
     model: Model = EMBEDDED,
-    data: Data = None,
-    method: Methods = None,
+    data: AuditData = None,
+    method: AuditedMethods = None,
     audit: Annotated[
         list[str] | None,
         typer.Option(
             "--audit",
             metavar="NAME",
-            help="Run this audit only; repeat the option for several. (default: all audits)",
+            help="Run this audit of camlucida audits only; repeat the option for several. (default: all audits)",
         ),
     ] = None,
-    layer: Layer = None,
+    layer: AuditedLayer = None,
     labels: Labels = True,
     count: Count = None,
     batch_size: ImageBatchSize = 16,

@@ -122,6 +122,18 @@ Layers = Annotated[
 AttackedLayer = Annotated[
     str | None, layer_option("the last feature map", "The attacked and explained layer.")
 ]
+AuditData = Annotated[
+    str | None,
+    option(
+        "KIND|PATH",
+        "The photos, as camlucida evaluate takes them. (default: digits for the model digits, else photos)",
+    ),
+]
+AuditedMethods = Annotated[
+    list[str] | None,
+    methods_option("the methods of few passes; with --full all methods"),
+]
+AuditedLayer = Annotated[str | None, layer_option("the last feature map")]
 Steps = Annotated[
     str | None,
     option(
