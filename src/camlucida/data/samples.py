@@ -47,7 +47,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         """A path may come as text."""
-        if isinstance(self.path, str):
+        if self.path is not None:
             object.__setattr__(self, "path", Path(self.path))
 
     @property
