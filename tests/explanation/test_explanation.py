@@ -337,6 +337,9 @@ def test_comparison(tmp_path):
     titles = [axis.get_title() for axis in figure.axes]
     for title in ("photo", "gradcam", "gradcam++"):
         assert title in titles
+    labels = [" ".join(text.get_text().split()) for axis in figure.axes for text in axis.texts]
+    for words, label in zip(both["gradcam"].explained, labels, strict=True):
+        assert f"explained: {words}" in label
     folder = both.save(tmp_path / "both")
     assert {p.name for p in folder.iterdir()} == {"gradcam", "gradcam++", "comparison.png"}
     assert (folder / "gradcam" / "maps.npz").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -133,6 +134,10 @@ def blend(
     return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
 
 
+_LETTERS = 15
+"""Of a row's label in an inch."""
+
+
 def grid(
     pictures: Sequence[Sequence[Image.Image]],
     *,
@@ -146,7 +151,7 @@ def grid(
     Args:
         pictures: one list per row, all of one length.
         columns: a heading for each column.
-        rows: a label for each row.
+        rows: a label for each row; lines that are longer than the picture is high are broken.
         bar: colour map of a bar and its ends; ``None`` for no bar.
         cell: width of a picture in inches.
 
@@ -173,8 +178,10 @@ def grid(
             if r == 0 and c < len(columns):
                 axis.set_title(columns[c], fontsize=9, parse_math=False)
         if r < len(rows):
+            room = max(16, int(_LETTERS * cell * heights[r]))
+            label = "\n".join(textwrap.fill(line, room) for line in rows[r].splitlines())
             axes[r, 0].text(
-                -0.03, 0.5, rows[r], transform=axes[r, 0].transAxes, rotation=90, ha="right",
+                -0.03, 0.5, label, transform=axes[r, 0].transAxes, rotation=90, ha="right",
                 va="center", fontsize=8, parse_math=False,
             )  # fmt: skip
     if bar is not None:

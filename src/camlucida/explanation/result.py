@@ -361,7 +361,7 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         return len(self._by_label)
 
     def figure(self) -> Figure:
-        """A grid: one row per image, the photo first, then the map of each method."""
+        """A grid: one row per image, the photo first, then the map of each method; beside it what was explained."""
         first = next(iter(self.values()))
         signed = any(bool((e.maps < 0).any()) for e in self.values())
         pictures, rows = [], []
@@ -372,7 +372,9 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             top = next(iter(first.predictions[i]), None)
             parts = [name_of(source)] if source else []
             if top is not None:
-                parts.append(f"{top.name.partition(',')[0]} {top.probability:.0%}")
+                parts.append(f"predicted: {top.name.partition(',')[0]} {top.probability:.0%}")
+            explained = dict.fromkeys(words[i] for words in (e.explained for e in self.values()))
+            parts += [f"explained: {text}" for text in explained]
             rows.append("\n".join(parts))
         bar = (overlays.SIGNED, -1.0, 1.0) if signed else (overlays.COLOURS, 0.0, 1.0)
         return overlays.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
