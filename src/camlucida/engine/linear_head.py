@@ -84,6 +84,14 @@ def find_head(
     return None
 
 
+def no_head(layer: str) -> str:
+    """What to say where :func:`find_head` finds none behind a layer."""
+    return (
+        f"there is more than global average pooling and one linear layer behind layer {layer!r}; if another pooling "
+        "layer follows it, name that one (layers=, on the command line --layer)"
+    )
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     # One image with NaN in it must not hide the head from the others.
     a, b = a.to(b).nan_to_num(), b.nan_to_num()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.linear_head import LinearInputs, find_head
+from camlucida.engine.linear_head import LinearInputs, find_head, no_head
 from camlucida.engine.maps import Steps
 from camlucida.methods.base import Method, RawMap, assemble, keyed, weigh
 from camlucida.methods.registry import Cost, register
@@ -66,8 +66,7 @@ class CAM(Method):
             head = find_head(activation, tapped.outputs, seen.calls)
             if head is None:
                 raise MethodError(
-                    f"cam needs a network that ends in global average pooling of layer {name!r} and one "
-                    "linear layer; this one does not. Use gradcam, which needs neither"
+                    f"cam cannot explain this: {no_head(name)}, or use gradcam, which needs neither"
                 )
             weights[name] = (slope.to(head.weight) @ head.weight).to(activation)
         return assemble(

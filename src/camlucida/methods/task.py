@@ -44,7 +44,7 @@ class Task:
         layers: the layers; methods that explain the input ignore them.
         generator: one random stream per image.
         progress: called as the work proceeds.
-        grid: how layer outputs are read as feature maps; found from their shapes by default.
+        grid: how layer outputs are read as feature maps; found on evidence by default.
         preprocess: how photos become inputs, for methods that work on pixels.
 
     Example:

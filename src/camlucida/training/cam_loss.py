@@ -22,7 +22,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import Share, check_fields
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers import Grid, Layer, default_layer, grid_of, resolve
-from camlucida.engine.linear_head import LinearInputs, find_head
+from camlucida.engine.linear_head import LinearInputs, find_head, no_head
 from camlucida.engine.maps import Normalise, normalise, rectify
 from camlucida.engine.tap import run, tap
 from camlucida.methods import build
@@ -232,8 +232,7 @@ class TrainableCAM:
         head = find_head(activation, outputs, seen.calls)
         if head is None:
             raise CamlucidaError(
-                f"cam='weights' needs a network that ends in global average pooling of layer {self.layer!r} and one "
-                "linear layer; this one does not. Use cam='gradcam' (--cam gradcam)"
+                f"cam='weights' cannot be used: {no_head(str(self.layer))}, or use cam='gradcam' (--cam gradcam)"
             )
         place = head.weight.data_ptr()
         for module, _, _ in seen.calls:

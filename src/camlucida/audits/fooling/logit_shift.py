@@ -28,7 +28,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
 from camlucida.engine.layers import default_layer
-from camlucida.engine.linear_head import LinearHead
+from camlucida.engine.linear_head import LinearHead, no_head
 from camlucida.engine.maps import normalise
 from camlucida.explanation.subject import ModelLike
 from camlucida.report import Table
@@ -294,10 +294,7 @@ def _read(model: nn.Module, inputs: Tensor, name: str) -> tuple[Tensor, LinearHe
     """The layer's maps, the head behind it, and the outputs."""
     activation, head, outputs = head_behind(model, inputs, name)
     if head is None:
-        raise CamlucidaError(
-            f"the shift is fitted for networks that end in global average pooling of layer {name!r} and one linear "
-            "layer; this one does not"
-        )
+        raise CamlucidaError(f"the shift cannot be fitted: {no_head(name)}")
     return activation, head, outputs
 
 
