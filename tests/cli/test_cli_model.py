@@ -13,6 +13,8 @@ from PIL import Image
 
 from camlucida.cli import app
 from camlucida.cli.shared.model import DETAILS, how_of
+from camlucida.cli.shared.words import option_words
+from camlucida.common.arguments import Code
 from camlucida.common.errors import CamlucidaError
 from camlucida.models import load_model
 from reference.commands import run
@@ -36,6 +38,9 @@ def value():
 
 def maps():
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+def rows():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 8), nn.ReLU(), nn.Linear(8, 3))
 
 class Embeds(nn.Module):
     def __init__(self):
@@ -97,7 +102,11 @@ def test_a_checkpoint_in_an_architecture_of_ones_own(capsys):
     assert (code, err) == (0, [])
     assert out.count("crit.w") == 1  # for all photos once
     assert "Assumed" in out
-    assert "ImageNet's where nothing was said: resize 27" in " ".join(out.split())
+    said = " ".join(out.split())
+    assert (
+        "side resized to 27 pixels, the centre cut out, bilinear interpolation, mean 0.485" in said
+    )
+    assert "24 x 24" not in said
 
 
 @pytest.mark.parametrize(
@@ -242,5 +251,26 @@ def test_maps_and_embeddings_on_the_command_line(capsys):
     assert (found["predictions"], found["methods"][0]["explained"]) == ([], "no target")
     code, _, err = run(capsys, "explain", "a.png", *embeds)
     assert code == 2
-    assert "in Python" in err[0]
+    assert "only in Python" in err[0]
     assert "--outputs classes" in err[0]
+
+
+def test_a_network_of_rows_has_no_layer_and_the_reason_is_said(capsys):
+    code, out, _ = run(capsys, "layers", "own_nets.py:rows", "--size", "24")
+    assert code == 0
+    assert "flattened into one row of 1728 numbers" in " ".join(out.split())
+    assert "stride" not in out
+    code, _, err = run(capsys, "explain", "a.png", "-m", "own_nets.py:rows", *SMALL)
+    assert code == 2
+    assert "flattened" in err[0]
+    assert "exported" not in err[0]
+
+
+def test_what_can_be_done_only_in_python_is_said_to_be(capsys):
+    net = ("-m", "own_nets.py:maps", *SMALL)
+    _, _, err = run(capsys, "explain", "a.png", "-m", "own_nets.py:build", *SMALL, "--layer", "4")
+    assert "in Python" not in err[0]  # (N, 4) is read as no map
+    _, _, err = run(capsys, "explain", "a.png", *net, "--target", "probability")
+    assert "Segmentation" in err[0]
+    said = option_words([])
+    assert said("grid", Code("Grid()")) == "grid=Grid() in Python"

@@ -188,3 +188,11 @@ def test_some_values_changed(values, wanted):
     assert made == Preprocess(**{**Preprocess().to_dict(), **wanted})
     with pytest.raises(CamlucidaError, match="unknown seize"):
         Preprocess().changed(seize=3)
+
+
+@pytest.mark.parametrize(
+    "values", [{"mean": (123.675, 116.28, 103.53), "std": (58, 57, 57)}, {"mean": 0, "std": 255}]
+)
+def test_means_of_pixels_in_0_to_255_are_told(values):
+    with pytest.raises(ModelError, match="0 to 255"):
+        Preprocess().changed(**values)

@@ -579,6 +579,37 @@ def test_further_inputs_get_a_clear_word():
 # ---- the model stays what it is --------------------------------------------------------------------
 
 
+class Sized(nn.Module):
+    """Takes images of one size, and an option that has nothing to do with it."""
+
+    img_size = (24, 24)
+
+    def __init__(self):
+        super().__init__()
+        self.body = body()
+
+    def forward(self, x, is_causal=False):  # noqa: ARG002
+        if x.shape[-1] != 24:
+            raise AssertionError(f"Input height ({x.shape[-1]}) does not match model (24)")
+        return self.body(x)
+
+
+class Masked(nn.Module):
+    """Needs its option."""
+
+    def forward(self, x, mask=None):
+        return x.mean((2, 3)) * mask.shape[0]
+
+
+def test_what_a_failure_is_put_down_to_is_its_cause():
+    with pytest.raises(ModelError) as caught:
+        camlucida.explain(Sized(), torch.rand(1, 3, 32, 32))
+    assert "is made for 24 x 24 pixels: preprocess={'size': 24}" in str(caught.value)
+    assert "is_causal" not in str(caught.value)
+    with pytest.raises(ModelError, match="also takes mask"):
+        camlucida.explain(Masked(), X)
+
+
 def test_a_reading_is_the_model_itself_by_another_name():
     net = Wrap(lambda z: z.softmax(1))
     read = reading(net, Outputs("classes", "softmax"))

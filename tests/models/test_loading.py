@@ -499,7 +499,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     refuse("damaged", spec=path, **arch)
     path.write_bytes(content)
-    refuse("--architecture", spec=path)
+    refuse("architecture=", spec=path)
     refuse("'resnet10t' is unknown", spec=path, architecture="resnet10t")
     refuse("nets.py:FUNCTION", spec=path, architecture="nets.py")
     refuse("pretrained=False", spec=path, pretrained=False, **arch)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from camlucida.benchmark.needs import in_words, lacking
+from camlucida.common.arguments import argument
 from camlucida.common.errors import CamlucidaError, ModelError, TargetError
 from camlucida.common.grammar import refuse_arguments
 from camlucida.common.jsonable import digest, plain
@@ -126,7 +127,7 @@ class Bench:
             raise CamlucidaError(f"{data.name} holds no photo")
         if model.preprocess is None:
             raise ModelError(
-                f"it is not known how {model.name} wants its images prepared; give the LoadedModel a preprocess"
+                f"it is not known how {model.name} wants its images prepared; say it with {argument('preprocess')}"
             )
         self.model = model
         self.data = data

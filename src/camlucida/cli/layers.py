@@ -45,6 +45,7 @@ def layers(
             "model": found.model,
             "input": found.input,
             "default": found.default,
+            "reason": found.reason or None,
             "layers": [row.to_dict() for row in chosen],
         })  # fmt: skip
         return
@@ -52,6 +53,9 @@ def layers(
     print_lines(f"{found.model}, input {'x'.join(map(str, found.input))}\n", style="bold")
     # Modules that do nothing would double the length of many a tree.
     drawn = [row for row in chosen if every or row.default or row.kind != "Identity"]
+    if not drawn:
+        print_lines(f"No layer can be explained: {found.reason}")
+        return
     layout = _Layout.of(drawn, terminal.width if terminal.is_terminal else None)
     # A narrower terminal wraps the lines; nothing is cut off.
     terminal.width = max(terminal.width, layout.width)
@@ -59,7 +63,7 @@ def layers(
     if not layout.whole_names:
         terminal.print("\nA layer's name is its path from the root, joined by dots.")
     if found.default is None:
-        terminal.print("\nNo layer can be explained; methods that explain the input still work.")
+        print_lines(f"\nNo layer can be explained by default: {found.reason}")
     else:
         terminal.print(f"\n★ is the default: {found.default}")
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import ModelError, TargetError
 from camlucida.common.files import check_regular
 
@@ -109,7 +110,7 @@ def resolve_class(name_or_index: str | int, class_names: Sequence[str] | None) -
     if not class_names:
         raise TargetError(
             f"the class {name_or_index!r} is a name, but this model has no class names; "
-            "give its index, or class_names"
+            f"give its index, or the names with {argument('class_names')}"
         )
     if not wanted:
         raise TargetError("the class name is empty; give a name or an index")

@@ -7,6 +7,7 @@ from types import FrameType
 
 from torch import Tensor, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.chunks import out_of_memory
 
@@ -35,6 +36,8 @@ def in_words(error: Exception, model: nn.Module, inputs: Tensor | None) -> str |
                     "; camlucida calls the model with one tensor, so wrap a model that takes more in a module that "
                     "fills in the rest"
                 )
+            if shown is not None and shown.ndim == 4:
+                advice += _other_size(model, (int(shown.shape[2]), int(shown.shape[3])))
             return f"{name} does not run{on}: {said}{advice}"
         if module.startswith("torch.autograd") and (layer := quantized_layer(model)):
             return no_gradient(layer)
@@ -56,6 +59,21 @@ def _shown(error: Exception) -> Tensor | None:
             given = frame.f_locals.get("args", ())
             return given[0] if given and isinstance(given[0], Tensor) else None
     return None
+
+
+def _other_size(model: nn.Module, size: tuple[int, int]) -> str:
+    """That a part of the model says that it is made for images of another size; empty where none does."""
+    for name, module in model.named_modules():
+        for owner in (module, getattr(module, "config", None)):
+            made_for = getattr(owner, "img_size", getattr(owner, "image_size", None))
+            sides = [made_for] * 2 if isinstance(made_for, int) else made_for
+            if not isinstance(sides, list | tuple) or len(sides) != 2 or tuple(sides) == size:
+                continue
+            height, width = sides
+            value = height if height == width else f"{height}x{width}"
+            what = f"its layer {name!r}" if name else "it"
+            return f"; {what} is made for {height} x {width} pixels: {argument('preprocess', {'size': value})}"
+    return ""
 
 
 def quantized_layer(model: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -185,12 +186,19 @@ def look(module: nn.Module, inputs: Tensor, argument: str | None = None) -> Any:
                 )
             except CamlucidaError:
                 pass
-        if not others:
+        left_out = ", ".join(_missed(error, [name for name, _ in others]))
+        if not left_out:
             raise
-        left_out = ", ".join(name for name, _ in others)
         raise type(error)(
             f"{error}; its forward also takes {left_out}, which camlucida leaves out"
         ) from error
+
+
+def _missed(error: CamlucidaError, others: list[str]) -> list[str]:
+    """Which of the inputs that were left out the model speaks of, or all where it met a ``None``."""
+    raised = str(error.__cause__ or error)
+    named = [name for name in others if re.search(rf"\b{re.escape(name.lstrip('*'))}\b", raised)]
+    return named or (others if re.search(r"\bNone(Type)?\b", raised) else [])
 
 
 def _run(module: nn.Module, inputs: Tensor, argument: str | None) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import LayerError, TargetError
 from camlucida.common.turns import here, turn
 from camlucida.engine.borrow import borrowed, check_inputs, unwrap
@@ -336,7 +337,8 @@ class _Kept:
         if output.shape[:1] != (self.images,):
             why = "as where windows, crops or copies of an image are folded into the batch; choose the block around it"
             if len(output) < self.images:
-                why = "as the model takes them apart; explain one image at a time (batch_size=1)"
+                one = argument("batch_size", 1)
+                why = f"as the model takes them apart; explain one image at a time ({one})"
             raise LayerError(
                 f"layer {name!r} returns shape {tuple(output.shape)} for {self.images} images, {why}"
             )
@@ -344,7 +346,7 @@ class _Kept:
         if rule is None:
             raise LayerError(
                 f"layer {name!r} does not run once for every image, so that nothing tells how its output is read; "
-                "choose another layer, or say it with grid="
+                f"choose another layer, or say it with {argument('grid')}"
             )
         if isinstance(rule, Grid):
             if not rule.fits(output.shape):

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from camlucida.common.arguments import Code
+from camlucida.common.arguments import argument as as_argument
 from camlucida.common.errors import (
     CamlucidaError,
     ImageError,
@@ -281,10 +283,10 @@ class Subject:
 
     def _from_photos(self, photos: Sequence[Photo]) -> Batch:
         if self.preprocess is None:
+            written = as_argument("preprocess", Code("camlucida.Preprocess.imagenet()"))
             raise ImageError(
-                f"it is not known how {self.name} wants its images prepared; pass "
-                "preprocess=camlucida.Preprocess.imagenet() if it was trained that way, or any function of a photo, "
-                "or a tensor (N, C, H, W) that is ready"
+                f"it is not known how {self.name} wants its images prepared; say it with {written}, if it was "
+                "trained that way, or in Python give any function of a photo, or a tensor (N, C, H, W) that is ready"
             )
         pictures = [read_image(photo) for photo in photos]
         made = [self.preprocess(picture) for picture in pictures]

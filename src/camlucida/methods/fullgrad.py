@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import MethodError
 from camlucida.engine.borrow import borrowed, check_inputs
 from camlucida.engine.maps import Steps, normalise, resize
@@ -206,7 +207,8 @@ def _check_folds(
         if not fits:
             raise MethodError(
                 f"fullgrad: a layer with output {tuple(z.shape)} folds {n} images into its first dimension in an order "
-                "that is not one image after the other; explain one image at a time (batch_size=1)"
+                "that is not one image after the other; explain one image at a time "
+                f"({argument('batch_size', 1)})"
             )
 
 

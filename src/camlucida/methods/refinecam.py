@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import MethodError
 from camlucida.engine.layers import default_layer, list_layers
 from camlucida.engine.layers.blocks import candidate_layers
@@ -106,7 +107,7 @@ class RefineCAM(Method):
             fused = torch.stack(finished).prod(0)
             empty = ~fused.flatten(1).any(1)
         if len(raw.layers) == 1:
-            why = f"one layer only, so this is {self.base}'s map; pass several with layers="
+            why = f"one layer only, so this is {self.base}'s map; name several with {argument('layers')}"
             for i in range(len(task.inputs)):
                 notes.setdefault(i, []).append(why)
         else:

@@ -71,8 +71,8 @@ class ShapleyCAM(Method):
         rules = task.grid.values() if isinstance(task.grid, Mapping) else [task.grid]
         if any(rule is not None and not isinstance(rule, Grid) for rule in rules):
             raise MethodError(
-                "shapleycam differentiates the gradient of the feature map itself; give grid= as a "
-                "camlucida.Grid, not as a function"
+                "shapleycam differentiates the gradient of the feature map itself; give grid as a camlucida.Grid, not "
+                "as a function"
             )
         if self.rest and type(task.target) is Logit:
             task = replace(task, target=ResidualSoftmax(task.target.classes))

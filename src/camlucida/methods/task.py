@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators, Seed
 from camlucida.data.preprocess import Preprocess
@@ -124,8 +125,8 @@ class Task:
         """
         if space == "pixel" and self.preprocess is None:
             raise MethodError(
-                f"{option}='pixel' needs to know how pixels become inputs; pass preprocess= to explain, or use "
-                f"{option}='input'"
+                f"{option}=pixel needs to know how pixels become inputs; say it with {argument('preprocess')}, or use "
+                f"{option}=input"
             )
         return None if space == "input" else self.preprocess
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import LayerError, ModelError
 from camlucida.engine.layers import Evidence, Grid, default_layer, list_layers
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
@@ -73,6 +74,7 @@ class ModelLayers:
         input: ``(C, H, W)`` of the input that they were run on.
         rows: one per module.
         default: the layer that methods explain where none is named; ``None`` where no layer can be explained.
+        reason: why none can; empty where one can.
 
     Example:
         >>> found = camlucida.models.describe_layers(model, (32, 32))
@@ -84,6 +86,7 @@ class ModelLayers:
     input: tuple[int, int, int]
     rows: tuple[LayerRow, ...]
     default: str | None
+    reason: str = ""
 
 
 def describe_layers(
@@ -102,7 +105,6 @@ def describe_layers(
         >>> camlucida.models.describe_layers(model, (32, 32)).default
         '4'
     """
-    loaded = isinstance(model, LoadedModel)
     module = model.module if isinstance(model, LoadedModel) else model
     name = model.name if isinstance(model, LoadedModel) else type(model).__name__
     preprocess = model.preprocess if isinstance(model, LoadedModel) else preprocess_of(module)
@@ -113,15 +115,17 @@ def describe_layers(
     try:
         infos = {info.name: info for info in list_layers(module, inputs)}
     except ModelError as error:
-        hint = "see --size" if loaded else "give another size"
         raise ModelError(
-            f"{name} does not run on an input of {size[0]}x{size[1]} pixels ({error}); {hint}"
+            f"{name} does not run on an input of {size[0]}x{size[1]} pixels ({error}); give another with "
+            f"{argument('size')}"
         ) from error
     fields = receptive_fields(module, inputs)
+    default: str | None = None
+    reason = ""
     try:
-        default: str | None = default_layer(module, inputs)
-    except LayerError:
-        default = None
+        default = default_layer(module, inputs)
+    except LayerError as error:
+        reason = str(error)
     rows = []
     for layer, child in module.named_modules():
         info = infos.get(layer)
@@ -144,4 +148,4 @@ def describe_layers(
                 info.evidence,
             )
         )
-    return ModelLayers(name, (channels, *size), tuple(rows[1:]), default)
+    return ModelLayers(name, (channels, *size), tuple(rows[1:]), default, reason)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from camlucida.common.arguments import Code, argument
 from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
@@ -84,7 +85,8 @@ def cannot_fetch(what: str, error: BaseException) -> ModelError:
     """The error for weights that could not be downloaded or read."""
     return ModelError(
         f"the weights of {what} could not be fetched ({first_line(error)}); without a network use "
-        "the model 'embedded', a checkpoint file with architecture=..., or pretrained=False"
+        f"the model 'embedded', a checkpoint file with {argument('architecture', Code('NAME'))}, or random weights, "
+        f"{argument('pretrained', False)}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import ModelError
 from camlucida.common.files import CHECKPOINTS
 from camlucida.common.grammar import nearest
@@ -48,7 +49,7 @@ from camlucida.models.torchvision_models import (
 )
 from camlucida.models.weights import read_weights
 
-_ASSUMED = "its preprocessing is assumed to be"
+_ASSUMED = "the model's preprocessing is assumed to be"
 """How a note begins that says so."""
 
 _SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
@@ -164,10 +165,16 @@ def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> 
         kept = tuple(n.replace(loaded.preprocess.words, changed.words) for n in loaded.notes)
         return replace(loaded, preprocess=changed, notes=kept)
     made = Preprocess(**({"size": given["size"]} if "size" in given else {})).changed(**given)
-    unsaid = [n for n in ("size", "resize", "mean", "std") if n not in given]
-    if unsaid:
-        values = ", ".join(f"{name} {getattr(made, name)}" for name in unsaid)
-        notes = (*notes, f"{_ASSUMED} ImageNet's where nothing was said: {values}")
+    words = {
+        "size": f"an input of {made.size[0]} x {made.size[1]} pixels",
+        "resize": f"a photo's shorter side resized to {made.resize} pixels" if made.crop else "",
+        "crop": "the centre cut out",
+        "interpolation": f"{made.interpolation} interpolation",
+        "mean": f"mean {', '.join(f'{v:g}' for v in made.mean)}",
+        "std": f"std {', '.join(f'{v:g}' for v in made.std)}",
+    }
+    if unsaid := ", ".join(text for name, text in words.items() if name not in given and text):
+        notes = (*notes, f"{_ASSUMED} that of ImageNet in what was not said: {unsaid}")
     return replace(loaded, preprocess=made, notes=notes)
 
 
@@ -251,7 +258,7 @@ def _load(spec: str, architecture: ArchitectureLike | None, *, pretrained: bool)
         )
     if architecture is not None and not is_file:
         raise ModelError(
-            f"architecture is only for a checkpoint file, and {spec!r} is not a file here"
+            f"{argument('architecture')} is only for a checkpoint file, and {spec!r} is not a file here"
         )
     if is_file and spec.endswith(".py"):
         raise ModelError(_no_function(spec))
@@ -278,8 +285,8 @@ def _load_file(path: Path, given: ArchitectureLike | None) -> LoadedModel:
     if given is None:
         read_weights(path)  # says what is true of a file of another kind
         raise ModelError(
-            f"a checkpoint file holds weights only; name the architecture of {str(path)!r} (--architecture, in Python "
-            f"architecture=): {_ARCHITECTURES}"
+            f"a checkpoint file holds weights only; name the architecture of {str(path)!r} with "
+            f"{argument('architecture')}: {_ARCHITECTURES}"
         )
     network, architecture = _network(given), str(code_name(given))
     module, notes = load_weights(path, architecture, network.build)
@@ -290,8 +297,7 @@ def _load_file(path: Path, given: ArchitectureLike | None) -> LoadedModel:
     if said.preprocess is not None and network.assumed:
         assumed = (
             f"{_ASSUMED} that of {architecture}'s usual weights "
-            f"({said.preprocess.words}); if the model was trained otherwise, say how "
-            "(preprocess=, or --size, --resize, --mean, --std)"
+            f"({said.preprocess.words}); if the model was trained otherwise, say how with {argument('preprocess')}"
         )
         notes = (*notes, assumed)
     return replace(

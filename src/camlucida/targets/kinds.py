@@ -199,8 +199,8 @@ def _why(kind: Kind) -> str:
         )
     similar = in_python("target", Code("CosineSimilarity(reference)"))
     return (
-        "explains a class, but this model returns embeddings, which have none; say in Python what is explained, such "
-        f"as {similar}, choose a method that asks for no class (camlucida methods says which), or say "
+        "explains a class, but this model returns embeddings, which have none; say what is explained (only in Python: "
+        f"{similar}), choose a method that asks for no class (camlucida methods says which), or say "
         f"{outputs('classes')} if these are logits"
     )
 

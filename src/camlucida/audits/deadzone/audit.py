@@ -48,6 +48,7 @@ from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial
 from camlucida.audits.verdicts import Verdict
+from camlucida.common.arguments import argument
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import Store
 from camlucida.engine.layers import INPUT
@@ -117,8 +118,8 @@ def dead_zone_audit(request: Request, wall: Wall | str | None = None) -> AuditRe
     tested = f"{ABOUT}\n{trial.name}: {where}. {proved(zones)}"
     if not zones.judged:
         said = (
-            "Nothing is dead for this model, so no method can be caught lighting it up; put up a wall (wall=, or "
-            "--wall on the command line), such as rows:170-223."
+            "Nothing is dead for this model, so no method can be caught lighting it up; put up a wall, such as "
+            f"{argument('wall', 'rows:170-223')}."
         )
         return AuditReport("deadzone", title, tested, said, record=record)
     run = _Run(walled, zones, request, request.store(trial, "deadzone", **record))

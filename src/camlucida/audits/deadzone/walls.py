@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 from camlucida.data.regions import Region
 from camlucida.engine.borrow import borrowed, unwrap
@@ -253,7 +254,7 @@ class _Hide:
         if self.found is None:
             raise LayerError(
                 f"the wall behind {name!r} was reached without images (N, C, H, W) going through the whole model, "
-                "so that it is not known how the output is a map; pass grid="
+                f"so that it is not known how the output is a map; say it with {argument('grid')}"
             )
         if self.count is not None and len(output) != self.count:
             raise LayerError(
@@ -263,7 +264,7 @@ class _Hide:
         if self.found.grid is None:
             raise LayerError(
                 f"no wall can stand behind {name!r}, which is no feature map of the image, because "
-                f"{self.found.reason}; pass grid= how it is read"
+                f"{self.found.reason}; say how it is read with {argument('grid')}"
             )
         return self.found.grid
 

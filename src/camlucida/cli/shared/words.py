@@ -26,7 +26,9 @@ def option_words(parameters: Iterable[Any]) -> Writer:
     def write(name: str, value: Any) -> str:
         own, form = _NAMES.get(name, (name, "{}"))
         if own not in options:
-            return f"in Python {in_python(name, value)}"
+            return f"{in_python(name, value)} in Python"
+        if isinstance(value, Mapping):
+            return " ".join(f"--{key} {written}" for key, written in value.items())
         if name == "preprocess":
             return "--size, --resize, --crop, --mean and --std"
         written = form.format("" if value is None else value)

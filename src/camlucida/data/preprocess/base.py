@@ -26,6 +26,7 @@ from camlucida.data.preprocess.values import (
 )
 
 _BY_SIZE: Any = "by size"
+_MOST_STD = 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class Preprocess:
         if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std) <= 0:
             raise ModelError(
                 f"preprocess: mean {self.mean} and std {self.std} must be finite, and std positive"
+            )
+        if max(self.mean) > 1 or max(self.std) > _MOST_STD:
+            scaled = [tuple(round(v / 255, 4) for v in values) for values in (self.mean, self.std)]
+            raise ModelError(
+                f"preprocess: mean {self.mean} and std {self.std} look like those of pixels in 0 to 255, but pixels "
+                f"here are in [0, 1]; divided by 255 they are {scaled[0]} and {scaled[1]}"
             )
         if self.cover and not isinstance(self.resize, tuple):
             raise ModelError("preprocess: cover needs resize to be a pair (height, width)")

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import LayerError
 from camlucida.common.turns import here
 from camlucida.engine.borrow import borrowed, unwrap
@@ -64,7 +65,7 @@ def default_layer(model: nn.Module, inputs: Tensor) -> str:
             name = name or _last_map(usable, output, maps)
         name = name or _last_that_changes(module, usable, probe.detach(), maps)
     if name is None:
-        raise LayerError(_nothing(module, calls, maps))
+        raise LayerError(_nothing(module, calls, maps, inputs[0].numel()))
     known[key] = (weights, name)
     return name
 
@@ -241,16 +242,18 @@ def _blank(_: nn.Module, __: Any, output: Any) -> Tensor | None:
     return torch.zeros_like(output) if isinstance(output, Tensor) else None
 
 
-def _nothing(module: nn.Module, calls: list[Call], maps: _Maps) -> str:
+def _nothing(module: nn.Module, calls: list[Call], maps: _Maps, pixels: int) -> str:
     """That there is no map, and what was seen of layers that could have been one."""
     seen = [
         f"{name!r} is none, because {reason}" for name, reason in list(maps.refused.items())[-2:]
     ]
-    if not any(c.output is not None and c.output.ndim in (3, 4) for c in calls):
-        seen.append(
-            "no module inside it returns a map by itself, as in a model that was exported or traced into single "
-            "operations"
-        )
+    rows = [c.name for c in calls if c.input is not None and c.input.shape[1:] == (pixels,)]
+    if rows:
+        seen.append(f"the image is flattened into one row of {pixels} numbers before {rows[0]!r}")
+    elif not any(c.output is not None and c.output.ndim in (3, 4) for c in calls):
+        weighted = any(next(c.module.parameters(recurse=False), None) is not None for c in calls)
+        traced = ", as in a model that was exported or traced into single operations"
+        seen.append(f"no module inside it returns a map by itself{'' if weighted else traced}")
     again = [c for c in calls if c.calls > 1 and c.output is not None and c.output.ndim in (3, 4)]
     if again:
         seen.append(
@@ -259,8 +262,12 @@ def _nothing(module: nn.Module, calls: list[Call], maps: _Maps) -> str:
     return (
         f"no module of {type(module).__name__} returns a feature map of the image that its output depends on"
         + (f" ({'; '.join(seen)})" if seen else "")
-        + "; pass layers= a name (`camlucida layers` lists what runs) with grid= how its output is read, or explain "
-        "the input itself"
+        + "; use a method that explains the input itself (camlucida methods lists them)"
+        + (
+            ""
+            if rows
+            else f", or name a layer with {argument('layers')} and how its output is read with {argument('grid')}"
+        )
     )
 
 

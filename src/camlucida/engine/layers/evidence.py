@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from camlucida.common.arguments import Code, argument
 from camlucida.common.errors import LayerError
 from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed, unwrap
@@ -401,10 +402,12 @@ def grid_of(model: nn.Module, inputs: Tensor, name: str) -> Grid:
 def checked(found: Reading, name: str) -> Grid:
     """The grid of a reading, or ``LayerError`` why there is none."""
     if found.grid is None:
+        example = argument("grid", Code("camlucida.Grid('tokens', prefix=1, size=(14, 14))"))
+        how = f", or say how it is read, such as {example} or a function from its output to (N, K, h, w)"
+        places = found.shape is None or len(found.shape) > 2
         raise LayerError(
             f"layer {name!r} is no feature map of the image, because {found.reason}; choose another layer "
-            "(`camlucida layers` lists those that are), or say how it is read, such as "
-            "grid=camlucida.Grid('tokens', prefix=1, size=(14, 14)) or a function from its output to (N, K, h, w)"
+            f"(camlucida layers lists those that are){how if places else ''}"
         )
     return found.grid
 

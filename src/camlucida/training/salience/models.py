@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.arguments import Code, argument
 from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.files import write_bytes
 from camlucida.common.jsonable import to_json
@@ -139,7 +140,8 @@ def load_trained(folder: str | Path) -> LoadedModel:
         if isinstance(error, CamlucidaError):
             raise
         raise ModelError(
-            f"{str(place / 'model.json')!r} is damaged; train anew, or load the weights with architecture=..."
+            f"{str(place / 'model.json')!r} is damaged; train anew, or load the weights with "
+            f"{argument('architecture', Code('NAME'))}"
         ) from error
     loaded = load_model(str(file), architecture=architecture, class_names=tuple(names) or None)
     return replace(loaded, preprocess=preprocess)
