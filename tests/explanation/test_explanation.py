@@ -8,16 +8,17 @@ import pickle
 import sys
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 from torch import nn
 
 from camlucida import CamlucidaError, CosineSimilarity, Preprocess, TargetError, explain
 from camlucida.common.provenance import fingerprint
-from camlucida.explanation import Comparison, Diagnostics
+from camlucida.explanation import Comparison, Diagnostics, overlays
 from reference import networks
 
 SIZE = (12, 16)
@@ -417,3 +418,56 @@ def test_the_explanation_of_one_image_keeps_neither_the_batch_nor_the_model(aske
     assert not [ref for ref in gone if ref() is not None]
     assert one.provenance.weights == weights
     assert np.array_equal(np.asarray(one.overlay(0)), picture)
+
+
+# --------------------------------------------------------------------------------------- in daily use
+
+
+def test_arrays(found):
+    assert np.array_equal(np.asarray(found), found.maps.numpy())
+    assert np.array_equal(found.numpy(), np.asarray(found))
+    assert np.asarray(found, dtype=np.float32).dtype == np.float32
+    assert not np.shares_memory(np.array(found), found.numpy())
+    both = Comparison([found, found])
+    assert np.asarray(both).shape == (2, *found.maps.shape)
+    half = replace(found, maps=found.maps.bfloat16())
+    assert half.numpy().dtype == np.float32
+
+
+def test_frame(found):
+    table = Comparison([found, replace(found, label="other")]).to_frame()
+    assert table["method"].tolist() == [found.label] * 3 + ["other"] * 3
+    assert table["explained"].tolist() == [*found.explained] * 2
+    assert table["target_value"].tolist() == found.target_values.tolist() * 2
+    assert found.to_frame()["predicted"].tolist() == [p[0].name for p in found.predictions]
+
+
+def test_a_comparison_shows_itself_in_a_few_lines(found):
+    text = repr(Comparison([found] * 9))
+    assert len(text.splitlines()) <= 8
+    assert "9 methods on 3 images" in text
+    assert found.explained[0] in text
+    assert "3 more" in text
+
+
+@pytest.mark.parametrize("viewer", [True, False])
+def test_show_opens_the_figure_or_says_how_to_save_it(found, monkeypatch, viewer):
+    shown = []
+    monkeypatch.setattr(ImageShow, "show", lambda picture, **_: shown.append(picture) or viewer)
+    if viewer:
+        found.show()
+    else:
+        with pytest.raises(CamlucidaError, match=r"save\("):
+            found.show()
+    assert shown[0].size == Image.open(io.BytesIO(overlays.png(found.figure()))).size
+
+
+def test_show_in_a_notebook(found, monkeypatch):
+    shown = []
+    shell = SimpleNamespace(kernel=None)
+    notebook = SimpleNamespace(
+        get_ipython=lambda: shell, display=SimpleNamespace(display=shown.append)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    found.show()
+    assert len(shown) == 1

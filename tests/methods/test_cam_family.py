@@ -271,3 +271,13 @@ def test_layers_of_different_sizes_are_fused_after_scaling():
         for n in range(2)
     ]  # fmt: skip
     close(raw.fused, expected)
+
+
+def test_a_raw_map_shows_itself_in_a_few_lines():
+    raw = GradCAM().run(
+        Task.of(networks.build(), networks.images(5, 3, (5, 6)), Logit(1), "features")
+    )
+    text = repr(raw)
+    assert len(text.splitlines()) == 2
+    assert "5 images at features" in text
+    assert "and 2 more" in text

@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -611,3 +612,14 @@ def test_resolve_class_without_names():
 def test_resolve_class_lists_few_of_many():
     with pytest.raises(TargetError, match="and 94 more"):
         resolve_class("dog", [f"dog {i}" for i in range(100)])
+
+
+def test_a_loaded_model_shows_itself_in_a_few_lines():
+    loaded = load_model("embedded")
+    text = repr(loaded)
+    assert len(text.splitlines()) <= 6
+    for words in ("LoadedModel embedded", "EfficientNet", "224 x 224", "1000 classes: tench"):
+        assert words in text
+    bare = replace(loaded, module=nn.LazyLinear(2), preprocess=None, class_names=None, notes=("x",))
+    assert "not known" in repr(bare)
+    assert "note: x" in repr(bare)

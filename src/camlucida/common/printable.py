@@ -18,6 +18,13 @@ def name_of(file: str | os.PathLike[str]) -> str:
     return printable(Path(file).name)
 
 
+def few(words: Iterable[str], most: int = 3) -> str:
+    """The first words of a list, and how many follow: ``"tench, goldfish, shark and 997 more"``."""
+    listed = list(words)
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest
+
+
 def slug(label: str, empty: str = "map") -> str:
     """A label as part of a file name: ``gradcam++ (form=true)`` to ``gradcam++-form-true``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 from torch import Tensor
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import resize
 
 if TYPE_CHECKING:
@@ -202,3 +204,20 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def show(figure: Figure) -> None:
+    """Show a figure: in a notebook below the cell, otherwise in the system's picture viewer.
+
+    Raises:
+        CamlucidaError: there is no picture viewer.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    picture = Image.open(io.BytesIO(png(figure)))
+    if hasattr(shell, "kernel"):
+        ipython.display.display(picture)  # type: ignore[union-attr]
+    elif not ImageShow.show(picture, title="camlucida"):
+        raise CamlucidaError(
+            "there is no picture viewer to show the figure in; write it to a file with save('explanation.png')"
+        )

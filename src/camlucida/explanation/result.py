@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camlucida.common.errors import CamlucidaError
-from camlucida.common.jsonable import to_json
-from camlucida.common.printable import distinct, name_of
+from camlucida.common.printable import distinct, few, name_of
 from camlucida.common.provenance import Provenance
 from camlucida.engine.reading import Outputs
 from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
+from camlucida.explanation.drawable import Drawable
 from camlucida.methods import Method
 from camlucida.targets import ClassTarget, Target
 
@@ -27,61 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 3  # images and messages in a text
-_PICTURES = {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}
-
-
-class Drawable:
-    """What can be drawn and saved: it has a figure, arrays and a record."""
-
-    def figure(self) -> Figure:
-        """Drawn with matplotlib."""
-        raise NotImplementedError
-
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """All numbers, by name."""
-        raise NotImplementedError
-
-    def record(self) -> dict[str, Any]:
-        """Everything but the maps, ready for JSON."""
-        raise NotImplementedError
-
-    def save_into(self, folder: Path) -> None:
-        """Everything, into a folder that is there."""
-        raise NotImplementedError
-
-    def _repr_png_(self) -> bytes:
-        return overlays.png(self.figure(), dpi=90)
-
-    def save(self, path: str | Path) -> Path:
-        """Write to a file, or everything into a folder.
-
-        Args:
-            path: ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg`` for the figure, ``.npz`` for the maps,
-                ``.json`` for the record; without a suffix, a folder that gets all three and an overlay per image.
-                A comparison names its maps ``"gradcam/maps"``, and its folder has one subfolder per method.
-
-        Returns:
-            The path written.
-
-        Raises:
-            CamlucidaError: for another suffix.
-        """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in {"", ".npz", ".json", *_PICTURES}:
-            raise CamlucidaError(
-                f"cannot save to {path.name!r}: use .png, .jpg, .webp, .pdf, .svg, .npz, .json or a folder name"
-            )
-        (path.parent if suffix else path).mkdir(parents=True, exist_ok=True)
-        if not suffix:
-            self.save_into(path)
-        elif suffix == ".npz":
-            np.savez_compressed(path, **self.arrays())  # type: ignore[arg-type]
-        elif suffix == ".json":
-            path.write_text(to_json(self.record()), encoding="utf-8")
-        else:
-            self.figure().savefig(path, dpi=130)
-        return path
+_METHODS = 6  # methods in a text
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,9 +85,10 @@ class Explanation(Drawable):
         shown = [f"  {words}" for words in self.explained[:_SHOWN]]
         more = [f"  and {number - _SHOWN} more"] if number > _SHOWN else []
         said = [f"  note: {text}" for text in self.diagnostics[0].messages[:_SHOWN]]
-        where = ", ".join(self.layers[:_SHOWN]) + (", ..." if len(self.layers) > _SHOWN else "")
-        images = f"{number} image{'' if number == 1 else 's'}"
-        head = f"Explanation of {images} by {self.label} at {where}, maps {size[0]} x {size[1]}"
+        head = (
+            f"Explanation of {_images(number)} by {self.label} at {few(self.layers)}, "
+            f"maps {size[0]} x {size[1]}"
+        )
         return "\n".join([head, *shown, *more, *said])
 
     def __len__(self) -> int:
@@ -274,6 +220,26 @@ class Explanation(Drawable):
             "provenance": self.provenance.to_dict(),
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per image."""
+        found = []
+        for i, words in enumerate(self.explained):
+            top = next(iter(self.predictions[i]), None)
+            found.append({
+                "source": self.sources[i] if self.sources else None,
+                "method": self.label,
+                "explained": words,
+                "target_value": float(self.target_values[i]),
+                "predicted": top and top.name,
+                "probability": top and top.probability,
+                "messages": "; ".join(self.diagnostics[i].messages),
+            })  # fmt: skip
+        return found
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The attribution maps, ``(N, H, W)``."""
+        return _array(self.maps)
+
     def save_into(self, folder: Path) -> None:
         """Everything, into a folder that is there."""
         sources = self.sources or [None] * len(self)
@@ -293,7 +259,7 @@ class Explanation(Drawable):
         }
         arrays |= {f"layer:{name}": m for name, m in self.layer_maps.items()}
         arrays |= {f"details:{name}": d for name, d in self.details.items()}
-        return {name: t.detach().cpu().numpy() for name, t in arrays.items()}
+        return {name: _array(tensor) for name, tensor in arrays.items()}
 
 
 class LazyViews(Sequence[overlays.View]):
@@ -350,6 +316,15 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         labels = distinct([explanation.label for explanation in explanations], "{} ({})")
         self._by_label = dict(zip(labels, explanations, strict=True))
 
+    def __repr__(self) -> str:
+        """A few lines: the methods, and what each explained of the first image."""
+        first = next(iter(self.values()))
+        shown = [f"  {label}: {one.explained[0]}" for label, one in [*self.items()][:_METHODS]]
+        more = [f"  and {len(self) - _METHODS} more"] if len(self) > _METHODS else []
+        of = "" if len(first) == 1 else "; of the first"
+        head = f"Comparison of {len(self)} methods on {_images(len(first))}{of}"
+        return "\n".join([head, *shown, *more])
+
     def __getitem__(self, label: str) -> Explanation:
         """The explanation of a method."""
         return self._by_label[label]
@@ -383,6 +358,14 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         """The maps and values of all methods, such as ``gradcam/maps``."""
         return {f"{label}/{k}": v for label, one in self.items() for k, v in one.arrays().items()}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per method and image."""
+        return [{**row, "method": label} for label, one in self.items() for row in one.rows()]
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The attribution maps of all methods, ``(methods, N, H, W)``."""
+        return np.stack([one.numpy() for one in self.values()])
+
     def record(self) -> dict[str, Any]:
         """The records of all methods by their labels, ready for JSON."""
         return {label: explanation.record() for label, explanation in self.items()}
@@ -393,6 +376,16 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         for name, explanation in zip(names, self.values(), strict=True):
             explanation.save(folder / name)
         self.save(folder / "comparison.png")
+
+
+def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as an array; bfloat16, which numpy lacks, in single precision."""
+    kept = tensor.detach().cpu()
+    return (kept.float() if kept.dtype == torch.bfloat16 else kept).numpy()
+
+
+def _images(number: int) -> str:
+    return f"{number} image{'' if number == 1 else 's'}"
 
 
 def _file_name(label: str) -> str:

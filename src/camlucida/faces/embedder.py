@@ -51,7 +51,7 @@ class Centred(nn.Module):
         return out
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedder(LoadedModel):
     """A network that turns aligned faces into embeddings, and how they are made and compared.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
 from camlucida.common.limits import check_fields
+from camlucida.common.printable import few
 from camlucida.engine.layers import INPUT, default_layer
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import Tap
@@ -22,7 +23,7 @@ Explains = Literal["layer", "layers", "input"]
 """What a method's map shows: a layer that users choose, several of the method's own choice, or the input."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RawMap:
     """What a method computes, before any step that makes it a picture.
 
@@ -56,6 +57,14 @@ class RawMap:
     notes: dict[int, list[str]] = field(default_factory=dict)
     details: dict[str, Tensor] = field(default_factory=dict)
     by_steps: bool = False
+
+    def __repr__(self) -> str:
+        """A few lines: the sizes of the maps, and the value of each image."""
+        sizes = few(
+            f"{name} {' x '.join(map(str, m.shape[1:]))}" for name, m in self.layers.items()
+        )
+        values = few(self.target.shown(value, None) for value in self.values.tolist())
+        return f"RawMap of {len(self.values)} images at {sizes}\n  {values}"
 
     @classmethod
     def of_input(

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from camlucida.common.arguments import Code, argument
 from camlucida.common.errors import ModelError
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
+from camlucida.common.printable import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from camlucida.engine.reading import Outputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A classifier, ready to use, and what is known about it.
 
@@ -53,6 +55,22 @@ class LoadedModel:
     class_names: tuple[str, ...] | None
     outputs: Outputs | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """A few lines: which network, what it takes and returns, and what has to be known of it."""
+        weights = sum(p.numel() for p in self.module.parameters() if not is_lazy(p))
+        device = next((str(p.device) for p in self.module.parameters()), "cpu")
+        head = f"{type(self).__name__} {self.name}: {type(self.module).__name__}, {weights:,} weights on {device}"
+        photos = "not known how photos become its inputs"
+        if self.preprocess is not None:
+            height, width = self.preprocess.size
+            photos = f"takes photos, as {height} x {width} inputs"
+        names = self.class_names
+        classes = (
+            [f"{len(names)} classes: {few(n.partition(',')[0] for n in names)}"] if names else []
+        )
+        notes = [f"note: {note}" for note in self.notes[:3]]
+        return "\n  ".join([head, photos, *classes, *notes])
 
     def check_target(self, target: object) -> None:
         """Refuse a target that this model cannot be explained by; a classifier takes any.
