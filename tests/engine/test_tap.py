@@ -19,6 +19,7 @@ from camlucida import (
     ModelError,
     Probability,
     TargetError,
+    default_layer,
     explain,
     list_layers,
     tap,
@@ -454,6 +455,48 @@ class Reused(nn.Module):
 def test_layer_that_runs_twice():
     with pytest.raises(LayerError, match=r"'relu' \(ReLU\) runs more than once"):
         tap(Reused(), X, "relu")
+
+
+class Twofold(nn.Module):
+    """Computes its trunk anew for each of its heads."""
+
+    def __init__(self, inplace=False):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.Conv2d(4, 4, 3), nn.ReLU(inplace)
+        )
+        self.one, self.other = nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x):
+        heads = [head(self.trunk(x).mean((2, 3))) for head in (self.one, self.other)]
+        return torch.cat(heads, 1)
+
+
+class Onefold(Twofold):
+    """The same with one trunk."""
+
+    def forward(self, x):
+        z = self.trunk(x).mean((2, 3))
+        return torch.cat([self.one(z), self.other(z)], 1)
+
+
+@pytest.mark.parametrize("layer", ["trunk", "trunk.1", "trunk.2"])
+@pytest.mark.parametrize("target", [1, 4, lambda z: z.sum(1)])
+def test_layer_that_runs_again_on_the_same_images(layer, target):
+    """It is one map, used twice: as in a model that keeps what the trunk returned."""
+    twice, once = Twofold().eval(), Onefold().eval()
+    once.load_state_dict(twice.state_dict())
+    assert default_layer(twice, X) == default_layer(once, X)
+    for found, wanted in zip(
+        tap(twice, X, layer, target).only, tap(once, X, layer, target).only, strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_layer_whose_first_map_is_overwritten_before_it_runs_again():
+    with pytest.raises(LayerError, match="more than once"):
+        tap(Twofold(inplace=True).eval(), X, "trunk.2")
+    assert tap(Twofold(inplace=True).eval(), X, "trunk").only[1].any()
 
 
 def test_layer_that_does_not_run():

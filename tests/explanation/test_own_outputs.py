@@ -472,6 +472,41 @@ def test_a_function_gets_the_models_own_output(kind, method):
     assert found.predictions == ((),) * len(X)
 
 
+class Twofold(nn.Module):
+    """Computes its body anew for each of its heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = body()
+
+    def forward(self, x):
+        return {"age": self.body(x)[:, :1], "sex": self.body(x)[:, 1:]}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradcam",
+        "scorecam",
+        "ablationcam",
+        "layercam",
+        "icam",
+        "eigencam",
+        "fullgrad",
+        "fame",
+        "rise",
+    ],
+)
+def test_a_body_that_runs_anew_for_each_head(method):
+    options = {"rise": {"masks": 20}, "icam": {"n_perturb": 2}, "fame": {"iterations": 2}}.get(
+        method, {}
+    )
+    net = Twofold()
+    found = camlucida.explain(net, X, method=method, target=lambda o: o["sex"][:, 0], **options)
+    plain = camlucida.explain(net.body, X, method=method, target=lambda z: z[:, 1], **options)
+    torch.testing.assert_close(found.maps, plain.maps, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_head_by_name_or_position(kind):
     net = Wrap(HEADS[kind])

@@ -36,6 +36,7 @@ from camlucida.engine.layers import (
     single_tensor,
     survey,
 )
+from camlucida.engine.layers.again import FirstRun
 from camlucida.engine.outputs import first_tensor
 from camlucida.targets import Target, TargetLike, as_target, target_values
 
@@ -428,17 +429,18 @@ def _hooks(
     edit: Callable[[str, Tensor], Tensor],
     target: Target | None,
 ) -> Iterator[Tensor]:
-    ran: set[str] = set()
+    ran: dict[str, FirstRun] = {}
     # Before any hook is in place: it may take a pass to know how the layer is read.
     ending = None if target is None or target.layer is None else _end(model, inputs, target.layer)
 
     def editing(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _: Any, output: Any) -> Any:
-            if name in ran:
-                raise _twice(name, module)
-            ran.add(name)
             tensor = _layer_tensor(name, module, output)
-            edited = edit(name, tensor)
+            if name not in ran:
+                ran[name] = FirstRun(tensor, edit(name, tensor))
+            elif not ran[name].is_same(tensor):
+                raise _twice(name, module)
+            edited = ran[name].passed_on
             if isinstance(output, Tensor):
                 return edited
             items = [edited, *output[1:]]

@@ -11,6 +11,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed
+from camlucida.engine.layers.again import FirstRun, version_of
 from camlucida.engine.layers.evidence import Evidence, Survey, survey
 from camlucida.engine.layers.grids import Grid, map_shape, single_tensor
 
@@ -22,7 +23,8 @@ class LayerInfo:
     Attributes:
         name: dotted name.
         kind: class name of the module.
-        calls: how often it ran; only layers that ran once can be explained.
+        calls: how often it ran, each run that returned the same counted once; only layers that ran once can be
+            explained.
         shape: (K, h, w) of its feature map, ``None`` where it has none.
         grid: how the map is read.
         evidence: why it is read so.
@@ -90,11 +92,14 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
     gradients can.
     """
     calls: dict[str, Call] = {}
+    first: dict[str, FirstRun] = {}
     handles = []
 
     def watch(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if name in calls:
+                if output is not None and first[name].is_same(single_tensor(output)):
+                    return _in_place_of(output, first[name].passed_on)
                 calls[name].calls += 1
                 return None
             tensor, fresh = single_tensor(output), None
@@ -113,10 +118,11 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
                 1,
                 args[0] if args and isinstance(args[0], Tensor) else None,
                 tensor,
-                (id(tensor), _version(tensor)) if tensor is not None else None,
+                (id(tensor), version_of(tensor)) if tensor is not None else None,
                 tensor.grad_fn if tensor is not None else None,
                 tensor is not None and _is_signed(tensor),
             )
+            first[name] = FirstRun(single_tensor(output), fresh)
             return fresh
 
         handles.append(module.register_forward_hook(here(hook)))
@@ -138,8 +144,9 @@ def _is_signed(tensor: Tensor) -> bool:
     return bool((tensor < 0).any())
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001
+def _in_place_of(output: Any, tensor: Tensor | None) -> Any:
+    """A module's output with another tensor in it; ``None`` leaves it as it is."""
+    return tensor if isinstance(output, Tensor) else None
 
 
 def list_layers(model: nn.Module, inputs: Tensor) -> list[LayerInfo]:

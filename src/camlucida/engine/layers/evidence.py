@@ -25,6 +25,7 @@ from camlucida.common.errors import LayerError
 from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.chunks import out_of_memory
+from camlucida.engine.layers.again import FirstRun
 from camlucida.engine.layers.axes import FollowAxes
 from camlucida.engine.layers.grids import (
     Grid,
@@ -35,6 +36,7 @@ from camlucida.engine.layers.grids import (
     token_axes,
 )
 from camlucida.engine.layers.names import INPUT
+from camlucida.engine.layers.parts import Axes
 from camlucida.engine.layers.probe import Found, Response, agreement, find, probe_images, response
 
 EvidenceKind: TypeAlias = Literal["operations", "probe", "declared"]
@@ -71,7 +73,7 @@ class Reading:
 
     Attributes:
         shape: of the output for one image, ``None`` where the layer returns no single tensor.
-        calls: how often the layer ran.
+        calls: how often the layer ran, runs on the same input counted once.
         grid: the reading.
         evidence: why it is read so.
         reason: why it is no map, in words that follow "because".
@@ -120,6 +122,8 @@ class Survey:
         stack: list[str] = []
         count = len(image)
         self._seen = {}
+        first: dict[str, FirstRun] = {}
+        runs: dict[str, int] = {}
         follow = FollowAxes(lambda: self.attention.update(stack[-1:]))
 
         def enter(name: str, _: Any) -> None:
@@ -127,32 +131,17 @@ class Survey:
 
         def leave(name: str, output: Any) -> None:
             stack.pop()
-            calls = self._seen[name].calls + 1 if name in self._seen else 1
             tensor = single_tensor(output)
+            if name in first and first[name].is_same(tensor):
+                return
+            first.setdefault(name, FirstRun(tensor))
+            calls = runs[name] = runs.get(name, 0) + 1
             if tensor is None:
                 self._seen[name] = _Seen(None, calls, "it returns no single tensor")
                 return
             shape = tuple(tensor.shape)
             axes = follow.of(tensor)
-            outcome = None if axes is None else read_axes(axes, shape)
-            if is_functorch_wrapped_tensor(tensor):
-                outcome = "it runs inside torch.vmap or torch.func, where single images cannot be told apart"
-            elif tensor.is_quantized:
-                outcome = "it returns quantized values"
-            elif not tensor.is_floating_point():
-                outcome = f"it returns {str(tensor.dtype).removeprefix('torch.')} values"
-            elif shape[:1] != (count,) and not isinstance(outcome, str):
-                outcome = (
-                    f"its first axis has {shape[0] if shape else 'no'} entries for {count} images, as where windows, "
-                    "crops or copies of an image are folded into the batch"
-                )
-            elif (
-                outcome is None
-                and len(shape) == 4
-                and 1 in (shape[2] * shape[3], shape[1] * shape[2])
-            ):
-                # One cell is the whole image.
-                outcome = Grid("nchw" if shape[2] * shape[3] == 1 else "nhwc")
+            outcome = _outcome(tensor, axes, count)
             tokens = {} if axes is None else token_axes(axes, shape)
             self._seen[name] = _Seen((1, *shape[1:]), calls, outcome, tokens)
 
@@ -413,6 +402,27 @@ def checked(found: Reading, name: str) -> Grid:
 
 
 # -------------------------------------------------------------------------------------------------- watching
+
+
+def _outcome(tensor: Tensor, axes: Axes | None, count: int) -> Grid | str | None:
+    """How a layer's output for so many images is read by its operations, or why it is no map."""
+    shape = tuple(tensor.shape)
+    outcome = None if axes is None else read_axes(axes, shape)
+    if is_functorch_wrapped_tensor(tensor):
+        return "it runs inside torch.vmap or torch.func, where single images cannot be told apart"
+    if tensor.is_quantized:
+        return "it returns quantized values"
+    if not tensor.is_floating_point():
+        return f"it returns {str(tensor.dtype).removeprefix('torch.')} values"
+    if shape[:1] != (count,) and not isinstance(outcome, str):
+        return (
+            f"its first axis has {shape[0] if shape else 'no'} entries for {count} images, as where windows, "
+            "crops or copies of an image are folded into the batch"
+        )
+    if outcome is None and len(shape) == 4 and 1 in (shape[2] * shape[3], shape[1] * shape[2]):
+        # One cell is the whole image.
+        return Grid("nchw" if shape[2] * shape[3] == 1 else "nhwc")
+    return outcome
 
 
 @contextmanager
