@@ -434,11 +434,11 @@ def _hooks(
     ending = None if target is None or target.layer is None else _end(model, inputs, target.layer)
 
     def editing(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, _: Any, output: Any) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
             tensor = _layer_tensor(name, module, output)
             if name not in ran:
-                ran[name] = FirstRun(tensor, edit(name, tensor))
-            elif not ran[name].is_same(tensor):
+                ran[name] = FirstRun(args, tensor, edit(name, tensor))
+            elif not ran[name].is_same(args, tensor):
                 raise _twice(name, module)
             edited = ran[name].passed_on
             if isinstance(output, Tensor):

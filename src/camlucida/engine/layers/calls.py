@@ -98,7 +98,7 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
     def watch(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if name in calls:
-                if output is not None and first[name].is_same(single_tensor(output)):
+                if output is not None and first[name].is_same(args, single_tensor(output)):
                     return _in_place_of(output, first[name].passed_on)
                 calls[name].calls += 1
                 return None
@@ -122,7 +122,7 @@ def observe(model: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
                 tensor.grad_fn if tensor is not None else None,
                 tensor is not None and _is_signed(tensor),
             )
-            first[name] = FirstRun(single_tensor(output), fresh)
+            first[name] = FirstRun(args, single_tensor(output), fresh)
             return fresh
 
         handles.append(module.register_forward_hook(here(hook)))

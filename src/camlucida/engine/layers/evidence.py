@@ -122,19 +122,21 @@ class Survey:
         stack: list[str] = []
         count = len(image)
         self._seen = {}
+        given: dict[str, tuple[Any, ...]] = {}
         first: dict[str, FirstRun] = {}
         runs: dict[str, int] = {}
         follow = FollowAxes(lambda: self.attention.update(stack[-1:]))
 
-        def enter(name: str, _: Any) -> None:
+        def enter(name: str, args: tuple[Any, ...]) -> None:
             stack.append(name)
+            given[name] = args
 
         def leave(name: str, output: Any) -> None:
             stack.pop()
             tensor = single_tensor(output)
-            if name in first and first[name].is_same(tensor):
+            if name in first and first[name].is_same(given[name], tensor):
                 return
-            first.setdefault(name, FirstRun(tensor))
+            first.setdefault(name, FirstRun(given[name], tensor))
             calls = runs[name] = runs.get(name, 0) + 1
             if tensor is None:
                 self._seen[name] = _Seen(None, calls, "it returns no single tensor")
