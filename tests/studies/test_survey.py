@@ -220,3 +220,14 @@ def test_a_changed_key_is_noticed(survey):
         tally(changed, [sheet(survey, "a", "gradcam")])
     with pytest.raises(CamlucidaError, match="not the key"):
         tally({"survey": "x"}, [])
+
+
+def test_a_model_and_photos_make_a_survey():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
+    made = make_survey(net, torch.rand(3, 3, 16, 16), ["gradcam", "saliency"], seed=3)
+    assert made.key["methods"] == ["gradcam", "saliency"]
+    with pytest.raises(CamlucidaError, match="needs photos"):
+        make_survey(net)

@@ -26,6 +26,10 @@ class Rate:
         explaining: those in which methods ran.
         measuring: those in which metrics ran.
         device: on what.
+
+    Example:
+        >>> camlucida.benchmark.Rate(10, 5.0, 1.0, 3.0, 1.0, "cpu").per_second
+        2.0
     """
 
     images: int
@@ -72,6 +76,16 @@ def estimate(
         images: how many photos, at most all.
         batch_size: photos at a time.
         threads: how many threads read photos.
+
+    Raises:
+        CamlucidaError: there is no photo to be timed.
+
+    Example:
+        >>> bench = camlucida.benchmark.open_bench(
+        ...     model, ".", metrics="sparseness", preprocess=camlucida.Preprocess((32, 32), 32)
+        ... )
+        >>> camlucida.benchmark.estimate(bench, 1).images
+        1
     """
     if images < 1:
         raise CamlucidaError(f"an estimate takes at least 1 photo, got {images}")
@@ -111,6 +125,12 @@ def work_out(
 
     Raises:
         CamlucidaError: a number is out of range.
+
+    Example:
+        >>> rate = camlucida.benchmark.Rate(10, 5.0, 1.0, 3.0, 1.0, "cpu")
+        >>> plan, *_ = camlucida.benchmark.work_out(rate, workers=2, price=1.5)
+        >>> plan.name, round(plan.hours, 2)
+        ('ImageNet validation', 3.47)
     """
     if workers < 1:
         raise CamlucidaError(f"a plan needs at least 1 worker, got {workers}")

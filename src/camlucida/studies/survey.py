@@ -25,6 +25,8 @@ from camlucida.common.jsonable import to_json
 from camlucida.common.statistics import Floats, permuted_p
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation, overlays
+from camlucida.explanation.explain import MethodLike, explain
+from camlucida.explanation.subject import Images, ModelLike
 from camlucida.report import Column, Document, Section, Table
 from camlucida.report.template import data_uri, jpeg
 
@@ -67,10 +69,13 @@ class Survey:
 
 
 def make_survey(
-    explanations: Mapping[str, Explanation],
+    explanations: Mapping[str, Explanation] | ModelLike,
+    photos: Images | None = None,
+    methods: Sequence[MethodLike] = (),
     *,
     question: str = QUESTION,
     seed: int = 0,
+    **options: Any,
 ) -> Survey:
     """A survey about maps of the same images by several methods.
 
@@ -79,9 +84,12 @@ def make_survey(
 
     Args:
         explanations: at least two, by label, such as the :class:`camlucida.Comparison` that
-            :func:`camlucida.explain` returns for a list of methods.
+            :func:`camlucida.explain` returns for a list of methods. Or a model, which explains the photos.
+        photos: what a model explains, as for :func:`camlucida.explain`.
+        methods: by which methods; two or more.
         question: asked for every image.
-        seed: the seed of the order.
+        seed: the seed of the order, and of methods that draw random numbers.
+        **options: further arguments of :func:`camlucida.explain`, such as ``preprocess``.
 
     Raises:
         CamlucidaError: for fewer than two or more than ten methods, or explanations of different images.
@@ -90,6 +98,10 @@ def make_survey(
         >>> made = camlucida.studies.survey.make_survey(compared)
         >>> written = open("survey.html", "w").write(made.html)
     """
+    if not isinstance(explanations, Mapping):
+        if photos is None:
+            raise CamlucidaError("a survey of a model needs photos too, or give it explanations")
+        explanations = explain(explanations, photos, method=list(methods), seed=seed, **options)
     labels = list(explanations)
     if not 2 <= len(labels) <= len(LETTERS):
         raise CamlucidaError(
