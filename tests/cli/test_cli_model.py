@@ -167,6 +167,7 @@ def test_a_benchmark_of_a_model_that_ends_in_a_softmax(capsys):
 
 WRONG = {
     "no size": (("--size", "x"), "--size"),
+    "too large": (("--size", "200000"), "1 to 99999 pixels"),
     "no numbers": (("--size", "24", "--mean", "a"), "--mean"),
     "two numbers": (("--size", "24", "--mean", "1,2"), "3 values"),
     "no filter": (("--size", "24", "--interpolation", "cubic"), "interpolation"),

@@ -206,13 +206,17 @@ def how_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**how, "preprocess": given} if given else how
 
 
+_DIGITS = 5
+"""Of a side in pixels."""
+
+
 def _size(name: str, text: str) -> int | tuple[int, int] | None:
     if name == "resize" and text.strip().lower() == "none":
         return None
-    found = re.fullmatch(r"([1-9]\d{0,4})(?:[x,]([1-9]\d{0,4}))?", text.strip().lower())
-    if found is None:
+    found = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", text.strip().lower())
+    if found is None or max(map(len, filter(None, found.groups()))) > _DIGITS:
         raise CamlucidaError(
-            f"--{name} takes pixels, such as 224 or 224x224 (height x width), got {text!r}"
+            f"--{name} takes 1 to {10**_DIGITS - 1} pixels, such as 224 or 224x224 (height x width), got {text!r:.60}"
         )
     return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
