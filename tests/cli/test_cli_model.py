@@ -20,7 +20,10 @@ from camlucida.models import load_model
 from reference.commands import run
 
 NETS = """
+import torch
 from torch import nn
+
+torch.manual_seed(0)
 
 def build(num_classes=4):
     return nn.Sequential(
