@@ -11,6 +11,7 @@ from torch import nn
 
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet, Sample
+from camlucida.engine.reading import CLASSES
 from camlucida.metrics.base import Measured, Metric
 from camlucida.models import LoadedModel
 
@@ -64,7 +65,11 @@ def tiny(dtype=torch.float64):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
     preprocess = Preprocess((SIZE, SIZE), resize=SIZE, crop=True)
     return LoadedModel(
-        module.to(dtype).eval(), "tiny", preprocess, ("red deer", "green tea", "blue sky")
+        module.to(dtype).eval(),
+        "tiny",
+        preprocess,
+        ("red deer", "green tea", "blue sky"),
+        CLASSES,
     )
 
 

@@ -42,7 +42,7 @@ from camlucida.methods import MethodRow, RawMap
 from camlucida.models import LoadedModel, class_names_of, load_model, outputs_said, preprocess_of
 from camlucida.models.factory import ArchitectureLike
 from camlucida.models.loaded import put_on
-from camlucida.models.loading import prepared
+from camlucida.models.loading import prepared, with_outputs
 from camlucida.targets import (
     ClassTarget,
     Custom,
@@ -157,10 +157,12 @@ class Subject:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The same as a loaded model."""
+        """The same as a loaded model, with what its outputs are."""
         known = None if self.outputs == Outputs() else self.outputs
-        module = reading(self.module, known)
-        return LoadedModel(module, self.name, self.preprocess, self.class_names, known, self.notes)
+        module, name = self.module, self.name
+        return with_outputs(
+            LoadedModel(module, name, self.preprocess, self.class_names, known, self.notes)
+        )
 
     @contextmanager
     def taking(self, inputs: Tensor) -> Iterator[None]:

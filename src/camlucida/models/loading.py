@@ -149,7 +149,7 @@ def load_model(
         loaded = prepared(loaded, preprocess)
     look = loaded.outputs is None or names is not None or outputs is not None
     loaded = replace(loaded, class_names=names or loaded.class_names)
-    return put_on(_with_outputs(loaded, Outputs.of(outputs), look=look), device)
+    return put_on(with_outputs(loaded, Outputs.of(outputs), look=look), device)
 
 
 def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> LoadedModel:
@@ -178,15 +178,19 @@ def prepared(loaded: LoadedModel, given: PreprocessLike | Mapping[str, Any]) -> 
     return replace(loaded, preprocess=made, notes=notes)
 
 
-def _with_outputs(loaded: LoadedModel, given: Outputs, *, look: bool) -> LoadedModel:
+def with_outputs(
+    loaded: LoadedModel, given: Outputs | None = None, *, look: bool = True
+) -> LoadedModel:
     """The model, made to return what targets take, with what its outputs are: to look, it is shown a picture."""
     module = original(loaded.module)
-    known = given.over(loaded.outputs or Outputs())
+    known = (given or Outputs()).over(loaded.outputs or Outputs())
     if look and not known.settled:
         height, width = (224, 224) if loaded.preprocess is None else loaded.preprocess.size
         first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         channels = 3 if first is None else first.in_channels
         noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+        weight = next((p for p in module.parameters() if p.is_floating_point()), noise)
+        noise = noise.to(weight.device, weight.dtype)
         count = len(loaded.class_names or ())
         with suppress(ModelError):  # it takes another size: the first images will tell
             known = find_outputs(module, noise, known, named=count)
