@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +105,7 @@ def check(model: LoadedModel, target: Target, layers: Sequence[str], steps: str 
 
 
 def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
-    """Explain the photos, batch by batch; what is done stays, whatever happens later.
+    """Explain the photos, batch by batch, reading the next ones meanwhile; what is done stays, whatever happens later.
 
     Args:
         job: What to do.
@@ -113,31 +115,38 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     Raises:
         CamlucidaError: Something concerns all photos: the model, the method, the disk.
     """
+    from camlucida.benchmark.work import THREADS, ahead
+
     with out_folder(job.out), progress("explaining") as bar:
         names = Names(job.out)
-        try:
-            for start in range(0, len(photos), job.batch_size):
-                batch = photos[start : start + job.batch_size]
+        with closing(ahead(photos, _read, THREADS, 2 * job.batch_size)) as stream:  # type: ignore[type-var]
+            try:
+                for start in range(0, len(photos), job.batch_size):
+                    batch = list(islice(stream, job.batch_size))
 
-                def advance(share: float, start: int = start, count: int = len(batch)) -> None:
-                    bar(start + share * count, len(photos))
+                    def advance(share: float, start: int = start, count: int = len(batch)) -> None:
+                        bar(start + share * count, len(photos))
 
-                _explain(job, _read(batch, outcome), names, outcome, advance)
-                advance(1)
-        except KeyboardInterrupt:
-            outcome.interrupted = True
+                    pictures = []
+                    for photo, read in batch:
+                        if isinstance(read, str):
+                            outcome.fail(photo, read)
+                        else:
+                            pictures.append((photo, read))
+                    _explain(job, pictures, names, outcome, advance)
+                    advance(1)
+            except KeyboardInterrupt:
+                outcome.interrupted = True
 
 
-def _read(photos: Sequence[Path], outcome: Outcome) -> list[tuple[Path, Image.Image]]:
+def _read(photo: Path) -> Image.Image | str:
+    """The photo, or why it cannot be read."""
     from camlucida.data import read_image
 
-    pictures = []
-    for photo in photos:
-        try:
-            pictures.append((photo, read_image(photo)))
-        except (ImageError, MemoryError) as error:
-            outcome.fail(photo, str(error) or "out of memory")
-    return pictures
+    try:
+        return read_image(photo)
+    except (ImageError, MemoryError) as error:
+        return str(error) or "out of memory"
 
 
 def _explain(
