@@ -454,6 +454,36 @@ def test_several_classes_are_explained_side_by_side(tiny, capsys):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_one_class_against_another(capsys):
+    image = Image.new("RGB", (32, 32), RED)
+    image.paste(GREEN, (16, 0, 32, 32))
+    image.save("both.png")
+    arguments = ["both.png", "--class", "green", "--against", "red"]
+    code, document, err = explain_json(capsys, *arguments)
+    assert (code, err) == (0, [])
+    (method,) = document["photos"][0]["methods"]
+    assert method["target"]["rivals"] == [0]
+    assert method["explained"].startswith("green ")
+    assert " against red " in method["explained"]
+    maps = np.load(method["files"]["maps"])["maps"][0]
+    assert maps[:, -8:].min() > 0 > maps[:, :8].max()
+    code, document, _ = explain_json(
+        capsys, *arguments, "--against", "azure", "--target", "margin:aggregator=max"
+    )
+    target = document["photos"][0]["methods"][0]["target"]
+    assert (code, target["rivals"], target["aggregator"]) == (0, [0, 2], "max")
+    code, _, err = run(capsys, "explain", *arguments, "--target", "probability")
+    assert code == 2
+    assert "--against" in err[0]
+    # A photo that is taken for the rival does not take the others along.
+    photo("red.png"), photo("green.png", GREEN)
+    code, document, err = explain_json(capsys, "red.png", "green.png", "--against", "red")
+    assert code == 2
+    assert [record["photo"] for record in document["photos"]] == ["green.png"]
+    assert "red.png" in err[0]
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_synonym_names_a_class(capsys):
     _, document, _ = explain_json(capsys, photo("cat.png"), "--class", "azure")
     assert document["photos"][0]["methods"][0]["target"]["classes"] == [2]

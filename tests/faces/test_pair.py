@@ -12,8 +12,9 @@ from camlucida import CamlucidaError, CosineSimilarity, MethodError, NegativeDis
 from camlucida.faces.align import Crop, inverse
 from camlucida.faces.pair import CARE, KINDS, SIDES, explain_pair
 from camlucida.faces.pair_side import PairSide, face_photo, photo_overlay
-from camlucida.faces.similarity_maps import Negated, similarity_maps
+from camlucida.faces.similarity_maps import similarity_maps
 from camlucida.methods import FAME, CorrRISE, GradCAM, GradCAMEW
+from camlucida.targets import Negated
 from reference import faces as slow
 from reference.embedders import SIDE, picture, small
 

@@ -50,10 +50,20 @@ def test_rows_are_complete(row):
 @pytest.mark.parametrize("row", list_methods(), ids=lambda r: r.name)
 def test_no_option_takes_a_number_that_cannot_be_computed_with(row):
     for option in row.settable:
+        if _takes_any_text(row.name, option):
+            continue
         for text in ("inf", "-inf", "nan", "1e400", "-1e400", "1e40", "1" + "0" * 400):
             with pytest.raises(CamlucidaError) as caught:
                 build(f"{row.name}:{option}={text}")
             assert len(str(caught.value)) < 600
+
+
+def _takes_any_text(name, option):
+    try:
+        build(f"{name}:{option}=the name of a class")
+    except CamlucidaError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("name", ["GradCAM++", "gradcam++", "GRADCAM++"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import camlucida
-from camlucida import Cell, Logit, MethodError
+from camlucida import Cell, Logit, LogitMargin, MethodError
 from camlucida.methods import (
     CAM,
     FAME,
@@ -26,7 +26,7 @@ from camlucida.methods.refinecam import RefineCAM
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
-from camlucida.methods.smoothing import AugSmooth, EigenSmooth, smoothed
+from camlucida.methods.smoothing import AugSmooth, EigenSmooth, wrapped
 from reference import networks, steps
 from reference import relatives as slow
 
@@ -173,21 +173,21 @@ def test_methods_that_add_up_no_channels_are_refused(method):
 
 def test_both_together_and_several_layers():
     model, x = networks.build(head="deep", signed=False), networks.images(2, 3, SIZE)
-    method = smoothed(GradCAM(), aug_smooth=True, eigen_smooth=True)
+    method = wrapped(GradCAM(), aug_smooth=True, eigen_smooth=True)
     found = explain(model, x, method, 1, layers=["features.0", "features"])
     assert found.maps.isfinite().all()
     assert list(found.layer_maps) == ["features.0", "features"]
     assert method.describe() == {
         "method": "GradCAM", "options": {"eigen_smooth": True, "aug_smooth": True},
     }  # fmt: skip
-    assert smoothed(GradCAM()) == GradCAM()
+    assert wrapped(GradCAM()) == GradCAM()
 
 
 def test_autocast_is_for_the_model():
     """The component of what the channel weights of Score-CAM add up is found in single precision."""
     model = networks.build(head="deep", signed=False).float()
     x = networks.images(2, 3, SIZE).float()
-    method = smoothed(ScoreCAM(), eigen_smooth=True)
+    method = wrapped(ScoreCAM(), eigen_smooth=True)
     plain = explain(model, x, method, 1)
     with torch.autocast("cpu", torch.bfloat16):
         found = explain(model, x, method, 1)
@@ -199,7 +199,7 @@ def test_vision_transformer():
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2).eval()
-    method = smoothed(GradCAM(), aug_smooth=True, eigen_smooth=True)
+    method = wrapped(GradCAM(), aug_smooth=True, eigen_smooth=True)
     found = camlucida.explain(model, torch.randn(2, 3, 32, 32), method=method, target=3)
     assert found.maps.shape == (2, 32, 32)
 
@@ -210,8 +210,8 @@ def test_edge_cases():
     )
     model = model.double().eval()
     for a in (torch.zeros(1, 3, 4, 5), torch.full((1, 3, 4, 5), 0.7), torch.rand(1, 3, 1, 1)):
-        for wrapped in (AugSmooth(GradCAM()), EigenSmooth(GradCAM())):
-            found = explain(model, a.double(), wrapped, 1)
+        for one in (AugSmooth(GradCAM()), EigenSmooth(GradCAM())):
+            found = explain(model, a.double(), one, 1)
             assert not found.maps.any()
     with pytest.raises(MethodError, match="factors"):
         AugSmooth(GradCAM(), factors=())
@@ -228,3 +228,46 @@ def test_progress():
     )  # fmt: skip
     assert seen[-1] == (2, 2)
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+
+
+# -------------------------------------------------------------------------------------- both sides
+
+
+def test_both_sides_of_grad_cam_are_its_map_before_rectifying():
+    model, x = networks.build(signed=False), networks.images(2, 3, SIZE)
+    margin = LogitMargin(1, rivals=[0])
+    whole = camlucida.explain(model, x, target=margin, layers="features", both_sides=True)
+    plain = camlucida.explain(model, x, target=margin, layers="features", steps="signed")
+    torch.testing.assert_close(whole.maps, plain.maps)
+    assert whole.label == "gradcam (both sides)"
+    assert whole.target.classes.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rivals", [[0], [0, 2]])
+def test_both_sides_are_on_one_scale(rivals):
+    model, x = networks.build(signed=False), networks.images(2, 3, SIZE)
+    margin = LogitMargin(1, rivals=rivals)
+    options = {"method": "layercam", "layers": "features"}
+    whole = camlucida.explain(model, x, target=margin, both_sides=True, **options)
+    steps = camlucida.Steps(normalise="none")
+    sides = [
+        camlucida.explain(model, x, target=t, steps=steps, **options).maps
+        for t in (margin, camlucida.targets.Negated(margin))
+    ]
+    torch.testing.assert_close(whole.maps, sides[0] - sides[1])
+    assert whole.maps.min() < 0 < whole.maps.max()
+
+
+def test_a_method_that_asks_for_no_target_has_no_sides():
+    with pytest.raises(MethodError, match="eigencam does not depend"):
+        camlucida.methods.build("eigencam:both_sides=true")
+
+
+def test_rivals_in_the_words_of_a_method_are_names_too():
+    found = camlucida.explain(
+        networks.build(), networks.images(2, 3, SIZE), method="diffgradcam:rivals=b/c,both_sides=true",
+        target="a", class_names=list("abc"), layers="features",
+    )  # fmt: skip
+    a, b, c = found.logits[0].tolist()
+    assert found.explained[0].startswith(f"a {a:.3g} against b {b:.3g}, c {c:.3g}, LogitMargin")
+    assert found.sides == ("for b, c", "for a")

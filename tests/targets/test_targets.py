@@ -11,6 +11,7 @@ from camlucida import (
     CosineSimilarity,
     DotProduct,
     ExpLogit,
+    FinerMargin,
     Logit,
     LogitMargin,
     LogProbability,
@@ -19,7 +20,7 @@ from camlucida import (
     Segmentation,
     TargetError,
 )
-from camlucida.targets import Custom, as_target, target_values
+from camlucida.targets import Custom, as_target, build_target, target_values
 from reference import targets as slow
 
 AGGREGATORS = ["mean", "max", "lse", "lae"]
@@ -391,3 +392,61 @@ def test_describe_is_plain():
         described = json.loads(json.dumps(target.describe()))
         assert described["target"] == type(target).__name__
     assert Logit([1, 2]).describe()["classes"] == [1, 2]
+
+
+# --------------------------------------------------------------------------------------- named rivals
+
+
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+@given(sizes, seeds)
+def test_margin_over_named_rivals_is_the_margin_without_the_other_classes(aggregator, size, seed):
+    n, m = size
+    z = logits_of(n, m + 2, seed)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [torch.randperm(m + 2, generator=generator)[:m].tolist() for _ in range(n)]
+    kept = [sorted(some) for some in chosen]
+    smaller = torch.stack([z[i, some] for i, some in enumerate(kept)])
+    own = [some[0] for some in chosen]
+    named = LogitMargin(own, aggregator, rivals=[some[1:] for some in chosen])
+    places = [some.index(one) for some, one in zip(kept, own, strict=True)]
+    wanted = LogitMargin(places, aggregator)(smaller)
+    torch.testing.assert_close(named.for_images(n)(z), wanted)
+
+
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+def test_the_margin_over_one_rival_is_the_difference_and_its_opposite_the_swapped_one(aggregator):
+    z = torch.randn(2, 5, dtype=torch.float64)
+    margin = LogitMargin([1, 4], aggregator, rivals=3).pin(z)
+    torch.testing.assert_close(margin(z), z[[0, 1], [1, 4]] - z[:, 3])
+    torch.testing.assert_close(margin.opposite()(z), -margin(z))
+    assert margin.opposite().classes.tolist() == [3, 3]
+    several = LogitMargin([1, 4], aggregator, rivals=[0, 3]).pin(z)
+    torch.testing.assert_close(several.opposite()(z), -several(z))
+
+
+@pytest.mark.parametrize("kind", [LogitMargin, FinerMargin])
+def test_rivals_by_name(kind):
+    lookup = {"cat": 3, "dog": 1, "fox": 0}.__getitem__
+    z = torch.randn(2, 5)
+    for names, indices in (("dog", [1]), (["dog", "fox"], [1, 0]), ([["dog"], [4]], [[1], [4]])):
+        named = kind("cat", rivals=names).resolve(lookup)
+        torch.testing.assert_close(named(z), kind(3, rivals=indices)(z))
+    assert build_target("margin:rivals=dog/fox").rivals == ("dog", "fox")
+    assert build_target("finer:rivals=none").rivals is None
+
+
+@pytest.mark.parametrize("kind", [LogitMargin, FinerMargin])
+@pytest.mark.parametrize(
+    ("rivals", "words"),
+    [
+        ("dog", "names are not known"),
+        ([5], "class 5 does not exist"),
+        ([0.5], "integers"),
+        ([[0], [1], [2]], "3 rows of rivals were given for 2 images"),
+        ([0, 2], "class 2 is what is explained"),
+        ([], "rivals must be"),
+    ],
+)
+def test_wrong_rivals(kind, rivals, words):
+    with pytest.raises(TargetError, match=words):
+        kind(2, rivals=rivals)(torch.zeros(2, 5))

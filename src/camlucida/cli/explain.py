@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from camlucida.cli.shared.options import (
     methods_option,
     out_option,
 )
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.version import __version__
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ def explain(
             "(default: the predicted class)",
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="CLASS",
+            help="A class, by name or index, that the explained class is compared with: the picture shows in two "
+            "colours what speaks for the one and what for the other. Repeat the option for several rivals.",
+        ),
+    ] = None,
     layer: FusedLayers = None,
     target: TargetText = "logit",
     steps: Steps = None,
@@ -65,15 +75,26 @@ def explain(
     A photo that cannot be read is reported, and the others are explained.
 
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
+
+    [bold]camlucida explain photo.jpg --class tabby --against "tiger cat"[/]
     """
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
-    from camlucida.targets import build_target
+    from camlucida.targets import TARGETS, build_target
 
     classes: list[str | None] = [*class_] if class_ else [None]
-    wanted = [build_target(target, name) for name in classes]
-    methods = known_methods(method or ["gradcam"], wanted[0])
+    contrast: dict[str, Any] = {}
+    if against:
+        target = "margin" if target == "logit" else target
+        if "rivals" not in TARGETS.read(target)[0].settable:
+            raise CamlucidaError(
+                f"--against compares classes, which the target {target} does not; use --target margin or finer"
+            )
+        contrast["rivals"] = against
+    wanted = [build_target(target, name, **contrast) for name in classes]
+    sides = {"both_sides": True} if against else {}
+    methods = [(one, sides) for one in known_methods(method or ["gradcam"], wanted[0])]
     loaded = model.load(device, say=False)
     resolved = _by_class([check(loaded, one, layer or [], steps) for one in wanted], loaded)
     outcome = Outcome()

@@ -37,7 +37,8 @@ def methods(as_json: AsJson = False) -> None:
         return
     console().print(listing((row.name, _method_facts(row)) for row in rows))
     console().print(
-        " Every method also takes aug_smooth=true (mean over flipped and dimmed copies)\n"
+        " Every method also takes aug_smooth=true (mean over flipped and dimmed copies),\n"
+        " both_sides=true (what speaks for the target, and what against it) where it asks for one,\n"
         " and, where it weighs channels, eigen_smooth=true."
     )
 
@@ -113,7 +114,7 @@ def _print_summaries(registry: Iterable[Row[Any]], *, as_json: bool) -> None:
 
 
 def _method_facts(row: MethodRow) -> dict[str, str]:
-    from camlucida.methods.registry import SMOOTHING
+    from camlucida.methods.registry import WRAPPING
 
     number = row.equation[:1].isdigit()
     several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
@@ -125,7 +126,7 @@ def _method_facts(row: MethodRow) -> dict[str, str]:
         "needs": row.needs_in_words,
         "class": "decides the map" if row.discriminative else "makes no difference",
         "cost": row.cost_in_words,
-        "options": _written(row.settable, without=SMOOTHING),
+        "options": _written(row.settable, without=WRAPPING),
         "remark": row.remark,
     }
 

@@ -226,12 +226,17 @@ def _read(text: str, hint: Any) -> tuple[bool, Any]:
         several = [_read(part, member) for part in text.split(SEVERAL)]
         return all(fitting for fitting, _ in several), tuple(value for _, value in several)
     if get_origin(hint) in {Union, types.UnionType}:
-        members = sorted(get_args(hint), key=lambda member: member is str)  # anything is a str
+        members = sorted(get_args(hint), key=_breadth)
         return next((r for member in members if (r := _read(text, member))[0]), (False, None))
     try:
         return hint in _READERS, _READERS[hint](text) if hint in _READERS else None
     except ValueError:
         return False, None
+
+
+def _breadth(hint: Any) -> int:
+    """How late a type is tried: anything is a str, and a tuple of them."""
+    return 2 if hint is str else int(get_origin(hint) is tuple)
 
 
 def _none(text: str) -> None:

@@ -35,7 +35,7 @@ from camlucida.explanation.subject import (
     read_target,
 )
 from camlucida.methods import Method, Progress, Task, build, method_name, method_row, row_of
-from camlucida.methods.registry import SMOOTHING
+from camlucida.methods.registry import WRAPPING
 from camlucida.models import LoadedModel
 from camlucida.models.factory import ArchitectureLike
 from camlucida.targets import (
@@ -171,8 +171,12 @@ def explain(
         seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
     batch = subject.prepare(images)
     with subject.taking(batch.inputs):
-        resolved = read_target(target, subject.names(batch))
-    settled = [settle(one, resolved, options) for one in chosen]
+        names = subject.names(batch)
+        resolved = read_target(target, names)
+    settled = [
+        (made, read_target(wanted, names), label)  # a method's options may name classes too
+        for made, wanted, label in (settle(one, resolved, options) for one in chosen)
+    ]
     if isinstance(model, LoadedModel) and any(_asks(one) for one, _, _ in settled):
         model.check_target(target)
     anywhere = any(one.uses_layers for one, _, _ in settled)
@@ -310,9 +314,13 @@ def settle(
     changed = {
         name: value
         for name, value in built.describe()["options"].items()
-        if value != getattr(type(built.unsmoothed), name, None if name in SMOOTHING else value)
+        if value != getattr(type(built.unsmoothed), name, None if name in WRAPPING else value)
     }
-    extra = [f"{k}={v}" for k, v in changed.items() if len(str(v)) <= _LABEL]
+    extra = [
+        k.replace("_", " ") if k in WRAPPING else f"{k}={v}"
+        for k, v in changed.items()
+        if len(str(v)) <= _LABEL
+    ]
     if implied is LogitMargin and isinstance(wanted, LogitMargin) and wanted.aggregator != "mean":
         extra.insert(0, wanted.aggregator)
     return built, wanted, label + (f" ({', '.join(extra)})" if extra else "")

@@ -146,6 +146,7 @@ def grid(
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
     bar: tuple[str, float, float] | None = (COLOURS, 0, 1),
+    said: str = "attribution, in each map of its own largest value",
     cell: float = 2.6,
 ) -> Figure:
     """Pictures in rows and columns, with headings.
@@ -155,6 +156,7 @@ def grid(
         columns: a heading for each column.
         rows: a label for each row; lines that are longer than the picture is high are broken.
         bar: colour map of a bar and its ends; ``None`` for no bar.
+        said: what the bar shows.
         cell: width of a picture in inches.
 
     Returns:
@@ -195,7 +197,8 @@ def grid(
             pad=0.01,
         )
         drawn.ax.tick_params(labelsize=7)
-        drawn.set_label(f"attribution, {low:g} to {high:g} in each map", fontsize=7)
+        said = textwrap.fill(said, max(16, int(_LETTERS * cell * sum(heights))))
+        drawn.set_label(said, fontsize=7, parse_math=False)
     return figure
 
 

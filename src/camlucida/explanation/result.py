@@ -20,7 +20,7 @@ from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.drawable import Drawable
 from camlucida.methods import Method
-from camlucida.targets import ClassTarget, Target
+from camlucida.targets import ClassTarget, Contrast, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,20 +134,52 @@ class Explanation(Drawable):
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
 
-    @property
-    def explained(self) -> tuple[str, ...]:
-        """What was explained for each image, in words."""
-        target, values = self.target, self.target_values.tolist()
+    def _classes(self) -> list[tuple[int, ...]] | None:
+        """Of each image the class that is explained, and the rivals that were named; ``None`` without classes."""
+        target = self.target
         if not isinstance(target, ClassTarget) or not isinstance(target.classes, Tensor):
-            return tuple(target.shown(value, None) for value in values)
+            return None
+        own = target.classes[:, None]
+        if isinstance(target, Contrast) and target.rivals is not None and self.logits is not None:
+            own = torch.cat([own, target.against(self.logits, target.classes)], dim=1)
+        return [tuple(row) for row in own.tolist()]
+
+    def _called(self, index: int) -> str | None:
+        """The name of a class."""
         named = getattr(self.views, "class_names", None) or ()
         if self.logits is not None and len(named) != self.logits.shape[1]:
             named = ()  # of another model
+        name: str | None = named[index] if index < len(named) else self.target.unnamed(index)  # type: ignore[attr-defined]
+        return name.partition(",")[0] if name else None
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """What was explained for each image, in words."""
+        values, chosen = self.target_values.tolist(), self._classes()
+        if chosen is None:
+            return tuple(self.target.shown(value, None) for value in values)
         words = []
-        for index, value in zip(target.classes.tolist(), values, strict=True):
-            name = named[index] if index < len(named) else target.unnamed(index)
-            words.append(target.shown(value, name and name.partition(",")[0]))
+        for i, ((own, *rivals), value) in enumerate(zip(chosen, values, strict=True)):
+            name = self._called(own)
+            if rivals and self.logits is not None:
+                mine, *theirs = (
+                    f"{self._called(c)} {self.logits[i, c]:.3g}" for c in (own, *rivals)
+                )
+                name = f"{mine} against {few(theirs)}"
+            words.append(self.target.shown(value, name))
         return tuple(words)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What values below 0 speak for, and what those above 0; of several images what holds for all of them."""
+        chosen = set(self._classes() or ())
+        if len(chosen) != 1:
+            return "against", "for"
+        own, *rivals = chosen.pop()
+        name = self._called(own) or "it"
+        return (
+            f"for {few(str(self._called(c)) for c in rivals)}" if rivals else f"against {name}"
+        ), f"for {name}"
 
     # ------------------------------------------------------------------------------------- drawing
 
@@ -351,8 +383,14 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             explained = dict.fromkeys(words[i] for words in (e.explained for e in self.values()))
             parts += [f"explained: {text}" for text in explained]
             rows.append("\n".join(parts))
-        bar = (overlays.SIGNED, -1.0, 1.0) if signed else (overlays.COLOURS, 0.0, 1.0)
-        return overlays.grid(pictures, columns=["photo", *self], rows=rows, bar=bar)
+        columns = ["photo", *self]
+        if not signed:
+            return overlays.grid(pictures, columns=columns, rows=rows)
+        sides = {e.sides for e in self.values()}
+        below, above = sides.pop() if len(sides) == 1 else ("against", "for")
+        bar = (overlays.SIGNED, -1.0, 1.0)
+        said = f"{below}  \N{LEFTWARDS ARROW}  0  \N{RIGHTWARDS ARROW}  {above}"
+        return overlays.grid(pictures, columns=columns, rows=rows, bar=bar, said=said)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """The maps and values of all methods, such as ``gradcam/maps``."""

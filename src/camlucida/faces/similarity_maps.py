@@ -9,53 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from camlucida.engine.layers import Layer
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain
 from camlucida.faces.embedder import Embedder
 from camlucida.methods import Method, Progress, build, method_name, method_row, read_method, row_of
-from camlucida.targets import Target
+from camlucida.targets import Negated, Target
 
 SIMILAR_ONLY = (
     "the literature defines only the similar map of this method; the dissimilar one is the map of the negated "
     "similarity"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Negated(Target):
-    """Minus another target: what lowers it.
-
-    Attributes:
-        target: the other.
-    """
-
-    target: Target
-
-    @property
-    def layer(self) -> Layer | None:  # type: ignore[override]
-        """The other target's layer."""
-        return self.target.layer
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """``(N, ...)`` to ``(N,)``."""
-        return -self.target(outputs)
-
-    def pin(self, outputs: Tensor) -> Negated:
-        """As the other target."""
-        return Negated(self.target.pin(outputs))
-
-    def take(self, index: Tensor) -> Negated:
-        """As the other target."""
-        return Negated(self.target.take(index))
-
-    def for_images(self, images: int) -> Negated:
-        """As the other target."""
-        return Negated(self.target.for_images(images))
-
-    def describe(self) -> dict[str, Any]:
-        """Name and the other target."""
-        return {"target": "Negated", "of": self.target.describe()}
 
 
 @dataclass(frozen=True)

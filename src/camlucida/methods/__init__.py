@@ -33,7 +33,7 @@ from camlucida.methods.registry import (
 from camlucida.methods.rise import RISE
 from camlucida.methods.scorecam import ISCAM, SSCAM, ScoreCAM
 from camlucida.methods.shapleycam import ShapleyCAM
-from camlucida.methods.smoothing import AugSmooth, EigenSmooth
+from camlucida.methods.smoothing import AugSmooth, BothSides, EigenSmooth
 from camlucida.methods.task import Progress, Task
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "AblationCAM",
     "AttentionRollout",
     "AugSmooth",
+    "BothSides",
     "CorrRISE",
     "EigenCAM",
     "EigenGradCAM",

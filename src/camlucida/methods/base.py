@@ -107,7 +107,7 @@ class Method:
 
     @property
     def unsmoothed(self) -> Method:
-        """The method without what ``aug_smooth`` and ``eigen_smooth`` put around it."""
+        """The method without what ``aug_smooth``, ``eigen_smooth`` and ``both_sides`` put around it."""
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from camlucida.common.errors import MethodError
 from camlucida.common.grammar import refuse_unknown
 from camlucida.methods.base import Method
-from camlucida.methods.registry import METHODS, SMOOTHING, MethodRow
+from camlucida.methods.registry import METHODS, WRAPPING, MethodRow
 from camlucida.targets import Target, TargetLike, as_target
 
 F = TypeVar("F", bound=Method)
@@ -23,8 +23,8 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     Args:
         name: registered name, also with options as the command line writes them: ``fame:iterations=5``.
         target: what is explained.
-        **options: the method's fields, and those of its target where the name implies one; ``aug_smooth=True``
-            and ``eigen_smooth=True`` with every method.
+        **options: the method's fields, and those of its target where the name implies one; ``aug_smooth=True``,
+            ``eigen_smooth=True`` and ``both_sides=True`` with every method.
 
     Raises:
         MethodError: for an unknown name or option, an invalid value, or a target of another kind.
@@ -34,7 +34,7 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
         >>> method.iterations
         5
     """
-    from camlucida.methods.smoothing import smoothed
+    from camlucida.methods.smoothing import wrapped
 
     row, written = METHODS.read(name)
     refuse_unknown(row.name, options, row.settable, MethodError)
@@ -43,8 +43,8 @@ def build(name: str, target: TargetLike = None, **options: Any) -> tuple[Method,
     if row.target is not None:
         target = _as_kind(row, target, {k: v for k, v in options.items() if k in for_target})
     method = row.build(**{k: v for k, v in options.items() if k in known})
-    smoothing = {k: v for k, v in options.items() if k in SMOOTHING}
-    return smoothed(method, **smoothing), as_target(target)
+    wrapping = {k: v for k, v in options.items() if k in WRAPPING}
+    return wrapped(method, **wrapping), as_target(target)
 
 
 def build_as(family: type[F], method: F | str) -> F:

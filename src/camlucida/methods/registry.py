@@ -173,9 +173,9 @@ class MethodRow(Row[Method]):
 
     @property
     def settable(self) -> dict[str, Option]:
-        """The method's own options, those of the target that the name stands for, and the smoothing."""
-        smoothing = {name: Option(name, bool, False) for name in SMOOTHING}
-        return {**self._of_target, **options_of(self.make), **smoothing}
+        """The method's own options, those of the target that the name stands for, and what it can be wrapped in."""
+        wrapping = {name: Option(name, bool, False) for name in WRAPPING}
+        return {**self._of_target, **options_of(self.make), **wrapping}
 
     @property
     def _of_target(self) -> dict[str, Option]:
@@ -184,7 +184,7 @@ class MethodRow(Row[Method]):
 
 METHODS = Registry(MethodRow)
 
-SMOOTHING = ("aug_smooth", "eigen_smooth")
+WRAPPING = ("aug_smooth", "eigen_smooth", "both_sides")
 """Options that every method takes."""
 
 

@@ -1,4 +1,4 @@
-"""Smoothing for every method: over augmented images, and by the first principal component."""
+"""What every method can be wrapped in: smoothing over augmented images or by a principal component; both sides."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from camlucida.common.errors import MethodError
 from camlucida.engine.maps import Steps
 from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
 from camlucida.methods.eigencam import Sign, principal
-from camlucida.methods.registry import method_name
+from camlucida.methods.registry import method_name, row_of
 from camlucida.methods.task import Task
 from camlucida.targets import Cell, Cells, Segmentation
 
 
-def smoothed(method: Method, *, aug_smooth: bool = False, eigen_smooth: bool = False) -> Method:
-    """A method with the smoothing asked for; itself where none is.
+def wrapped(
+    method: Method,
+    *,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    both_sides: bool = False,
+) -> Method:
+    """A method with the smoothing and the sides asked for; itself where none are.
 
     Raises:
-        MethodError: for eigen smoothing of a method that adds up no channels.
+        MethodError: for eigen smoothing of a method that adds up no channels, or both sides of one that asks for no
+            target.
     """
     if eigen_smooth:
         method = EigenSmooth(method)
-    return AugSmooth(method) if aug_smooth else method
+    if aug_smooth:
+        method = AugSmooth(method)
+    return BothSides(method) if both_sides else method
 
 
 @dataclass(frozen=True)
@@ -222,6 +231,57 @@ class EigenSmooth(Wrapper):
         if any(key not in raw.details for key in keys.values()):
             raise MethodError(_NO_CHANNELS.format(name=method_name(self.method)))
         return {name: raw.details[key] for name, key in keys.items()}
+
+
+@dataclass(frozen=True)
+class BothSides(Wrapper):
+    r"""What speaks for the target, and below zero what speaks against it: $M(Y) - M(-Y)$.
+
+    Both maps are rectified, resized and blurred as the method does it, and keep the method's own scale, so that the
+    stronger side shows. Of a method whose maps change their sign with the target, such as Grad-CAM, this is the map
+    before rectifying. On a margin of class A over class B: where the model sees A, and where it sees B.
+
+    Attributes:
+        method: any method whose maps depend on the target.
+
+    Example:
+        >>> margin = camlucida.LogitMargin(3, rivals=[5])
+        >>> found = camlucida.explain(model, images, target=margin, both_sides=True)
+        >>> found.label
+        'gradcam (both sides)'
+    """
+
+    option = "both_sides"
+
+    def __post_init__(self) -> None:
+        """Refuse methods that ask for no target."""
+        super().__post_init__()
+        row = row_of(self.method)
+        if row is not None and not row.discriminative:
+            raise MethodError(
+                f"{row.name} does not depend on what is explained, so its map has no two sides; use another method"
+            )
+
+    @property
+    def steps(self) -> Steps:
+        """The sides are finished before they are compared, and keep their scale."""
+        return Steps(rectify=False, normalise="none")
+
+    def run(self, task: Task) -> RawMap:
+        """One run of the method for each side."""
+        own = replace(
+            self.method.steps, layer_normalise="none", early_normalise=False, normalise="none"
+        )
+        first = self.method.run(task.part(0, 2))
+        second = self.method.run(replace(task, target=first.target.opposite()).part(1, 2))
+        with torch.inference_mode(mode=False), torch.no_grad():
+            sides = [
+                own.finish(
+                    own.fuse(raw.layers, task.size) if raw.by_steps else raw.fused, task.size
+                )
+                for raw in (first, second)
+            ]
+            return replace(first, fused=sides[0] - sides[1], by_steps=False)
 
 
 _NO_CHANNELS = (

@@ -4,11 +4,12 @@ A target is a callable from the model's output ``(N, ...)`` to ``(N,)``, vectori
 is a property of the target, not of the method: DiffGradCAM is Grad-CAM on a :class:`LogitMargin`.
 """
 
-from camlucida.targets.base import Target
+from camlucida.targets.base import Negated, Target
 from camlucida.targets.classes import (
     Aggregator,
     Classes,
     ClassTarget,
+    Contrast,
     ExpLogit,
     Logit,
     LogitMargin,
@@ -30,6 +31,7 @@ __all__ = [
     "Cells",
     "ClassTarget",
     "Classes",
+    "Contrast",
     "CosineSimilarity",
     "Custom",
     "DotProduct",
@@ -41,6 +43,7 @@ __all__ = [
     "LogProbability",
     "Logit",
     "LogitMargin",
+    "Negated",
     "NegativeDistance",
     "Nothing",
     "OneLogit",

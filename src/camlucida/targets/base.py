@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -65,6 +65,10 @@ class Target:
         """This target with everything fixed that depends on the image, such as the predicted class."""
         return self
 
+    def opposite(self) -> Target:
+        """What rises where this falls."""
+        return Negated(self)
+
     def lasting(self) -> Self:
         """This target with copies of what was made under ``torch.inference_mode``, which gradients cannot pass."""
         copies: dict[str, Any] = {}
@@ -113,6 +117,46 @@ class Target:
         """Name and options, ready for JSON."""
         options = {name: _plain(value) for name, value in vars(self).items()}
         return {"target": type(self).__name__, **options}
+
+
+@dataclass(frozen=True, eq=False)
+class Negated(Target):
+    """Minus another target: what lowers it.
+
+    Attributes:
+        target: the other.
+
+    Example:
+        >>> camlucida.targets.Negated(camlucida.Logit(1))(torch.tensor([[1.0, 5.0]]))
+        tensor([-5.])
+    """
+
+    target: Target
+
+    @property
+    def layer(self) -> str | nn.Module | None:  # type: ignore[override]
+        """The other target's layer."""
+        return self.target.layer
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """``(N, ...)`` to ``(N,)``."""
+        return -self.target(outputs)
+
+    def pin(self, outputs: Tensor) -> Negated:
+        """As the other target."""
+        return Negated(self.target.pin(outputs))
+
+    def take(self, index: Tensor) -> Negated:
+        """As the other target."""
+        return Negated(self.target.take(index))
+
+    def for_images(self, images: int) -> Negated:
+        """As the other target."""
+        return Negated(self.target.for_images(images))
+
+    def describe(self) -> dict[str, Any]:
+        """Name and the other target."""
+        return {"target": "Negated", "of": self.target.describe()}
 
 
 def join_targets(parts: Sequence[Target]) -> Target:

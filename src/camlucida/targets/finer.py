@@ -8,16 +8,14 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from camlucida.common.errors import TargetError
-from camlucida.common.limits import Count, check_fields
-from camlucida.targets.base import tensor_of
-from camlucida.targets.classes import ClassTarget
+from camlucida.common.limits import Count
+from camlucida.targets.classes import ClassTarget, Contrast
 
 Weights = Literal["probability", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
-class FinerMargin(ClassTarget):
+class FinerMargin(Contrast):
     r"""How a class differs from the classes most like it: Finer-CAM is any CAM on this target.
 
     $Y = \sum_{d} \omega_d\,(z_c - \alpha z_d)$ over the ``similar`` classes whose logits lie nearest to
@@ -29,8 +27,8 @@ class FinerMargin(ClassTarget):
         alpha: strength of the comparison, 1 by default; less keeps more of the whole object.
         weights: ``"probability"`` (default; differentiated through, as the authors' code does) or
             ``"mean"``.
-        rivals: the classes to compare with, ``(R,)`` for all images or ``(N, R)``, also as lists; ``None``
-            (default) takes the nearest ones of each image.
+        rivals: the classes to compare with, see :class:`~camlucida.targets.Contrast`; ``None`` (default) takes the
+            nearest ones of each image.
 
     Source: Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao, "Finer-CAM", CVPR 2025
     (arXiv 2501.11309): weights from the difference $y^c - \gamma y^d$. How several classes are weighed and
@@ -44,22 +42,6 @@ class FinerMargin(ClassTarget):
     similar: Count = 3
     alpha: float = 1.0
     weights: Weights = "probability"
-    rivals: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        object.__setattr__(self, "rivals", tensor_of(self.rivals, "rivals"))
-        check_fields(self, TargetError)
-        if self.rivals is not None and self.rivals.ndim not in (1, 2):
-            raise TargetError(
-                f"rivals must be class indices (R,) or (N, R), got {tuple(self.rivals.shape)}"
-            )
-
-    @property
-    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The classes, and the rivals where each image has its own."""
-        own = self.rivals is not None and self.rivals.ndim == 2
-        return ("classes", "rivals") if own else ("classes",)
 
     def pin(self, outputs: Tensor) -> Self:
         """Fix the class of each image and those it is compared with."""
@@ -79,20 +61,11 @@ class FinerMargin(ClassTarget):
         return (share * differences).sum(1)
 
     def _nearest(self, logits: Tensor, classes: Tensor) -> Tensor:
-        n, m = logits.shape
-        if self.rivals is None:
-            distance = (logits.detach() - logits.detach().gather(1, classes[:, None])).abs()
-            distance = distance.scatter(1, classes[:, None], torch.inf)
-            return distance.argsort(dim=1, stable=True)[:, : min(self.similar, m - 1)]
-        rivals = self.rivals.to(logits.device).long()
-        rivals = rivals.expand(n, -1) if rivals.ndim == 1 else rivals
-        if len(rivals) != n:
-            raise TargetError(f"{len(rivals)} rows of rivals were given for {n} images")
-        if (out := (rivals < 0) | (rivals >= m)).any():
-            raise TargetError(
-                f"class {int(rivals[out][0])} does not exist: the model has {m} classes"
-            )
-        return rivals
+        if self.rivals is not None:
+            return self.against(logits, classes)
+        distance = (logits.detach() - logits.detach().gather(1, classes[:, None])).abs()
+        distance = distance.scatter(1, classes[:, None], torch.inf)
+        return distance.argsort(dim=1, stable=True)[:, : min(self.similar, logits.shape[1] - 1)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ def build_target(text: str, classes: Classes = None, **options: Any) -> Target:
 
     Example:
         >>> camlucida.targets.build_target("margin:aggregator=max", "tabby")
-        LogitMargin(classes='tabby', aggregator='max')
+        LogitMargin(classes='tabby', rivals=None, aggregator='max')
     """
     row, written = TARGETS.read(text)
     refuse_unknown(row.name, options, row.settable, row.error)

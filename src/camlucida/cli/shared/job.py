@@ -13,12 +13,13 @@ from camlucida.cli.shared.console import complain, progress, shown
 from camlucida.cli.shared.photos import Names
 from camlucida.cli.shared.results import save
 from camlucida.cli.shared.writing import out_folder
-from camlucida.common.errors import ImageError, ModelError
+from camlucida.common.errors import ImageError, ModelError, TargetError
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from camlucida.explanation import Comparison, Explanation
+    from camlucida.explanation.explain import MethodLike
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
@@ -39,7 +40,7 @@ class Job:
     """
 
     model: LoadedModel
-    methods: Sequence[str]
+    methods: Sequence[MethodLike]
     targets: Mapping[str, Target]
     layers: Sequence[str]
     steps: str | None
@@ -160,7 +161,7 @@ def _explain(
         return
     try:
         comparison = _compared(job, pictures, progress)
-    except (ImageError, MemoryError) as error:
+    except (ImageError, TargetError, MemoryError) as error:
         if len(pictures) == 1:
             outcome.fail(pictures[0][0], str(error) or "out of memory")
         else:  # one picture must not take the others along
