@@ -10,6 +10,8 @@ import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
+import matplotlib as mpl
+import matplotlib.text
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from torch import nn
 
 from camlucida import CamlucidaError, CosineSimilarity, Preprocess, TargetError, explain
 from camlucida.common.provenance import fingerprint
-from camlucida.explanation import Comparison, Diagnostics, overlays
+from camlucida.explanation import Comparison, Diagnostics, Style, overlays
 from reference import networks
 
 SIZE = (12, 16)
@@ -471,3 +473,32 @@ def test_show_in_a_notebook(found, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     found.show()
     assert len(shown) == 1
+
+
+def test_a_picture_tells_its_scale_its_sides_and_the_crop():
+    def words(found):
+        figure = found.figure()
+        texts = [t for axis in figure.axes for t in axis.findobj(mpl.text.Text)]
+        return " ".join(t.get_text().replace("\n", " ") for t in [*texts, *figure.texts])
+
+    net = model()
+    photo = Image.effect_noise((80, 40), 60).convert("RGB")
+    crop = Preprocess(size=SIZE, resize=20)
+    known = {"layers": "features", "class_names": list("abcd"), "target": 1}
+    found = explain(net, photo, preprocess=crop, **known)
+    assert "own scale" in words(found)
+    assert "cropped away" in words(found)
+    assert "cropped away" not in words(explain(net, X, **known))
+    signed = explain(net, X, steps="signed", **known)
+    assert "against b" in words(signed)
+    assert "for b" in words(signed)
+    fixed = replace(signed, style=Style(largest=1e6))
+    assert "in all images" in words(fixed)
+    assert np.ptp(np.asarray(fixed.overlay(colours="gray", alpha=1.0), dtype=int)) <= 1
+
+
+def test_a_map_that_was_not_normalised_is_drawn_on_its_own_scale(found):
+    weak = replace(found, maps=found.maps / 1000)
+    assert weak.overlay().tobytes() == found.overlay().tobytes()
+    usual = replace(found, style=Style(alpha=0.3, colours="gray"))
+    assert usual.overlay().tobytes() == found.overlay(alpha=0.3, colours="gray").tobytes()

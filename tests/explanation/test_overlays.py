@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.explanation.overlays import (
     COLOURS,
     SIGNED,
+    Style,
     View,
     colourise,
     grid,
@@ -49,23 +51,23 @@ def test_a_signed_map_has_its_zero_in_the_middle():
 
 
 def test_photo_is_grey_under_the_map():
-    drawn = np.asarray(overlay(view(), torch.zeros(4, 6), alpha=0.0))
+    drawn = np.asarray(overlay(view(), torch.zeros(4, 6), Style(alpha=0.0)))
     grey = np.asarray(view().picture.convert("L"))
     assert (drawn == grey[..., None]).all()
 
 
 def test_alpha():
     photo, maps = view(), torch.rand(40, 60)
-    full = np.asarray(overlay(photo, maps, alpha=1.0), dtype=int)
+    full = np.asarray(overlay(photo, maps, Style(alpha=1.0)), dtype=int)
     assert np.abs(full - np.asarray(colourise(maps), dtype=int)).max() <= 1
-    half = np.asarray(overlay(photo, maps, alpha=0.5), dtype=int)
+    half = np.asarray(overlay(photo, maps, Style(alpha=0.5)), dtype=int)
     grey = np.asarray(photo.picture.convert("L"), dtype=int)[..., None]
     assert np.abs(half - (full + grey) / 2).max() <= 1
 
 
 def test_outside_of_the_box_is_dark_and_unpainted():
     photo = view(box=(20, 10, 50, 30))
-    drawn = np.asarray(overlay(photo, torch.ones(4, 6), alpha=1.0), dtype=int)
+    drawn = np.asarray(overlay(photo, torch.ones(4, 6), Style(alpha=1.0)), dtype=int)
     inside = np.zeros((40, 60), bool)
     inside[10:30, 20:50] = True
     top = np.asarray(colourise(torch.ones(1, 1)), dtype=int)[0, 0]
@@ -80,7 +82,7 @@ def test_box_that_reaches_outside(box):
     left, top, right, bottom = box
     maps = torch.zeros(bottom - top, right - left)
     maps[15, 20] = 1
-    drawn = np.asarray(overlay(view(box=box), maps, alpha=1.0), dtype=int).sum(2)
+    drawn = np.asarray(overlay(view(box=box), maps, Style(alpha=1.0)), dtype=int).sum(2)
     row, column = 15 + top, 20 + left
     if row < 40 and column < 60:
         assert np.unravel_index(drawn.argmax(), drawn.shape) == (row, column)
@@ -97,7 +99,7 @@ def test_large_photos_are_scaled_with_their_box():
     small = big.scaled()
     assert small.picture.size == (512, 1024)
     assert small.box == pytest.approx((0, 512, 512, 1024))
-    drawn = np.asarray(overlay(big, torch.ones(2, 2), alpha=1.0), dtype=int).sum(2)
+    drawn = np.asarray(overlay(big, torch.ones(2, 2), Style(alpha=1.0)), dtype=int).sum(2)
     assert drawn.shape == (1024, 512)
     assert (drawn[520:] > drawn[:500].max()).all()
     assert view().scaled().picture.size == (60, 40)
@@ -132,3 +134,29 @@ def test_grid():
     assert [a.get_title() for a in figure.axes[:3]] == ["a", "b", "c"]
     assert sum(bool(a.images) for a in figure.axes[:6]) == 5
     assert png(figure)[:4] == b"\x89PNG"
+
+
+def test_a_fixed_scale_keeps_a_weak_map_dark():
+    weak = torch.tensor([[0.0, 0.02]])
+    torch.testing.assert_close(scaled(weak, Style(largest=0.2))[0], torch.tensor([[0.0, 0.1]]))
+    signed = scaled(-weak, Style(largest=0.2))[0]
+    torch.testing.assert_close(signed, torch.tensor([[0.5, 0.45]]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"alpha": 2}, "alpha must be"),
+        ({"colours": "infermo"}, "did you mean 'inferno'"),
+        ({"largest": -1}, "largest"),
+    ],
+)
+def test_a_style_that_cannot_be_drawn(values, words):
+    with pytest.raises(CamlucidaError, match=words):
+        Style(**values)
+
+
+def test_a_view_knows_whether_something_was_cut_away():
+    assert view(box=(20, 10, 50, 30)).cut
+    assert not view().cut
+    assert not view(box=(-10, -5, 70, 50)).cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from camlucida.cli.shared.options import (
     Steps,
     TargetText,
     methods_option,
+    option,
     out_option,
 )
 from camlucida.common.errors import CamlucidaError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
+SCALES = ("image", "data")
 _NAME = 40  # letters of a class's name in a label
 
 
@@ -61,6 +63,23 @@ def explain(
     layer: FusedLayers = None,
     target: TargetText = "logit",
     steps: Steps = None,
+    signed: Annotated[
+        bool,
+        typer.Option("--signed", help="Show evidence against the target too, in a second colour."),
+    ] = False,
+    scale: Annotated[
+        str,
+        option(
+            "image|data",
+            "What is drawn brightest: the largest value of each map, or with data the largest of all photos, so that a "
+            "photo with little evidence stays dark. This explains every photo twice.",
+        ),
+    ] = "image",
+    colours: Annotated[
+        str | None,
+        option("NAME", "A colour map of matplotlib. (default: inferno, and PuOr_r with signs)"),
+    ] = None,
+    alpha: Annotated[float, option("0..1", "How much of the map's colour covers the photo.")] = 0.6,
     seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
@@ -81,8 +100,15 @@ def explain(
     from camlucida.cli.shared.job import Job, Outcome, check, run
     from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
+    from camlucida.explanation import Style
     from camlucida.targets import TARGETS, build_target
 
+    style = Style(alpha, colours)
+    if scale not in SCALES:
+        raise CamlucidaError(f"--scale is {' or '.join(SCALES)}, got {scale!r}")
+    asking = {"--signed": signed, "--against": against, "--scale data": scale == "data"}
+    presets = {"--scale data": "unscaled"}
+    steps = _steps(steps, {o: presets.get(o, "signed") for o, given in asking.items() if given})
     classes: list[str | None] = [*class_] if class_ else [None]
     contrast: dict[str, Any] = {}
     if against:
@@ -101,7 +127,18 @@ def explain(
     files, unusable = collect(photos, out)
     for path, reason in unusable:
         outcome.fail(path, reason)
-    job = Job(loaded, methods, resolved, layer or [], steps, seed, batch_size, out)
+    job = Job(
+        loaded,
+        methods,
+        resolved,
+        layer or [],
+        steps,
+        seed,
+        batch_size,
+        out,
+        style,
+        scale == "data",
+    )
     if files:
         run(job, files, outcome)
     if as_json:
@@ -118,6 +155,25 @@ def explain(
 
         show(outcome.done, out, console())
     raise typer.Exit(outcome.exit_code)
+
+
+def _steps(given: str | None, asked: Mapping[str, str]) -> str | None:
+    """The preset that other options ask for.
+
+    Args:
+        given: What the user chose.
+        asked: Presets by the option that needs them; the first one holds.
+
+    Raises:
+        CamlucidaError: Another preset is given as well.
+    """
+    for name, preset in asked.items():
+        if given not in (None, preset, "signed"):
+            raise CamlucidaError(
+                f"{name} scales the maps in a way of its own; leave out --steps {given}"
+            )
+        return given or preset
+    return given
 
 
 def _by_class(targets: Sequence[Target], loaded: LoadedModel) -> dict[str, Target]:

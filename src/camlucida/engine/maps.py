@@ -158,7 +158,7 @@ class Steps:
         return normalise(maps, self.normalise, eps=self.eps)
 
 
-PRESETS = ("pytorch-grad-cam", "signed")
+PRESETS = ("pytorch-grad-cam", "signed", "unscaled")
 
 
 def preset(name: str, steps: Steps) -> Steps:
@@ -167,7 +167,8 @@ def preset(name: str, steps: Steps) -> Steps:
     Args:
         name: ``"pytorch-grad-cam"`` scales before and after resizing with 1e-7 in the denominator, as
             pytorch-grad-cam does (its method options, such as the eps of Grad-CAM++, are set on the
-            method); ``"signed"`` keeps signs and scale: no rectifying and no normalising.
+            method); ``"unscaled"`` keeps the method's own scale: no normalising; ``"signed"`` keeps the signs too: no
+            rectifying either.
         steps: the method's own steps.
 
     Raises:
@@ -182,6 +183,9 @@ def preset(name: str, steps: Steps) -> Steps:
             early_normalise=True,
             eps=1e-7,
         )
-    if name == "signed":
-        return replace(steps, rectify=False, layer_normalise="none", normalise="none")
+    if name in ("signed", "unscaled"):
+        rectify = steps.rectify and name == "unscaled"
+        return replace(
+            steps, rectify=rectify, layer_normalise="none", early_normalise=False, normalise="none"
+        )
     raise MethodError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")

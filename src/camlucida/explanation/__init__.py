@@ -2,6 +2,15 @@
 
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.explain import explain
-from camlucida.explanation.result import Comparison, Explanation, LazyViews
+from camlucida.explanation.overlays import LazyViews, Style
+from camlucida.explanation.result import Comparison, Explanation
 
-__all__ = ["Comparison", "Diagnostics", "Explanation", "LazyViews", "Prediction", "explain"]
+__all__ = [
+    "Comparison",
+    "Diagnostics",
+    "Explanation",
+    "LazyViews",
+    "Prediction",
+    "Style",
+    "explain",
+]

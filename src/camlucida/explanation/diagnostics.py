@@ -55,7 +55,7 @@ class Diagnostics:
     Attributes:
         raw_min: smallest value of the signed map, before anything is rectified or scaled.
         raw_max: largest value.
-        all_negative: no value is positive although some are negative: rectifying leaves nothing.
+        all_negative: no value is positive although some are negative, and rectifying leaves nothing.
         constant: every cell has the same value (a zero map, or a 1x1 map).
         finite: ``False`` when the map holds NaN or infinite values; it is then drawn as zeros.
         dead_channels: per layer, the number of channels that are zero everywhere and their total.
@@ -166,6 +166,8 @@ def diagnose(
     broken: Sequence[str],
     assumed: Sequence[tuple[str, ...]],
     remarks: Mapping[int, str],
+    *,
+    rectified: bool,
 ) -> tuple[Diagnostics, ...]:
     """What a reader of each image's map has to know.
 
@@ -177,6 +179,7 @@ def diagnose(
         broken: of each image, what of the model is not finite.
         assumed: of each image, what was assumed.
         remarks: of the target, about single images by their position.
+        rectified: whether negative values are dropped.
     """
     flat = raw.fused.flatten(1)
     lowest, highest = flat.amin(1).tolist(), flat.amax(1).tolist()
@@ -199,7 +202,7 @@ def diagnose(
             Diagnostics(
                 raw_min=lowest[i],
                 raw_max=highest[i],
-                all_negative=lowest[i] < 0 and highest[i] <= 0,
+                all_negative=rectified and lowest[i] < 0 and highest[i] <= 0,
                 constant=lowest[i] == highest[i],
                 finite=bool(finite[i]),
                 dead_channels={

@@ -95,5 +95,5 @@ class Drawable:
         elif suffix == ".json":
             path.write_text(to_json(self.record()), encoding="utf-8")
         else:
-            self.figure().savefig(path, dpi=130)
+            overlays.write(self.figure(), path, dpi=130)
         return path

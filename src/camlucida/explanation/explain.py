@@ -112,7 +112,7 @@ def explain(
         layers: names or modules; by default the last feature map of the model. Beside methods of a list that
             explain layers, those that explain the input go without.
         steps: how raw maps become attribution maps: a :class:`camlucida.Steps`, or a preset,
-            ``"pytorch-grad-cam"`` or ``"signed"``. By default the method's own.
+            ``"pytorch-grad-cam"``, ``"unscaled"`` or ``"signed"``. By default the method's own.
         preprocess: how photos become inputs: a :class:`camlucida.Preprocess`, or any function of a PIL image, such
             as a transform of torchvision; or some of a ``Preprocess``'s values by name, ``{"size": 96}``. By default
             the model's own, where it says.
@@ -396,6 +396,7 @@ def _explain(
                 broken,
                 assumed,
                 task.target.remarks(raw.outputs),
+                rectified=used.rectify,
             ),
             details=raw.details,
             provenance=Provenance(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import sys
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,8 @@ from PIL import Image, ImageShow
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import nearest
+from camlucida.common.limits import NotNegative, Share, check_fields
 from camlucida.engine.maps import resize
 
 if TYPE_CHECKING:
@@ -57,10 +62,95 @@ class View:
         left, top, right, bottom = (edge * factor for edge in self.box)
         return View(self.picture.resize(size, Image.Resampling.LANCZOS), (left, top, right, bottom))
 
+    @property
+    def cut(self) -> bool:
+        """Whether a part of the picture was cut away before the model saw it."""
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        width, height = self.picture.size
+        return left > 0 or top > 0 or right < width or bottom < height
+
     def cropped(self) -> Image.Image:
         """What the model saw; black where it saw padding."""
         left, top, right, bottom = (round(edge) for edge in self.box)
         return self.picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+class LazyViews(Sequence[View]):
+    """The pictures behind a batch, made when they are first drawn.
+
+    Args:
+        makers: one function per image.
+        class_names: names of the classes, where known.
+
+    Example:
+        >>> camlucida.explain(model, images).views[0].picture.size
+        (32, 32)
+    """
+
+    def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
+        self._makers = list(makers)
+        self.class_names = class_names
+
+    def named(self, class_names: Sequence[str] | None) -> LazyViews:
+        """The same pictures, with these names of the classes."""
+        return LazyViews(self._makers, class_names)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One view, or those of a slice."""
+        if isinstance(index, slice):
+            return LazyViews([_alone(maker) for maker in self._makers[index]], self.class_names)
+        return self._makers[index]()
+
+
+def _alone(maker: Callable[[], View]) -> Callable[[], View]:
+    """The same, with tensors of its own in place of parts of a batch."""
+    if not isinstance(maker, partial):
+        return maker
+    own = (a.detach().clone() if isinstance(a, Tensor) else a for a in maker.args)
+    return partial(maker.func, *own, **maker.keywords)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How maps are drawn.
+
+    Attributes:
+        alpha: opacity of the map over the picture, 0 to 1; 0.6 by default.
+        colours: a matplotlib colour map; by default ``"inferno"``, and ``"PuOr_r"`` with light at 0 for a map with
+            negative values.
+        largest: the value that is drawn brightest, in all images alike; by default each map's own largest one where
+            it is above 1 or negative values are drawn, else 1.
+
+    Example:
+        >>> style = camlucida.explanation.Style(alpha=0.8, colours="viridis")
+        >>> dataclasses.replace(camlucida.explain(model, images), style=style).overlay().size
+        (32, 32)
+    """
+
+    alpha: Share = 0.6
+    colours: str | None = None
+    largest: NotNegative | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            CamlucidaError: naming the one that does not fit.
+        """
+        check_fields(self)
+        if self.colours is not None:
+            import matplotlib as mpl
+
+            if self.colours not in mpl.colormaps:
+                raise CamlucidaError(
+                    f"matplotlib has no colour map {self.colours!r}{nearest(self.colours, mpl.colormaps)}"
+                )
+
+
+PLAIN = Style()
 
 
 def colourise(attribution: Tensor, colours: str = COLOURS) -> Image.Image:
@@ -72,31 +162,26 @@ def colourise(attribution: Tensor, colours: str = COLOURS) -> Image.Image:
 
 
 def scaled(
-    attribution: Tensor, colours: str | None = None, *, signed: bool = False
+    attribution: Tensor, style: Style = PLAIN, *, signed: bool = False
 ) -> tuple[Tensor, str]:
     """A map as it is coloured: in [0, 1], with the colours for it.
 
     Args:
-        attribution: ``(H, W)``; values outside [0, 1] (a map that was not normalised) are divided by the
-            largest absolute one.
-        colours: a matplotlib colour map; by default ``"inferno"``, or ``"PuOr_r"`` with 0 in its middle for
-            a map with negative values.
-        signed: colour a map without negative values as one of those too.
+        attribution: ``(H, W)``.
+        style: how it is drawn.
+        signed: colour a map without negative values as one with them, with 0 in the middle.
     """
     lowest, highest = float(attribution.min()), float(attribution.max())
-    largest = max(-lowest, highest)
-    if lowest < 0 or signed:
-        return attribution / (2 * (largest or 1)) + 0.5, colours or SIGNED
-    return attribution / largest if highest > 1 else attribution, colours or COLOURS
+    signed = signed or lowest < 0
+    own = max(-lowest, highest) if signed else max(highest, 1.0)
+    largest = (own if style.largest is None else style.largest) or 1
+    if signed:
+        return (attribution / (2 * largest) + 0.5).clamp(0, 1), style.colours or SIGNED
+    return attribution / largest, style.colours or COLOURS
 
 
 def overlay(
-    view: View,
-    attribution: Tensor,
-    *,
-    alpha: float = 0.6,
-    colours: str | None = None,
-    signed: bool = False,
+    view: View, attribution: Tensor, style: Style = PLAIN, *, signed: bool = False
 ) -> Image.Image:
     """Lay a map over the picture it explains.
 
@@ -106,8 +191,7 @@ def overlay(
     Args:
         view: the picture.
         attribution: ``(H, W)``, of the model's input; coloured as :func:`scaled` says.
-        alpha: opacity of the map, 0 to 1; 0.6 by default.
-        colours: a matplotlib colour map.
+        style: how it is drawn.
         signed: use the colours of maps with negative values in any case.
 
     Returns:
@@ -117,13 +201,13 @@ def overlay(
     left, top, right, bottom = (round(edge) for edge in view.box)
     size = (max(1, bottom - top), max(1, right - left))
     # Pooled to the size drawn where the picture is smaller than the map.
-    values, colours = scaled(attribution.detach().to("cpu", torch.float32), colours, signed=signed)
+    values, colours = scaled(attribution.detach().to("cpu", torch.float32), style, signed=signed)
     enlarged = colourise(resize(values[None], size)[0], colours)
     coloured = Image.new("RGB", view.picture.size)
     coloured.paste(enlarged, (left, top))
     seen = np.zeros((view.picture.height, view.picture.width), dtype=np.bool_)
     seen[max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)] = True
-    return blend(view.picture, coloured, seen, alpha)
+    return blend(view.picture, coloured, seen, style.alpha)
 
 
 def blend(
@@ -136,6 +220,8 @@ def blend(
     return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
 
 
+OWN_SCALE = "attribution, each map on its own scale"
+
 _LETTERS = 15
 """Of a row's label in an inch."""
 
@@ -146,7 +232,9 @@ def grid(
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
     bar: tuple[str, float, float] | None = (COLOURS, 0, 1),
-    said: str = "attribution, in each map of its own largest value",
+    said: str = OWN_SCALE,
+    ends: tuple[str, str] = ("", ""),
+    note: str = "",
     cell: float = 2.6,
 ) -> Figure:
     """Pictures in rows and columns, with headings.
@@ -157,6 +245,8 @@ def grid(
         rows: a label for each row; lines that are longer than the picture is high are broken.
         bar: colour map of a bar and its ends; ``None`` for no bar.
         said: what the bar shows.
+        ends: what stands below and above the bar.
+        note: what stands below the pictures.
         cell: width of a picture in inches.
 
     Returns:
@@ -197,16 +287,27 @@ def grid(
             pad=0.01,
         )
         drawn.ax.tick_params(labelsize=7)
-        said = textwrap.fill(said, max(16, int(_LETTERS * cell * sum(heights))))
-        drawn.set_label(said, fontsize=7, parse_math=False)
+        drawn.set_label(said, fontsize=7)
+        below, above = ("\n".join(textwrap.wrap(end, 14)) for end in ends)
+        drawn.ax.set_title(above, fontsize=7, parse_math=False)
+        drawn.ax.set_xlabel(below, fontsize=7, parse_math=False)
+    if note:
+        figure.supxlabel(note, fontsize=7)
     return figure
 
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """A figure as PNG bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    write(figure, buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def write(figure: Figure, target: Path | io.BytesIO, **options: Any) -> None:
+    """A figure as a file; of a name in letters that the font lacks the picture shows boxes, without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(target, **options)
 
 
 def show(figure: Figure) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ class Explanation(Drawable):
         views: the picture of each image, and the part that the model saw.
         sources: the file name of each image, where there was one.
         outputs: what the model's outputs are, found or said.
+        style: how it is drawn.
 
     Example:
         >>> explanation = camlucida.explain(model, images, method="hirescam")
@@ -75,9 +75,10 @@ class Explanation(Drawable):
     diagnostics: tuple[Diagnostics, ...]
     details: dict[str, Tensor]
     provenance: Provenance = field(repr=False)
-    views: LazyViews = field(repr=False)
+    views: overlays.LazyViews = field(repr=False)
     sources: tuple[str | None, ...] = ()
     outputs: Outputs = field(default_factory=Outputs)
+    style: overlays.Style = overlays.PLAIN
 
     def __repr__(self) -> str:
         """A few lines: what was explained by what, and the messages of the first image."""
@@ -199,11 +200,17 @@ class Explanation(Drawable):
         picture = self.views[index].cropped().resize(size, Image.Resampling.LANCZOS)
         return overlays.View.whole(picture)
 
+    def style_of(self, index: int) -> overlays.Style:
+        """How one image's map is drawn: brightest where it is largest, unless the style says which value is."""
+        if self.style.largest is not None:
+            return self.style
+        return replace(self.style, largest=float(self.maps[index].abs().max()))
+
     def overlay(
         self,
         index: int = 0,
         *,
-        alpha: float = 0.6,
+        alpha: float | None = None,
         colours: str | None = None,
         whole: bool = True,
     ) -> Image.Image:
@@ -211,19 +218,24 @@ class Explanation(Drawable):
 
         Args:
             index: which image.
-            alpha: opacity of the map, 0 to 1.
-            colours: a matplotlib colour map; by default ``"inferno"``, and one with light at 0 for a map with
-                negative values.
+            alpha: opacity of the map, 0 to 1; by default the style's.
+            colours: a matplotlib colour map; by default the style's.
             whole: draw on the whole photo, with the map on the part that the model saw (default), or only
                 on that part.
 
         Returns:
             An RGB picture, at most 1024 pixels to a side.
         """
+        style = self.style_of(index)
+        style = replace(
+            style,
+            alpha=style.alpha if alpha is None else alpha,
+            colours=colours or style.colours,
+        )
         view = self.views[index]
         if not whole:
             view = overlays.View.whole(view.scaled().cropped())
-        return overlays.overlay(view, self.maps[index], alpha=alpha, colours=colours)
+        return overlays.overlay(view, self.maps[index], style)
 
     def figure(self) -> Figure:
         """Each image beside its map, on a matplotlib figure."""
@@ -294,44 +306,6 @@ class Explanation(Drawable):
         return {name: _array(tensor) for name, tensor in arrays.items()}
 
 
-class LazyViews(Sequence[overlays.View]):
-    """The pictures behind a batch, made when they are first drawn.
-
-    Args:
-        makers: one function per image.
-        class_names: names of the classes, where known.
-
-    Example:
-        >>> camlucida.explain(model, images).views[0].picture.size
-        (32, 32)
-    """
-
-    def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
-        self._makers = list(makers)
-        self.class_names = class_names
-
-    def named(self, class_names: Sequence[str] | None) -> LazyViews:
-        """The same pictures, with these names of the classes."""
-        return LazyViews(self._makers, class_names)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __getitem__(self, index: Any) -> Any:
-        """One view, or those of a slice."""
-        if isinstance(index, slice):
-            return LazyViews([_alone(maker) for maker in self._makers[index]], self.class_names)
-        return self._makers[index]()
-
-
-def _alone(maker: Callable[[], overlays.View]) -> Callable[[], overlays.View]:
-    """The same, with tensors of its own in place of parts of a batch."""
-    if not isinstance(maker, partial):
-        return maker
-    own = (a.detach().clone() if isinstance(a, Tensor) else a for a in maker.args)
-    return partial(maker.func, *own, **maker.keywords)
-
-
 class Comparison(Drawable, Mapping[str, Explanation]):
     """Explanations of the same images by several methods, by label.
 
@@ -373,7 +347,10 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         signed = any(bool((e.maps < 0).any()) for e in self.values())
         pictures, rows = [], []
         for i in range(len(first)):
-            drawn = [overlays.overlay(e.views[i], e.maps[i], signed=signed) for e in self.values()]
+            drawn = [
+                overlays.overlay(e.views[i], e.maps[i], e.style_of(i), signed=signed)
+                for e in self.values()
+            ]
             pictures.append([first.views[i].scaled().picture, *drawn])
             source = first.sources[i] if first.sources else None
             top = next(iter(first.predictions[i]), None)
@@ -383,14 +360,20 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             explained = dict.fromkeys(words[i] for words in (e.explained for e in self.values()))
             parts += [f"explained: {text}" for text in explained]
             rows.append("\n".join(parts))
-        columns = ["photo", *self]
-        if not signed:
-            return overlays.grid(pictures, columns=columns, rows=rows)
+        colours = first.style.colours or (overlays.SIGNED if signed else overlays.COLOURS)
         sides = {e.sides for e in self.values()}
-        below, above = sides.pop() if len(sides) == 1 else ("against", "for")
-        bar = (overlays.SIGNED, -1.0, 1.0)
-        said = f"{below}  \N{LEFTWARDS ARROW}  0  \N{RIGHTWARDS ARROW}  {above}"
-        return overlays.grid(pictures, columns=columns, rows=rows, bar=bar, said=said)
+        fixed = all(e.style.largest is not None for e in self.values())
+        cut = any(view.cut for view in first.views)
+        return overlays.grid(
+            pictures,
+            columns=["photo", *self],
+            rows=rows,
+            bar=(colours, -1.0 if signed else 0.0, 1.0),
+            said="attribution, of the largest in all images" if fixed else overlays.OWN_SCALE,
+            ends=(sides.pop() if len(sides) == 1 else ("against", "for")) if signed else ("", ""),
+            note="The model did not see the dark frame: it was cropped away." if cut else "",
+            cell=max(2.6, 8 / (1 + len(self))),
+        )
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """The maps and values of all methods, such as ``gradcam/maps``."""

@@ -36,8 +36,7 @@ from camlucida.engine.borrow import check_inputs, check_modules, unwrap
 from camlucida.engine.failures import no_gradient, quantized_layer
 from camlucida.engine.finding import argument_for, find_outputs, look
 from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of, reading
-from camlucida.explanation.overlays import View
-from camlucida.explanation.result import LazyViews
+from camlucida.explanation.overlays import LazyViews, View
 from camlucida.methods import MethodRow, RawMap
 from camlucida.models import LoadedModel, class_names_of, load_model, outputs_said, preprocess_of
 from camlucida.models.factory import ArchitectureLike

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.engine.maps import Steps
+from camlucida.engine.maps import Steps, preset
 from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
 from camlucida.methods.eigencam import Sign, principal
 from camlucida.methods.registry import method_name, row_of
@@ -269,9 +269,7 @@ class BothSides(Wrapper):
 
     def run(self, task: Task) -> RawMap:
         """One run of the method for each side."""
-        own = replace(
-            self.method.steps, layer_normalise="none", early_normalise=False, normalise="none"
-        )
+        own = preset("unscaled", self.method.steps)
         first = self.method.run(task.part(0, 2))
         second = self.method.run(replace(task, target=first.target.opposite()).part(1, 2))
         with torch.inference_mode(mode=False), torch.no_grad():

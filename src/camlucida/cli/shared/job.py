@@ -18,7 +18,7 @@ from camlucida.common.errors import ImageError, ModelError, TargetError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from camlucida.explanation import Comparison, Explanation
+    from camlucida.explanation import Comparison, Explanation, Style
     from camlucida.explanation.explain import MethodLike
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
@@ -37,6 +37,8 @@ class Job:
         seed: Seed of the methods that draw numbers.
         batch_size: Photos that are read and explained at a time.
         out: The folder of the results.
+        style: How maps are drawn; ``None`` for the usual way.
+        one_scale: Whether all photos are drawn on the scale of the largest value among them.
     """
 
     model: LoadedModel
@@ -47,6 +49,8 @@ class Job:
     seed: int
     batch_size: int
     out: Path
+    style: Style | None = None
+    one_scale: bool = False
 
 
 @dataclass
@@ -116,28 +120,69 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     Raises:
         CamlucidaError: Something concerns all photos: the model, the method, the disk.
     """
-    from camlucida.benchmark.work import THREADS, ahead
+    from camlucida.explanation import Comparison
+
+    largest: dict[str, float] = {}
+
+    def measure(comparison: Comparison, _: Sequence[Path]) -> None:
+        for label, one in comparison.items():
+            largest[label] = max(largest.get(label, 0.0), float(one.maps.abs().max()))
+
+    def keep(comparison: Comparison, paths: Sequence[Path]) -> None:
+        drawn = Comparison([_styled(e, job.style, largest.get(n)) for n, e in comparison.items()])
+        for index, photo in enumerate(paths):
+            outcome.done.append(save(drawn, index, photo, job.out, names.take(photo)))
 
     with out_folder(job.out), progress("explaining") as bar:
         names = Names(job.out)
-        with closing(ahead(photos, _read, THREADS, 2 * job.batch_size)) as stream:  # type: ignore[type-var]
-            try:
-                for start in range(0, len(photos), job.batch_size):
-                    batch = list(islice(stream, job.batch_size))
+        try:
+            if job.one_scale:
+                _all(job, photos, measure, lambda *_: None, lambda share: bar(share, 2))
+            half = int(job.one_scale)
+            _all(job, photos, keep, outcome.fail, lambda share: bar(half + share, half + 1))
+        except KeyboardInterrupt:
+            outcome.interrupted = True
 
-                    def advance(share: float, start: int = start, count: int = len(batch)) -> None:
-                        bar(start + share * count, len(photos))
 
-                    pictures = []
-                    for photo, read in batch:
-                        if isinstance(read, str):
-                            outcome.fail(photo, read)
-                        else:
-                            pictures.append((photo, read))
-                    _explain(job, pictures, names, outcome, advance)
-                    advance(1)
-            except KeyboardInterrupt:
-                outcome.interrupted = True
+def _styled(explanation: Explanation, style: Style | None, largest: float | None) -> Explanation:
+    """The same, drawn in a style and on a scale."""
+    style = style or explanation.style
+    return replace(explanation, style=replace(style, largest=largest))
+
+
+def _all(
+    job: Job,
+    photos: Sequence[Path],
+    use: Callable[[Comparison, Sequence[Path]], None],
+    fail: Callable[[Path, str], object],
+    progress: Callable[[float], object],
+) -> None:
+    """Explain the photos batch by batch, reading the next ones meanwhile.
+
+    Args:
+        job: What to do.
+        photos: Picture files.
+        use: Gets each batch's explanations, and its files.
+        fail: Gets each photo that cannot be explained, and why.
+        progress: Called with the share that is done.
+    """
+    from camlucida.benchmark.work import THREADS, ahead
+
+    with closing(ahead(photos, _read, THREADS, 2 * job.batch_size)) as stream:  # type: ignore[type-var]
+        for start in range(0, len(photos), job.batch_size):
+            batch = list(islice(stream, job.batch_size))
+
+            def advance(share: float, start: int = start, count: int = len(batch)) -> None:
+                progress((start + share * count) / len(photos))
+
+            pictures = []
+            for photo, read in batch:
+                if isinstance(read, str):
+                    fail(photo, read)
+                else:
+                    pictures.append((photo, read))
+            _explain(job, pictures, use, fail, advance)
+            advance(1)
 
 
 def _read(photo: Path) -> Image.Image | str:
@@ -153,8 +198,8 @@ def _read(photo: Path) -> Image.Image | str:
 def _explain(
     job: Job,
     pictures: Sequence[tuple[Path, Image.Image]],
-    names: Names,
-    outcome: Outcome,
+    use: Callable[[Comparison, Sequence[Path]], None],
+    fail: Callable[[Path, str], object],
     progress: Callable[[float], object],
 ) -> None:
     if not pictures:
@@ -163,14 +208,12 @@ def _explain(
         comparison = _compared(job, pictures, progress)
     except (ImageError, TargetError, MemoryError) as error:
         if len(pictures) == 1:
-            outcome.fail(pictures[0][0], str(error) or "out of memory")
+            fail(pictures[0][0], str(error) or "out of memory")
         else:  # one picture must not take the others along
             for picture in pictures:
-                _explain(job, [picture], names, outcome, lambda _: None)
+                _explain(job, [picture], use, fail, lambda _: None)
         return
-    for index, (photo, _) in enumerate(pictures):
-        name = names.take(photo)
-        outcome.done.append(save(comparison, index, photo, job.out, name))
+    use(comparison, [photo for photo, _ in pictures])
 
 
 def _compared(

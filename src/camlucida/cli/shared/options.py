@@ -138,7 +138,7 @@ Steps = Annotated[
     str | None,
     option(
         "PRESET",
-        "How raw maps are scaled: pytorch-grad-cam or signed. (default: the method's own way)",
+        "How raw maps are scaled: pytorch-grad-cam, signed or unscaled. (default: the method's own way)",
     ),
 ]
 

@@ -50,7 +50,9 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
     methods = []
     parts = distinct(slug(label, "method") for label in own)
     for (label, explanation), part in zip(own.items(), parts, strict=True):
-        overlay = write(out / f"{name}.{part}.png", explanation.overlay(0).save)
+        # Alone it tells what several have beside them: what was explained, the scale, the crop.
+        draw = explanation.overlay(0).save if len(own) > 1 else explanation.save
+        overlay = write(out / f"{name}.{part}.png", draw)
         maps = write(out / f"{name}.{part}.npz", explanation.save)
         record = explanation.record()
         image = record["images"][0]
