@@ -18,6 +18,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.limits import Count, NotNegative
 from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed
+from camlucida.engine.faster_forward import fast_forward
 from camlucida.engine.maps import Steps
 from camlucida.engine.tap import run
 from camlucida.explanation import Explanation
@@ -335,10 +336,13 @@ class Infidelity(Metric):
         images, as_inputs = scene.images(self.space)
         on_cpu = scene.inputs.device.type == "cpu"
         with borrowed(scene.model, scene.inputs) as module, torch.no_grad():
+            inner = explanation.target.layer is not None
+            forward = None if inner else fast_forward(module, scene.inputs)
 
             def score(changed: Tensor, which: Tensor) -> Tensor:
                 target = explanation.target.take(which)
-                outputs = run(module, as_inputs(changed).to(scene.inputs.dtype), target=target)
+                inputs = as_inputs(changed).to(scene.inputs.dtype)
+                outputs = forward(inputs) if forward else run(module, inputs, target=target)
                 return target_values(target, outputs, len(which))
 
             found = infidelity(
