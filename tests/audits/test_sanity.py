@@ -295,11 +295,20 @@ def test_weights_that_are_made_anew_are_shifted_too(model, inputs):
     assert min(found["gradcam"]["own"]) > 1e-6  # not the same maps of the same model
 
 
+class Centred(nn.Module):
+    """The mean of its outputs is always 0."""
+
+    def forward(self, x):
+        return x - x.mean(1, keepdim=True)
+
+
 def test_logits_that_cannot_be_shifted_pass_nothing(model, inputs):
-    probabilities = nn.Sequential(model, nn.Softmax(1))
     with pytest.raises(ModelError, match="could not be shifted"):
-        shifted_logits(probabilities, inputs)
-    report = audit_sanity(probabilities, inputs, methods=["gradcam"], labels=False)
+        shifted_logits(nn.Sequential(model, nn.Softmax(1)), inputs)
+    centred = nn.Sequential(model, Centred())
+    with pytest.raises(ModelError, match="could not be shifted"):
+        shifted_logits(centred, inputs)
+    report = audit_sanity(centred, inputs, methods=["gradcam"], labels=False)
     said = report["gradcam"].details["logit shift"]
     assert said["outcome"] == "not tested"
     assert "logits shifted" in report["gradcam"].text

@@ -165,7 +165,7 @@ def test_pixels_and_inputs_differ_where_channels_are_scaled_differently(net):
 
 
 def test_only_similarities_are_explained(net):
-    with pytest.raises(TargetError, match="reference embedding, not a Logit"):
+    with pytest.raises(TargetError, match="reference embedding, not Logit"):
         camlucida.explain(net, images(), method="fggb", target=1)
 
 

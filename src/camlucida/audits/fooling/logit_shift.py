@@ -30,6 +30,7 @@ from camlucida.common.statistics import mean_std
 from camlucida.engine.layers import default_layer
 from camlucida.engine.linear_head import LinearHead, no_head
 from camlucida.engine.maps import normalise
+from camlucida.engine.reading import outputs_of
 from camlucida.explanation.subject import ModelLike
 from camlucida.report import Table
 from camlucida.training.digits import digits_model
@@ -173,14 +174,15 @@ def logit_shift_audit(
     given = request.open(60, 600, whole=True)
     clean = given.exact()
     inputs = clean.inputs
+    said = outputs_of(clean.model)
+    if clean.logits().shape[1] < 2 or (said is not None and said.kind == "binary"):
+        raise CamlucidaError(
+            "the shift needs a model of two classes or more, this one has one output"
+        )
     basis = inputs if fitted_on is None else fitted_on.double()
     shift = fit_shift(clean.model, basis, layer=given.layer, strength=strength)
     moved_model = apply_shift(clean.model, inputs, shift)
     before, after = clean.logits(), replace(clean, model=moved_model).logits()
-    if before.shape[1] < 2:
-        raise CamlucidaError(
-            "the shift needs a model of two classes or more, this one has one output"
-        )
     change = float((before.softmax(1) - after.softmax(1)).abs().max())
     floats = inputs.float()
     single = apply_shift(copied(given.model, torch.float32), floats[:1], shift)
