@@ -91,7 +91,7 @@ def test_what_does_not_fit_a_dead_zone_is_said(masked, tmp_path, arguments, said
 @pytest.mark.slow
 def test_theory_writes_its_report(tmp_path):
     result = invoke(audit, "theory", "--out", tmp_path, "--json")
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     outcomes = {v["subject"]: v["outcome"] for v in document["verdicts"]}
     assert outcomes["Proposition 1"] == outcomes["Theorem 1, 32 filters"] == "pass"
     assert outcomes["digits: gradcam"] == "fail"

@@ -92,7 +92,7 @@ def test_a_head_learns_at_its_own_rate(tmp_path, monkeypatch, given, rate):
 
 def test_residual_logits_writes_its_report(tmp_path):
     result = run("residual-logits", "--draws", 2000, "--out", tmp_path, "--json")
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     assert document["audit"] == "residual-logits"
     assert (tmp_path / "residual-logits-variance.png").is_file()
 
@@ -104,7 +104,7 @@ def test_logit_shift_on_ones_own_photos(tmp_path, photos):
         "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.exception
-    outcomes = {v["subject"]: v["outcome"] for v in json.loads(result.output)["verdicts"]}
+    outcomes = {v["subject"]: v["outcome"] for v in json.loads(result.stdout)["verdicts"]}
     assert outcomes["gradcam"] == "fail"
     assert outcomes["MeanDiffGradCAM"] == "pass"
 
@@ -116,7 +116,7 @@ def test_sham_on_ones_own_photos(tmp_path, photos):
         "gradcam:mean", "--trainable", "head", "--lr", 0.01, "--out", tmp_path, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.exception
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     assert "predicted classes" in document["record"]["name"]
     assert document["record"]["main"]["cam"]["aggregator"] == "mean"
     assert document["record"]["main"]["trainable"] == "head"
@@ -238,7 +238,7 @@ def test_tables_from_the_command_line(tmp_path, photos):
     for name in ("diff-table2", "diff-table3"):
         result = run(name, *arguments)
         assert result.exit_code == 0, result.exception
-        assert json.loads(result.output)["name"] == name
+        assert json.loads(result.stdout)["name"] == name
         assert (tmp_path / f"{name}.html").is_file()
     assert isinstance(run("diff-table2", "--layer", "x").exception, CamlucidaError)
 

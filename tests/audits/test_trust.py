@@ -423,14 +423,14 @@ def run(monkeypatch, model, inputs, tmp_path):
 def test_the_commands_write_their_reports(run, tmp_path):
     result = run("all", "--method", "gradcam", "--audit", "faithfulness", "--json")
     assert result.exit_code == 0, result.output
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     assert document["methods"][0]["label"] == "gradcam"
     assert (tmp_path / "out" / "trust.html").is_file()
     assert (tmp_path / "out" / "faithfulness.html").is_file()
     shown = run("all", "--method", "gradcam", "--audit", "faithfulness").output
     assert "Where is the evidence for this class?" in shown
     result = run("sanity", "--method", "integrated-gradients:n_steps=3", "--no-labels", "--json")
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     assert document["verdicts"][0]["subject"] == "integrated-gradients:n_steps=3"
     assert (tmp_path / "out" / "sanity.html").is_file()
 

@@ -113,7 +113,7 @@ def test_the_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "accuracy" in result.output
     result = CliRunner().invoke(train, [*arguments, "--json"])
-    record = json.loads(result.output)
+    record = json.loads(result.stdout)
     assert record["epochs"] == 1
     assert (tmp_path / "o" / record["weights"]).is_file()
 
