@@ -263,6 +263,16 @@ def test_a_method_that_asks_for_no_target_has_no_sides():
         camlucida.methods.build("eigencam:both_sides=true")
 
 
+@pytest.mark.parametrize("method", ["saliency", "fullgrad"])
+def test_a_method_that_is_blind_to_signs_is_said_to_be(method):
+    found = camlucida.explain(
+        networks.build(), networks.images(2, 3, SIZE), method=method, both_sides=True,
+        target=LogitMargin(1, rivals=[0]),
+    )  # fmt: skip
+    assert not found.maps.any()
+    assert all("its opposite" in " ".join(d.messages) for d in found.diagnostics)
+
+
 def test_rivals_in_the_words_of_a_method_are_names_too():
     found = camlucida.explain(
         networks.build(), networks.images(2, 3, SIZE), method="diffgradcam:rivals=b/c,both_sides=true",

@@ -279,8 +279,20 @@ class BothSides(Wrapper):
                 )
                 for raw in (first, second)
             ]
-            return replace(first, fused=sides[0] - sides[1], by_steps=False)
+            apart = sides[0] - sides[1]
+            size = torch.stack(sides).abs().amax((0, 2, 3))
+            same = (apart.abs().amax((1, 2)) <= 1e-5 * size) & (size > 0)
+            notes = dict(first.notes)
+            for image in same.nonzero().flatten().tolist():
+                notes[image] = [*notes.get(image, ()), _ONE_SIDE]
+            fused = torch.where(same[:, None, None], 0, apart)
+            return replace(first, fused=fused, notes=notes, by_steps=False)
 
+
+_ONE_SIDE = (
+    "the method's map of the target is also that of its opposite, so it does not tell what speaks for which side; use "
+    "another method"
+)
 
 _NO_CHANNELS = (
     "{name} adds up no weighted channels, so eigen_smooth has nothing to take the principal component of; "
