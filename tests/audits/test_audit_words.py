@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from camlucida.audits import Request, audit_all, audit_faithfulness, audit_sanity
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.images import find_images
+from reference.scenes import photo_folder
 
 WORDS = {"preprocess": {"size": 32}}
 
@@ -22,10 +22,7 @@ def net():
 
 @pytest.fixture
 def photos(tmp_path):
-    for name in ("a/1.png", "a/2.png", "b/3.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.effect_noise((40, 36), 60).convert("RGB").save(tmp_path / name)
-    return tmp_path
+    return photo_folder(tmp_path)
 
 
 def test_data_may_be_a_folder_a_kind_or_a_photo(net, photos):

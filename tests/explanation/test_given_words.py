@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import camlucida
 from camlucida.common.errors import CamlucidaError, ModelError, TargetError
+from reference.scenes import photo_folder
 
 WORDS = {"preprocess": {"size": 32}}
 
@@ -22,10 +22,7 @@ def net():
 @pytest.fixture
 def photos(tmp_path):
     """A folder of three photos in two subfolders."""
-    for name in ("a/1.png", "a/2.png", "b/3.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.effect_noise((40, 36), 60).convert("RGB").save(tmp_path / name)
-    return tmp_path
+    return photo_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

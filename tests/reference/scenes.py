@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from PIL import Image
 
 import camlucida
 from camlucida.metrics.base import Scene
@@ -34,3 +35,11 @@ def explained(scene, method="hirescam", inputs=None, **options):
     options = {"layers": "features", **options}
     inputs = scene.inputs if inputs is None else inputs
     return camlucida.explain(scene.model, inputs, method=method, **options)
+
+
+def photo_folder(folder):
+    """Three noisy photos in two subfolders of a folder."""
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.effect_noise((40, 36), 60).convert("RGB").save(folder / name)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +19,32 @@ if TYPE_CHECKING:
 _PICTURES = {".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"}
 
 
-class Drawable:
+class Drawable(ABC):
     """What can be drawn and saved: it has a figure, arrays and a record."""
 
+    @abstractmethod
     def figure(self) -> Figure:
         """Drawn with matplotlib."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All numbers, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self) -> dict[str, Any]:
         """Everything but the maps, ready for JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """What is known of each image by each method, as rows of a table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def numpy(self) -> np.ndarray[Any, Any]:
         """The attribution maps as an array ``(N, H, W)``; of a comparison ``(methods, N, H, W)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_into(self, folder: Path) -> None:
         """Everything, into a folder that is there."""
-        raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

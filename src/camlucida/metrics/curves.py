@@ -242,6 +242,8 @@ def resample(curves: Tensor, at: Tensor, points: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------------- metrics
 
+_FEW = "the area is estimated from at most 20 heights, to about 0.005; exact=true computes all steps, as published"
+
 
 @dataclass(frozen=True)
 class _Way(Metric):
@@ -319,6 +321,7 @@ class _Way(Metric):
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
     cost=MetricCost(forwards=MOST),
+    remark=_FEW,
     over="share of pixels removed",
     height="probability of the explained class",
 )
@@ -346,6 +349,7 @@ class Deletion(_Way):
     source="Petsiuk et al. 2018, RISE, section 4.1; settings of the authors' code",
     needs=("model", "logits"),
     cost=MetricCost(forwards=MOST),
+    remark=_FEW,
     over="share of pixels shown",
     height="probability of the explained class",
 )

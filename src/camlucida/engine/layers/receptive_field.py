@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from camlucida.common.turns import here, watchable
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers import single_tensor
+from camlucida.engine.layers.operations import tensors_in
 
 Pair: TypeAlias = tuple[float, float]
 
@@ -114,28 +115,18 @@ class _Follow(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        known = [self.fields[t] for t in _tensors(args) if t in self.fields]
+        known = [self.fields[t] for t in tensors_in(args) if t in self.fields]
         result = func(*args, **(kwargs or {}))
         if known:
             name = func.overloadpacket.__name__
             rule = _attention if "attention" in name else _RULES.get(name, _merge)
             field = rule(known, args, kwargs or {})
-            for tensor in _tensors((result,)):
+            for tensor in tensors_in((result,)):
                 cells = tensor.shape[-1] * tensor.shape[-2] if tensor.ndim == 4 else field.cells
                 self.fields[tensor] = replace(
                     field, cells=cells if name in _SPATIAL else field.cells
                 )
         return result
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, tuple | list):
-            found += _tensors(value)
-    return found
 
 
 Rule: TypeAlias = Callable[[list[ReceptiveField], Sequence[Any], Mapping[str, Any]], ReceptiveField]
@@ -250,7 +241,7 @@ def _product(
 ) -> ReceptiveField:
     """Matrix products: with a weight they mix channels, among activations they mix positions."""
     field = _merge(fields)
-    mixed = _tensors(args)[-2].shape[-1] if len(_tensors(args)) > 1 else 0
+    mixed = tensors_in(args)[-2].shape[-1] if len(tensors_in(args)) > 1 else 0
     if len(fields) > 1 or (mixed == field.cells and mixed > 1):
         return replace(_GLOBAL, cells=field.cells)
     return _merge(fields, args, kwargs)
