@@ -19,8 +19,8 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from camlucida.benchmark.findings import Estimate, Finding
 from camlucida.benchmark.plan import SECONDS
-from camlucida.benchmark.report.findings import Estimate, Finding
 from camlucida.benchmark.report.gallery import KINDS, cases_of, chosen
 from camlucida.benchmark.report.results import read
 from camlucida.benchmark.report.run_report import compose, write_report
@@ -70,6 +70,9 @@ def test_a_leader_is_named_best_only_where_the_tests_say_so():
     assert "better than all 2 others beyond chance (p at most 0.010)" in sentence(clear)
     half = finding(means, {("a", "b"): 0.2, ("a", "c"): 0.001, ("b", "c"): 0.5})
     assert half.tied == ["b"]
+    assert [clear.mark(m) for m in "abc"] == ["best", "", ""]
+    assert [half.mark(m) for m in "abc"] == ["tied", "tied", ""]
+    assert finding(means, {}).mark("a") == ""  # without a test nothing is claimed
     assert "not told apart from b." in sentence(half)
     none = finding(means, {("a", "b"): 0.2, ("a", "c"): 0.2, ("b", "c"): 0.5})
     assert "do not tell it apart from any of the 2 others" in sentence(none)
@@ -84,13 +87,13 @@ def test_a_test_that_points_the_other_way_separates_nothing():
     assert not odd.beats("b", "a")
 
 
-def test_lower_is_better_where_it_is_and_equal_means_share_the_mark():
+def test_lower_is_better_where_it_is_and_equal_means_are_no_winner():
     low = finding(
         {"a": 3.0, "b": 2.0, "c": 2.0},
         {("a", "b"): 0.01, ("a", "c"): 0.01, ("b", "c"): 1.0},
         "lower",
     )
-    assert [low.mark(m) for m in "abc"] == ["", "best", "best"]
+    assert [low.mark(m) for m in "abc"] == ["", "tied", "tied"]
     assert low.beats("b", "a")
     assert not low.beats("a", "b")
 
@@ -319,7 +322,7 @@ def test_the_command_writes_and_says_the_answer(run, tmp_path):
         app, [str(run), "--out", str(tmp_path / "r.html"), "--no-gallery", "--json"]
     )
     document = json.loads(as_json.stdout)
-    assert document["said"] == headline(read(run))
+    assert document["said"] == headline(read(run).summary)
 
 
 # ---- a real browser -----------------------------------------------------------------------------------

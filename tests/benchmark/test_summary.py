@@ -99,15 +99,15 @@ def test_means_counts_and_ranks(tmp_path, values):
                 assert row.high == pytest.approx(theirs.high, abs=0.1 * (theirs.high - theirs.low))
             if NUMBERS[name] == "none":
                 assert np.isnan(row["rank"])
-                assert not row.best
+                assert row.mark == ""
             else:
                 sign = -1 if NUMBERS[name] == "higher" else 1
                 ranks = [1 + sum(sign * r < sign * row_[j] for r in row_) for row_ in whole]
                 assert row["rank"] == pytest.approx(np.mean(ranks))
-    best = found.table[found.table.best].set_index("metric").method
-    assert best["up@0.5"] == "b"
-    means = [found.cell(m, "down")["mean"] for m in METHODS]
-    assert best["down"] == METHODS[int(np.argmin(means))]
+    marks = {n: "".join(found.cell(m, n).mark[:1] or "-" for m in METHODS) for n in NUMBERS}
+    assert marks["up@0.5"] == "-b-"
+    assert marks["down"] == "-tt"  # b and c are alike; one has the lower mean
+    assert marks["seconds"] == "---"
 
 
 def test_tests_between_methods(tmp_path, values):
@@ -240,6 +240,22 @@ def test_differences_are_paired(tmp_path, values):
         assert row.p == pytest.approx(p)
         theirs = scipy.stats.bootstrap((d,), np.mean, rng=1).confidence_interval
         assert row.low == pytest.approx(theirs.low, abs=0.1 * (theirs.high - theirs.low))
+
+
+def test_a_run_is_better_only_where_test_and_interval_say_so(tmp_path, values):
+    few = {name: given[:6] for name, given in values.items()}
+    first = written(tmp_path / "a", few)
+    more = compare(first, written(tmp_path / "b", {n: v + 0.1 for n, v in few.items()}))
+    assert (more.table.difference > 0).all()
+    assert (more.table.better == "").all()  # five photos
+    whole = written(tmp_path / "c", values)
+    found = compare(whole, written(tmp_path / "d", {n: v + 0.1 for n, v in values.items()}))
+    better = found.table.groupby("metric").better.unique().map(list).to_dict()
+    assert better == {"up@0.5": ["second"], "down": ["first"], "flat": [""], "seconds": [""]}
+    random = np.random.default_rng(3)
+    noise = {n: v + random.normal(0.0, 0.2, v.shape) for n, v in values.items()}
+    unclear = compare(whole, written(tmp_path / "e", noise)).table
+    assert (unclear.better == "").all()
 
 
 def test_what_is_in_one_run_only(tmp_path, values):

@@ -110,12 +110,21 @@ def test_rich_draws_every_row():
     assert "IoU ↑" in text
 
 
-def test_marked_finds_the_best_of_every_judging_column():
-    values = {"a": (1.0, 1.0, 1.0), "b": (3.0, 3.0, 3.0), "c": (3.0, math.nan, 2.0)}
+def test_marked_claims_what_the_intervals_say():
+    values = {"a": (1.0, 1.0, 1.0), "b": (3.0, 3.0, 3.0), "c": (3.2, math.nan, 2.0)}
     columns = (Column("up", "higher"), Column("down", "lower"), Column("neither"))
-    rows = tuple((k, tuple(Cell(v) for v in vs)) for k, vs in values.items())
-    marks = [[c.mark for c in cells] for _, cells in Table("t", "", columns, rows).marked().rows]
-    assert marks == [["", "best", ""], ["best", "", ""], ["best", "", ""]]
+
+    def marks(half, but=()):
+        rows = tuple(
+            (k, tuple(Cell(v, v - half, v + half) for v in vs)) for k, vs in values.items()
+        )
+        found = Table("t", "", columns, rows).marked(but).rows
+        return [[c.mark for c in cells] for _, cells in found]
+
+    assert marks(0.05) == [["", "best", ""], ["", "", ""], ["best", "", ""]]
+    assert marks(0.2) == [["", "best", ""], ["tied", "", ""], ["tied", "", ""]]
+    assert marks(0.2, but=["c"]) == [["", "best", ""], ["best", "", ""], ["", "", ""]]
+    assert marks(math.nan) == [["", "", ""]] * 3
 
 
 def test_a_row_of_another_length_is_refused_by_name():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from camlucida.benchmark.findings import LEVEL
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import intervals
@@ -28,8 +29,8 @@ class RunComparison:
         table: one row per method and number that both have: ``method, metric, n`` (photos that count in both),
             ``first, second`` (means over them), ``difference`` (second - first), ``low, high`` (ends of its
             95 % interval), ``p`` (signed-rank test), ``p_holm`` (corrected over the methods of the number),
-            ``better`` (``"first"``, ``"second"``, or empty without a direction, difference or interval). What
-            explaining costs is compared by its means only.
+            ``better`` (``"first"`` or ``"second"`` where the corrected test and the interval both say so, else
+            empty). What explaining costs is compared by its means only, and neither run is better at it.
         images: photos that both runs have results for.
         differences: in what the plans differ, in words.
         only_first: methods and numbers that the second run lacks.
@@ -134,7 +135,7 @@ def _describe(
     if not timed:
         change = settled(change, *(v[np.isfinite(v)] for v in (first, second)))
     low, high = (ends[0] for ends in intervals(change[None], seed, resamples))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for j, method in enumerate(methods):
         both = np.isfinite(change[:, j])
         one, other = (
@@ -144,9 +145,6 @@ def _describe(
         difference = means[1] - means[0]
         if not timed:
             difference = change[both, j].mean() if both.any() else np.nan
-        better = ""
-        if direction in {"higher", "lower"} and difference and not timed:
-            better = "second" if (difference > 0) == (direction == "higher") else "first"
         rows.append({
             "method": method,
             "metric": number,
@@ -157,10 +155,13 @@ def _describe(
             "low": np.nan if timed else low[j],
             "high": np.nan if timed else high[j],
             "p": np.nan if timed else signed_rank(change[both, j]),
-            "better": better if np.isfinite(difference) else "",
         })  # fmt: skip
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = corrected
+        told = direction != "none" and corrected < LEVEL and row["low"] * row["high"] > 0
+        rises = "second" if direction == "higher" else "first"
+        falls = "first" if direction == "higher" else "second"
+        row["better"] = "" if not told else rises if row["difference"] > 0 else falls
     return rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from camlucida.benchmark.findings import Finding
 from camlucida.benchmark.plan import SECONDS
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.table import Results
@@ -19,7 +20,6 @@ from camlucida.common.statistics import (
     CONFIDENCE,
     MANY,
     RESAMPLES,
-    ROUNDING,
     Floats,
     holm,
     interval,
@@ -37,8 +37,9 @@ class Summary:
     Attributes:
         table: one row per method and number: ``method, metric, mean, std`` (n - 1), ``n`` (images that count),
             ``low, high`` (ends of the 95 % interval), ``median, rank`` (mean over images, 1 is best; NaN for
-            numbers without a direction), ``best`` (the best mean). ``seconds`` has no ``std, low, high``: the
-            images of a batch share one measurement.
+            numbers without a direction), ``mark`` (``"best"`` where the method is better than every other beyond
+            chance; ``"tied"`` for the best mean and those not told apart from it, where none is; else empty).
+            ``seconds`` has no ``std, low, high, mark``: the images of a batch share one measurement.
         tests: one row per pair of methods and number: ``metric, a, b, n`` (images that count for both),
             ``difference`` (mean of a - b over them), ``rank_sum, signed_rank`` (p values), ``rank_sum_holm,
             signed_rank_holm`` (corrected over the pairs of the number).
@@ -48,6 +49,7 @@ class Summary:
         notes: key and text of those where a method or metric failed.
         accuracy: share of the labelled images whose prediction is right; ``None`` without labels.
         plan: the plan.
+        findings: what each number says of the methods, in the plan's order.
 
     Example:
         >>> _ = camlucida.benchmark.evaluate(
@@ -66,6 +68,22 @@ class Summary:
     notes: tuple[tuple[str, str], ...]
     accuracy: float | None
     plan: Mapping[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return str(self.plan["model"]["name"])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods' labels, in the plan's order."""
+        return tuple(one["label"] for one in self.plan["methods"])
+
+    @property
+    def judged(self) -> list[Finding]:
+        """Numbers that say which of several methods is better, without the cost."""
+        return [f for f in self.findings if f.best is not None and f.number.question != "cost"]
 
     @property
     def complete(self) -> bool:
@@ -122,6 +140,7 @@ def summarise(
     results = Results.of(RunFolder(Path(run)))
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     for names, block in results.blocks():
         low, high = intervals(block, seed, resamples)
         for i, number in enumerate(names):
@@ -131,9 +150,12 @@ def summarise(
             )
             if number == SECONDS:
                 own = [{**row, "std": np.nan, "low": np.nan, "high": np.nan} for row in own]
-            rows += own
-            if tests and number != SECONDS and len(results.methods) > 1:
-                pairs += _pairs(results.methods, number, block[i])
+            tested = tests and number != SECONDS and len(results.methods) > 1
+            against = _pairs(results.methods, number, block[i]) if tested else []
+            finding = Finding.of(results.numbers[number], own, against)
+            rows += [{**row, "mark": finding.mark(row["method"])} for row in own]
+            pairs += against
+            findings.append(finding)
     images = results.all_images
     known = images["correct"].dropna()
     return Summary(
@@ -145,10 +167,11 @@ def summarise(
         notes=_said(images, "notes"),
         accuracy=float(known.astype(float).mean()) if len(known) else None,
         plan=results.plan,
+        findings=tuple(findings),
     )
 
 
-_TABLE = ["method", "metric", "mean", "std", "n", "low", "high", "median", "rank", "best"]
+_TABLE = ["method", "metric", "mean", "std", "n", "low", "high", "median", "rank", "mark"]
 _TESTS = [
     "metric", "a", "b", "n", "difference", "rank_sum", "signed_rank", "rank_sum_holm", "signed_rank_holm",
 ]  # fmt: skip
@@ -196,14 +219,7 @@ def _describe(
             "high": ends[1, j],
             "median": np.median(own) if len(own) else np.nan,
             "rank": ranks[j],
-            "best": False,
         })  # fmt: skip
-    means = np.array([row["mean"] for row in rows])
-    if direction in {"higher", "lower"} and np.isfinite(means).any():
-        best = np.nanmax(means) if direction == "higher" else np.nanmin(means)
-        near = ROUNDING * np.nanmax(np.abs(means))
-        for row in rows:
-            row["best"] = bool(abs(row["mean"] - best) <= near)
     return rows
 
 

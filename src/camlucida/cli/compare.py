@@ -39,6 +39,8 @@ def compare(
 
 
 def _show(found: RunComparison) -> None:
+    from camlucida.benchmark.findings import LEVEL
+    from camlucida.benchmark.report.wording import few
     from camlucida.cli.summary import photos
 
     terminal = console()
@@ -54,10 +56,13 @@ def _show(found: RunComparison) -> None:
             say(f"in the {where} run only: {', '.join(several)}")
     for text in found.left_out:
         say(f"not compared: {text}")
+    for text in few(found.images, "the runs"):
+        say(text)
     terminal.print()
     print_table(terminal, _table(found))
     say(
-        "\ndifference: second - first, with its 95 % interval; p: signed-rank test, after Holm over methods."
+        "\ndifference: second - first, with its 95 % interval; p: signed-rank test, after Holm over methods; "
+        f"better: where p is below {LEVEL} and the interval leaves out 0."
     )
 
 

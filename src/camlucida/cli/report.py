@@ -82,7 +82,7 @@ def report(
             progress=lambda done, total: bar.update(task, completed=int(done), total=int(total)),
         )
         tables = save(composed, page)
-    said = headline(composed.results)
+    said = headline(composed.results.summary)
     if as_json:
         print_json({
             "report": shown(page),

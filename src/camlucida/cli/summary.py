@@ -11,7 +11,7 @@ import typer
 from camlucida.cli.shared.console import console, print_json, print_table
 from camlucida.cli.shared.listing import grid
 from camlucida.cli.shared.options import AsJson, BootstrapSeed, option
-from camlucida.report.tables import ARROWS
+from camlucida.report.tables import ARROWS, SYMBOLS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,10 @@ def document(found: Summary) -> dict[str, Any]:
 
 
 def show(found: Summary, *, tests: bool = False) -> None:
-    """Print a summary: a block per number, a line per method."""
+    """Print a summary: what the page says first, then a block per number, a line per method."""
+    from camlucida.benchmark.findings import MARKED
+    from camlucida.benchmark.report.wording import headline
+
     terminal = console()
     state = "" if found.complete else f" of {found.total}, not finished"
     known = "" if found.accuracy is None else f"; {found.accuracy:.1%} classified right"
@@ -79,11 +82,15 @@ def show(found: Summary, *, tests: bool = False) -> None:
         if len(said) > _SHOWN:
             terminal.print(f"{heading}: {len(said) - _SHOWN} more")
     terminal.print()
+    for text in headline(found):
+        terminal.print(text)
+    terminal.print()
     print_table(terminal, _means(found))
     terminal.print(
-        "\n± is the standard deviation over photos; the interval is that of the mean, 95 %"
-        + ("; * is the best." if found.table["method"].nunique() > 1 else ".")
+        "\n± is the standard deviation over photos; the interval is that of the mean, 95 %."
     )
+    if any(found.table["mark"]):
+        terminal.print(MARKED)
     if tests and not len(found.tests):
         terminal.print("\nno tests: they compare methods, and this run has one")
     elif tests:
@@ -94,21 +101,19 @@ def show(found: Summary, *, tests: bool = False) -> None:
 
 def _means(found: Summary) -> Table:
     facts = found.plan["about"]["numbers"]
-    several = found.table["method"].nunique() > 1
     columns = ("number", "method", "mean", "±", "interval", "rank", "photos")
     rows = []
     for row in found.table.itertuples():
-        best = row.best and several
         cells = (
             f"{row.metric} {ARROWS[facts[row.metric]['direction']]}".rstrip(),
-            f"{row.method}{' *' if best else ''}",
+            f"{row.method} {SYMBOLS[row.mark]}".rstrip(),
             short(row.mean),
             short(row.std),
             interval(row.low, row.high),
             f"{row.rank:.2f}" if math.isfinite(row.rank) else "",
             str(row.n),
         )
-        rows.append((cells, best))
+        rows.append((cells, row.mark == "best"))
     return grid(columns, rows, left=columns[:2], grouped=True)
 
 

@@ -23,7 +23,7 @@ Direction: TypeAlias = Literal["higher", "lower", "none"]
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 WORDS = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 SYMBOLS = {"": "", "best": "★", "tied": "≈"}
-MEANINGS = {"": "", "best": "best", "tied": "not told apart from the best"}
+MEANINGS = {"": "", "best": "best beyond chance", "tied": "not told apart from the best"}
 _LATEX_ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "none": ""}
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
@@ -79,7 +79,7 @@ class Cell:
         low: lower end of its interval.
         high: upper end.
         published: what a paper reports for the same.
-        mark: whether it is the best of its column, or not told apart from the best.
+        mark: whether it is the best of its column beyond chance, or not told apart from the best.
 
     Example:
         >>> camlucida.report.Cell(0.5, low=0.4, high=0.6).number
@@ -97,16 +97,17 @@ class Cell:
         """The value where it is a finite number."""
         return _finite(self.value)
 
-    def marked(self, best: float | None) -> Cell:
-        """The same cell, marked where it is as good as the best of its column."""
-        return replace(self, mark="best" if best is not None and self.number == best else "")
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """Both ends of its interval, where they are known."""
+        known = tuple(e for end in (self.low, self.high) if (e := _finite(end)) is not None)
+        return known if len(known) == 2 and self.number is not None else ()
 
     def written(self, places: int) -> Written:
         """The cell as people read it, with so many decimal places."""
-        ends = [number(end, places) for end in (self.low, self.high) if _finite(end) is not None]
         return Written(
             self.value if isinstance(self.value, str) else number(self.value, places),
-            tuple(ends) if len(ends) == 2 and self.number is not None else (),
+            tuple(number(end, places) for end in self.ends),
             "" if self.published is None else number(self.published, places),
             self.mark,
             self.value if isinstance(self.value, str) else self.number,
@@ -139,11 +140,11 @@ class Table:
 
     Example:
         >>> from camlucida.report import Cell, Column, Table
-        >>> rows = (("gradcam", (Cell(0.41),)), ("fame", (Cell(0.52),)))
+        >>> rows = (("gradcam", (Cell(0.41, 0.40, 0.42),)), ("fame", (Cell(0.52, 0.50, 0.54),)))
         >>> print(Table("iou", "Mean IoU", (Column("IoU", "higher"),), rows).marked().csv(), end="")
-        method,IoU,IoU mark
-        gradcam,0.41,
-        fame,0.52,best
+        method,IoU,IoU low,IoU high,IoU mark
+        gradcam,0.41,0.4,0.42,
+        fame,0.52,0.5,0.54,best
     """
 
     name: str
@@ -153,7 +154,7 @@ class Table:
     stub: str = "method"
     legend: str = ""
     interval: str = "95 % interval"
-    best: str = "best"
+    best: str = MEANINGS["best"]
 
     def __post_init__(self) -> None:
         """Check the shape.
@@ -226,19 +227,25 @@ class Table:
         }
 
     def marked(self, but: Collection[str] = ()) -> Table:
-        """The same with the best number of every judging column marked, all of them where several are equal.
+        """The same with what the intervals say marked in every judging column.
 
-        The rows ``but``, by their headings, are not judged.
+        The best number is the best where its interval has nothing in common with any other; else it and those whose
+        intervals meet its own are not told apart. Without intervals nothing is marked. The rows ``but``, by their
+        headings, are not judged.
         """
         judged = [cells for heading, cells in self.rows if heading not in but]
-        best = [
-            _best(column.direction, [cells[c].number for cells in judged])
+        marks = [
+            _marks(column.direction, [cells[c] for cells in judged])
             for c, column in enumerate(self.columns)
         ]
+        told = iter(zip(*marks, strict=True))
         rows = tuple(
             (heading, cells)
             if heading in but
-            else (heading, tuple(cell.marked(b) for cell, b in zip(cells, best, strict=True)))
+            else (
+                heading,
+                tuple(replace(c, mark=m) for c, m in zip(cells, next(told), strict=True)),
+            )
             for heading, cells in self.rows
         )
         return replace(self, rows=rows)
@@ -438,12 +445,16 @@ def _places(values: Sequence[float | str | None], digits: int = 3) -> int:
     return min(max(digits - 1 - math.floor(math.log10(largest)), 0), 6)
 
 
-def _best(direction: Direction, numbers: Sequence[float | None]) -> float | None:
-    """The best of at least two numbers; ``None`` where there is none."""
-    known = [n for n in numbers if n is not None]
-    if direction == "none" or len(known) < 2:
-        return None
-    return max(known) if direction == "higher" else min(known)
+def _marks(direction: Direction, cells: Sequence[Cell]) -> list[Mark]:
+    """What the intervals of a column say."""
+    known = [c for c in cells if c.number is not None]
+    marks: list[Mark] = [""] * len(cells)
+    if direction == "none" or len(known) < 2 or not all(c.ends for c in known):
+        return marks
+    best = (max if direction == "higher" else min)(known, key=lambda c: c.number or 0.0)
+    low, high = best.ends
+    level = [c for c in known if c.ends[0] <= high and c.ends[1] >= low]
+    return [("best" if level == [best] else "tied") if c in level else "" for c in cells]
 
 
 def _full(value: float | str | None) -> str:

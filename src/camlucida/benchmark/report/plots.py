@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from camlucida.benchmark.report.findings import Finding
+from camlucida.benchmark.findings import Finding
 from camlucida.benchmark.report.results import Curve, RunResults
 from camlucida.benchmark.report.wording import listed
 from camlucida.report import charts

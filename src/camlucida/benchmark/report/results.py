@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camlucida.benchmark.findings import Finding
 from camlucida.benchmark.plan import SECONDS
-from camlucida.benchmark.report.findings import Finding
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import Summary, summarise
 from camlucida.benchmark.table import Results
@@ -64,7 +64,7 @@ class RunResults(Results):
     @property
     def model(self) -> str:
         """The name of the model."""
-        return str(self.plan["model"]["name"])
+        return self.summary.model
 
     @property
     def data(self) -> str:
@@ -106,15 +106,15 @@ class RunResults(Results):
 
     # ---- what the numbers say -------------------------------------------------------------------
 
-    @cached_property
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """Every number, judged, in the plan's order; the cost is among them where it was measured."""
-        return tuple(Finding.of(number, self.summary) for number in self.numbers.values())
+        return self.summary.findings
 
     @property
     def judged(self) -> list[Finding]:
         """Numbers that say which of several methods is better, without the cost."""
-        return [f for f in self.findings if f.best is not None and f.number.question != "cost"]
+        return self.summary.judged
 
     @cached_property
     def leading(self) -> list[Finding]:

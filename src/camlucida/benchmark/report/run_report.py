@@ -152,7 +152,7 @@ def compose(
     accuracy = [] if right is None else [("model's accuracy", f"{100 * right:.1f} %")]
     document = Document(
         _title(report),
-        headline(report),
+        headline(report.summary),
         [s for s in found if s is not None],
         facts=[
             ("model", report.model),

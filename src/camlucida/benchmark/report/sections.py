@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from camlucida.benchmark.report.findings import LEVEL, Estimate, Finding, wins
+from camlucida.benchmark.findings import LEVEL, MARKED, Estimate, Finding, wins
 from camlucida.benchmark.report.gallery import CONFIDENT, KINDS, Gallery
 from camlucida.benchmark.report.results import QUESTIONS, RunResults
 from camlucida.benchmark.report.wording import questions
@@ -24,7 +24,7 @@ from camlucida.report.page import (
     side_by_side,
     subheading,
 )
-from camlucida.report.tables import SYMBOLS, Cell, Column, Table
+from camlucida.report.tables import Cell, Column, Table
 
 BROKEN = 50
 """Images that could not be used and are listed on the page."""
@@ -61,7 +61,7 @@ def overview(report: RunResults) -> Table:
         row: list[float | str | None] = [
             m,
             sum(f.mark(m) != "" for f in judged),
-            sum(f.best == m and not f.tied for f in judged),
+            sum(f.mark(m) == "best" for f in judged),
             float(np.mean(ranks[m])) if ranks[m] else None,
         ]
         rows.append(row if cost is None else [*row, cost.estimates[m].mean])
@@ -72,7 +72,7 @@ def overview(report: RunResults) -> Table:
         rows,
         "Level with the best: not told apart from it by a signed-rank test with Holm's correction, p of "
         f"{LEVEL} or more.",
-    ).marked()
+    )
 
 
 def means(report: RunResults) -> list[Table]:
@@ -114,14 +114,8 @@ def results(found: Sequence[Table]) -> Section:
     """All means."""
     marks = {cell.mark for table in found for _, cells in table.rows for cell in cells}
     lead = "Means over the images, with their 95 % intervals by bootstrap below them."
-    if "best" in marks:
-        lead += f" {SYMBOLS['best']} is the best of its column"
-        lead += f", {SYMBOLS['tied']} is not told apart from it" if "tied" in marks else ""
-        lead += (
-            f" (signed-rank test on the same images, Holm's correction, p of {LEVEL} or more)."
-            if "tied" in marks
-            else "."
-        )
+    if marks - {""}:
+        lead += f" {MARKED}"
     notes = [t.legend for t in found if t.legend]
     return Section(
         "results",

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from camlucida.benchmark.report.findings import Finding
-from camlucida.benchmark.report.results import QUESTIONS, RunResults
+from camlucida.benchmark.findings import Finding
+from camlucida.benchmark.report.results import QUESTIONS
+from camlucida.benchmark.summary import Summary
 from camlucida.report.tables import number, probability
 
+FEW = 30
+"""Images below which it is said that they are few."""
 
-def headline(results: RunResults) -> list[str]:
+
+def headline(summary: Summary) -> list[str]:
     """The answer in sentences: who leads overall, and what stands in the way of saying more."""
-    images, methods = len(results.images["key"]), results.methods
-    judged = results.judged
+    images, methods = summary.images - len(summary.broken), summary.methods
+    judged = summary.judged
     said = []
     if len(methods) == 1:
         said.append(
-            f"Only {methods[0]} was run on {results.model}, so there is nothing to compare it with; "
+            f"Only {methods[0]} was run on {summary.model}, so there is nothing to compare it with; "
             "its numbers are below."
         )
     elif not judged:
@@ -25,13 +29,9 @@ def headline(results: RunResults) -> list[str]:
             "No number of this run says which of its methods is better; the numbers below describe them."
         )
     else:
-        said.append(_overall(results, judged))
-    if 0 < images < 30 and len(methods) > 1:
-        said.append(
-            f"{images} image{'s are' if images > 1 else ' is'} few: the tests can hardly tell methods apart, "
-            "and the order may change with more."
-        )
-    summary = results.summary
+        said.append(_overall(summary, judged))
+    if len(methods) > 1:
+        said += few(images, "methods")
     if not summary.complete:
         said.append(
             f"The run is not finished: {summary.images:,} of {summary.total:,} images are done. "
@@ -40,10 +40,18 @@ def headline(results: RunResults) -> list[str]:
     return said
 
 
-def _overall(results: RunResults, judged: Sequence[Finding]) -> str:
+def few(images: int, what: str) -> list[str]:
+    """That so few images hardly tell such things apart; nothing where there are enough."""
+    if not 0 < images < FEW:
+        return []
+    said = f"{images} image{'s are' if images > 1 else ' is'} few: the tests can hardly tell {what} apart"
+    return [f"{said}, and the order may change with more."]
+
+
+def _overall(results: Summary, judged: Sequence[Finding]) -> str:
     total = len(judged)
     top = {m: sum(f.mark(m) != "" for f in judged) for m in results.methods}
-    alone = {m: sum(f.best == m and not f.tied for f in judged) for m in results.methods}
+    alone = {m: sum(f.mark(m) == "best" for f in judged) for m in results.methods}
     most = max(top.values())
     leaders = [m for m in results.methods if top[m] == most]
     where = f"on {results.model}"
@@ -51,12 +59,15 @@ def _overall(results: RunResults, judged: Sequence[Finding]) -> str:
         return f"{sentence(judged[0], where)}"
     if len(leaders) == 1 and most == total:
         clear = alone[leaders[0]]
+        if not clear:
+            return (
+                f"No single winner {where}: only {leaders[0]} is level with the best on all {total} judged "
+                "numbers, but on none is it clearly ahead of all others."
+            )
         certainty = (
             "clearly so on all of them"
             if clear == total
             else f"clearly ahead of all others on {clear} and not told apart from the leaders on the rest"
-            if clear
-            else "though never clearly ahead of all others"
         )
         return (
             f"{leaders[0]} is the best choice {where}: best or level with the best on all {total} judged "

@@ -104,10 +104,10 @@ def evaluated(
 def mean_cell(
     summary: Summary, label: str, number: str, scale: float, published: float | None = None
 ) -> Cell:
-    """A method's mean with its 95 % interval, ours beside what was published."""
+    """A method's mean with its 95 % interval and what the tests say, ours beside what was published."""
     row = summary.cell(label, number)
     mean, low, high = (scale * float(row[key]) for key in ("mean", "low", "high"))
-    return Cell(mean, low, high, published)
+    return Cell(mean, low, high, published, row["mark"])
 
 
 def beside(places: int, direction: Direction = "lower") -> tuple[Column, ...]:

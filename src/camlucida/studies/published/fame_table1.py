@@ -99,9 +99,7 @@ class FameTable1:
         ]
         rows = [(name, *chain.from_iterable(row.values())) for name, row in FAME_TABLE1.items()]
         caption = "FAME, table 1, as published: IResNet101 (AdaFace)"
-        return Table.of_rows(
-            "fame-table1-published", caption, ("method", *columns), rows, CAVEAT
-        ).marked()
+        return Table.of_rows("fame-table1-published", caption, ("method", *columns), rows, CAVEAT)
 
     @property
     def tables(self) -> tuple[Table, ...]:

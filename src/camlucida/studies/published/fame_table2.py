@@ -127,7 +127,7 @@ def _table(name: str, summary: Summary, labels: Mapping[str, str], *, compare: b
     count = max(int(summary.cell(label, "iou@0.3")["n"]) for label in labels.values())
     caption = f"{name}: {summary.plan['model']['name']}, {count} photos"
     table = f"fame-table2-{slug(name)}"
-    return Table.of_rows(table, caption, ("method", *NUMBERS.values()), rows).marked()
+    return Table.of_rows(table, caption, ("method", *NUMBERS.values()), rows)
 
 
 def _same(name: str, summary: Summary, labels: Mapping[str, str]) -> list[str]:

@@ -109,7 +109,7 @@ def icam_table1(
                     f"icam: mean over {len(repeated.get('box_iou', []))} runs, and the range they span; the "
                     "others: 95 % interval over photos.",
                     interval="interval",
-                ).marked()
+                )
             )
             kept = {
                 label: {n: [c.value, c.low, c.high] for n, c in own.items()}

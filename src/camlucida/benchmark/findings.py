@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from camlucida.benchmark.summary import Summary
 from camlucida.common.statistics import Floats
 from camlucida.metrics.registry import Number
-from camlucida.report.tables import Column, Mark
+from camlucida.report.tables import SYMBOLS, Column, Mark
 
 LEVEL = 0.05
 """Corrected p below which two methods are told apart."""
+
+MARKED = (
+    f"{SYMBOLS['best']} is better than every other method beyond chance; {SYMBOLS['tied']} has the best mean or is not "
+    f"told apart from it (signed-rank test on the same images, Holm's correction, p of {LEVEL} or more)."
+)
+"""What the marks of a table of means say."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,19 @@ class Finding:
     p: dict[tuple[str, str], float]
 
     @classmethod
-    def of(cls, number: Number, summary: Summary) -> Finding:
-        """What the tables of a run say about a number."""
-        estimates, p = {}, {}
-        for row in summary.table[summary.table["metric"] == number.name].itertuples():
-            estimates[row.method] = Estimate(row.mean, row.low, row.high, row.rank, int(row.n))
-        if number.direction != "none":
-            for row in summary.tests[summary.tests["metric"] == number.name].itertuples():
-                p[row.a, row.b] = float(row.signed_rank_holm)
+    def of(
+        cls,
+        number: Number,
+        rows: Iterable[Mapping[str, Any]],
+        pairs: Iterable[Mapping[str, Any]] = (),
+    ) -> Finding:
+        """What the rows of a summary's tables say about a number."""
+        estimates = {
+            row["method"]: Estimate(row["mean"], row["low"], row["high"], row["rank"], row["n"])
+            for row in rows
+        }
+        judges = number.direction != "none"
+        p = {(pair["a"], pair["b"]): pair["signed_rank_holm"] for pair in pairs if judges}
         return cls(number, estimates, p)
 
     @property
@@ -82,13 +93,9 @@ class Finding:
 
     @cached_property
     def tied(self) -> list[str]:
-        """Methods that are not told apart from the best; none where there are no tests."""
+        """Methods that are not told apart from the best."""
         best = self.best
-        return (
-            []
-            if best is None or not self.p
-            else [m for m in self.ranked[1:] if not self.beats(best, m)]
-        )
+        return [] if best is None else [m for m in self.ranked[1:] if not self.beats(best, m)]
 
     def beats(self, one: str, other: str) -> bool:
         """Whether ``one`` is better than ``other``: by mean and by mean rank, and beyond chance."""
@@ -106,11 +113,10 @@ class Finding:
         return self.p.get((one, other), self.p.get((other, one), math.nan))
 
     def mark(self, method: str) -> Mark:
-        """How the method is marked in tables."""
-        best = self.best
-        if best is not None and self.estimates[method].mean == self.estimates[best].mean:
-            return "best"
-        return "tied" if method in self.tied else ""
+        """How the method is marked in tables: nothing is claimed without tests."""
+        if self.best is None or not self.p or method not in {self.best, *self.tied}:
+            return ""
+        return "tied" if self.tied else "best"
 
     @property
     def column(self) -> Column:
