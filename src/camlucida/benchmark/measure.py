@@ -84,31 +84,31 @@ def judge(
     predicted = _predicted(rows, scene)
     started = _now(inputs)
     done: dict[tuple[str, str], list[tuple[slice, Measured]]] = {}
-    for label, explanation in explanations.items():
-        empty = _empty(label, explanation, trial)
-        same = _same_maps(label, explanations)
-        if explanation is not None:
-            found.layers[label] = list(explanation.layers)
-        if alone:
-            cost = np.full(len(rows), costs[label])
-            found.columns.append(ShardColumn(everyone, label, SECONDS, cost))
-        for (name, metric), columns in zip(bench.metrics, bench.columns, strict=True):
-            measured: list[tuple[slice, Measured]] = []
-            row = METRICS.row_of(metric)
-            if same and row is not None and not row.cost.explanations:
-                measured = done[same, name]
-            elif explanation is not None:
-                with borrowed(scene.model, inputs):  # once, for all the passes of a metric
+    with borrowed(scene.model, inputs):  # once, for all the passes of all metrics
+        for label, explanation in explanations.items():
+            empty = _empty(label, explanation, trial)
+            same = _same_maps(label, explanations)
+            if explanation is not None:
+                found.layers[label] = list(explanation.layers)
+            if alone:
+                cost = np.full(len(rows), costs[label])
+                found.columns.append(ShardColumn(everyone, label, SECONDS, cost))
+            for (name, metric), columns in zip(bench.metrics, bench.columns, strict=True):
+                measured: list[tuple[slice, Measured]] = []
+                row = METRICS.row_of(metric)
+                if same and row is not None and not row.cost.explanations:
+                    measured = done[same, name]
+                elif explanation is not None:
                     measured = _measured(metric, f"{name} of {label}", scene, explanation, trial)
-            done[label, name] = measured
-            for own, column in zip(metric.names, columns, strict=True):
-                values, curves = _joined(own, measured, len(rows))
-                values[empty] = np.nan
-                if curves is not None:
-                    curves[empty] = np.nan
-                found.columns.append(ShardColumn(everyone, label, column, values, curves))
-                if curves is not None:
-                    found.positions[column] = _numpy(measured[0][1].at[own]).tolist()
+                done[label, name] = measured
+                for own, column in zip(metric.names, columns, strict=True):
+                    values, curves = _joined(own, measured, len(rows))
+                    values[empty] = np.nan
+                    if curves is not None:
+                        curves[empty] = np.nan
+                    found.columns.append(ShardColumn(everyone, label, column, values, curves))
+                    if curves is not None:
+                        found.positions[column] = _numpy(measured[0][1].at[own]).tolist()
     found.measuring = _now(inputs) - started
     found.rows = [
         replace(row, notes="; ".join(dict.fromkeys(said)) or None)

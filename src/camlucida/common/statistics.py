@@ -144,17 +144,28 @@ def rank_sum(one: Floats, other: Floats) -> float:
 def signed_rank(differences: Floats) -> float:
     """Two-sided Wilcoxon signed-rank test of paired differences ``(n,)``; those of zero are left out.
 
-    Exact for up to 50 differences without ties, else the normal approximation corrected for ties.
+    Exact for up to 50 differences, also where some are equal, else the normal approximation corrected for ties.
 
     Returns:
         The p value; NaN for no difference at all, 1 where all are zero.
     """
-    from scipy.stats import wilcoxon
+    from scipy.stats import rankdata, wilcoxon
 
     changed = differences[differences != 0]
     if not len(changed):
         return 1.0 if len(differences) else float("nan")
-    return float(wilcoxon(changed).pvalue)
+    if len(changed) > _EXACT:
+        return float(wilcoxon(changed, method="asymptotic").pvalue)
+    doubled = np.rint(2 * rankdata(np.abs(changed))).astype(int)  # whole numbers also among equals
+    chance = np.ones(1)  # of each sum of the ranks of positive differences, if signs are random
+    for rank in doubled:
+        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
+    off = np.abs(2 * np.arange(len(chance)) - doubled.sum())
+    return float(chance[off >= abs(2 * doubled[changed > 0].sum() - doubled.sum())].sum())
+
+
+_EXACT = 50
+"""Differences up to which the signed-rank test is exact."""
 
 
 def permuted_p(

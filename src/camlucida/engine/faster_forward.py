@@ -85,15 +85,18 @@ def fast_forward(
         torch.Size([2, 10])
     """
     few = inputs[:_TIMED]
-    known = first_tensor(model(few.clone())) if outputs is None else outputs[:_TIMED]
+
+    def known() -> Tensor:
+        return first_tensor(model(few.clone())) if outputs is None else outputs[:_TIMED]
+
     if compile:
-        return _in_layout(compiled(model, few, known), _expected(model, inputs))
+        return _in_layout(compiled(model, few, known()), _expected(model, inputs))
     now = session(model)
     kept = _KEPT.get(model)
     if kept is None or kept.session is not now:
         state = _state(model)
         if kept is None or kept.state != state:
-            kept = _KEPT[model] = _Kept(state, now, folded(model, few, known), {})
+            kept = _KEPT[model] = _Kept(state, now, folded(model, few, known()), {})
         kept.session = now
     run = model if kept.graph is None else kept.graph
     kind = (
@@ -103,8 +106,16 @@ def fast_forward(
         torch.is_autocast_enabled(inputs.device.type),
     )
     if kind not in kept.channels_last:
-        kept.channels_last[kind] = _prefers_channels_last(run, few, known, _expected(model, inputs))
+        kept.channels_last[kind] = _prefers_channels_last(
+            run, few, known(), _expected(model, inputs)
+        )
     return _in_layout(run, kept.channels_last[kind])
+
+
+def has_fast_form(model: nn.Module) -> bool:
+    """Whether the fastest form of a borrowed model is known already, so that using it costs nothing."""
+    kept = _KEPT.get(model)
+    return kept is not None and kept.session is session(model)
 
 
 def _in_layout(run: Forward, channels_last: bool) -> Forward:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.faster_forward import fast_forward
+from camlucida.engine.faster_forward import fast_forward, has_fast_form
 from camlucida.engine.outputs import first_tensor
 from camlucida.engine.reading import probabilities
 
@@ -45,7 +45,7 @@ def scores_of(
         raise CamlucidaError(f"batch_size must be at least 1 image, got {batch_size}")
     found = []
     with borrowed(model, like) as module, torch.inference_mode():
-        many = len(places) >= _MANY
+        many = len(places) >= _MANY or has_fast_form(module)
         forward = fast_forward(module, like) if many else lambda x: first_tensor(module(x))
         for start in range(0, len(places), batch_size):
             some = torch.tensor(places[start : start + batch_size], device=like.device)

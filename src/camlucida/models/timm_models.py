@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from camlucida.common.errors import ModelError
@@ -82,10 +83,16 @@ def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
     data = require("timm.data")
     try:
         subset = data.infer_imagenet_subset({"num_classes": count})
-        info = data.ImageNetInfo(subset) if subset else None
+        info = _info(subset) if subset else None
     except (AssertionError, FileNotFoundError, KeyError):
         return None
     return tuple(info.label_descriptions()) if info and info.num_classes() == count else None
+
+
+@cache
+def _info(subset: str) -> Any:
+    """The classes of a part of ImageNet as timm lists them, in a large file that is read once."""
+    return require("timm.data").ImageNetInfo(subset)
 
 
 def outputs_of_timm(module: nn.Module) -> Outputs | None:
