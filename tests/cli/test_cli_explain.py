@@ -117,6 +117,22 @@ def test_several_methods_give_a_comparison(tiny, capsys):
     assert width > 4 * height
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_method_that_does_not_fit_is_left_out_and_named(capsys):
+    photo("in/cat.png")
+    photo("in/dog.png", GREEN)
+    methods = ["--method", "gradcam", "--method", "legrad"]
+    code, document, err = explain_json(capsys, "in", *methods, "--batch-size", 1)
+    assert code == 2
+    assert len(err) == 1
+    assert "left out: legrad" in err[0]
+    for found in (document, *document["photos"]):
+        (left,) = found["skipped"]
+        assert left["method"] == "legrad"
+        assert "attention" in left["reason"]
+    assert [m["label"] for m in document["photos"][0]["methods"]] == ["gradcam"]
+
+
 def test_the_json_document_is_all_there_is_on_stdout_and_says_where_the_files_are(tiny, capsys):
     photo("in/cat.png")
     photo("in/dog.png", GREEN)

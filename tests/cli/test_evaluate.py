@@ -187,6 +187,17 @@ def test_short_runs_are_written_often(capsys):
     assert "nothing was left to do" in out
 
 
+def test_a_method_that_does_not_fit_is_left_out_and_named(capsys):
+    methods = ["--method", "gradcam", "--method", "legrad"]
+    for _ in range(2):  # the second time it goes on from the plan, which names it
+        code, out, err = evaluated(capsys, *methods, "--metric", "sparseness", "--json")
+        found = json.loads(out)
+        assert code == 2
+        assert "left out: legrad" in err
+        assert [one["method"] for one in found["skipped"]] == ["legrad"]
+        assert {row["method"] for row in found["table"]} == {"gradcam"}
+
+
 def test_one_method_is_not_the_best_and_one_photo_is_no_plural(capsys):
     arguments = ["--no-report", "--metric", "sparseness", "--limit", "1", "--out", "run"]
     code, out, _ = run(capsys, "evaluate", "pictures/0", *arguments)

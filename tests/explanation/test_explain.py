@@ -489,13 +489,14 @@ QUICK = {
 @pytest.mark.parametrize("name", [row.name for row in list_methods()])
 def test_a_method_does_the_same_in_a_list(name):
     m = model()
-    try:
-        alone = explain(m, X, method=(name, QUICK.get(name, {})))
-    except CamlucidaError as refused:
-        with pytest.raises(type(refused)):
-            explain(m, X, method=["gradcam", (name, QUICK.get(name, {}))])
-        return
     both = explain(m, X, method=["gradcam", (name, QUICK.get(name, {}))])
+    if both.skipped:
+        (reason,) = both.skipped.values()
+        with pytest.raises(CamlucidaError) as refused:
+            explain(m, X, method=(name, QUICK.get(name, {})))
+        assert str(refused.value) == reason
+        return
+    alone = explain(m, X, method=(name, QUICK.get(name, {})))
     second = list(both.values())[1]
     assert torch.equal(second.maps, alone.maps)
     assert {k: v.shape for k, v in second.details.items()} == {
@@ -503,6 +504,26 @@ def test_a_method_does_the_same_in_a_list(name):
     }
     for key, value in alone.details.items():
         assert torch.allclose(second.details[key].double(), value.double(), equal_nan=True), key
+
+
+def test_a_method_that_does_not_fit_costs_only_itself():
+    m = model()
+    both = explain(m, X, method=["legrad", "gradcam"])
+    assert torch.equal(both["gradcam"].maps, explain(m, X, method="gradcam").maps)
+    assert "attention" in both.skipped["legrad"]
+    assert "left out: legrad" in repr(both)
+    assert both.record()["legrad"] == {"skipped": both.skipped["legrad"]}
+    with pytest.raises(KeyError, match="legrad was left out"):
+        both["legrad"]
+    with pytest.raises(MethodError, match="attention"):
+        explain(m, X, method=["gradcam", "legrad"], strict=True)
+    with pytest.raises(CamlucidaError, match="none of the methods"):
+        explain(m, X, method=["legrad", "fggb"])
+
+
+def test_what_concerns_all_methods_is_raised():
+    with pytest.raises(TargetError, match="class 99"):
+        explain(model(), X, method=["gradcam", "hirescam"], target=99)
 
 
 def test_shared_passes_end_with_their_batch():

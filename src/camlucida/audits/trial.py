@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
 from camlucida.common.errors import CamlucidaError, ModelError
-from camlucida.common.optional import first_line
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers import default_layer
@@ -21,6 +20,7 @@ from camlucida.engine.outputs import first_tensor
 from camlucida.engine.tap import tap
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import explain
+from camlucida.explanation.left_out import reason
 from camlucida.methods import Progress
 from camlucida.targets import Target
 
@@ -147,6 +147,7 @@ class Trial:
             seed=trial.seed,
             batch_size=trial.batch_size,
             progress=progress,
+            strict=True,
         )
         return dict(zip((one.label for one in group), made.values(), strict=True))
 
@@ -196,13 +197,6 @@ def grouped(tested: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
     cheap = tuple(one for one in tested if not one.row.cost.times)
     rest = [(one,) for one in tested if one not in cheap]
     return ((cheap,) if cheap else ()) + tuple(rest)
-
-
-def reason(error: BaseException) -> str:
-    """Why something does not fit a model, in a line."""
-    if isinstance(error, CamlucidaError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

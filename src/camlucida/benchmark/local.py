@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Finished:
         before: those of ``images`` that were done when the run began.
         seconds: how long this run took.
         interrupted: whether Ctrl-C ended it.
+        skipped: methods that were left out, by label, with the reason.
     """
 
     run: RunFolder
@@ -39,6 +40,7 @@ class Finished:
     before: int
     seconds: float
     interrupted: bool = False
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -118,7 +120,8 @@ def carry_out(
         except KeyboardInterrupt:
             interrupted = True
         spent = time.perf_counter() - started
-        return Finished(folder, count(bench, folder), bench.images, before, spent, interrupted)
+        done = count(bench, folder)
+        return Finished(folder, done, bench.images, before, spent, interrupted, bench.skipped)
 
 
 def heal(bench: Bench, folder: RunFolder, *, verify_data: bool = False) -> None:
@@ -151,6 +154,7 @@ def prepare(
             k: source[k] for k in ("outputs", "preprocess") if isinstance(source.get(k), str | dict)
         },
         "device": str(bench.device),
+        "skipped": bench.skipped,
         **how,
     }
     folder.start(bench, facts, about)

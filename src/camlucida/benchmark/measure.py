@@ -151,7 +151,7 @@ def _explained(
 ) -> tuple[dict[str, Explanation | None], dict[str, float]]:
     """The explanations by label, and what each cost per image where they were made alone."""
     if not alone and not trial.strict:
-        together = trial("", lambda: _explain(bench, inputs, labels, bench.methods), ())
+        together = trial("", lambda: explain_batch(bench, inputs, labels, bench.methods), ())
         if together is not None:
             return dict(zip(bench.labels, together, strict=True)), {}
         # What failed is found out below, method by method.
@@ -161,7 +161,7 @@ def _explained(
         started = _now(inputs)
         made = trial(
             label,
-            lambda method=method: _explain(bench, inputs, labels, [method]),  # type: ignore[misc]
+            lambda method=method: explain_batch(bench, inputs, labels, [method]),  # type: ignore[misc]
             range(len(inputs)),
         )
         found[label] = None if made is None else made[0]
@@ -169,9 +169,10 @@ def _explained(
     return found, costs
 
 
-def _explain(
+def explain_batch(
     bench: Bench, inputs: Tensor, labels: Tensor, methods: Sequence[Any]
 ) -> list[Explanation]:
+    """Explanations by some of the bench's methods, as its settings say."""
     settings = bench.settings
     comparison = explain(
         bench.model,
@@ -183,6 +184,7 @@ def _explain(
         seed=settings.seed,
         batch_size=len(inputs),
         top=1,
+        strict=True,
     )
     return list(comparison.values())
 

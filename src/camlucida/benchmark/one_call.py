@@ -12,8 +12,10 @@ from camlucida.benchmark import local
 from camlucida.benchmark.local import Finished, Progress
 from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, Settings, open_bench
 from camlucida.benchmark.report.run_report import write_report
+from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import Summary, summarise
-from camlucida.benchmark.work import THREADS
+from camlucida.benchmark.work import THREADS, fitting
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.grammar import refuse_arguments
 from camlucida.data.samples import DataSet
 from camlucida.engine.reading import OutputsLike
@@ -77,7 +79,7 @@ def evaluate(
         ray_address: the address of a running Ray cluster; by default one is started here.
         report: also write ``report.html`` into the run folder.
         progress: called with the photos done, and their total.
-        say: called with each note, such as which metrics were left out.
+        say: called with each note, such as which metrics and methods were left out.
         **settings: the fields of :class:`Settings`: target, explain, layers, steps, seed, limit, shard_size,
             legacy_boxes.
 
@@ -103,7 +105,7 @@ def evaluate(
     )  # fmt: skip
     ended = run_bench(
         bench, out, engine=engine, batch_size=batch_size, threads=threads, verify_data=verify_data,
-        workers=workers, ray_address=ray_address, device=device, progress=progress,
+        workers=workers, ray_address=ray_address, device=device, progress=progress, say=say,
     )  # fmt: skip
     if ended.interrupted:
         raise KeyboardInterrupt
@@ -120,11 +122,31 @@ def run_bench(
     workers: int | None = None,
     ray_address: str | None = None,
     device: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
     **how: Any,
 ) -> Finished:
-    """Do all shards of a benchmark that are not done yet, by an engine; arguments as for :func:`evaluate`."""
+    """Do all shards of a benchmark that are not done yet, by an engine; arguments as for :func:`evaluate`.
+
+    One of several methods that cannot explain the first photo is left out, and named in what is returned.
+    """
+    if len(bench.labels) > 1:
+        bench = _as_kept(bench, RunFolder(Path(out))) or fitting(bench)
+    for label, why in bench.skipped.items():
+        say(f"left out: {label}: {why}")
     if engine == "local":
         return local.run(bench, out, **how)
     from camlucida.benchmark import ray_engine
 
     return ray_engine.run(bench, out, address=ray_address, workers=workers, device=device, **how)
+
+
+def _as_kept(bench: Bench, run: RunFolder) -> Bench | None:
+    """The bench without what an earlier start of the same command has left out; ``None`` where there was none."""
+    try:
+        plan = run.plan()
+    except CamlucidaError:
+        return None
+    skipped = plan.get("how", {}).get("skipped", {})
+    if {*bench.labels} != {*skipped, *(method["label"] for method in plan["methods"])}:
+        return None
+    return bench.without(skipped) if skipped else bench

@@ -97,6 +97,7 @@ class Bench:
         settings: everything else that decides the numbers.
         source: the arguments of :func:`open_bench` that open the same in another process, where there are such;
             the Ray engine needs them.
+        skipped: methods that were left out, by label, with the reason.
 
     Attributes:
         notes: what was left out of groups of metrics, and why, in words.
@@ -120,7 +121,9 @@ class Bench:
         metrics: Sequence[MetricLike] | str | Metric,
         settings: Settings | None = None,
         source: Mapping[str, Any] | None = None,
+        skipped: Mapping[str, str] | None = None,
     ) -> None:
+        self.skipped = dict(skipped or {})
         if not metrics:
             raise CamlucidaError("no metric was given")
         if len(data) == 0:
@@ -149,6 +152,13 @@ class Bench:
         self.notes = self._leave_out(optional)
         chosen = {"methods": self.methods, "metrics": self.metrics}
         self.source = None if source is None else {**source, **chosen}
+
+    def without(self, skipped: Mapping[str, str]) -> Bench:
+        """The same without these methods, by label, each with the reason."""
+        kept = [
+            m for m, label in zip(self.methods, self.labels, strict=True) if label not in skipped
+        ]
+        return Bench(self.model, self.data, kept, self.metrics, self.settings, self.source, skipped)
 
     def _leave_out(self, optional: set[str]) -> tuple[str, ...]:
         """Drop those of the metrics that came with a group and that these data do not allow; say so."""

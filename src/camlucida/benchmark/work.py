@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camlucida.benchmark.measure import Judged, judge
+from camlucida.benchmark.measure import Judged, explain_batch, judge
 from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import ImageRow, Shard, ShardColumn
@@ -25,6 +25,7 @@ from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import Sample
 from camlucida.engine.chunks import out_of_memory
+from camlucida.explanation.left_out import LeftOut
 from camlucida.metrics.regions import fill_boxes
 
 T = TypeVar("T")
@@ -250,17 +251,7 @@ def check(bench: Bench) -> dict[str, Any]:
             work with this model.
     """
     check_needs(bench)
-    problems = []
-    for position in range(min(bench.images, _TRIES)):
-        photo = read(bench, bench.index(position * bench.images // min(bench.images, _TRIES)))
-        if photo.row.error is None:
-            break
-        problems.append(photo.row.error)
-    else:
-        raise CamlucidaError(
-            f"none of the first {len(problems)} photos tried can be used: {problems[0]}"
-        )
-    found = judge(bench, *_stack(bench, [photo]), alone=False, strict=True)
+    found = judge(bench, *_stack(bench, [_first(bench)]), alone=False, strict=True)
     named = bench.model.class_names
     return {
         "numbers": {number.name: asdict(number) for number in bench.numbers},
@@ -268,6 +259,33 @@ def check(bench: Bench) -> dict[str, Any]:
         "layers": found.layers,
         "class_names": None if named is None else list(named),
     }
+
+
+def fitting(bench: Bench) -> Bench:
+    """The bench with those of its methods that can explain its first photo; the others are named in it.
+
+    Raises:
+        CamlucidaError: no photo can be read, or no method works with this model.
+    """
+    _, parts = _stack(bench, [_first(bench)])
+    left_out = LeftOut(bench.labels, strict=False)
+    for position, method in enumerate(bench.methods):
+        with left_out.trying(position):
+            explain_batch(bench, parts["inputs"], parts["labels"], [method])
+    return bench.without(dict(left_out.reasons)) if left_out.reasons else bench
+
+
+def _first(bench: Bench) -> ReadPhoto:
+    """The first photo that can be read."""
+    problems = []
+    for position in range(min(bench.images, _TRIES)):
+        photo = read(bench, bench.index(position * bench.images // min(bench.images, _TRIES)))
+        if photo.row.error is None:
+            return photo
+        problems.append(photo.row.error)
+    raise CamlucidaError(
+        f"none of the first {len(problems)} photos tried can be used: {problems[0]}"
+    )
 
 
 def _stack(bench: Bench, photos: Sequence[ReadPhoto]) -> tuple[list[ImageRow], dict[str, Any]]:

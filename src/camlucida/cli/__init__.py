@@ -98,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows ``camlucida``; by default the process's own arguments.
 
     Returns:
-        The exit code: 0 when all went well; 2 when the arguments are wrong or a photo failed; 130
-        after Ctrl-C; 1 for a fault that nobody foresaw. Whatever goes wrong is one line on stderr;
+        The exit code: 0 when all went well; 2 when the arguments are wrong, a photo failed or a method was
+        left out; 130 after Ctrl-C; 1 for a fault that nobody foresaw. Whatever goes wrong is one line on stderr;
         with ``CAMLUCIDA_DEBUG=1`` the traceback follows.
     """
     for stream in (sys.stdout, sys.stderr):

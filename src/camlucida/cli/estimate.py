@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camlucida.cli.shared.console import console, print_json
+from camlucida.cli.shared.console import complain, console, print_json
 from camlucida.cli.shared.listing import grid
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ def estimate(
         as_json: Print one JSON document instead of a table.
     """
     from camlucida.benchmark import capacity
-    from camlucida.benchmark.work import check
+    from camlucida.benchmark.work import check, fitting
 
+    bench = fitting(bench)
+    for label, why in bench.skipped.items():
+        complain(f"note: left out: {label}: {why}")
     check(bench)
     rate = capacity.estimate(bench, images, batch_size=batch_size, threads=threads)
     scales = {f"{bench.data.name}, all photos": bench.images, **capacity.SCALES}

@@ -133,6 +133,7 @@ def evaluate(
 ) -> None:
     """Measure methods on a data set, and learn which is best on your model.
 
+    A method that cannot explain the model is left out and named, and the exit code is then 2.
     Whatever ends a run, its results are kept, and the same command goes on from there. A RUN holds the results of one
     plan: one model, one data set, and the same methods, metrics and settings. Another plan is refused there.
     With --engine ray several machines write into one RUN, which must lie on storage that they share.
@@ -151,6 +152,10 @@ def evaluate(
         refuse_unused(context, ("price",), "with --estimate")
         if engine != "ray":
             refuse_unused(context, ("workers", "ray_address"), "with --engine ray")
+
+    def say(note: str) -> None:
+        complain(f"note: {note}")
+
     bench = open_bench(
         model.name or "embedded",
         data,
@@ -166,7 +171,7 @@ def evaluate(
         limit=limit,
         shard_size=shard_size,
         legacy_boxes=legacy_boxes,
-        say=lambda note: complain(f"note: {note}"),
+        say=say,
     )
     for path, reason in bench.data.skipped:
         complain(f"left out: '{shown(path)}': {reason}")
@@ -187,9 +192,10 @@ def evaluate(
             ray_address=ray_address,
             device=device,
             progress=progress,
+            say=say,
         )
     _tell(ended, bench, report and not as_json, as_json)
-    raise typer.Exit(130 if ended.interrupted else 0)
+    raise typer.Exit(130 if ended.interrupted else 2 if ended.skipped else 0)
 
 
 @contextmanager
@@ -234,6 +240,7 @@ def _tell(ended: Finished, bench: Bench, report: bool, as_json: bool) -> None:
             "run": shown(run),
             "interrupted": ended.interrupted,
             "evaluated_now": new,
+            "skipped": [{"method": m, "reason": why} for m, why in ended.skipped.items()],
             "seconds": seconds,
             **document(summary),
         })  # fmt: skip

@@ -91,7 +91,8 @@ def explain(
     """Explain what a model saw in photos.
 
     Writes an overlay, the maps and a record for every photo, and a comparison of several methods.
-    A photo that cannot be read is reported, and the others are explained.
+    A photo that cannot be read is reported, and the others are explained; so it is with a method that cannot explain
+    the model. The exit code is then 2.
 
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
 
@@ -149,6 +150,7 @@ def explain(
             "interrupted": outcome.interrupted,
             "photos": outcome.done,
             "failed": [{"photo": shown(p), "reason": reason} for p, reason in outcome.failed],
+            "skipped": [{"method": m, "reason": reason} for m, reason in outcome.skipped.items()],
         })  # fmt: skip
     else:
         from camlucida.cli.shared.results import show

@@ -76,7 +76,12 @@ def show(found: Summary, *, tests: bool = False) -> None:
         f"{model} on {data}: {photos(found.images)}{state}{broken}{known}",
         soft_wrap=True,
     )
-    for heading, said in (("cannot be used", found.broken), ("in part only", found.notes)):
+    left_out = [*found.plan.get("how", {}).get("skipped", {}).items()]
+    for heading, said in (
+        ("left out", left_out),
+        ("cannot be used", found.broken),
+        ("in part only", found.notes),
+    ):
         for key, reason in said[:_SHOWN]:
             terminal.print(f"{heading}: {key}: {reason}", soft_wrap=True)
         if len(said) > _SHOWN:

@@ -92,6 +92,7 @@ def make(
             seed=seed,
             batch_size=batch_size,
             progress=advance,
+            strict=True,
         )
         named = [replace(one, sources=tuple(good)) for one in found.values()]
         made = make_survey(Comparison(named), question=question or QUESTION, seed=seed)

@@ -25,6 +25,7 @@ from camlucida.explanation.diagnostics import (
     diagnose,
     predictions_of,
 )
+from camlucida.explanation.left_out import LeftOut
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import (
     Batch,
@@ -91,6 +92,7 @@ def explain(
     top: int = 5,
     grid: GridRule | Mapping[str, GridRule] | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Explanation | Comparison:
     """Explain what a model saw in images.
@@ -131,6 +133,8 @@ def explain(
         grid: how layer outputs are read as feature maps; found automatically for convolutions and tokens.
         progress: called with the number of maps done and their total, in fractions for methods that take
             many passes.
+        strict: raise where one of several methods cannot run on this model; otherwise it is left out, and named in
+            ``Comparison.skipped`` with the reason.
         **options: fields of the method, such as ``form="true"`` for ``gradcam++``; with several methods pairs
             instead, ``("gradcam++", {"form": "true"})``.
 
@@ -181,33 +185,36 @@ def explain(
         model.check_target(target)
     anywhere = any(one.uses_layers for one, _, _ in settled)
     weights = broken_weights(subject.module)
+    left_out = LeftOut([label for _, _, label in settled], strict=strict)
     with subject.taking(batch.inputs):
-        plans = _read_by(subject, batch, settled)
+        plans = _read_by(subject, batch, settled, left_out)
     done, total = 0, len(plans) * len(batch.views)
-    found: list[list[Explanation]] = [[] for _ in plans]
+    found: dict[int, list[Explanation]] = {position: [] for position in plans}
     for start in range(0, len(batch.views), batch_size):
         part = batch.part(start, start + batch_size)
         shared = sharing(part.inputs) if len(plans) > 1 else nullcontext()
         with subject.taking(part.inputs), shared:
-            for parts, plan in zip(found, plans, strict=True):
-                one = plan.method
-                task = Task.of(
-                    plan.module,
-                    part.inputs,
-                    _part(plan.target, start, len(part.inputs), len(batch.views)),
-                    seed=seed,
-                    progress=_share(progress, done, len(part.inputs), total),
-                    grid=grid,
-                    preprocess=subject.preprocess,
-                )
-                asked = layers if one.uses_layers or not anywhere else None
-                task = replace(task, layers=_layers(one, task, asked, plan.label))
-                parts.append(_explain(plan, task, subject, part, weights, steps, top, seed))
+            for position, plan in plans.items():
+                if position not in left_out:
+                    with left_out.trying(position):
+                        task = Task.of(
+                            plan.module,
+                            part.inputs,
+                            _part(plan.target, start, len(part.inputs), len(batch.views)),
+                            seed=seed,
+                            progress=_share(progress, done, len(part.inputs), total),
+                            grid=grid,
+                            preprocess=subject.preprocess,
+                        )
+                        asked = layers if plan.method.uses_layers or not anywhere else None
+                        task = replace(task, layers=_layers(plan.method, task, asked, plan.label))
+                        made = _explain(plan, task, subject, part, weights, steps, top, seed)
+                        found[position].append(made)
                 done += len(part.inputs)
                 if progress is not None:
                     progress(done, total)
-    explanations = [_join(parts, batch) for parts in found]
-    return Comparison(explanations) if several else explanations[0]
+    explanations = [_join(parts, batch) for at, parts in found.items() if at not in left_out]
+    return Comparison(explanations, left_out.reasons) if several else explanations[0]
 
 
 @dataclass(frozen=True)
@@ -230,17 +237,21 @@ class _Plan:
 
 
 def _read_by(
-    subject: Subject, batch: Batch, settled: Sequence[tuple[Method, Target, str]]
-) -> list[_Plan]:
-    """The plans; the model's outputs are looked at once for targets of one kind."""
-    plans: list[_Plan] = []
+    subject: Subject,
+    batch: Batch,
+    settled: Sequence[tuple[Method, Target, str]],
+    left_out: LeftOut,
+) -> dict[int, _Plan]:
+    """The plans by position; the model's outputs are looked at once for targets of one kind."""
+    plans: dict[int, _Plan] = {}
     found: Outputs | None = None
-    for method, target, label in settled:
+    for position, (method, target, label) in enumerate(settled):
         known = subject if found is None else replace(subject, outputs=found)
-        module, meant, outputs = known.reader(target, batch, asks=_asks(method))
-        if outputs.settled:
-            found = outputs
-        plans.append(_Plan(method, meant, label, module, outputs))
+        with left_out.trying(position):
+            module, meant, outputs = known.reader(target, batch, asks=_asks(method))
+            if outputs.settled:
+                found = outputs
+            plans[position] = _Plan(method, meant, label, module, outputs)
     return plans
 
 

@@ -311,6 +311,10 @@ class Comparison(Drawable, Mapping[str, Explanation]):
 
     Args:
         explanations: at least one, all of the same images.
+        skipped: methods that cannot run on this model, each with the reason.
+
+    Attributes:
+        skipped: the same, by label.
 
     Example:
         >>> both = camlucida.explain(model, images, method=["gradcam", "eigencam"])
@@ -318,9 +322,12 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         {'gradcam': torch.Size([2, 32, 32]), 'eigencam': torch.Size([2, 32, 32])}
     """
 
-    def __init__(self, explanations: Sequence[Explanation]) -> None:
+    def __init__(
+        self, explanations: Sequence[Explanation], skipped: Sequence[tuple[str, str]] = ()
+    ) -> None:
         labels = distinct([explanation.label for explanation in explanations], "{} ({})")
         self._by_label = dict(zip(labels, explanations, strict=True))
+        self.skipped = dict(skipped)
 
     def __repr__(self) -> str:
         """A few lines: the methods, and what each explained of the first image."""
@@ -329,10 +336,13 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         more = [f"  and {len(self) - _METHODS} more"] if len(self) > _METHODS else []
         of = "" if len(first) == 1 else "; of the first"
         head = f"Comparison of {len(self)} methods on {_images(len(first))}{of}"
-        return "\n".join([head, *shown, *more])
+        left = [f"  left out: {label}: {reason}" for label, reason in self.skipped.items()]
+        return "\n".join([head, *shown, *more, *left])
 
     def __getitem__(self, label: str) -> Explanation:
-        """The explanation of a method."""
+        """The explanation of a method; ``KeyError`` says why a method was left out."""
+        if label in self.skipped and label not in self._by_label:
+            raise KeyError(f"{label} was left out: {self.skipped[label]}")
         return self._by_label[label]
 
     def __iter__(self) -> Iterator[str]:
@@ -364,6 +374,9 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         sides = {e.sides for e in self.values()}
         fixed = all(e.style.largest is not None for e in self.values())
         cut = any(view.cut for view in first.views)
+        notes = ["The model did not see the dark frame: it was cropped away."] if cut else []
+        if self.skipped:
+            notes.append(f"Left out, as they cannot run on this model: {', '.join(self.skipped)}.")
         return overlays.grid(
             pictures,
             columns=["photo", *self],
@@ -371,7 +384,7 @@ class Comparison(Drawable, Mapping[str, Explanation]):
             bar=(colours, -1.0 if signed else 0.0, 1.0),
             said="attribution, of the largest in all images" if fixed else overlays.OWN_SCALE,
             ends=(sides.pop() if len(sides) == 1 else ("against", "for")) if signed else ("", ""),
-            note="The model did not see the dark frame: it was cropped away." if cut else "",
+            note=" ".join(notes),
             cell=max(2.6, 8 / (1 + len(self))),
         )
 
@@ -388,8 +401,9 @@ class Comparison(Drawable, Mapping[str, Explanation]):
         return np.stack([one.numpy() for one in self.values()])
 
     def record(self) -> dict[str, Any]:
-        """The records of all methods by their labels, ready for JSON."""
-        return {label: explanation.record() for label, explanation in self.items()}
+        """The records of all methods by their labels, ready for JSON; of those left out the reason."""
+        left_out = {label: {"skipped": reason} for label, reason in self.skipped.items()}
+        return left_out | {label: explanation.record() for label, explanation in self.items()}
 
     def save_into(self, folder: Path) -> None:
         """Everything, into a folder that is there."""

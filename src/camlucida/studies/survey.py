@@ -101,7 +101,9 @@ def make_survey(
     if not isinstance(explanations, Mapping):
         if photos is None:
             raise CamlucidaError("a survey of a model needs photos too, or give it explanations")
-        explanations = explain(explanations, photos, method=list(methods), seed=seed, **options)
+        explanations = explain(
+            explanations, photos, method=list(methods), seed=seed, strict=True, **options
+        )
     labels = list(explanations)
     if not 2 <= len(labels) <= len(LETTERS):
         raise CamlucidaError(

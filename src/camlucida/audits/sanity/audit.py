@@ -37,11 +37,12 @@ from camlucida.audits.sanity.shuffled_labels import (
     unlearned,
 )
 from camlucida.audits.sanity.verdicts import results
-from camlucida.audits.trial import UNFIT, Trial, grouped, reason
+from camlucida.audits.trial import UNFIT, Trial, grouped
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.explanation import Explanation
+from camlucida.explanation.left_out import reason
 from camlucida.explanation.subject import ModelLike
 
 _TWIN_STEPS = 4  # parts of the progress that the two small networks take

@@ -13,11 +13,12 @@ from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
-from camlucida.audits.trial import Trial, reason
+from camlucida.audits.trial import Trial
 from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import Verdict
 from camlucida.common.errors import CamlucidaError
 from camlucida.engine.layers import list_layers
+from camlucida.explanation.left_out import reason
 from camlucida.explanation.subject import ModelLike
 
 NATURAL = "registry"

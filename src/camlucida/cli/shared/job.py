@@ -60,19 +60,28 @@ class Outcome:
     Attributes:
         done: One record per photo, ready for JSON.
         failed: Each photo that could not be explained, with the reason.
+        skipped: Each method that could not explain the model, with the reason.
         interrupted: Whether Ctrl-C ended it.
     """
 
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 2 when a photo failed, else 0."""
+        """130 after Ctrl-C, 2 when a photo failed or a method was left out, else 0."""
         if self.interrupted:
             return 130
-        return 2 if self.failed else 0
+        return 2 if self.failed or self.skipped else 0
+
+    def skip(self, methods: Mapping[str, str]) -> None:
+        """Remember methods that were left out, and say so of each in one line."""
+        for method, reason in methods.items():
+            if method not in self.skipped:
+                self.skipped[method] = reason
+                complain(f"left out: {method}: {reason}")
 
     def fail(self, photo: Path, reason: str) -> None:
         """Remember a photo that failed, and say so in one line."""
@@ -129,7 +138,9 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
             largest[label] = max(largest.get(label, 0.0), float(one.maps.abs().max()))
 
     def keep(comparison: Comparison, paths: Sequence[Path]) -> None:
-        drawn = Comparison([_styled(e, job.style, largest.get(n)) for n, e in comparison.items()])
+        styled = [_styled(e, job.style, largest.get(n)) for n, e in comparison.items()]
+        drawn = Comparison(styled, [*comparison.skipped.items()])
+        outcome.skip(drawn.skipped)
         for index, photo in enumerate(paths):
             outcome.done.append(save(drawn, index, photo, job.out, names.take(photo)))
 
@@ -224,6 +235,7 @@ def _compared(
 
     names = tuple(shown(photo) for photo, _ in pictures)
     several: list[Explanation] = []
+    skipped: dict[str, str] = {}
     for number, (name, target) in enumerate(job.targets.items()):
 
         def advance(done: float, total: float, before: int = number) -> None:
@@ -242,4 +254,5 @@ def _compared(
         )
         of = f": {name}" if len(job.targets) > 1 else ""
         several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
-    return Comparison(several)
+        skipped |= {label + of: reason for label, reason in found.skipped.items()}
+    return Comparison(several, [*skipped.items()])

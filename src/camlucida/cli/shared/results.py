@@ -46,7 +46,8 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
     """
     from camlucida.explanation import Comparison
 
-    own = Comparison(_with_small_views([e[index] for e in comparison.values()]))
+    skipped = comparison.skipped
+    own = Comparison(_with_small_views([e[index] for e in comparison.values()]), [*skipped.items()])
     methods = []
     parts = distinct(slug(label, "method") for label in own)
     for (label, explanation), part in zip(own.items(), parts, strict=True):
@@ -83,6 +84,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
         "predictions": predictions,
         "files": files,
         "methods": methods,
+        "skipped": [{"method": name, "reason": reason} for name, reason in skipped.items()],
     }
     write_json(out / f"{name}.json", record)
     return record
