@@ -126,7 +126,7 @@ class _Bar(Progress):
             whole = f" of {task.total:g}" if task.total else ""
             rate = f", {task.speed:.3g} a second" if task.speed else ""
             left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
-            complain(f"{task.description}: {task.completed:g}{whole}{rate}{left}")
+            complain(f"{task.description}: {task.completed:.0f}{whole}{rate}{left}")
 
 
 def progress_bar() -> Progress:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from camlucida.cli.shared.console import shown
@@ -99,7 +100,7 @@ class Names:
         places = [real(photo) for photo in photos]
         stem = _file_name("-".join(photo.stem for photo in photos))
         longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
-        for name in (stem, longer, *(f"{longer}-{n}" for n in range(2, 1_000_000))):
+        for name in chain((stem, longer), (f"{longer}-{n}" for n in range(2, 1_000_000))):
             # Some file systems take names for equal that differ in case only.
             if name.casefold() not in self._taken and self._is_free(name, places):
                 self._taken.add(name.casefold())
