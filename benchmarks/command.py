@@ -16,16 +16,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from benchmarks.timing import Contender, Row, Workload, measure
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+import camlucida
 from camlucida.engine.layers import default_layer
 
 Family = Callable[[Workload], Iterable[Contender]]
 
-PACKAGES = ("camlucida", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum")
+PACKAGES = (
+    "camlucida",
+    "torch",
+    "torchvision",
+    "timm",
+    "grad-cam",
+    "torchcam",
+    "captum",
+    "quantus",
+)
 
 
 def main(family: Family, title: str) -> None:
@@ -36,7 +47,9 @@ def main(family: Family, title: str) -> None:
         title: heads the table.
     """
     parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--model", default="resnet50", help="a torchvision or timm name")
+    parser.add_argument(
+        "--model", default="resnet50", help="a torchvision or timm name, or embedded"
+    )
     parser.add_argument("--layer", help="by default the model's last feature map")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
@@ -58,10 +71,15 @@ def main(family: Family, title: str) -> None:
         console = Console(width=150)
     machine = _machine(options.device, threads)
     console.print("\n".join(f"{key}: {value}" for key, value in machine.items()), highlight=False)
-    model = random_model(options.model, options.size, options.device, options.seed)
+    pictures = random_images
+    if options.model == "embedded":
+        model, pictures = real_model(options.device)
+    else:
+        model = random_model(options.model, options.size, options.device, options.seed)
     results = []
     for batch in options.batch:
-        task = random_task(model, batch, options.size, options.layer, options.seed)
+        images = pictures(batch, options.size, options.device, options.seed)
+        task = task_of(model, images, options.layer)
         chosen = [
             c
             for c in family(task)
@@ -144,10 +162,21 @@ def random_images(number: int, size: int, device: str, seed: int) -> Tensor:
     return (smooth + 0.2 * noise).to(device)
 
 
-def random_task(model: nn.Module, batch: int, size: int, layer: str | None, seed: int) -> Workload:
-    """Random images, and the classes that the model predicts for them."""
-    device = str(next(model.parameters()).device)
-    inputs = random_images(batch, size, device, seed)
+def real_model(device: str) -> tuple[nn.Module, Callable[[int, int, str, int], Tensor]]:
+    """The embedded model, and its own photos one after the other in place of random pictures."""
+    loaded = camlucida.load_model("embedded", device=device)
+    photos = [
+        loaded.preprocess(Image.open(photo.path)) for photo in camlucida.data.open_data("photos")
+    ]
+
+    def pictures(number: int, _size: int, device: str, seed: int) -> Tensor:
+        return torch.stack([photos[(seed + i) % len(photos)] for i in range(number)]).to(device)
+
+    return loaded.module, pictures
+
+
+def task_of(model: nn.Module, inputs: Tensor, layer: str | None) -> Workload:
+    """The classes that the model predicts for images are explained."""
     with torch.no_grad():
         classes = tuple(model(inputs).argmax(1).tolist())
     return Workload(model, layer or default_layer(model, inputs), inputs, classes)
