@@ -20,7 +20,7 @@ import camlucida.models
 from camlucida.cli.shared import console
 from camlucida.cli.shared.console import complain, print_lines, print_result, shown, to_json
 from camlucida.cli.shared.photos import Names, exact
-from camlucida.cli.shared.writing import out_folder, write
+from camlucida.cli.shared.writing import claim, out_folder, write
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import slug
 from camlucida.common.version import __version__
@@ -367,7 +367,7 @@ def test_the_out_folder_goes_when_nothing_is_in_it(tmp_path):
 
 
 def test_names(tmp_path):
-    names = Names(tmp_path)
+    names = Names(tmp_path, "m")
     photos = ["a/cat.png", "b/cat.png", "b/cat.jpg", "b/CAT.webp", "b/b-cat.png"]
     taken = [names.take(Path("/x", p)) for p in photos]
     assert taken == ["cat", "b-cat", "b-cat-2", "b-CAT-3", "b-b-cat"]
@@ -375,9 +375,11 @@ def test_names(tmp_path):
 
 def test_a_name_is_taken_by_the_record_of_its_own_kind_only(tmp_path):
     (tmp_path / "cat.cells.json").write_text(json.dumps({"path": "/x/a/cat.png"}))
-    names = [Names(tmp_path, kind).take(Path("/x/b/cat.png")) for kind in (".cells", ".layers", "")]
+    names = [
+        Names(tmp_path, "m", kind).take(Path("/x/b/cat.png")) for kind in (".cells", ".layers", "")
+    ]
     assert names == ["b-cat.cells", "cat.layers", "cat"]
-    assert Names(tmp_path, ".cells").take(Path("/x/a/cat.png")) == "cat.cells"
+    assert Names(tmp_path, "m", ".cells").take(Path("/x/a/cat.png")) == "cat.cells"
 
 
 def test_photos_whose_shown_names_coincide_do_not_share_a_record(tmp_path):
@@ -385,14 +387,14 @@ def test_photos_whose_shown_names_coincide_do_not_share_a_record(tmp_path):
     assert len({exact(photo) for photo in photos}) == 2
     assert exact(Path("/x/cät.png")) == "/x/cät.png"
     for kind in ("", ".cells"):
-        first = Names(tmp_path, kind).take(photos[0])
+        first = Names(tmp_path, "m", kind).take(photos[0])
         (tmp_path / f"{first}.json").write_text(json.dumps({"path": exact(photos[0])}))
-        assert Names(tmp_path, kind).take(photos[0]) == first
-        assert Names(tmp_path, kind).take(photos[1]) != first
+        assert Names(tmp_path, "m", kind).take(photos[0]) == first
+        assert Names(tmp_path, "m", kind).take(photos[1]) != first
 
 
 def test_a_long_name_leaves_room_and_stays_its_own(tmp_path):
-    names = Names(tmp_path)
+    names = Names(tmp_path, "m")
     first, second = (names.take(Path("/x", "ü" * 100 + end + ".png")) for end in "ab")
     assert first != second
     assert max(len(first.encode()), len(second.encode())) <= 120
@@ -509,3 +511,12 @@ def test_long_work_speaks_every_ten_seconds_in_a_pipe(capsys, monkeypatch):
         "camlucida: counting: 2 of 6",
         "camlucida: counting: 5 of 6",
     ]
+
+
+def test_a_report_of_another_model_is_not_written_over(tmp_path):
+    claim(tmp_path, "a", "trust")
+    (tmp_path / "trust.json").write_text('{"record": {"model": "a"}}')
+    (tmp_path / "broken.json").write_text("[")
+    claim(tmp_path, "a", "trust", "broken")
+    with pytest.raises(CamlucidaError, match="model a, and this is b"):
+        claim(tmp_path, "b", "cases", "trust")

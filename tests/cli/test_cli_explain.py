@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,37 @@ def test_a_method_that_does_not_fit_is_left_out_and_named(capsys):
         assert left["method"] == "legrad"
         assert "attention" in left["reason"]
     assert [m["label"] for m in document["photos"][0]["methods"]] == ["gradcam"]
+
+
+def test_a_second_model_writes_beside_the_first(tiny, capsys, monkeypatch):
+    photo("cat.png")
+    assert run(capsys, "explain", "cat.png")[0] == 0
+    first = (tiny / "camlucida-out/cat.json").read_text()
+    other = camlucida.models.load_model("embedded")
+    monkeypatch.setattr(
+        camlucida.models, "load_model", lambda *_, **__: replace(other, name="timm:other")
+    )
+    for _ in range(2):
+        assert run(capsys, "explain", "cat.png")[0] == 0
+    assert (tiny / "camlucida-out/cat.json").read_text() == first
+    written = sorted(p.name for p in (tiny / "camlucida-out").glob("*.json"))
+    assert written == ["cat-timm-other.json", "cat.json"]
+
+
+def test_a_gpu_is_taken_where_there_is_one_and_said(tiny, capsys, monkeypatch):
+    photo("cat.png")
+    asked = []
+    other = camlucida.models.load_model("embedded")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(
+        camlucida.models, "load_model", lambda *_, device, **__: asked.append(device) or other
+    )
+    _, _, err = run(capsys, "explain", "cat.png")
+    assert "computing on cuda, a card" in err[0]
+    _, _, err = run(capsys, "explain", "cat.png", "--device", "cpu")
+    assert (asked, err) == (["cuda", "cpu"], [])
+    assert (tiny / "camlucida-out/cat.json").is_file()
 
 
 def test_the_json_document_is_all_there_is_on_stdout_and_says_where_the_files_are(tiny, capsys):

@@ -112,10 +112,16 @@ def test_the_command(tmp_path):
     result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 0, result.output
     assert "accuracy" in result.output
+    assert "gives 10 %" in result.output
+    assert "has learned little" in result.output
+    assert f"--model digits:{tmp_path / 'o'}" in result.output.replace("\n", "")
     result = CliRunner().invoke(train, [*arguments, "--json"])
     record = json.loads(result.stdout)
     assert record["epochs"] == 1
     assert (tmp_path / "o" / record["weights"]).is_file()
+    result = CliRunner().invoke(train, [*arguments, "--seed", "1"])
+    assert "seed 0 and not 1" in str(result.exception)
+    assert CliRunner().invoke(train, [*arguments, "--seed", "1", "--replace"]).exit_code == 0
 
 
 # ---- the network --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from camlucida.cli.shared.options import (
     Out,
     option,
 )
-from camlucida.cli.shared.writing import out_folder, write_figure, write_json, write_text
+from camlucida.cli.shared.writing import claim, out_folder, write_figure, write_json, write_text
 
 
 @takes_model
@@ -61,6 +61,7 @@ def cases(
 
     wanted = build_as(ICAM, method)
     loaded = model.load(device)
+    claim(out, loaded.name, "cases")
     with out_folder(out), progress("explaining") as advance:
         study = study_cases(
             loaded,

@@ -82,7 +82,7 @@ def cells(
                 loaded, source, layer, method=fame, batch_size=batch_size, progress=advance
             )
             found, figure = [one], one.figure()
-        stem = Names(out, ".depth" if depth else ".cells").take(photo)
+        stem = Names(out, loaded.name, ".depth" if depth else ".cells").take(photo)
         document = {
             "path": exact(photo),
             "photo": shown(photo),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from camlucida.cli.shared.console import complain, console, print_json, shown
+from camlucida.cli.shared.device import on_device
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
     AsJson,
@@ -161,7 +162,7 @@ def evaluate(
         data,
         method or ["gradcam"],
         metric or DEFAULT,
-        device=device,
+        device=on_device(device),
         **model.how,
         target=build_target(target),
         explain=explain,

@@ -78,7 +78,7 @@ def examples(
             progress=advance,
         )
         document = {"path": exact(photo), "model": loaded.name, **found.to_dict()}
-        stem = Names(out, ".examples").take(photo)
+        stem = Names(out, loaded.name, ".examples").take(photo)
         files = [
             write_figure(out / f"{stem}.png", found.figure()),
             write_json(out / f"{stem}.json", document),

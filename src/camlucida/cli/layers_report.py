@@ -71,7 +71,7 @@ def layers_report(
             **report.explanation.record(),
             **report.to_dict(),
         }
-        stem = Names(out, ".layers").take(photo)
+        stem = Names(out, loaded.name, ".layers").take(photo)
         files = [
             write_figure(out / f"{stem}.png", report.figure()),
             write_figure(out / f"{stem}-bars.png", report.bars()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from camlucida.cli.shared.console import print_json, print_lines, progress, shown
+from camlucida.cli.shared.device import on_device
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     BACKBONES,
@@ -139,7 +140,7 @@ def verify(
     methods = known_methods(method or ["fame:iterations=75"])
     if layer is not None and not any(build(text)[0].uses_layers for text in methods):
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
-    embedder = load_embedder(model, preset=preset, device=device)
+    embedder = load_embedder(model, preset=preset, device=on_device(device))
     if pairs is not None:
         from camlucida.cli.verify_pairs import verify_list
 
@@ -153,7 +154,7 @@ def verify(
         explained = _explain(
             embedder, given, methods, landmarks, which, aligned, threshold, layer, seed
         )
-        files = explained.save(out, Names(out).take(*given))
+        files = explained.save(out, Names(out, embedder.name).take(*given))
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
     if as_json:
         print_json(record)

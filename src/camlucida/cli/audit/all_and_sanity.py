@@ -23,7 +23,7 @@ from camlucida.cli.shared.options import (
     Quick,
     Seed,
 )
-from camlucida.cli.shared.writing import out_folder
+from camlucida.cli.shared.writing import claim, out_folder
 
 Labels = Annotated[
     bool,
@@ -64,6 +64,7 @@ def sanity(
         "batch_size": batch_size, "quick": quick, "seed": seed, "out": out, "independent": independent,
     }  # fmt: skip
     loaded = model.load(device)
+    claim(out, loaded.name, "sanity", "trust")
     write_report(lambda say: audit_sanity(loaded, data, **options, say=say), out, as_json=as_json)
 
 
@@ -102,6 +103,7 @@ def all_(
         "count": count, "batch_size": batch_size, "quick": quick, "seed": seed, "out": out,
     }  # fmt: skip
     loaded = model.load(device)
+    claim(out, loaded.name, "trust")
     with out_folder(out):
         with bars(one=True) as say:
             report = audit_all(loaded, data, **options, say=say)

@@ -27,7 +27,7 @@ from camlucida.cli.shared.options import (
     option,
     refuse_unused,
 )
-from camlucida.cli.shared.writing import out_folder
+from camlucida.cli.shared.writing import claim, out_folder
 from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def deadzone(
         if model.name is None:
             return audit_dead_zone(**options, say=say)
         loaded = model.load(device)
+        claim(out, loaded.name, "deadzone", "trust")
         images = _images(loaded, data, wall, count or (20 if quick else 100), seed, stack=stack)
         return audit_dead_zone(
             loaded, images, wall=wall, layers=layer, batch_size=batch_size, **options, say=say

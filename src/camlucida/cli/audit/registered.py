@@ -25,8 +25,11 @@ from camlucida.cli.shared.options import (
     Quick,
     Seed,
 )
+from camlucida.cli.shared.writing import claim
+from camlucida.common.progress import Say
 
 if TYPE_CHECKING:
+    from camlucida.audits import AuditReport
     from camlucida.audits.registry import AuditRow
 
 
@@ -72,9 +75,16 @@ def _command(row: AuditRow) -> Any:
             "methods": known_methods(method or ()) or None, "layers": layer, "count": count,
             "batch_size": batch_size, "quick": quick, "seed": seed, "out": out,
         }  # fmt: skip
-        request = Request(model.load(device), data, **options)
+        loaded = model.load(device)
+        claim(out, loaded.name, row.name, "trust")
+        request = Request(loaded, data, **options)
         request = replace(request, methods=request.tested())
-        write_report(lambda say: row.make(replace(request, say=say)), out, as_json=as_json)
+
+        def asked(say: Say) -> AuditReport:
+            report = row.make(replace(request, say=say))
+            return replace(report, record={"model": loaded.name, **report.record})
+
+        write_report(asked, out, as_json=as_json)
 
     run.__doc__ = row.asks
     made = typer.Typer(add_completion=False, rich_markup_mode="rich")

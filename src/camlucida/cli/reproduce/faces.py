@@ -9,6 +9,7 @@ import typer
 
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.shared.console import complain
+from camlucida.cli.shared.device import on_device
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     BACKBONES,
@@ -104,7 +105,7 @@ def fame_table1(
     elif data is not None and not standin:
         refuse_unused(context, ("photos", "people", "per_person"), "with --standin")
     known_methods(method or ())
-    embedder = load_embedder(backbone, preset=preset, device=device)
+    embedder = load_embedder(backbone, preset=preset, device=on_device(device))
 
     def run(say: Say) -> FameTable1:
         found = again(

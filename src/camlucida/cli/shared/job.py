@@ -145,7 +145,7 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
             outcome.done.append(save(drawn, index, photo, job.out, names.take(photo)))
 
     with out_folder(job.out), progress("explaining") as bar:
-        names = Names(job.out)
+        names = Names(job.out, job.model.name)
         try:
             if job.one_scale:
                 _all(job, photos, measure, lambda *_: None, lambda share: bar(share, 2))

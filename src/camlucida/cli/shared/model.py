@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.shared.console import complain
+from camlucida.cli.shared.device import on_device
 from camlucida.cli.shared.options import MODELS, model_option, option
 from camlucida.common.errors import CamlucidaError, ModelError
 from camlucida.common.files import CHECKPOINTS, check_regular
@@ -117,7 +118,7 @@ class Chosen:
         """The model, on a device.
 
         Args:
-            device: such as ``"cuda"``; ``None`` leaves it on the CPU.
+            device: such as ``"cuda"``; ``None`` for a GPU where there is one, which is said.
             say: print what was assumed, one line each.
             name: the model where none was named.
 
@@ -126,6 +127,7 @@ class Chosen:
         """
         from camlucida.models import load_model
 
+        device = on_device(device)
         loaded = load_model(self.name or name or "embedded", **self.how, device=device)
         if say:
             for text in (*loaded.notes, *(loaded.outputs.notes if loaded.outputs else ())):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from camlucida.cli.shared.console import complain, shown
+from camlucida.cli.shared.device import on_device
 from camlucida.common.errors import CamlucidaError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def labelled_case(
 
     name = model.name or "digits"
     if name == "digits" and data is None and not model.how:
-        loaded = put_on(digits_model(say), device)
+        loaded = put_on(digits_model(say), on_device(device))
     else:
         loaded = model.load(device, name=name)
     if data is None and name != "digits":

@@ -51,7 +51,10 @@ def model_option(more: str = "", *, known: str = MODELS, metavar: str = "NAME|FI
 
 Device = Annotated[
     str | None,
-    option("DEVICE", "The device that computes, such as cuda. (default: cpu)"),
+    option(
+        "DEVICE",
+        "The device that computes, such as cuda or cpu. (default: a GPU of CUDA where there is one, else cpu)",
+    ),
 ]
 ClassName = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from camlucida.cli.shared.console import shown
 from camlucida.common.errors import CamlucidaError, ImageError
+from camlucida.common.printable import slug
 
 _LONGEST = 120  # bytes of a name: room for a method and its options within the usual 255
 
@@ -83,15 +84,18 @@ class Names:
     """Names for results, one for each photo or pair of photos, from the photos' own.
 
     Two photos never share one: where ``cat`` is taken, ``a/cat.jpg`` becomes ``a-cat``, and after that
-    ``a-cat-2``. A name is also taken when the out folder holds the record of another photo under it.
+    ``a-cat-2``. A name is also taken when the out folder holds the record of another photo under it, or the same
+    photo's by another model, beside which it becomes ``cat-MODEL``.
 
     Args:
         out: The folder of the results.
+        model: The name of the model that explains the photos.
         kind: The command's own ending of its names, such as ``.cells``.
     """
 
-    def __init__(self, out: Path, kind: str = "") -> None:
+    def __init__(self, out: Path, model: str, kind: str = "") -> None:
         self._out = out
+        self._model = model
         self._kind = kind
         self._taken: set[str] = set()
 
@@ -100,25 +104,28 @@ class Names:
         places = [real(photo) for photo in photos]
         stem = _file_name("-".join(photo.stem for photo in photos))
         longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
-        for name in chain((stem, longer), (f"{longer}-{n}" for n in range(2, 1_000_000))):
+        numbered = (f"{longer}-{n}" for n in range(2, 1_000_000))
+        second = [_file_name(f"{stem}-{slug(self._model)}")] if self._of(stem, places) else []
+        for name in chain([stem, *second, longer], numbered):
             # Some file systems take names for equal that differ in case only.
-            if name.casefold() not in self._taken and self._is_free(name, places):
+            if name.casefold() not in self._taken and self._of(name, places) in (None, self._model):
                 self._taken.add(name.casefold())
                 return name + self._kind
         raise CamlucidaError(f"no name is left for {str(photos[0])!r} in {str(self._out)!r}")
 
-    def _is_free(self, name: str, places: Sequence[Path]) -> bool:
-        """Whether there is no record under a name, or one of the same photos."""
+    def _of(self, name: str, places: Sequence[Path]) -> str | None:
+        """The model by which a record holds these photos; empty where it holds others, ``None`` where there is none."""
         try:
             record = json.loads(
                 (self._out / f"{name}{self._kind}.json").read_text(encoding="utf-8")
             )
+            model = str(record.get("model") or record.get("embedder") or self._model)
             if "path" in record:
-                return record["path"] in {None, exact(places[0])}
+                return model if record["path"] in {None, exact(places[0])} else ""
             sources = [record[side]["source"] for side in ("probe", "gallery")]
         except (OSError, ValueError, TypeError, KeyError):
-            return True  # nobody's, or no record
-        return [real(Path(source or "")) for source in sources] == [*places]
+            return None  # nobody's, or no record
+        return model if [real(Path(source or "")) for source in sources] == [*places] else ""
 
 
 def _file_name(stem: str) -> str:

@@ -48,6 +48,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
 
     skipped = comparison.skipped
     own = Comparison(_with_small_views([e[index] for e in comparison.values()]), [*skipped.items()])
+    first = next(iter(own.values()))
     methods = []
     parts = distinct(slug(label, "method") for label in own)
     for (label, explanation), part in zip(own.items(), parts, strict=True):
@@ -79,6 +80,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
         del method["predictions"]  # of the model, not of the method
     record = {
         "camlucida": __version__,
+        "model": first.provenance.facts["model"],
         "photo": shown(photo),
         "path": exact(photo),
         "predictions": predictions,

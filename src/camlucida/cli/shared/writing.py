@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import writable, write
 from camlucida.common.jsonable import to_json
+from camlucida.common.printable import printable as shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["out_folder", "write", "write_figure", "write_json", "write_text"]
+__all__ = ["claim", "out_folder", "write", "write_figure", "write_json", "write_text"]
 
 
 @contextmanager
@@ -35,6 +38,31 @@ def out_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()
             except OSError:
                 break
+
+
+def claim(out: Path, model: str, *names: str) -> None:
+    """Refuse to write over records of another model.
+
+    Args:
+        out: The folder of the results.
+        model: The name of the model.
+        names: What the records are called, without ``.json``.
+
+    Raises:
+        CamlucidaError: Naming the other model and what to do.
+    """
+    for name in names:
+        file = out / f"{name}.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            held = record.get("model") or record.get("record", {}).get("model")
+        except (OSError, ValueError, AttributeError):
+            continue  # none, or no record
+        if isinstance(held, str) and held != model:
+            raise CamlucidaError(
+                f"'{shown(file)}' holds the results of the model {held}, and this is {model}; choose another folder "
+                "with --out, or delete that file"
+            )
 
 
 def write_text(path: Path, text: str) -> Path:

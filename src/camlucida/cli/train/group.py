@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from camlucida.cli.shared.console import bars, print_json, print_lines, shown
 from camlucida.cli.shared.options import AsJson, Command, out_option, seed_option
 from camlucida.cli.train.masked import masked_vgg
 from camlucida.cli.train.salience import salience
+from camlucida.common.errors import CamlucidaError
 
 train = typer.Typer(
     help="Train networks: small ones for the offline benchmarks, the masked VGG, and any with maps in the loss.",
@@ -39,6 +41,13 @@ def digits(
             "Where weights and record go. (default: the cache, in which --model digits looks)"
         ),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace the model of the cache, also by one that was trained otherwise.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the model 'digits': a small network that tells digits on photos apart.
@@ -48,6 +57,8 @@ def digits(
     from camlucida.models.small import RECORD
     from camlucida.training import train_digits
 
+    if not replace:
+        _keep(out, {"seed": seed, "epochs": epochs, "size": size, "images": images})
     with bars() as progress:
         found = train_digits(
             seed, epochs=epochs, size=size, images=images, out=out, progress=progress
@@ -56,9 +67,51 @@ def digits(
     if as_json:
         print_json(record)
         return
+    name = "digits" if out is None else f"digits:{shown(out)}"
     print_lines(
         f"accuracy {found.accuracy:.1%} on {record['test']['samples']} test images with other digits on "
-        f"other photos; {record['parameters']:,} parameters, {record['seconds']:.0f} s",
+        f"other photos (guessing one of ten digits gives 10 %); {record['parameters']:,} parameters, "
+        f"{record['seconds']:.0f} s",
+        *([_WEAK] if found.accuracy < _LEARNED else []),
         found.weights,
         found.weights.parent / RECORD,
+        f"It is the model {name}: camlucida audit all --model {name}, or camlucida evaluate digits --model {name} "
+        "--method gradcam --metric pointing_game",
     )
+
+
+_LEARNED = 0.5
+_WEAK = "It has learned little, and maps of it say little: train it longer, with --epochs 7, which are the usual ones."
+
+
+def _keep(out: Path | None, asked: Mapping[str, int]) -> None:
+    """Refuse to replace a model that was trained otherwise.
+
+    Raises:
+        CamlucidaError: naming both, and what to do.
+    """
+    from camlucida.models.cache import cache_folder
+    from camlucida.models.small import read_record
+
+    try:
+        held = read_record(out or cache_folder())
+    except CamlucidaError:
+        return  # a damaged one is replaced
+    if held is None:
+        return
+    had = {
+        "seed": held.get("seed"),
+        "epochs": held.get("epochs"),
+        "size": held.get("config", {}).get("size"),
+        "images": held.get("training", {}).get("samples"),
+    }
+    changed = [
+        f"{name} {had[name]} and not {value}" for name, value in asked.items() if had[name] != value
+    ]
+    if changed:
+        right = held.get("accuracy")
+        known = f", with an accuracy of {right:.1%}" if isinstance(right, float) else ""
+        raise CamlucidaError(
+            f"there is a model digits already that was trained otherwise ({', '.join(changed)}{known}); write the new "
+            "one elsewhere with --out FOLDER, or replace it with --replace"
+        )
