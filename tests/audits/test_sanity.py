@@ -16,7 +16,6 @@ from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.completeness import bent, completeness
 from camlucida.audits.sanity.models import (
     randomisation_stages,
-    randomise,
     shifted_input,
     shifted_logits,
 )
@@ -25,6 +24,7 @@ from camlucida.audits.sanity.verdicts import mark, results, verdict
 from camlucida.audits.trial import Trial, copied
 from camlucida.common.errors import ModelError
 from camlucida.common.store import Store
+from camlucida.engine.redraw import randomise
 from camlucida.methods import GradCAM, register
 from camlucida.methods.registry import METHODS
 from camlucida.metrics.agreement import rank_correlation

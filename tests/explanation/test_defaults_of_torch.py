@@ -20,6 +20,7 @@ QUICK = {
     "icam": {"n_perturb": 2},
     "sscam": {"samples": 2},
     "iscam": {"samples": 2},
+    "occlusion": {"cells": 2},
 }
 
 

@@ -132,7 +132,7 @@ def test_facts_of_methods():
     for row in rows.values():
         assert (row.explains == "input") == (not row.make().uses_layers), row.name
         assert set(row.quick) | set(row.without_offset) <= set(row.options), row.name
-        assert set(row.cost.times) <= {*row.options, "channels", "outputs"}, row.name
+        assert set(row.cost.times) <= {*row.options, "channels", "positions", "outputs"}, row.name
         assert (row.weights == "") or row.explains != "input", row.name
     with pytest.raises(MethodError, match="needs must be one of"):
         register("test-needs", paper="x", year=2026, equation="1", needs=("luck",))(GradCAM)

@@ -138,7 +138,7 @@ def with_margins(methods: Sequence[Candidate], *, quick: bool) -> tuple[Candidat
 
 def usual(*, quick: bool) -> list[str]:
     """What is tested unless told: with ``quick`` methods of few passes, else all that are registered."""
-    return [row.name for row in list_methods() if row.quick_audits or not quick]
+    return [r.name for r in list_methods() if not r.control and (r.quick_audits or not quick)]
 
 
 def _tested(one: str | tuple[str, Mapping[str, Any]], *, quick: bool) -> Candidate:

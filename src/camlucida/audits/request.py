@@ -22,7 +22,7 @@ from camlucida.common.progress import Say
 from camlucida.common.provenance import fingerprint
 from camlucida.common.store import Store
 from camlucida.data.images import is_image_file
-from camlucida.data.open import open_known
+from camlucida.data.open import open_known, own_data
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
 from camlucida.data.stack_mix import StackGen, StackMix
@@ -47,7 +47,7 @@ class Request:
             audits train small networks where it is ``None``.
         data: a data set, also as ``camlucida evaluate`` takes it: a path, or ``kind:path,option=value``; a tensor
             ``(N, C, H, W)`` that is ready, such a tensor with its labels ``(N,)``; or photos. By default the labelled
-            photos of this package, or digits for the model ``"digits"``.
+            photos of this package, or the data that belong to the model, such as ``"digits"``.
         methods: one or several registered names, alone or with options. By default ``quick`` audits take the methods
             of few passes, the others all that are registered; the dead-zone and the fooling audits always take all.
         preprocess: how photos become inputs, as for :func:`camlucida.explain`; the model's own by default.
@@ -150,7 +150,7 @@ class Request:
         )  # fmt: skip
         given: Any = self.data
         if given is None:
-            given = "digits" if known.name == "digits" else "photos"
+            given = own_data(known.name) or "photos"
         if isinstance(given, str | os.PathLike) and not is_image_file(given):
             given = open_known(given, class_names=known.class_names)
         data, labels = _labelled(given)

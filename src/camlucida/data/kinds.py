@@ -23,6 +23,7 @@ class DataKind(Row[DataSet]):
     Attributes:
         needs_path: whether a path or name belongs to it.
         fits: called with a ``Path`` that the user gave without a kind: whether such data lie there; ``None`` for never.
+        of_model: whether it is the usual data of the model of the same name.
 
     Example:
         >>> camlucida.data.KINDS["digits"].needs_path
@@ -33,6 +34,7 @@ class DataKind(Row[DataSet]):
 
     needs_path: bool = True
     fits: Callable[[Path], bool] | None = None
+    of_model: bool = False
 
 
 KINDS = Registry(DataKind)
@@ -49,7 +51,11 @@ def list_data() -> tuple[DataKind, ...]:
 
 
 def register(
-    name: str, *, needs_path: bool = True, fits: Callable[[Path], bool] | None = None
+    name: str,
+    *,
+    needs_path: bool = True,
+    fits: Callable[[Path], bool] | None = None,
+    of_model: bool = False,
 ) -> Callable[[Opener], Opener]:
     """Decorator that makes a kind of data known to :func:`camlucida.data.open_data` and the command line.
 
@@ -58,6 +64,7 @@ def register(
         needs_path: whether a path or name belongs to it.
         fits: called with a ``Path`` that comes without a kind: whether such data lie there; kinds that were registered
             later are asked first.
+        of_model: whether it is the usual data of the model of the same name.
 
     Raises:
         CamlucidaError: the name is taken by another function.
@@ -72,7 +79,7 @@ def register(
     """
 
     def add(opener: Opener) -> Opener:
-        KINDS.add(DataKind(name, opener, needs_path, fits))
+        KINDS.add(DataKind(name, opener, needs_path, fits, of_model))
         return opener
 
     return add

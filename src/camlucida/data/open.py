@@ -19,6 +19,7 @@ from camlucida.data.huggingface import is_saved, open_huggingface
 from camlucida.data.imagenet import is_imagenet, open_imagenet
 from camlucida.data.kinds import KINDS, register
 from camlucida.data.offline_photos import open_photos
+from camlucida.data.planted import open_planted
 from camlucida.data.samples import DataSet
 from camlucida.data.voc import is_voc, open_voc
 
@@ -29,8 +30,9 @@ register("csv", fits=is_table)(CsvList)
 register("coco", fits=is_coco)(open_coco)
 register("voc", fits=is_voc)(open_voc)
 register("hf", fits=is_saved)(open_huggingface)
-register("digits", needs_path=False)(open_digits)
+register("digits", needs_path=False, of_model=True)(open_digits)
 register("photos", needs_path=False)(open_photos)
+register("planted", of_model=True)(open_planted)
 
 
 def open_data(
@@ -50,6 +52,7 @@ def open_data(
     ``hf:NAME``          a data set of the package ``datasets``, or a folder that it saved
     ``digits``           digits on photos, with exact masks: made on the fly
     ``photos``           the labelled photos, with boxes drawn by hand
+    ``planted:NAME``     drawn scenes of which it is known what decides, for the model ``planted:NAME``
     ===================  =======================================================================
 
     Options follow after a comma: ``voc:data/VOCdevkit,year=2012,split=val``, ``digits,size=48``. Values with
@@ -106,6 +109,12 @@ def open_known(
     """
     is_folder = parse(os.fspath(spec))[0] == "folder"
     return open_data(spec, class_names=class_names, **({"unlabelled": True} if is_folder else {}))
+
+
+def own_data(model: str) -> str | None:
+    """The data set that belongs to the model of a name, such as ``"digits"``; ``None`` where there is none."""
+    kind = model.partition(":")[0]
+    return model if kind in KINDS.names and KINDS[kind].of_model else None
 
 
 def namesake(spec: str) -> str:

@@ -5,6 +5,7 @@ from camlucida.methods.attention import AttentionRollout, LeGrad
 from camlucida.methods.base import GradientCAM, Method, RawMap
 from camlucida.methods.build import build, build_as, read_method
 from camlucida.methods.cam import CAM
+from camlucida.methods.controls import BrightnessMap, CentreMap, EdgeMap, RandomMap, RedrawnMap
 from camlucida.methods.corrrise import CorrRISE
 from camlucida.methods.eigencam import EigenCAM, EigenGradCAM
 from camlucida.methods.fame import FAME
@@ -20,6 +21,7 @@ from camlucida.methods.input_gradient import (
     Saliency,
     SmoothGrad,
 )
+from camlucida.methods.occlusion import CellOcclusion, Occlusion
 from camlucida.methods.opticam import OptiCAM
 from camlucida.methods.refinecam import RefineCAM
 from camlucida.methods.registry import (
@@ -48,7 +50,11 @@ __all__ = [
     "AttentionRollout",
     "AugSmooth",
     "BothSides",
+    "BrightnessMap",
+    "CellOcclusion",
+    "CentreMap",
     "CorrRISE",
+    "EdgeMap",
     "EigenCAM",
     "EigenGradCAM",
     "EigenSmooth",
@@ -65,9 +71,12 @@ __all__ = [
     "LeGrad",
     "Method",
     "MethodRow",
+    "Occlusion",
     "OptiCAM",
     "Progress",
+    "RandomMap",
     "RawMap",
+    "RedrawnMap",
     "RefineCAM",
     "Saliency",
     "ScoreCAM",

@@ -56,8 +56,8 @@ class Cost:
         backward: backward passes down to the pixels.
         head_forward: forward passes of what lies behind the layer.
         head_backward: backward passes of what lies behind the layer.
-        times: what all these are repeated for: names of options that are numbers, ``"channels"`` of the layer,
-            ``"outputs"`` of the model.
+        times: what all these are repeated for: names of options that are numbers, ``"channels"`` or
+            ``"positions"`` of the layer, ``"outputs"`` of the model.
         first: forward passes beside those that are repeated.
     """
 
@@ -106,6 +106,8 @@ class MethodRow(Row[Method]):
         both_signs: whether the positive part of a similarity's map shows what makes similar, and the negative part
             what sets apart.
         opposite: options with which the map shows what sets apart, and not what makes similar.
+        control: whether audits put it beside the tested methods as a map that must pass (``"positive"``) or must not
+            (``"negative"``); empty for the methods that are tested.
 
     Example:
         >>> row = camlucida.methods.method_row("fame")
@@ -136,6 +138,7 @@ class MethodRow(Row[Method]):
     on_pairs: Mapping[str, Any] = field(default_factory=dict)
     both_signs: bool = False
     opposite: Mapping[str, Any] = field(default_factory=dict)
+    control: Literal["", "positive", "negative"] = ""
 
     def __post_init__(self) -> None:
         """Refuse facts in words that nobody knows.

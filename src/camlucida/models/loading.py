@@ -32,6 +32,7 @@ from camlucida.models.huggingface import (
 )
 from camlucida.models.loaded import LoadedModel, put_on
 from camlucida.models.masked_vgg import load_masked_vgg
+from camlucida.models.planted import planted_network
 from camlucida.models.small import load_digits
 from camlucida.models.timm_models import (
     build_timm,
@@ -59,6 +60,7 @@ _SOURCES: dict[str, Callable[[str, bool], LoadedModel]] = {
     "timm": lambda name, real: load_timm(name, pretrained=real),
     "hf": lambda name, real: load_huggingface(name, pretrained=real),
     "masked-vgg": lambda name, _: load_masked_vgg(name),
+    "planted": lambda name, _: planted_network(name),
 }
 
 
@@ -94,6 +96,8 @@ def load_model(
     `timm:NAME`                 such as `timm:resnet18` or `timm:resnet18.a1_in1k`
     `hf:ORG/NAME`, `hf:FOLDER`  an image classifier of transformers
     `masked-vgg:FILE`           the network that `camlucida train masked-vgg` trained
+    `planted:NAME`              a small network that is built, so that what it looks at is known, for the
+                                data `planted:NAME`; `planted:NAME@1` has other channels
     a file                      `.pth`, `.pt`, `.bin`, `.ckpt`, `.tar` or `.safetensors` with a
                                 state dict; needs `architecture`
     `package.module:factory`,   a function or class of your own that returns the network with its
@@ -280,7 +284,7 @@ def _load(spec: str, architecture: ArchitectureLike | None, *, pretrained: bool)
     hint = f"; did you mean {' or '.join(near)}?" if near else nearest(source, _SOURCES)
     raise ModelError(
         f"unknown model {spec!r}{hint} (expected embedded, digits, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
-        "masked-vgg:FILE, a checkpoint file, package.module:factory or path/to/file.py:factory)"
+        "masked-vgg:FILE, planted:NAME, a checkpoint file, package.module:factory or path/to/file.py:factory)"
     )
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.audits.candidates import Candidate
-from camlucida.audits.sanity.models import randomise, shifted_input, shifted_logits
+from camlucida.audits.sanity.models import shifted_input, shifted_logits
 from camlucida.audits.trial import Trial, copied
 from camlucida.common.provenance import fingerprint
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import normalise, resize
 from camlucida.engine.outputs import first_tensor
+from camlucida.engine.redraw import randomise
 from camlucida.explanation import Explanation
 from camlucida.metrics.agreement import rank_correlation, similarity, ssim
 from camlucida.targets import LogitMargin

@@ -5,7 +5,7 @@ The user's own model is only ever copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from camlucida.audits.trial import copied, output_layer
 from camlucida.common.errors import ModelError
-from camlucida.common.jsonable import digest
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.layers.calls import observe
 from camlucida.engine.outputs import first_tensor
+from camlucida.engine.redraw import holds_weights, is_norm
 
 # ------------------------------------------------------------------------------------ weights redrawn
 
@@ -53,14 +53,14 @@ def randomisation_stages(
         own = [
             (_place(name, order), name, child)
             for name, child in module.named_modules()
-            if _holds_weights(child)
+            if holds_weights(child)
         ]
     if not own:
         raise ModelError(f"{type(unwrap(model)).__name__} has no weights that could be redrawn")
     own.sort(key=lambda row: row[0])
     groups: list[list[str]] = []
     for _, name, child in own:
-        if groups and _is_norm(child):
+        if groups and is_norm(child):
             groups[-1].append(name)
         else:
             groups.append([name])
@@ -73,52 +73,6 @@ def randomisation_stages(
     return tuple(tuple(group) for group in groups)
 
 
-@torch.no_grad()
-def randomise(model: nn.Module, names: Iterable[str], seed: int = 0) -> None:
-    r"""Redraw the weights of some modules in place, as a network's are before any training.
-
-    Weights of two and more dimensions are drawn from $N(0, 2/\mathrm{fan\,in})$ (He et al. 2015), other tensors that
-    no norm owns from a normal distribution with their own root mean square, biases become 0; norms become the
-    identity, with mean 0 and variance 1. Constants that no training changes, such as the mean and standard deviation
-    of a layer that prepares the input, stay. Each module has its own random stream, made of the seed and its name, so
-    that the same module gets the same weights whatever else is redrawn. The children of the modules stay as they are.
-    """
-    modules = dict(model.named_modules())
-    for name in names:
-        module = modules[name]
-        generator = torch.Generator().manual_seed(int(digest([seed, name])[:15], 16))
-        norm = _is_norm(module)
-        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for key, tensor in tensors:
-            learned = isinstance(tensor, nn.Parameter) or (norm and key in _LEARNED)
-            if not tensor.is_floating_point() or not learned:
-                continue
-            if norm:
-                tensor.fill_(0.0 if _is_offset(key) else 1.0)
-            elif key == "bias":
-                tensor.zero_()
-            else:
-                drawn = torch.randn(tensor.shape, generator=generator)
-                tensor.copy_(drawn * _scale(module, key, tensor))
-
-
-_LEARNED = frozenset({"weight", "bias", "running_mean", "running_var"})
-"""Buffers of norms that come from training; frozen batch norms keep weight and bias as buffers too."""
-
-
-def _is_offset(key: str) -> bool:
-    """Whether a norm adds or subtracts this tensor; by the others, ``weight``, ``gamma``, it multiplies."""
-    return any(word in key for word in ("bias", "beta", "mean", "shift", "offset"))
-
-
-def _scale(module: nn.Module, key: str, tensor: Tensor) -> float:
-    if tensor.ndim >= 2 and "weight" in key and not isinstance(module, nn.Embedding):
-        transposed = bool(getattr(module, "transposed", False))
-        inputs = tensor.numel() / tensor.shape[1 if transposed else 0]
-        return float((2 / inputs) ** 0.5)
-    return float(tensor.double().square().mean().sqrt())
-
-
 def _place(name: str, order: dict[str, int]) -> tuple[int, int]:
     parts = name.split(".") if name else []
     for length in range(len(parts), -1, -1):
@@ -126,26 +80,6 @@ def _place(name: str, order: dict[str, int]) -> tuple[int, int]:
         if found is not None:
             return found, len(parts) - length
     return len(order), 0
-
-
-def _holds_weights(module: nn.Module) -> bool:
-    if any(p.is_floating_point() for p in module.parameters(recurse=False)):
-        return True
-    return _is_norm(module) and any(
-        key in _LEARNED for key, _ in module.named_buffers(recurse=False)
-    )
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower() and not any(
-        p.ndim > 1 and p.shape[0] > 1 and p.numel() > p.shape[0] and not _affine(module)
-        for p in module.parameters(recurse=False)
-    )
-
-
-def _affine(module: nn.Module) -> bool:
-    """Norms over several dimensions, whose weights have more than one."""
-    return hasattr(module, "normalized_shape") or hasattr(module, "running_mean")
 
 
 # ------------------------------------------------------------------------------------- inputs shifted

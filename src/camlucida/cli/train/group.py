@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -115,3 +116,34 @@ def _keep(out: Path | None, asked: Mapping[str, int]) -> None:
             f"there is a model digits already that was trained otherwise ({', '.join(changed)}{known}); write the new "
             "one elsewhere with --out FOLDER, or replace it with --replace"
         )
+
+
+@train.command(cls=Command)
+def planted(
+    world: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The world: wall, mosaic, watermark, texture, and, or, creatures, objects or scenes; "
+            "wall@1 has other channels.",
+        ),
+    ],
+    images: Annotated[int, typer.Option(metavar="N", help="Images to try it on.")] = 100,
+    seed: Annotated[int, seed_option("images")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build a network of which it is known what it looks at, and prove it.
+
+    Nothing is learned: the weights are written down. Use it as --model planted:NAME on --data planted:NAME.
+    """
+    from camlucida.training import prove_planted
+
+    proof = prove_planted(world, images=images, seed=seed)
+    if as_json:
+        print_json(asdict(proof))
+        return
+    print_lines(
+        f"accuracy {proof.accuracy:.1%} on {proof.images} images",
+        f"without all that does not matter, the logit of the label changes by {proof.unmoved:.1e} of the largest",
+        f"use it with: --model planted:{world} --data planted:{world.partition('@')[0]}",
+    )
