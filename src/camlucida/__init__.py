@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Explanation,
         Prediction,
         explain,
+        explain_each,
     )
     from camlucida.methods import list_methods
     from camlucida.metrics import list_metrics
@@ -112,6 +113,7 @@ __all__ = [
     "default_layer",
     "engine",
     "explain",
+    "explain_each",
     "explanation",
     "faces",
     "list_audits",

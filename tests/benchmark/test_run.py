@@ -20,6 +20,7 @@ import torch
 
 from camlucida import explain
 from camlucida.benchmark import Bench, RunFolder, Settings, local, work
+from camlucida.common.ahead import ahead
 from camlucida.common.errors import CamlucidaError, MethodError, ModelError, TargetError
 from camlucida.common.store import differences
 from camlucida.data.images import read_image
@@ -537,7 +538,7 @@ def test_reading_ahead_keeps_the_order_and_its_bounds():
             asked.append(i)
             yield i
 
-    stream = work.ahead(items(), slow, 3, 5)
+    stream = ahead(items(), slow, 3, 5)
     assert next(stream) == (0, 0)
     assert len(asked) == 6
     assert list(stream) == [(i, i * i) for i in range(1, 30)]
@@ -545,7 +546,7 @@ def test_reading_ahead_keeps_the_order_and_its_bounds():
 
 
 def test_photos_are_read_while_others_are_explained(tmp_path):
-    read, ahead = [], threading.Event()
+    read, enough = [], threading.Event()
 
     class Watched(Pictures):
         def sample(self, index):
@@ -557,15 +558,15 @@ def test_photos_are_read_while_others_are_explained(tmp_path):
 
         def measure(self, scene, explanation):
             Patient.done += len(scene)
-            while len(read) <= Patient.done < 12 and not ahead.wait(0.01):
+            while len(read) <= Patient.done < 12 and not enough.wait(0.01):
                 pass  # waits for ever where nothing is read meanwhile
-            ahead.set()
+            enough.set()
             return super().measure(scene, explanation)
 
     job = bench(tmp_path, data=Watched(tmp_path / "pictures", 16), metrics=[("Drop", Patient())],
                 methods=("gradcam",))  # fmt: skip
     worker = work.Worker(job, batch_size=2, threads=2)
-    stop = threading.Timer(60, ahead.set)
+    stop = threading.Timer(60, enough.set)
     stop.start()
     shards = list(worker.shards([1, 2, 3]))
     assert stop.is_alive()

@@ -743,3 +743,59 @@ def test_the_embedded_model_sees_a_lion(tmp_path):
         row, column = divmod(int(maps["maps"][0].argmax()), 224)
     assert 20 < row < 140  # its head
     assert 40 < column < 160
+
+
+# ---- many photos --------------------------------------------------------------------------------
+
+
+def test_the_same_command_goes_on_where_it_stopped(tiny, capsys, monkeypatch):
+    for n in range(4):
+        photo(f"in/{n}.png")
+    real, saved = results_module.save, []
+
+    def watched(*arguments):
+        saved.append(arguments[2].name)
+        return real(*arguments)
+
+    monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(3, KeyboardInterrupt()))
+    assert explain_json(capsys, "in", "--batch-size", 2)[0] == 130
+    monkeypatch.setattr("camlucida.cli.shared.job.save", watched)
+    code, document, _ = explain_json(capsys, "in", "--batch-size", 2)
+    assert code == 0
+    assert saved == ["2.png", "3.png"]
+    assert [Path(r["photo"]).name for r in document["photos"]] == [f"{n}.png" for n in range(4)]
+    photo("in/1.png", (0, 0, 255), (50, 40))
+    (tiny / "camlucida-out" / "3.gradcam.png").unlink()
+    assert explain_json(capsys, "in", "--batch-size", 3)[0] == 0
+    assert saved[2:] == ["1.png", "3.png"]
+    assert explain_json(capsys, "in", "--seed", 1)[0] == 0
+    assert saved[4:] == [f"{n}.png" for n in range(4)]
+    assert explain_json(capsys, "in", "--seed", 1, "--alpha", 0.2)[0] == 0
+    assert len(saved) == 12
+
+
+@pytest.mark.usefixtures("tiny")
+def test_of_very_many_photos_the_table_shows_the_first(capsys, monkeypatch):
+    monkeypatch.setattr(results_module, "_ROWS", 2)
+    for n in range(3):
+        photo(f"in/{n}.png")
+    code, out, _ = run(capsys, "explain", "in")
+    assert code == 0
+    assert "1.png" in out
+    assert "2.png" not in out
+    assert "and 1 more" in out
+
+
+def test_shards_in_place_of_pictures(tiny, capsys):
+    for n in range(3):
+        photo(f"in/{n}.png")
+    Path("in/broken.png").write_bytes(b"no picture")
+    code, document, _ = explain_json(capsys, "in", "--shards", "--batch-size", 2, "--out", "kept")
+    assert (code, document["explained"]) == (2, 3)
+    assert sorted(p.name for p in (tiny / "kept").glob("*.*")) == [
+        ".lock", "plan.json", "shard-000000.npz", "shard-000001.npz",
+    ]  # fmt: skip
+    assert camlucida.explanation.Stored("kept")[0].arrays["gradcam/maps"].shape == (32, 32)
+    code, out, err = run(capsys, "explain", "in", "--shards", "--alpha", "1", "--out", "kept")
+    assert (code, out) == (2, "")
+    assert "--shards" in err[0]

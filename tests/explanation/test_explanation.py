@@ -412,7 +412,7 @@ def test_the_explanation_of_one_image_keeps_neither_the_batch_nor_the_model(aske
     gone = [weakref.ref(o) for o in (net, images, whole.maps, whole.logits)]
     gone += [weakref.ref(p) for p in net.parameters()]
     storages = {images.untyped_storage().data_ptr(), whole.maps.untyped_storage().data_ptr()}
-    kept = [a for maker in one.views._makers for a in maker.args if isinstance(a, torch.Tensor)]
+    kept = [a for maker in one.views.makers for a in maker.args if isinstance(a, torch.Tensor)]
     kept += [one.maps, one.raw, one.signed, one.target_values, one.logits]
     assert not storages & {t.untyped_storage().data_ptr() for t in kept}
     del net, images, whole

@@ -29,7 +29,8 @@ from camlucida.data.stack_mix import StackGen, StackMix
 from camlucida.engine.layers import resolve
 from camlucida.engine.reading import OutputsLike
 from camlucida.explanation.explain import listed
-from camlucida.explanation.subject import ModelLike, Photo, PreprocessGiven, Subject, prepare
+from camlucida.explanation.photos import Photo
+from camlucida.explanation.subject import ModelLike, PreprocessGiven, Subject, prepare
 from camlucida.models import LoadedModel
 from camlucida.models.factory import ArchitectureLike
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from camlucida.benchmark.plan import Bench
-from camlucida.benchmark.work import THREADS, Worker
+from camlucida.benchmark.work import Worker
+from camlucida.common.ahead import THREADS
 from camlucida.common.errors import CamlucidaError
 
 SCALES = {"ImageNet validation": 50_000, "100 million images": 100_000_000}

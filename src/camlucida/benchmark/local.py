@@ -11,7 +11,8 @@ from typing import Any
 
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import RunFolder
-from camlucida.benchmark.work import THREADS, Worker, check
+from camlucida.benchmark.work import Worker, check
+from camlucida.common.ahead import THREADS
 from camlucida.common.errors import CamlucidaError
 
 Progress = Callable[[int, int], object]

@@ -14,7 +14,8 @@ from camlucida.benchmark.plan import DEFAULT, Bench, MetricLike, Settings, open_
 from camlucida.benchmark.report.run_report import write_report
 from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.summary import Summary, summarise
-from camlucida.benchmark.work import THREADS, fitting
+from camlucida.benchmark.work import fitting
+from camlucida.common.ahead import THREADS
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.grammar import refuse_arguments
 from camlucida.data.samples import DataSet

@@ -18,7 +18,8 @@ import torch
 from camlucida.benchmark.local import Finished, Progress, carry_out
 from camlucida.benchmark.plan import Bench, open_bench
 from camlucida.benchmark.shards import RunFolder
-from camlucida.benchmark.work import THREADS, Worker, check
+from camlucida.benchmark.work import Worker, check
+from camlucida.common.ahead import THREADS
 from camlucida.common.allocator import keep_freed_memory, keeps_freed_memory
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.optional import first_line, require

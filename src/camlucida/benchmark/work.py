@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from camlucida.benchmark.measure import Judged, explain_batch, judge
 from camlucida.benchmark.needs import check_needs
 from camlucida.benchmark.plan import Bench
 from camlucida.benchmark.shards import ImageRow, Shard, ShardColumn
+from camlucida.common.ahead import THREADS, ahead
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import Stamp, stamp
 from camlucida.common.optional import first_line
@@ -28,11 +27,6 @@ from camlucida.engine.chunks import out_of_memory
 from camlucida.explanation.left_out import LeftOut
 from camlucida.metrics.regions import fill_boxes
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-THREADS = 2
-"""That read photos, unless told otherwise."""
 _ALONE = 32  # of so many batches one is explained method by method, to know what each costs
 _TRIES = 32  # photos that the check tries to read
 
@@ -99,25 +93,6 @@ def _ready(row: ImageRow, sample: Sample, preprocess: Preprocess, legacy: bool) 
     return ReadPhoto(row, made, boxes, mask, exact is not None)
 
 
-def ahead(
-    items: Iterable[T], function: Callable[[T], R], threads: int, depth: int
-) -> Iterator[tuple[T, R]]:
-    """Results of a function in the items' order, worked out in threads at most ``depth`` items ahead."""
-    pending: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="camlucida-read")
-    try:
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > depth:
-                known, future = pending.popleft()
-                yield known, future.result()
-        while pending:
-            known, future = pending.popleft()
-            yield known, future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 class Worker:
     """Evaluates shards, one after the other, reading the next photos while it computes.
 
@@ -149,7 +124,7 @@ class Worker:
             items, lambda item: read(self.bench, item[1]), self.threads, 2 * self.batch_size
         )
         started = time.perf_counter()
-        with closing(photos) as stream:  # type: ignore[type-var]
+        with closing(photos) as stream:
             for number in numbers:
                 size = len(self.bench.members(number))
                 shard = self._shard(number, (next(stream)[1] for _ in range(size)), progress)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.shared.console import console, print_json, shown
+from camlucida.cli.shared.console import console, print_json, print_lines, shown
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.options import (
     AsJson,
@@ -22,6 +22,7 @@ from camlucida.cli.shared.options import (
     methods_option,
     option,
     out_option,
+    refuse_unused,
 )
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.version import __version__
@@ -37,6 +38,7 @@ _NAME = 40  # letters of a class's name in a label
 @takes_model
 def explain(
     photos: Photos,
+    context: typer.Context,
     model: Model = EMBEDDED,
     method: Annotated[
         list[str] | None,
@@ -83,6 +85,14 @@ def explain(
     seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="Write the maps of each batch of photos into one file, and no pictures: for many thousands of photos. "
+            "In Python, camlucida.explanation.Stored(FOLDER) reads them one by one.",
+        ),
+    ] = False,
     out: Annotated[
         Path, out_option("The folder where pictures, maps and records are written.")
     ] = Path("camlucida-out"),
@@ -92,18 +102,23 @@ def explain(
 
     Writes an overlay, the maps and a record for every photo, and a comparison of several methods.
     A photo that cannot be read is reported, and the others are explained; so it is with a method that cannot explain
-    the model. The exit code is then 2.
+    the model. The exit code is then 2. Photos are read as they are needed, so that any number fits in memory; the same
+    command, started again, goes on where it stopped.
 
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
 
     [bold]camlucida explain photo.jpg --class tabby --against "tiger cat"[/]
     """
-    from camlucida.cli.shared.job import Job, Outcome, check, run
+    from camlucida.cli.shared.job import Job, Outcome, check, run, write_shards
     from camlucida.cli.shared.opening import known_methods
     from camlucida.cli.shared.photos import collect
     from camlucida.explanation import Style
     from camlucida.targets import TARGETS, build_target
 
+    if shards:
+        refuse_unused(
+            context, ("scale", "colours", "alpha"), "without --shards, which draws nothing"
+        )
     style = Style(alpha, colours)
     if scale not in SCALES:
         raise CamlucidaError(f"--scale is {' or '.join(SCALES)}, got {scale!r}")
@@ -141,17 +156,21 @@ def explain(
         scale == "data",
     )
     if files:
-        run(job, files, outcome)
+        (write_shards if shards else run)(job, files, outcome)
     if as_json:
         print_json({
             "camlucida": __version__,
             "model": loaded.name,
             "out": shown(out),
             "interrupted": outcome.interrupted,
-            "photos": outcome.done,
+            **({"explained": outcome.stored} if shards else {"photos": outcome.done}),
             "failed": [{"photo": shown(p), "reason": reason} for p, reason in outcome.failed],
             "skipped": [{"method": m, "reason": reason} for m, reason in outcome.skipped.items()],
         })  # fmt: skip
+    elif shards:
+        print_lines(
+            f"{outcome.stored} photos in {shown(out)}: maps and a table row of each in shard-NUMBER.npz"
+        )
     else:
         from camlucida.cli.shared.results import show
 

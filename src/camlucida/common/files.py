@@ -117,6 +117,15 @@ def stamp(path: Path) -> Stamp:
         return None
 
 
+def mark(path: Path) -> list[int] | None:
+    """Size and time of change of a file, which tell whether it may be another; ``None`` where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
 def unchanged(path: Path, known: Stamp, *, content: bool = False) -> bool:
     """Whether a file is still the one that was stamped.
 

@@ -5,13 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
 def to_json(document: Any) -> str:
     """Strict JSON: numbers that are not finite become null, and unknown objects their text."""
     return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def json_pieces(document: Mapping[str, Any]) -> Iterator[str]:
+    """The same text of an object in pieces, of which none is longer than an item of its lists."""
+    yield "{"
+    for i, (key, value) in enumerate(document.items()):
+        yield f"{',' * bool(i)}\n  {json.dumps(str(key))}: "
+        if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+            for j, item in enumerate(value):
+                yield f"{',' if j else '['}\n    {_within(item, 4)}"
+            yield "\n  ]"
+        else:
+            yield _within(value, 2)
+    yield "\n}\n" if document else "}\n"
+
+
+def _within(value: Any, indent: int) -> str:
+    return to_json(value).rstrip("\n").replace("\n", "\n" + " " * indent)
 
 
 def plain(value: Any) -> Any:

@@ -68,26 +68,27 @@ class Provenance:
     Attributes:
         model: the module that was explained.
         facts: everything else, ready for JSON.
+        hashes: of weights by their state, shared by records of one model, so that it is hashed once for all.
     """
 
     model: nn.Module = field(repr=False)
     facts: Mapping[str, Any]
+    hashes: dict[Any, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Remember in which state the weights were."""
         with turn(self.model):
-            self._versions = _versions(self.model)
-        self._hash: str | None = None
+            self._state = (id(self.model), _versions(self.model))
 
     @property
     def weights(self) -> str:
         """SHA-256 of the weights; says so when they have changed since the explanation was made."""
-        if self._hash is None:
+        if self._state not in self.hashes:
             with turn(self.model):
-                if _versions(self.model) != self._versions:
+                if _versions(self.model) != self._state[1]:
                     return "unknown: the weights were changed after this explanation was made"
-                self._hash = fingerprint(self.model)
-        return self._hash
+                self.hashes[self._state] = fingerprint(self.model)
+        return self.hashes[self._state]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole record, ready for JSON."""
@@ -106,11 +107,11 @@ class Provenance:
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickled record holds the hash, not the model."""
-        return {"facts": dict(self.facts), "_hash": self.weights}
+        return {"facts": dict(self.facts), "weights": self.weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore without a model."""
         self.model = nn.Identity()
         self.facts = state["facts"]
-        self._hash = state["_hash"]
-        self._versions = ()
+        self._state = (0, ())
+        self.hashes = {self._state: state["weights"]}

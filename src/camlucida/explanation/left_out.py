@@ -23,6 +23,12 @@ class LeftOut:
         self._strict = strict or len(labels) == 1
         self._errors: dict[int, Exception] = {}
 
+    def again(self) -> LeftOut:
+        """The same for other images: what has failed so far stays left out."""
+        other = LeftOut(self._labels, strict=self._strict)
+        other._errors |= self._errors
+        return other
+
     def __contains__(self, position: int) -> bool:
         """Whether the method at a position has failed."""
         return position in self._errors

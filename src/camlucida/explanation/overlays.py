@@ -7,7 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,25 @@ class View:
         return self.picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Makes the view of a picture, which can be opened again.
+
+    Attributes:
+        read: opens it.
+        box: what the model saw, see :class:`View`.
+        picture: it, where it is held in memory.
+    """
+
+    read: Callable[[], Image.Image]
+    box: tuple[float, float, float, float]
+    picture: Image.Image | None = None
+
+    def __call__(self) -> View:
+        """The view; raises ``ImageError`` where the picture is gone."""
+        return View(self.read() if self.picture is None else self.picture, self.box)
+
+
 class LazyViews(Sequence[View]):
     """The pictures behind a batch, made when they are first drawn.
 
@@ -88,21 +107,31 @@ class LazyViews(Sequence[View]):
     """
 
     def __init__(self, makers: Sequence[Any], class_names: Sequence[str] | None = None) -> None:
-        self._makers = list(makers)
+        self.makers = list(makers)
         self.class_names = class_names
 
     def named(self, class_names: Sequence[str] | None) -> LazyViews:
         """The same pictures, with these names of the classes."""
-        return LazyViews(self._makers, class_names)
+        return LazyViews(self.makers, class_names)
+
+    def light(self) -> LazyViews:
+        """The same pictures, opened again where that is possible, not held in memory."""
+        makers = [replace(m, picture=None) if isinstance(m, Opened) else m for m in self.makers]
+        return LazyViews(makers, self.class_names)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LazyViews]) -> LazyViews:
+        """The pictures of all parts."""
+        return cls([m for part in parts for m in part.makers], parts[0].class_names)
 
     def __len__(self) -> int:
-        return len(self._makers)
+        return len(self.makers)
 
     def __getitem__(self, index: Any) -> Any:
         """One view, or those of a slice."""
         if isinstance(index, slice):
-            return LazyViews([_alone(maker) for maker in self._makers[index]], self.class_names)
-        return self._makers[index]()
+            return LazyViews([_alone(maker) for maker in self.makers[index]], self.class_names)
+        return self.makers[index]()
 
 
 def _alone(maker: Callable[[], View]) -> Callable[[], View]:

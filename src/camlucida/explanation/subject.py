@@ -7,17 +7,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from camlucida.common.arguments import Code
-from camlucida.common.arguments import argument as as_argument
 from camlucida.common.errors import (
     CamlucidaError,
     ImageError,
@@ -25,18 +19,16 @@ from camlucida.common.errors import (
     ModelError,
     TargetError,
 )
-from camlucida.common.files import is_there
 from camlucida.common.grammar import nearest
 from camlucida.common.optional import first_line
 from camlucida.data import read_class_names, resolve_class
-from camlucida.data.images import find_images, range_note, read_image
 from camlucida.data.preprocess import Preprocess, PreprocessLike
-from camlucida.data.samples import DataSet
-from camlucida.engine.borrow import check_inputs, check_modules, unwrap
+from camlucida.engine.borrow import check_modules, unwrap
 from camlucida.engine.failures import no_gradient, quantized_layer
-from camlucida.engine.finding import argument_for, find_outputs, look
+from camlucida.engine.finding import find_outputs, look
 from camlucida.engine.reading import Outputs, OutputsLike, original, outputs_of, reading
-from camlucida.explanation.overlays import LazyViews, View
+from camlucida.explanation.overlays import View
+from camlucida.explanation.photos import Batch, Images, Photos
 from camlucida.methods import MethodRow, RawMap
 from camlucida.models import LoadedModel, class_names_of, load_model, outputs_said, preprocess_of
 from camlucida.models.factory import ArchitectureLike
@@ -58,33 +50,6 @@ ModelLike: TypeAlias = "nn.Module | LoadedModel | str | os.PathLike[str]"
 
 PreprocessGiven: TypeAlias = "PreprocessLike | Mapping[str, Any]"
 """A preprocess, any function of a photo, or some of a ``Preprocess``'s values by name, which change the model's own."""
-
-Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
-Images: TypeAlias = "Tensor | Photo | Sequence[Tensor] | Sequence[Photo] | Mapping[str, Any]"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs for the model, and what they look like."""
-
-    inputs: Tensor
-    views: LazyViews
-    sources: tuple[str | None, ...]
-    notes: tuple[tuple[str, ...], ...]
-    """Of each image: what was assumed about it."""
-    argument: str | None = None
-    """The name of the model's argument that takes the images; ``None`` for the first."""
-
-    def part(self, start: int, stop: int) -> Batch:
-        """The images ``start`` to ``stop``, the end exclusive."""
-        some = slice(start, stop)
-        return replace(
-            self,
-            inputs=self.inputs[some],
-            views=self.views[some],
-            sources=self.sources[some],
-            notes=self.notes[some],
-        )
 
 
 @dataclass(frozen=True)
@@ -252,66 +217,13 @@ class Subject:
         if not reached and (layer := quantized_layer(self.module)):
             raise MethodError(no_gradient(layer))
 
+    def photos(self, images: Images) -> Photos:
+        """The images, opened when they are asked for."""
+        return Photos(self.module, self.name, self.preprocess, self.class_names, images)
+
     def prepare(self, images: Images) -> Batch:
         """Inputs on the model's device and in its precision."""
-        argument, images = _image_of(_pictures(images), self.module)
-        if isinstance(images, Tensor):
-            return self._from_tensor(images[None] if images.ndim == 3 else images, argument)
-        photos: Sequence[Any] = (
-            list(images)
-            if isinstance(images, Sequence) and not isinstance(images, str)
-            else [images]
-        )
-        if not photos:
-            raise ImageError("no image was given")
-        if all(isinstance(p, Tensor) for p in photos):
-            if len({p.shape for p in photos}) > 1:
-                raise ImageError("the tensors of a list must all have one shape (C, H, W)")
-            return self._from_tensor(torch.stack(list(photos)))
-        return self._from_photos(photos)
-
-    def _from_tensor(self, inputs: Tensor, argument: str | None = None) -> Batch:
-        if inputs.ndim != 4 or inputs.shape[0] == 0:
-            raise ImageError(
-                f"a tensor of images must be (N, C, H, W) or (C, H, W), got {tuple(inputs.shape)}"
-            )
-        check_inputs(self.module, inputs)
-        inputs = inputs.resolve_neg()
-        makers = [partial(_view_of_tensor, image, self.preprocess) for image in inputs]
-        number = len(inputs)
-        views = LazyViews(makers, self.class_names)
-        return Batch(inputs, views, (None,) * number, ((),) * number, argument)
-
-    def _from_photos(self, photos: Sequence[Photo]) -> Batch:
-        if self.preprocess is None:
-            written = as_argument("preprocess", Code("camlucida.Preprocess.imagenet()"))
-            raise ImageError(
-                f"it is not known how {self.name} wants its images prepared; say it with {written}, if it was "
-                "trained that way, or in Python give any function of a photo, or a tensor (N, C, H, W) that is ready"
-            )
-        pictures = [read_image(photo) for photo in photos]
-        made = [self.preprocess(picture) for picture in pictures]
-        if len({one.shape for one in made}) > 1:
-            raise ImageError(
-                f"the preprocessing gives inputs of several sizes ({tuple(made[0].shape)} and others), which a model "
-                "cannot take together; explain the photos one by one"
-            )
-        inputs = torch.stack(made)
-        parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
-        if parameter is not None:
-            inputs = inputs.to(parameter.device, parameter.dtype)
-        makers, notes = [], []
-        for picture, one in zip(pictures, made, strict=True):
-            said = [note for note in (range_note(picture),) if note]
-            try:
-                maker = partial(View, picture, self.preprocess.shown(picture, one))
-            except ImageError as error:
-                maker = partial(_view_of_tensor, one, self.preprocess)
-                said.append(f"{error}, so the map is drawn on the model's own input")
-            makers.append(maker)
-            notes.append(tuple(said))
-        sources = tuple(str(p) if isinstance(p, str | Path) else None for p in photos)
-        return Batch(inputs, LazyViews(makers, self.class_names), sources, tuple(notes))
+        return self.photos(images).all()
 
 
 def read_target(given: TargetLike, class_names: Sequence[str] | None) -> Target:
@@ -379,51 +291,6 @@ def _channels_of_first(error: BaseException | None, inputs: Tensor) -> int | Non
     return None
 
 
-def _pictures(images: Any) -> Any:
-    """Photos one by one, where they are a data set or lie in a folder."""
-    if isinstance(images, DataSet):
-        return [sample.picture() for sample in images]
-    if isinstance(images, str | os.PathLike):
-        path = Path(images)
-        return [*find_images(path)] if is_there(path) and path.is_dir() else images
-    if isinstance(images, list | tuple) and any(isinstance(p, str | os.PathLike) for p in images):
-        parts = [found if isinstance(found := _pictures(one), list) else [one] for one in images]
-        return [photo for part in parts for photo in part]
-    return images
-
-
-def _image_of(images: Any, module: nn.Module) -> tuple[str | None, Any]:
-    """The images out of inputs that are a mapping or a tuple, and the name of their argument.
-
-    Raises:
-        ModelError: there are further inputs, which camlucida does not vary.
-    """
-    if isinstance(images, Mapping):
-        given = {name: value for name, value in images.items() if value is not None}
-        pictures = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.ndim in (3, 4)}
-        others = [name for name in given if name not in pictures]
-        if len(pictures) == 1 and not others:
-            (name, tensor), *_ = pictures.items()
-            return argument_for(module, str(name)), tensor
-        listed = ", ".join(map(str, others or given)) or "nothing"
-    elif (
-        isinstance(images, tuple)
-        and images
-        and isinstance(images[0], Tensor)
-        and images[0].ndim == 4
-    ):
-        others = [f"number {i + 1}" for i, v in enumerate(images) if i and v is not None]
-        if not others:
-            return None, images[0]
-        listed = ", ".join(others)
-    else:
-        return None, images
-    raise ModelError(
-        f"{type(module).__name__} was given other inputs than one tensor of images ({listed}); camlucida varies the "
-        "image alone, so wrap the model in a module whose forward takes the image and fills in the rest"
-    )
-
-
 def prepare(
     model: ModelLike, images: Images, preprocess: PreprocessGiven | None = None
 ) -> tuple[nn.Module, Tensor, View, Preprocess | None]:
@@ -436,20 +303,3 @@ def prepare(
     batch = subject.prepare(images)
     module = reading(subject.module, subject.outputs, argument=batch.argument)
     return module, batch.inputs, batch.views[0], subject.preprocess
-
-
-def _view_of_tensor(image: Tensor, preprocess: Preprocess | None) -> View:
-    """A ready input as a picture: normalisation undone where it is known, else stretched to [0, 1]."""
-    pixels = image.detach().to("cpu", torch.float32)
-    channels = pixels.shape[0]
-    if preprocess is not None and channels == len(preprocess.mean):
-        pixels = preprocess.denormalise(pixels)
-        if preprocess.channels == "bgr":
-            pixels = pixels.flip(0)
-    elif pixels.amin() < 0 or pixels.amax() > 1:
-        pixels = (pixels - pixels.amin()) / (pixels.amax() - pixels.amin()).clamp_min(1e-12)
-    if channels not in (1, 3):
-        pixels = pixels.mean(0, keepdim=True)
-    array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB")
-    return View.whole(picture)

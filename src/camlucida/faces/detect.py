@@ -14,7 +14,7 @@ from PIL import Image
 from camlucida.common.errors import ImageError
 from camlucida.common.optional import require
 from camlucida.data.images import read_image
-from camlucida.explanation.subject import Photo
+from camlucida.explanation.photos import Photo
 from camlucida.faces.align import Crop, Points, Scheme, align, apply, inverse
 from camlucida.faces.networks.dlib_net import model_file
 

@@ -18,7 +18,7 @@ from camlucida.common.files import read_text
 from camlucida.common.printable import printable
 from camlucida.data.images import read_image
 from camlucida.explanation import overlays
-from camlucida.explanation.subject import Photo
+from camlucida.explanation.photos import Photo
 from camlucida.faces.align import Crop, align, scheme_of
 from camlucida.faces.align import aligned as crop_of
 from camlucida.faces.detect import choose, find_faces

@@ -26,7 +26,8 @@ from camlucida.common.statistics import Floats, permuted_p
 from camlucida.engine.maps import normalise
 from camlucida.explanation import Explanation, overlays
 from camlucida.explanation.explain import MethodLike, explain
-from camlucida.explanation.subject import Images, ModelLike
+from camlucida.explanation.photos import Images
+from camlucida.explanation.subject import ModelLike
 from camlucida.report import Column, Document, Section, Table
 from camlucida.report.template import data_uri, jpeg
 

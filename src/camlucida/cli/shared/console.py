@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
 from time import monotonic
@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from camlucida.common.jsonable import to_json
+from camlucida.common.jsonable import json_pieces, to_json
 from camlucida.common.printable import printable as shown
 from camlucida.common.progress import Say
 
@@ -69,8 +69,9 @@ def print_lines(*lines: str | os.PathLike[str], style: str | None = None) -> Non
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(to_json(document))
+    """One JSON document on stdout, of an object as its parts are read."""
+    for piece in json_pieces(document) if isinstance(document, Mapping) else [to_json(document)]:
+        sys.stdout.write(piece)
     sys.stdout.flush()
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from camlucida.cli.shared.console import complain, progress, shown
 from camlucida.cli.shared.photos import Names
-from camlucida.cli.shared.results import save
+from camlucida.cli.shared.results import Records, save
 from camlucida.cli.shared.writing import out_folder
-from camlucida.common.errors import ImageError, ModelError, TargetError
+from camlucida.common.errors import ModelError
+from camlucida.common.files import mark
+from camlucida.common.jsonable import digest
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from camlucida.explanation import Comparison, Explanation, Style
+    from camlucida.explanation import Comparison, Explanation, Explanations, Style
     from camlucida.explanation.explain import MethodLike
+    from camlucida.explanation.stream import Failed
+    from camlucida.methods import Progress
     from camlucida.models import LoadedModel
     from camlucida.targets import Target
 
@@ -58,16 +58,18 @@ class Outcome:
     """What became of the photos.
 
     Attributes:
-        done: One record per photo, ready for JSON.
+        done: One record per photo, ready for JSON, in the photos' order; read from its file when it is asked for.
         failed: Each photo that could not be explained, with the reason.
         skipped: Each method that could not explain the model, with the reason.
         interrupted: Whether Ctrl-C ended it.
+        stored: How many photos the shards hold.
     """
 
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: Records = field(default_factory=Records)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    stored: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -83,9 +85,9 @@ class Outcome:
                 self.skipped[method] = reason
                 complain(f"left out: {method}: {reason}")
 
-    def fail(self, photo: Path, reason: str) -> None:
+    def fail(self, photo: Path, error: Exception | str) -> None:
         """Remember a photo that failed, and say so in one line."""
-        name = shown(photo)
+        name, reason = shown(photo), str(error) or "out of memory"
         text = reason if name in reason or repr(str(photo)) in reason else f"'{name}': {reason}"
         self.failed.append((photo, text))
         complain(text)
@@ -121,6 +123,8 @@ def check(model: LoadedModel, target: Target, layers: Sequence[str], steps: str 
 def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     """Explain the photos, batch by batch, reading the next ones meanwhile; what is done stays, whatever happens later.
 
+    A photo whose results of the same question are there already is not explained again.
+
     Args:
         job: What to do.
         photos: Picture files.
@@ -132,127 +136,87 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     from camlucida.explanation import Comparison
 
     largest: dict[str, float] = {}
-
-    def measure(comparison: Comparison, _: Sequence[Path]) -> None:
-        for label, one in comparison.items():
-            largest[label] = max(largest.get(label, 0.0), float(one.maps.abs().max()))
-
-    def keep(comparison: Comparison, paths: Sequence[Path]) -> None:
-        styled = [_styled(e, job.style, largest.get(n)) for n, e in comparison.items()]
-        drawn = Comparison(styled, [*comparison.skipped.items()])
-        outcome.skip(drawn.skipped)
-        for index, photo in enumerate(paths):
-            outcome.done.append(save(drawn, index, photo, job.out, names.take(photo)))
-
+    stream = _stream(job, photos, lambda place, error: outcome.fail(photos[place], error))
+    half = int(job.one_scale)
     with out_folder(job.out), progress("explaining") as bar:
-        names = Names(job.out, job.model.name)
         try:
             if job.one_scale:
-                _all(job, photos, measure, lambda *_: None, lambda share: bar(share, 2))
-            half = int(job.one_scale)
-            _all(job, photos, keep, outcome.fail, lambda share: bar(half + share, half + 1))
+                quiet = replace(stream, failed=lambda *_: None)
+                for _, found in _batches(quiet, lambda done, total: bar(done / total, 2)):
+                    for label, one in found.items():
+                        largest[label] = max(largest.get(label, 0.0), float(one.maps.abs().max()))
+            names = Names(job.out, job.model.name)
+            asked = digest([stream.question.record(), job.style, largest])
+            marks = [mark(photo) for photo in photos]
+            todo = []
+            for place, photo in enumerate(photos):
+                if held := names.held(photo, {"asked": asked, "mark": marks[place]}):
+                    outcome.done.add(place, held)
+                    outcome.skip({s["method"]: s["reason"] for s in outcome.done[-1]["skipped"]})
+                else:
+                    todo.append(place)
+
+            def advance(done: float, total: float) -> None:
+                bar(half + done / total, half + 1)
+
+            for places, found in _batches(stream, advance, todo):
+                sources = tuple(shown(photos[place]) for place in places)
+                styled = [
+                    _styled(replace(e, sources=sources), job.style, largest.get(label))
+                    for label, e in found.items()
+                ]
+                drawn = Comparison(styled, [*found.skipped.items()])
+                outcome.skip(drawn.skipped)
+                for index, place in enumerate(places):
+                    name = names.take(photos[place])
+                    own = {"asked": asked, "mark": marks[place]}
+                    save(drawn, index, photos[place], job.out, name, own)
+                    outcome.done.add(place, job.out / f"{name}.json")
         except KeyboardInterrupt:
             outcome.interrupted = True
+
+
+def write_shards(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
+    """The same into one file of maps for each batch, without pictures."""
+    from camlucida.explanation import Stored
+
+    stream = _stream(job, photos, lambda place, error: outcome.fail(photos[place], error))
+    with out_folder(job.out), progress("explaining") as bar:
+        try:
+            stream.save(job.out, bar)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        stored = Stored(job.out)
+        outcome.stored = len(stored.explained)
+        outcome.skip(stored.skipped)
+
+
+def _stream(job: Job, photos: Sequence[Path], failed: Failed) -> Explanations:
+    """The explanations of all photos by every method, for every class."""
+    from camlucida.explanation import explain_each
+
+    stream = explain_each(
+        job.model,
+        photos,
+        method=list(job.methods),
+        layers=list(job.layers) or None,
+        steps=job.steps,
+        seed=job.seed,
+        batch_size=job.batch_size,
+        failed=failed,
+    )
+    return replace(stream, question=replace(stream.question, targets=job.targets))
+
+
+def _batches(
+    stream: Explanations, progress: Progress, places: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], Comparison]]:
+    for of, found in stream.batches(progress, places):
+        assert not hasattr(found, "maps")  # noqa: S101 - of a list of methods
+        yield of, found
 
 
 def _styled(explanation: Explanation, style: Style | None, largest: float | None) -> Explanation:
     """The same, drawn in a style and on a scale."""
     style = style or explanation.style
     return replace(explanation, style=replace(style, largest=largest))
-
-
-def _all(
-    job: Job,
-    photos: Sequence[Path],
-    use: Callable[[Comparison, Sequence[Path]], None],
-    fail: Callable[[Path, str], object],
-    progress: Callable[[float], object],
-) -> None:
-    """Explain the photos batch by batch, reading the next ones meanwhile.
-
-    Args:
-        job: What to do.
-        photos: Picture files.
-        use: Gets each batch's explanations, and its files.
-        fail: Gets each photo that cannot be explained, and why.
-        progress: Called with the share that is done.
-    """
-    from camlucida.benchmark.work import THREADS, ahead
-
-    with closing(ahead(photos, _read, THREADS, 2 * job.batch_size)) as stream:  # type: ignore[type-var]
-        for start in range(0, len(photos), job.batch_size):
-            batch = list(islice(stream, job.batch_size))
-
-            def advance(share: float, start: int = start, count: int = len(batch)) -> None:
-                progress((start + share * count) / len(photos))
-
-            pictures = []
-            for photo, read in batch:
-                if isinstance(read, str):
-                    fail(photo, read)
-                else:
-                    pictures.append((photo, read))
-            _explain(job, pictures, use, fail, advance)
-            advance(1)
-
-
-def _read(photo: Path) -> Image.Image | str:
-    """The photo, or why it cannot be read."""
-    from camlucida.data import read_image
-
-    try:
-        return read_image(photo)
-    except (ImageError, MemoryError) as error:
-        return str(error) or "out of memory"
-
-
-def _explain(
-    job: Job,
-    pictures: Sequence[tuple[Path, Image.Image]],
-    use: Callable[[Comparison, Sequence[Path]], None],
-    fail: Callable[[Path, str], object],
-    progress: Callable[[float], object],
-) -> None:
-    if not pictures:
-        return
-    try:
-        comparison = _compared(job, pictures, progress)
-    except (ImageError, TargetError, MemoryError) as error:
-        if len(pictures) == 1:
-            fail(pictures[0][0], str(error) or "out of memory")
-        else:  # one picture must not take the others along
-            for picture in pictures:
-                _explain(job, [picture], use, fail, lambda _: None)
-        return
-    use(comparison, [photo for photo, _ in pictures])
-
-
-def _compared(
-    job: Job, pictures: Sequence[tuple[Path, Image.Image]], progress: Callable[[float], object]
-) -> Comparison:
-    """Every method on a batch, for every class; of several classes each label names its own."""
-    from camlucida.explanation import Comparison, explain
-
-    names = tuple(shown(photo) for photo, _ in pictures)
-    several: list[Explanation] = []
-    skipped: dict[str, str] = {}
-    for number, (name, target) in enumerate(job.targets.items()):
-
-        def advance(done: float, total: float, before: int = number) -> None:
-            progress((before + done / total) / len(job.targets))
-
-        found = explain(
-            job.model,
-            [picture for _, picture in pictures],
-            method=list(job.methods),
-            target=target,
-            layers=list(job.layers) or None,
-            steps=job.steps,
-            seed=job.seed,
-            batch_size=len(pictures),
-            progress=advance,
-        )
-        of = f": {name}" if len(job.targets) > 1 else ""
-        several += [replace(e, sources=names, label=e.label + of) for e in found.values()]
-        skipped |= {label + of: reason for label, reason in found.skipped.items()}
-    return Comparison(several, [*skipped.items()])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from camlucida.cli.shared.console import shown
 from camlucida.common.errors import CamlucidaError, ImageError
@@ -102,16 +103,44 @@ class Names:
     def take(self, *photos: Path) -> str:
         """A name that no other photo or pair has, with the kind at its end."""
         places = [real(photo) for photo in photos]
-        stem = _file_name("-".join(photo.stem for photo in photos))
-        longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
-        numbered = (f"{longer}-{n}" for n in range(2, 1_000_000))
-        second = [_file_name(f"{stem}-{slug(self._model)}")] if self._of(stem, places) else []
-        for name in chain([stem, *second, longer], numbered):
+        for name in self._candidates(photos, places):
             # Some file systems take names for equal that differ in case only.
             if name.casefold() not in self._taken and self._of(name, places) in (None, self._model):
                 self._taken.add(name.casefold())
                 return name + self._kind
         raise CamlucidaError(f"no name is left for {str(photos[0])!r} in {str(self._out)!r}")
+
+    def held(self, photo: Path, facts: Mapping[str, Any]) -> Path | None:
+        """The record of a photo that the out folder holds with these facts, all its files beside it.
+
+        Args:
+            photo: Whose.
+            facts: Entries of the record; where one is another, the photo is not done.
+        """
+        places = [real(photo)]
+        for name in self._candidates([photo], places):
+            model = self._of(name, places)
+            if model is None:
+                return None
+            if model != self._model:
+                continue
+            file = self._out / f"{name}{self._kind}.json"
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if any(record.get(key) != value for key, value in facts.items()):
+                return None
+            written = [record["files"], *(method["files"] for method in record["methods"])]
+            if not all(Path(one).exists() for files in written for one in files.values()):
+                return None
+            self._taken.add(name.casefold())
+            return file
+        return None
+
+    def _candidates(self, photos: Sequence[Path], places: Sequence[Path]) -> Iterator[str]:
+        stem = _file_name("-".join(photo.stem for photo in photos))
+        longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
+        numbered = (f"{longer}-{n}" for n in range(2, 1_000_000))
+        second = [_file_name(f"{stem}-{slug(self._model)}")] if self._of(stem, places) else []
+        return chain([stem, *second, longer], numbered)
 
     def _of(self, name: str, places: Sequence[Path]) -> str | None:
         """The model by which a record holds these photos; empty where it holds others, ``None`` where there is none."""

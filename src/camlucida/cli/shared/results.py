@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from rich import box
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.text import Text
 from camlucida.cli.shared.console import print_lines, shown
 from camlucida.cli.shared.photos import exact
 from camlucida.cli.shared.writing import write, write_json
+from camlucida.common.files import read_text
 from camlucida.common.printable import distinct, slug
 from camlucida.common.version import __version__
 
@@ -23,9 +26,43 @@ if TYPE_CHECKING:
     from camlucida.explanation import Comparison, Explanation
 
 _TOP = 3  # predictions in the table
+_ROWS = 100  # photos in the table
 
 
-def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) -> dict[str, Any]:
+class Records(Sequence[dict[str, Any]]):
+    """Records of photos, each read from its file when it is asked for, so that any number takes no memory."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[int, Path]] = []
+
+    def add(self, place: int, file: Path) -> None:
+        """The record of the photo at a place of the photos' order."""
+        insort(self._files, (place, file))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """A record; of a slice a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record: dict[str, Any] = json.loads(read_text(self._files[index][1], "record"))
+        return record
+
+
+def save(
+    comparison: Comparison,
+    index: int,
+    photo: Path,
+    out: Path,
+    name: str,
+    facts: Mapping[str, Any],
+) -> None:
     """Write everything about one photo.
 
     Files are called ``NAME.METHOD.png`` (overlay), ``NAME.METHOD.npz`` (maps), ``NAME.comparison.png``
@@ -37,9 +74,7 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
         photo: The photo's file.
         out: Where to.
         name: What the files are called.
-
-    Returns:
-        The record, ready for JSON.
+        facts: What tells later whether it is to be done again.
 
     Raises:
         CamlucidaError: A file cannot be written.
@@ -83,13 +118,13 @@ def save(comparison: Comparison, index: int, photo: Path, out: Path, name: str) 
         "model": first.provenance.facts["model"],
         "photo": shown(photo),
         "path": exact(photo),
+        **facts,
         "predictions": predictions,
         "files": files,
         "methods": methods,
         "skipped": [{"method": name, "reason": reason} for name, reason in skipped.items()],
     }
     write_json(out / f"{name}.json", record)
-    return record
 
 
 def _with_small_views(explanations: Sequence[Explanation]) -> list[Explanation]:
@@ -106,9 +141,10 @@ def _with_small_views(explanations: Sequence[Explanation]) -> list[Explanation]:
 
 
 def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None:
-    """Print a table of what was found, remarks on single maps, and where the files are."""
+    """Print a table of what was found, remarks on single maps, and where the files are; of the first hundred photos."""
     if not records:
         return
+    more, records = len(records) - _ROWS, records[:_ROWS]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("photo", overflow="fold")
     table.add_column("predictions", overflow="fold")
@@ -117,6 +153,8 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
     for label, record in zip(labels, records, strict=True):
         table.add_row(Text(label), _predictions(record), _explained(record))
     console.print(table)
+    if more > 0:
+        console.print(f"and {more} more photos, whose records tell the same of them")
     if assumed := _assumed(records):
         console.print("\nAssumed", style="bold")
         for message in assumed:

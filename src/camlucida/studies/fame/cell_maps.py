@@ -19,7 +19,8 @@ from camlucida.engine.layers import Layer, default_layer, resolve
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
 from camlucida.engine.tap import tap
 from camlucida.explanation.overlays import View, overlay
-from camlucida.explanation.subject import Photo, prepare
+from camlucida.explanation.photos import Photo
+from camlucida.explanation.subject import prepare
 from camlucida.methods import Progress, Task
 from camlucida.methods.build import build_as
 from camlucida.methods.fame import FAME

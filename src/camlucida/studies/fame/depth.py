@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from camlucida.common.errors import CamlucidaError, LayerError
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.layers import Layer, list_layers, resolve
-from camlucida.explanation.subject import Photo, prepare
+from camlucida.explanation.photos import Photo
+from camlucida.explanation.subject import prepare
 from camlucida.methods import Progress
 from camlucida.methods.fame import FAME
 from camlucida.models import LoadedModel

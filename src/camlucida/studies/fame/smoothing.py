@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from camlucida.common.errors import MethodError
 from camlucida.explanation.explain import explain
 from camlucida.explanation.overlays import View, grid, overlay
-from camlucida.explanation.subject import Photo
+from camlucida.explanation.photos import Photo
 from camlucida.methods.build import build_as
 from camlucida.methods.fame import FAME, SIGMA
 from camlucida.models import LoadedModel

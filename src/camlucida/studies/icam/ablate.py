@@ -12,7 +12,7 @@ from camlucida.common.errors import MethodError
 from camlucida.common.statistics import correlation
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
-from camlucida.explanation.subject import Images
+from camlucida.explanation.photos import Images
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel

@@ -16,7 +16,7 @@ from camlucida.common.statistics import Floats, holm, permuted_p
 from camlucida.data.folders import class_photos
 from camlucida.engine.layers import Layers
 from camlucida.explanation.explain import explain
-from camlucida.explanation.subject import Photo
+from camlucida.explanation.photos import Photo
 from camlucida.methods import Progress
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel

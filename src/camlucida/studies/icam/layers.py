@@ -13,7 +13,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation, overlays
 from camlucida.explanation.explain import explain
-from camlucida.explanation.subject import Photo
+from camlucida.explanation.photos import Photo
 from camlucida.methods.build import build_as
 from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
