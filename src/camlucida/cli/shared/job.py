@@ -211,8 +211,10 @@ def _stream(job: Job, photos: Sequence[Path], failed: Failed) -> Explanations:
 def _batches(
     stream: Explanations, progress: Progress, places: Sequence[int] | None = None
 ) -> Iterator[tuple[list[int], Comparison]]:
+    from camlucida.explanation import Comparison
+
     for of, found in stream.batches(progress, places):
-        assert not hasattr(found, "maps")  # noqa: S101 - of a list of methods
+        assert isinstance(found, Comparison)  # noqa: S101 - as of every list of methods
         yield of, found
 
 
