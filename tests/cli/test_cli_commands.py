@@ -129,7 +129,7 @@ def test_methods_lists_every_method_within_100_columns_of_plain_text(capsys):
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100
     assert [line.split()[0] for line in lines if line[:1].strip()] == [
-        r.name for r in list_methods()
+        r.name for r in (*list_methods(), *list_methods(libraries=True))
     ]
     assert "form=exp (or true, tf_original)" in out
     assert all(row.summary[:20] in out for row in list_methods())
@@ -147,7 +147,8 @@ def test_methods_as_json(capsys):
     code, out, err = run(capsys, "methods", "--json")
     assert (code, err) == (0, [])
     rows = {row["name"]: row for row in json.loads(out)}
-    assert set(rows) == {row.name for row in list_methods()}
+    listed = (*list_methods(), *list_methods(libraries=True))
+    assert set(rows) == {row.name for row in listed}
     row = rows["diffgradcam"]
     assert row["options"]["aggregator"] == "mean"
     assert row["year"] == 2025

@@ -63,7 +63,8 @@ class Candidate:
     def key(self) -> str:
         """What a finished part about it is kept under."""
         images = "" if self.images is None else f"-{self.images}"
-        return f"{self.label}-{sorted(self.options.items())}{images}"
+        origin = "".join(f"-{value}" for value in self.row.origin.values())
+        return f"{self.label}-{sorted(self.options.items())}{images}{origin}"
 
     @property
     def row(self) -> MethodRow:

@@ -26,12 +26,13 @@ from camlucida.data.samples import DataSet
 from camlucida.engine.borrow import unwrap
 from camlucida.engine.reading import OutputsLike, outputs_of
 from camlucida.explanation.explain import MethodLike, listed, settle
+from camlucida.explanation.question import NamedMethod
 from camlucida.explanation.subject import ModelLike, PreprocessGiven, Subject, read_target
-from camlucida.methods import Method, read_method, row_of
+from camlucida.methods import Method, method_row, read_method, row_of
 from camlucida.metrics.base import Metric
 from camlucida.metrics.registry import METRICS, Number, build_metric, describe_number, metric_groups
 from camlucida.models import LoadedModel
-from camlucida.models.factory import ArchitectureLike, code_name
+from camlucida.models.factory import ArchitectureLike, architecture_name
 from camlucida.targets import Target, TargetLike, as_target
 
 FORMAT = 1
@@ -260,7 +261,7 @@ class Bench:
                      "legacy": settings.legacy_boxes},
             "model": {
                 "name": self.model.name,
-                "architecture": code_name(self.source["architecture"]) if self.source else None,
+                "architecture": architecture_name(self.source["architecture"]) if self.source else None,
                 "weights_sha256": fingerprint(unwrap(self.model.module)),
                 "dtype": str(self.dtype),
                 "preprocess": preprocess.to_dict() if preprocess else None,
@@ -404,7 +405,7 @@ def _with_classes(target: Target, classes: Any) -> Target:
     return replace(target, classes=classes)  # type: ignore[type-var]
 
 
-def _plain(method: MethodLike, target: Target) -> MethodLike:
+def _plain(method: NamedMethod, target: Target) -> NamedMethod:
     """A method by its registered name, where it is no object."""
     if isinstance(method, Method):
         return method
@@ -412,12 +413,14 @@ def _plain(method: MethodLike, target: Target) -> MethodLike:
     return (name, options) if options else name
 
 
-def _describe(method: MethodLike) -> dict[str, Any]:
+def _describe(method: NamedMethod) -> dict[str, Any]:
     if isinstance(method, Method):
-        found = method.describe()
-        return {"name": found["method"], "options": found["options"]}
-    name, options = method if isinstance(method, tuple) else (method, {})
-    return {"name": name, "options": dict(options)}
+        found, row = method.describe(), row_of(method)
+        named = {"name": found["method"], "options": found["options"]}
+    else:
+        name, options = method if isinstance(method, tuple) else (method, {})
+        named, row = {"name": name, "options": dict(options)}, method_row(name)
+    return {**named, **(row.origin if row else {})}
 
 
 def _distinct(labels: Sequence[str]) -> tuple[str, ...]:

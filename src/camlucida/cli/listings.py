@@ -31,11 +31,13 @@ def methods(as_json: AsJson = False) -> None:
     """
     from camlucida.methods import list_methods
 
-    rows = list_methods()
+    rows, others = list_methods(), list_methods(libraries=True)
     if as_json:
-        print_json([_method_record(row) for row in rows])
+        print_json([_method_record(row) for row in (*rows, *others)])
         return
     console().print(listing((row.name, _method_facts(row)) for row in rows))
+    console().print('\n Of other libraries, computed by these: pip install "camlucida[peers]"\n')
+    console().print(listing((row.name, _method_facts(row)) for row in others))
     console().print(
         " Every method also takes aug_smooth=true (mean over flipped and dimmed copies),\n"
         " both_sides=true (what speaks for the target, and what against it) where it asks for one,\n"
@@ -143,6 +145,7 @@ def _method_record(row: MethodRow) -> dict[str, Any]:
         "cost": row.cost_in_words,
         "options": {**row.target_options, **row.options},
         "remark": row.remark,
+        "library": row.library,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import textwrap
 from typing import Any
@@ -31,6 +32,11 @@ def require(package: str, extra: str = "models") -> Any:
         else:
             reason = f"{package} cannot be imported ({first_line(error)})"
         raise ModelError(f'{reason}; install it with: pip install "camlucida[{extra}]"') from error
+
+
+def has(package: str) -> bool:
+    """Whether an optional package is installed."""
+    return importlib.util.find_spec(package) is not None
 
 
 def first_line(error: BaseException) -> str:

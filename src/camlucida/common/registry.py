@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -48,6 +48,14 @@ class Row(Generic[Made_co]):
         """All that ``name:key=value`` may set, with types."""
         return options_of(self.make)
 
+    def read(self, written: Mapping[str, str]) -> dict[str, Any]:
+        """The values of options that were written as text.
+
+        Raises:
+            CamlucidaError: an option is unknown, or a value does not fit its type.
+        """
+        return read_values(self.name, written, self.settable, self.error)
+
     def build(self, **options: Any) -> Made_co:
         """What the name stands for, with options.
 
@@ -76,22 +84,26 @@ class Registry(Generic[R]):
         self.rows = rows
         self._known: dict[str, R] = {}
 
+    def key(self, name: str) -> str:
+        """A name as it is compared."""
+        return plain(name)
+
     def add(self, row: R) -> R:
         """Make a row known by its name; the same class or function may be added again.
 
         Raises:
             CamlucidaError: the name is taken by another class or function.
         """
-        known = self._known.get(plain(row.name))
+        known = self._known.get(self.key(row.name))
         if known is not None and known.make.__qualname__ != row.make.__qualname__:
             taken = known.make.__qualname__
             raise row.error(f"{row.what} name {row.name!r} is taken by {taken}")
-        self._known[plain(row.name)] = row
+        self._known[self.key(row.name)] = row
         return row
 
     def remove(self, name: str) -> None:
         """Forget a row, as tests do; nothing happens where there is none."""
-        self._known.pop(plain(name), None)
+        self._known.pop(self.key(name), None)
 
     def __iter__(self) -> Iterator[R]:
         """The rows in the order of registration."""
@@ -99,7 +111,7 @@ class Registry(Generic[R]):
 
     def __contains__(self, name: str) -> bool:
         """Whether a name is known."""
-        return plain(name) in self._known
+        return self.key(name) in self._known
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,10 +124,12 @@ class Registry(Generic[R]):
         Raises:
             CamlucidaError: the name is unknown; the text lists the nearest ones.
         """
-        if (row := self._known.get(plain(name))) is not None:
+        if (row := self._known.get(self.key(name))) is not None:
             return row
-        near = difflib.get_close_matches(plain(name), self._known, n=3, cutoff=0.5)
-        listed = ", ".join(self._known[n].name for n in near or self._known)
+        place = self.key(name).rpartition(":")[0]
+        known = [key for key in self._known if key.rpartition(":")[0] == place]
+        near = difflib.get_close_matches(self.key(name), known, n=3, cutoff=0.5)
+        listed = ", ".join(self._known[n].name for n in near or known)
         raise self.rows.error(
             f"unknown {self.rows.what} {name!r:.60}; {'nearest' if near else 'known'}: {listed}"
         )
@@ -128,7 +142,7 @@ class Registry(Generic[R]):
         """
         name, written = split(text, self.rows.error)
         row = self[name]
-        return row, read_values(row.name, written, row.settable, row.error)
+        return row, row.read(written)
 
     def row_of(self, made: object) -> R | None:
         """The first row whose class is that of an object."""

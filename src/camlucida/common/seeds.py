@@ -36,8 +36,13 @@ class ImageGenerators:
         return cls(seed, inputs)
 
     @cached_property
+    def seeds(self) -> list[int]:
+        """A seed for each image, for code that draws from streams of its own."""
+        return [_mix(self._seed, image) for image in self._inputs]
+
+    @cached_property
     def _generators(self) -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(_mix(self._seed, image)) for image in self._inputs]
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def __len__(self) -> int:
         return len(self._inputs)

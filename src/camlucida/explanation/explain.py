@@ -82,8 +82,9 @@ def explain(
             photo (path, PIL image, array), a folder of photos, a data set, or a list of these. Photos need the
             model's preprocessing. Also a mapping with one such tensor, ``{"pixel_values": x}``.
         method: a registered name (see ``camlucida methods``), also with options as in ``"fame:iterations=20"``;
-            a method object; a pair of a name and its options; or a list of these. Methods of a list share their
-            forward passes where they look at the same layers.
+            a method object; a function ``(model, inputs, target) -> maps`` of your own, or where it stands,
+            ``"package.module:function"``; a pair of any of these and its options; or a list. Methods of a list
+            share their forward passes where they look at the same layers.
         target: what is explained: a class index or name, one per image; a target such as ``LogitMargin()``, also
             as the command line takes it, ``"margin:aggregator=max"``; or a function from the model's output, of
             whatever type, to ``(N,)``. ``None`` is the predicted class's logit, or the value of a regression.

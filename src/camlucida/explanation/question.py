@@ -29,13 +29,17 @@ from camlucida.explanation.left_out import LeftOut
 from camlucida.explanation.photos import Batch
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.subject import Subject, read_target
-from camlucida.methods import Method, Progress, Task, build, method_name, method_row, row_of
-from camlucida.methods.registry import WRAPPING
+from camlucida.methods import Method, Progress, Task, build, method_name, row_of
+from camlucida.methods.own import Explainer
+from camlucida.methods.registry import METHODS, WRAPPING
 from camlucida.models import LoadedModel
 from camlucida.targets import Label, LogitMargin, Target, TargetLike, as_target
 
-MethodLike: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
+NamedMethod: TypeAlias = "str | Method | tuple[str, Mapping[str, Any]]"
 """A registered name, also as ``fame:iterations=20``; a method object; or a name with its options."""
+
+MethodLike: TypeAlias = "NamedMethod | Explainer | tuple[Explainer, Mapping[str, Any]]"
+"""The same, or a function ``(model, inputs, target) -> maps`` of one's own, alone or with its options."""
 
 _LABEL = 16  # longest value of an option that is shown in a label
 
@@ -119,9 +123,7 @@ class Question:
             "preprocess": subject.preprocess.to_dict() if subject.preprocess else None,
             "class_names_sha256": None if names is None else digest(names),
             "outputs": subject.outputs.describe(),
-            "methods": [
-                m.describe() if isinstance(m, Method) else plain(m) for m in listed(self.methods)
-            ],
+            "methods": [_described(m) for m in listed(self.methods)],
             "options": plain(self.options),
             "targets": {
                 title: target if isinstance(target, str) else as_target(target).describe()
@@ -206,8 +208,8 @@ class Question:
     def _explain(self, plan: _Plan, task: Task, batch: Batch) -> Explanation:
         subject, steps, seed = self.subject, self.steps, self.seed
         method, label, outputs = plan.method, plan.label, plan.outputs
-        raw, inputs = method.run(task), task.inputs
-        subject.check_gradient(raw, row_of(method))
+        raw, inputs, row = method.run(task), task.inputs, row_of(method)
+        subject.check_gradient(raw, row)
         used = preset(steps, method.steps) if isinstance(steps, str) else steps or method.steps
         with torch.inference_mode(mode=False), torch.no_grad():
             broken = broken_images(raw, self._weights)
@@ -258,6 +260,7 @@ class Question:
                     {
                         "model": subject.name,
                         **method.describe(),
+                        **(row.origin if row else {}),
                         "target": raw.target.describe(),
                         "outputs": outputs.describe(),
                         "layers": list(raw.layers),
@@ -301,24 +304,46 @@ def _asks(method: Method) -> bool:
     return row is None or row.discriminative
 
 
+def _described(method: NamedMethod) -> Any:
+    """A method with its options, and what its maps depend on beside them, ready for JSON."""
+    if isinstance(method, Method):
+        row, asked = row_of(method), method.describe()
+    else:
+        row = METHODS.read(method if isinstance(method, str) else method[0])[0]
+        asked = plain(method)
+    return {"asked": asked, **row.origin} if row and row.origin else asked
+
+
 def listed(method: Any) -> list[Any]:
-    """The methods of a list, or the one that was given.
+    """The methods of a list, or the one that was given; functions by the names that they are known under from now on.
 
     Raises:
-        MethodError: the list is empty.
+        MethodError: the list is empty, or two functions in it have one name.
     """
-    if not is_several(method):
-        return [method]
-    found = list(method)
-    if not found:
+    given = list(method) if is_several(method) else [method]
+    if not given:
         raise MethodError("no method was given")
-    return found
+    functions: dict[str, Any] = {}
+
+    def named(one: Any) -> Any:
+        if isinstance(one, tuple) and len(one) == 2:
+            return named(one[0]), one[1]
+        if not callable(one):
+            return one
+        name = METHODS.name_of(one)
+        if functions.setdefault(name, one) is not one:
+            raise MethodError(
+                f"two functions are both called {name}; give one of them another name"
+            )
+        return name
+
+    return [named(one) for one in given]
 
 
 def settable(method: MethodLike) -> Iterable[str]:
     """The options that a method takes."""
     name = method[0] if isinstance(method, tuple) else method
-    return method_row(name.partition(":")[0]).settable if isinstance(name, str) else ()
+    return METHODS.read(name)[0].settable if isinstance(name, str) else ()
 
 
 def is_several(method: Any) -> bool:
@@ -349,8 +374,8 @@ def settle(
     implied: type[Target] | None = None
     if isinstance(method, str):
         built, wanted = build(method, target, **options)
-        label = method.partition(":")[0].strip()
-        implied = method_row(label).target
+        row = METHODS.read(method)[0]
+        label, implied = row.name, row.target
     elif isinstance(method, Method):
         if options:
             raise MethodError(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from camlucida.explanation import Explanation
-from camlucida.explanation.explain import MethodLike, explain
+from camlucida.explanation.explain import MethodLike, explain, listed
 from camlucida.faces.embedder import Embedder
 from camlucida.methods import Method, Progress, build, method_name, method_row, read_method, row_of
 from camlucida.targets import Negated, Target
@@ -66,7 +66,8 @@ def face_method(
     """
     if isinstance(method, Method):
         return method, method_name(method)
-    name, options = read_method(method)
+    (named,) = listed(method)
+    name, options = read_method(named)
     row = method_row(name)
     label = row.name + (
         f" ({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""

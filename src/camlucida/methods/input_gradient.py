@@ -22,7 +22,7 @@ Reduction = Literal["abs_max", "abs_sum", "sum"]
 Gradient = Callable[..., Tensor]
 """The target's gradient ``(N, C, H, W)`` at any inputs of that shape; without them at the task's own."""
 
-_REDUCTIONS: dict[Reduction, Callable[[Tensor], Tensor]] = {
+REDUCTIONS: dict[Reduction, Callable[[Tensor], Tensor]] = {
     "abs_max": lambda a: a.abs().amax(dim=1),
     "abs_sum": lambda a: a.abs().sum(dim=1),
     "sum": lambda a: a.sum(dim=1),
@@ -77,7 +77,7 @@ class InputGradient(Method):
                 return replace(pinned, inputs=at).tap().gradients[INPUT]
 
             with torch.no_grad():
-                signed = _REDUCTIONS[self.reduction](self.attribute(task, gradient))
+                signed = REDUCTIONS[self.reduction](self.attribute(task, gradient))
         return RawMap.of_input(
             signed, first.outputs, first.target, first.values, connected=first.connected
         )

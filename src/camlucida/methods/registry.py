@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, ClassVar, Literal, TypeVar
 
 from camlucida.common.errors import CamlucidaError, MethodError
-from camlucida.common.grammar import Option, options_of
+from camlucida.common.grammar import Option, options_of, split
+from camlucida.common.jsonable import digest
 from camlucida.common.limits import check_fields
-from camlucida.common.registry import Registry, Row
+from camlucida.common.optional import require
+from camlucida.common.own_code import OwnCode, code_name
+from camlucida.common.registry import Registry, Row, plain
 from camlucida.methods.base import Explains, Method
+from camlucida.methods.own import Explainer, OwnMethod, as_method
 from camlucida.targets import Target
 
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound="type[Method] | Explainer")
 
 Need = Literal[
     "gradients",
@@ -57,7 +65,8 @@ class Cost:
         head_forward: forward passes of what lies behind the layer.
         head_backward: backward passes of what lies behind the layer.
         times: what all these are repeated for: names of options that are numbers, ``"channels"`` or
-            ``"positions"`` of the layer, ``"outputs"`` of the model.
+            ``"positions"`` of the layer, ``"outputs"`` of the model; with no passes at all: it is not known how many
+            there are.
         first: forward passes beside those that are repeated.
     """
 
@@ -72,8 +81,8 @@ class Cost:
         """In English, such as ``"1 forward + n_steps (50) x (1 forward + 1 backward)"``."""
         kinds = ("forward", "backward", "head_forward", "head_backward")
         each = [f"{n} {k.replace('_', ' ')}" for k in kinds if (n := getattr(self, k))]
-        passes = " + ".join(each)
-        if not self.times:
+        passes = " + ".join(each) or "not known"
+        if not self.times or not each:
             return passes
         times = [f"{t} ({options[t]})" if t in options else t for t in self.times]
         passes = " x ".join([*times, f"({passes})" if len(each) > 1 else passes])
@@ -108,6 +117,7 @@ class MethodRow(Row[Method]):
         opposite: options with which the map shows what sets apart, and not what makes similar.
         control: whether audits put it beside the tested methods as a map that must pass (``"positive"``) or must not
             (``"negative"``); empty for the methods that are tested.
+        library: name of the library that computes it, one of :data:`LIBRARIES`; empty for our own and the user's.
 
     Example:
         >>> row = camlucida.methods.method_row("fame")
@@ -119,9 +129,9 @@ class MethodRow(Row[Method]):
     error: ClassVar[type[CamlucidaError]] = MethodError
 
     make: type[Method]
-    paper: str
-    year: int
-    equation: str
+    paper: str = ""
+    year: int = 0
+    equation: str = ""
     needs: tuple[Need, ...] = ("gradients",)
     discriminative: bool = True
     cost: Cost = Cost(forward=1, head_backward=1)
@@ -139,6 +149,7 @@ class MethodRow(Row[Method]):
     both_signs: bool = False
     opposite: Mapping[str, Any] = field(default_factory=dict)
     control: Literal["", "positive", "negative"] = ""
+    library: str = ""
 
     def __post_init__(self) -> None:
         """Refuse facts in words that nobody knows.
@@ -147,6 +158,32 @@ class MethodRow(Row[Method]):
             MethodError: naming the fact and the words that there are.
         """
         check_fields(self, MethodError)
+
+    def build(self, **options: Any) -> Method:
+        """The method with options.
+
+        Raises:
+            MethodError: an option is unknown, a value does not fit, or the library is not installed.
+        """
+        if self.library:
+            try:
+                require(LIBRARIES[self.library].package, "peers")
+            except CamlucidaError as error:
+                raise MethodError(f"{self.name}: {error}") from error
+        return super().build(**options)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What decides its maps beside the options: the library's version, or the text of one's own function."""
+        if self.library:
+            name = LIBRARIES[self.library].distribution
+            return {"library": f"{name} {metadata.version(name)}"}
+        if not issubclass(self.make, OwnMethod):
+            return {}
+        try:
+            return {"code": digest([inspect.getsource(self.make.function)])}
+        except (OSError, TypeError):  # typed at a prompt
+            return {"code": "unknown"}
 
     @property
     def explains(self) -> Explains:
@@ -185,14 +222,106 @@ class MethodRow(Row[Method]):
         return {} if self.target is None else options_of(self.target, without=("classes",))
 
 
-METHODS = Registry(MethodRow)
+@dataclass(frozen=True)
+class Library:
+    """Another library whose explainers are methods here.
+
+    Attributes:
+        package: what is imported; our adapter's file has the same name.
+        distribution: what is installed.
+    """
+
+    package: str
+    distribution: str
+
+
+LIBRARIES: Mapping[str, Library] = {
+    "captum": Library("captum", "captum"),
+    "zennit": Library("zennit", "zennit"),
+    "pytorch-grad-cam": Library("pytorch_grad_cam", "grad-cam"),
+}
+"""By the name in front of the colon, as in ``captum:occlusion``."""
+
+_OWN_CODE = "package.module:function or path/to/file.py:function"
+_TWO_PARTS = re.compile(r"([^=]+?):([A-Za-z_][\w.+-]*)(?=:|$)")
+"""``library:method``, ``package.module:function`` or ``path/to/file.py:function``."""
+
+
+class Methods(Registry[MethodRow]):
+    """The methods; other libraries' and functions of the user's own are found when they are asked for.
+
+    A name in two parts, ``package.module:function``, runs the code that it names. It is only ever found where a user
+    wrote it; :meth:`runs_code` tells.
+    """
+
+    def key(self, name: str) -> str:
+        """As of every registry; the names of functions and files are compared letter by letter."""
+        place, colon, _ = name.rpartition(":")
+        return name if colon and plain(place) not in LIBRARIES else plain(name)
+
+    def __getitem__(self, name: str) -> MethodRow:
+        """As of every registry."""
+        place, colon, _ = name.rpartition(":")
+        if colon and name not in self and place not in self:
+            if plain(place) in LIBRARIES:
+                load_library(plain(place))
+            else:
+                instead = f"{', '.join(f'{one}:NAME' for one in LIBRARIES)}, {_OWN_CODE}"
+                self._add_own(name, OwnCode(name, "the method", MethodError, instead).find())
+        return super().__getitem__(name)
+
+    def read(self, text: str) -> tuple[MethodRow, dict[str, Any]]:
+        """As of every registry; ``library:method:key=value`` and ``package.module:function:key=value`` too."""
+        found = _TWO_PARTS.match(text)
+        if found is None or found[1] in self:
+            return super().read(text)
+        row = self[found[0]]
+        return row, row.read(split(text[found.start(2) :], MethodError)[1])
+
+    def runs_code(self, text: str) -> bool:
+        """Whether a method of that text would run code of the user's own that has not been run yet."""
+        found = _TWO_PARTS.match(text)
+        if found is None or plain(found[1]) in LIBRARIES:
+            return False
+        return found[0] not in self and found[1] not in self
+
+    def name_of(self, function: Explainer) -> str:
+        """The name under which a function of the user's own is known from now on, ``module:function``."""
+        place, _, name = code_name(function).partition(":")
+        name = f"{place}:{name.rpartition('.')[2].strip('<>')}"
+        known = self._known.get(name)
+        if known is None or getattr(known.make, "function", None) is not function:
+            self.remove(name)
+            self._add_own(name, function)
+        return name
+
+    def _add_own(self, name: str, found: Any) -> None:
+        is_method = isinstance(found, type) and issubclass(found, Method)
+        if not is_method and (isinstance(found, type) or not callable(found)):
+            raise MethodError(
+                f"the method {name!r} is of type {type(found).__name__}; it must be a function (model, inputs, target) "
+                "that returns maps"
+            )
+        make = found if is_method else as_method(found, name)
+        self.add(MethodRow(name, make, needs=(), cost=Cost(times=("passes",))))
+
+
+def load_library(name: str) -> None:
+    """Have a library's explainers known; the library itself is imported when one of them is built."""
+    importlib.import_module(f"camlucida.methods.peers.{LIBRARIES[name].package}")
+
+
+METHODS = Methods(MethodRow)
 
 WRAPPING = ("aug_smooth", "eigen_smooth", "both_sides")
 """Options that every method takes."""
 
 
 def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -> Callable[[M], M]:
-    """Class decorator that makes a method known by name; also for methods outside the package.
+    """Decorator that makes a method known by name, also for methods outside the package.
+
+    It decorates a class, or a function ``(model, inputs, target) -> maps``
+    (:func:`camlucida.methods.own.as_method` says what it is given).
 
     Args:
         name: the name, unique.
@@ -214,20 +343,31 @@ def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -
     """
 
     def add(method: M) -> M:
-        METHODS.add(MethodRow(name, method, paper, year, equation, **facts))
+        made: Any = method
+        if not isinstance(method, type):
+            made = as_method(method, name, alone="library" in facts)
+        METHODS.add(MethodRow(name, made, paper, year, equation, **facts))
         return method
 
     return add
 
 
-def list_methods() -> tuple[MethodRow, ...]:
+def list_methods(*, libraries: bool = False) -> tuple[MethodRow, ...]:
     """All registered methods, in the order of registration.
+
+    Args:
+        libraries: those that other libraries compute instead, also where these are not installed.
 
     Example:
         >>> "gradcam" in [row.name for row in camlucida.list_methods()]
         True
+        >>> "captum:occlusion" in [row.name for row in camlucida.list_methods(libraries=True)]
+        True
     """
-    return tuple(METHODS)
+    if libraries:
+        for name in LIBRARIES:
+            load_library(name)
+    return tuple(row for row in METHODS if (row.library if libraries else ":" not in row.name))
 
 
 def method_row(name: str) -> MethodRow:

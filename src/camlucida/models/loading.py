@@ -16,6 +16,7 @@ from camlucida.common.arguments import argument
 from camlucida.common.errors import ModelError
 from camlucida.common.files import CHECKPOINTS
 from camlucida.common.grammar import nearest
+from camlucida.common.own_code import is_code
 from camlucida.data.class_names import read_class_names
 from camlucida.data.preprocess import Preprocess, PreprocessLike, as_preprocess
 from camlucida.engine.borrow import unwrap
@@ -23,7 +24,7 @@ from camlucida.engine.finding import find_outputs
 from camlucida.engine.reading import Outputs, OutputsLike, original, reading
 from camlucida.models.checkpoint import load_weights, num_outputs
 from camlucida.models.embedded import load_embedded
-from camlucida.models.factory import ArchitectureLike, Factory, code_name, is_factory
+from camlucida.models.factory import ArchitectureLike, Factory, architecture_name
 from camlucida.models.huggingface import (
     build_huggingface,
     class_names_of_huggingface,
@@ -276,7 +277,7 @@ def _load(spec: str, architecture: ArchitectureLike | None, *, pretrained: bool)
         if not name and source not in {"embedded", "digits"}:
             raise ModelError(f"{spec!r} names no model; write {source}:NAME")
         return _SOURCES[source](name, pretrained)
-    if is_factory(spec) and "." in spec.rpartition(":")[0]:
+    if is_code(spec) and "." in spec.rpartition(":")[0]:
         return _completed(Factory(spec).build())
     if Path(spec).is_dir():
         raise ModelError(f"{spec!r} is a folder; for a transformers model write hf:{spec}")
@@ -296,7 +297,7 @@ def _load_file(path: Path, given: ArchitectureLike | None) -> LoadedModel:
             f"a checkpoint file holds weights only; name the architecture of {str(path)!r} with "
             f"{argument('architecture')}: {_ARCHITECTURES}"
         )
-    network, architecture = _network(given), str(code_name(given))
+    network, architecture = _network(given), str(architecture_name(given))
     module, notes = load_weights(path, architecture, network.build)
     said = network.describe(module)
     names = said.class_names
@@ -341,9 +342,7 @@ def _network(given: ArchitectureLike) -> _Network:
     source, _, name = given.partition(":") if isinstance(given, str) else ("", "", "")
     if isinstance(given, str) and given.endswith(".py"):
         raise ModelError(_no_function(given))
-    if isinstance(given, str) and not (
-        name and (source in {"hf", *_LIBRARIES} or is_factory(given))
-    ):
+    if isinstance(given, str) and not (name and (source in {"hf", *_LIBRARIES} or is_code(given))):
         raise ModelError(f"the architecture {given!r} is unknown; write {_ARCHITECTURES}")
     if source == "timm":
         return _Network(lambda count, _: build_timm(name, count), _described)

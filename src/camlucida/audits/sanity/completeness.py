@@ -62,9 +62,10 @@ def _path(trial: Trial, tested: Candidate) -> dict[str, Any]:
     with borrowed(trial.model, trial.inputs) as module, torch.no_grad():
         start = first_tensor(module(blank))[0, trial.classes]
     wanted = e.target_values - start
-    steps = e.method.describe()["options"]["n_steps"]
+    steps = e.method.describe()["options"].get("n_steps")
     return _result(
-        f"the map sums to the logit less the baseline's logit ({steps} steps; more come closer)",
+        "the map sums to the logit less the baseline's logit"
+        + (f" ({steps} steps; more come closer)" if steps else ""),
         wanted - e.signed.flatten(1).sum(1),
         wanted,
         PATH_TOLERANCE,

@@ -285,8 +285,11 @@ def _explain(
     progress: Callable[[float, float], object],
 ) -> Explanation:
     from camlucida.explanation.explain import explain
+    from camlucida.methods.registry import METHODS
 
     plan = results.plan
+    if METHODS.runs_code(str(method["name"])):
+        raise CamlucidaError("it is code of one's own, which only the command that names it starts")
     return explain(
         loaded,
         [pictures[p] for p in done],

@@ -82,7 +82,9 @@ def methods_option(default: str, more: str = "Repeat the option for several meth
     return typer.Option(
         "--method",
         metavar="METHOD",
-        help=f"A method of camlucida methods, as NAME or NAME:key=value,key=value. {more}{ending}",
+        help="A method of camlucida methods, as NAME or NAME:key=value,key=value; or a function of your own that "
+        "returns maps, as package.module:function or path/to/file.py:function, whose code is run. "
+        f"{more}{ending}",
     )
 
 

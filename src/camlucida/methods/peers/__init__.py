@@ -1,0 +1,1 @@
+"""Explainers of other libraries, computed by these: one file each, imported when a method of it is asked for."""
