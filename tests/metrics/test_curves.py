@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 from camlucida import CamlucidaError
-from camlucida.metrics.curves import Deletion, Insertion, area, blank, path, resample, sample_curves
+from camlucida.metrics.curves import (
+    Deletion,
+    Insertion,
+    area,
+    blank,
+    path,
+    resample,
+    sample_curves,
+    wandering,
+)
 from reference import curves as slow
 from reference import networks
 from reference.scenes import explained, scene_of
@@ -98,9 +107,9 @@ def test_a_height_that_is_no_number_ends_the_search():
     assert len(asked) == 8
 
 
-def test_heights_that_are_known_are_not_asked_for():
-    at = torch.linspace(0, 1, 41, dtype=torch.float64)
-    known = torch.full((1, 41), torch.nan, dtype=torch.float64)
+def asked_for(error, at):
+    """The heights of a parabola that are asked for, and what comes out."""
+    known = torch.full((1, len(at)), torch.nan, dtype=torch.float64)
     known[0, 0] = 0.0
     asked = []
 
@@ -108,10 +117,23 @@ def test_heights_that_are_known_are_not_asked_for():
         asked.extend(k for _, k in places)
         return torch.stack([at[k] ** 2 for _, k in places])
 
-    found = sample_curves(known, heights, 1e-9, most=12)
+    return asked, sample_curves(known, heights, error, most=12)
+
+
+def test_heights_that_are_known_are_not_asked_for():
+    at = torch.linspace(0, 1, 41, dtype=torch.float64)
+    asked, found = asked_for(1e-9, at)
     assert 0 not in asked
-    assert len(asked) == len(set(asked)) == 13
+    assert len(asked) == len(set(asked)) == 1 + 2 * 12  # its end is no inner height
     assert torch.allclose(found[0], at**2, atol=0.01)
+
+
+def test_twice_the_error_is_enough_after_some_heights():
+    at = torch.linspace(0, 1, 41, dtype=torch.float64)
+    first = torch.tensor(sorted({0, *asked_for(1e-9, at)[0][:11]}))
+    off = 2 * wandering(at[first].numpy(), at[first].numpy() ** 2).sum() ** 0.5
+    assert len(asked_for(off / 1.9, at)[0]) == 13
+    assert len(asked_for(off / 4, at)[0]) > 13
 
 
 def test_blurring_zeros_and_means():
