@@ -106,7 +106,7 @@ def test_stand_ins_show_the_papers_finding(tmp_path):
     from camlucida.audits.deadzone.nets import WallPlan
 
     plan = WallPlan(train=320, validation=40, test=40, epochs=1)
-    options = {"plan": plan, "count": 4, "methods": ["gradcam", "hirescam"], "out": tmp_path}
+    options = {"plan": plan, "count": 6, "methods": ["gradcam", "hirescam"], "out": tmp_path}
     report = audit_dead_zone(**options)
     assert report["hirescam"].value == 0
     assert report["gradcam"].outcome == "fail"

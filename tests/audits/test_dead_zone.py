@@ -19,6 +19,7 @@ from camlucida.audits.deadzone.activity import (
 from camlucida.audits.deadzone.audit import _methods, audit_dead_zone, zones_of
 from camlucida.audits.deadzone.nets import NETS, build_net, stacked
 from camlucida.audits.deadzone.proof import dead_zone
+from camlucida.audits.deadzone.verdicts import summary
 from camlucida.audits.deadzone.walls import feature_wall, input_wall
 from camlucida.audits.request import Request
 from camlucida.audits.trial import Trial
@@ -238,7 +239,7 @@ def test_cells_are_judged_where_no_pixel_is_dead(walled):
     model, x, zones = walled
     assert zones.cells.rows == (10, 15)
     found = {
-        one.label: measure(Trial(model, x), one, zones)
+        one.label: measure(Trial(model, x.repeat(6 // len(x), 1, 1, 1)), one, zones)
         for one in choose(["gradcam", "hirescam"], quick=True)
     }
     if zones.judged == "cells":
@@ -247,12 +248,18 @@ def test_cells_are_judged_where_no_pixel_is_dead(walled):
     assert found["hirescam"]["always_lost"] < 1
     said = {label: verdict(label, values, zones) for label, values in found.items()}
     assert said["hirescam"].outcome in {"pass", "warn"}
+    if zones.judged == "cells":  # what the head ignores is no statement about pixels
+        texts = [v.text for v in said.values()] + [summary(tuple(said.values()), zones.unseen)]
+        assert said["gradcam"].text.startswith(
+            "Lights up cells of last that the head provably ignores"
+        )
+        assert not any("pixels" in text or "does not see" in text for text in texts)
 
 
 def test_global_weights_light_up_what_is_dead():
     torch.manual_seed(1)
     net = build_net("masked").double()
-    x = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    x = torch.randn(6, 3, 64, 64, dtype=torch.float64)
     zones = zones_of(Trial(net, x, layer="features"), draws=1)
     assert zones.pixels.rows == (39, 63)
     assert zones.cells.rows == (3, 7)
@@ -342,7 +349,7 @@ def test_opticam_is_tuned_to_the_lowest_average_drop(walled):
 
 
 def test_the_audit_on_a_model_of_ones_own(plain, tmp_path):
-    x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    x = torch.rand(6, 3, 16, 16, dtype=torch.float64)
     options = {
         "wall": "rows:10-15",
         "methods": ["gradcam", "saliency", "rollout"],
@@ -356,6 +363,9 @@ def test_the_audit_on_a_model_of_ones_own(plain, tmp_path):
     assert report["rollout"].outcome == "not tested"
     assert report.record["dead_pixels"]["rows"] == [10, 15]
     assert told[0][0] == "proving what is dead"
+    few = audit_dead_zone(plain, x[:3], **{**options, "out": None})
+    assert {few[m].outcome for m in ("saliency", "gradcam")} == {"unclear"}
+    assert "Not enough to tell from 3 images" in few["gradcam"].text
     again = audit_dead_zone(plain, x, **options)
     assert again.record["measured"] == report.record["measured"]
     assert len(list((tmp_path / "parts").iterdir())) == 3
@@ -425,7 +435,7 @@ def test_pixels_that_are_dead_without_the_wall_say_nothing_about_it():
 def test_a_model_without_maps_is_judged_by_what_explains_pixels():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 9), nn.Tanh(), nn.Linear(9, 4)).eval()
-    x = torch.rand(2, 3, 8, 8)
+    x = torch.rand(6, 3, 8, 8)
     report = audit_dead_zone(model, x, wall="rows:5-7", methods=["saliency", "opticam", "eigencam"])
     assert report.record["layer"] == "input"
     assert report["saliency"].outcome == "pass"
@@ -439,7 +449,7 @@ def test_a_method_that_cannot_be_tuned_does_not_end_the_audit(plain, monkeypatch
         raise MethodError("no")
 
     monkeypatch.setattr(audit, "tune_opticam", refuse)
-    x = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    x = torch.rand(6, 3, 12, 12, dtype=torch.float64)
     report = audit_dead_zone(plain, x, wall="rows:9-11", methods=["opticam", "saliency"])
     assert report.record["opticam"] is None
     assert report["saliency"].outcome == "pass"
@@ -460,10 +470,10 @@ def test_maps_of_nan_do_not_pass(zone):
     zones = Zones(zone, None, TARGET_LAYER)
     common = {"always_lost": 0, "always_blank": 0, "blank": 0, "layers": [], "options": {}}
     none = verdict("x", {"pixels": [None, float("nan")], **common}, zones)
-    some = verdict("x", {"pixels": [0.0, None], **common}, zones)
+    some = verdict("x", {"pixels": [0.0] * 6 + [None], **common}, zones)
     assert none.outcome == "not tested"
     assert some.outcome == "warn"
-    assert "1 of 2 maps hold NaN" in some.text
+    assert "1 of 7 maps hold NaN" in some.text
 
 
 def test_blank_maps_are_not_praised(zone):
@@ -481,7 +491,7 @@ def test_a_method_that_breaks_does_not_end_the_audit(plain, monkeypatch):
         raise RuntimeError("sizes differ\nand more")
 
     monkeypatch.setattr(GradCAM, "combine", broken)
-    x = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    x = torch.rand(6, 3, 12, 12, dtype=torch.float64)
     report = audit_dead_zone(plain, x, wall="rows:9-11", methods=["gradcam", "saliency"])
     assert "RuntimeError: sizes differ" in report["gradcam"].text
     assert report["gradcam"].outcome == "not tested"
@@ -489,11 +499,10 @@ def test_a_method_that_breaks_does_not_end_the_audit(plain, monkeypatch):
 
 
 def test_one_method_is_not_many():
-    from camlucida.audits.deadzone.verdicts import summary
     from camlucida.audits.verdicts import Verdict
 
-    said = summary([Verdict("a", "fail", ""), Verdict("b", "pass", "")])
-    assert said == "1 method lights up what the model cannot see: a. 1 does not: b."
+    said = summary([Verdict("a", "fail", ""), Verdict("b", "pass", "")], "cells of x")
+    assert said == "1 method lights up cells of x: a. 1 does not: b."
 
 
 def test_stacked_images_are_not_resized_again(plain, tmp_path):

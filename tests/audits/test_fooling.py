@@ -258,17 +258,18 @@ def numbers(susceptibility, another, blank=(0, 0)):
 def test_verdicts():
     one = Candidate("gradcam")
     far = verdict(
-        one, numbers([0.1, 0.1], [0.1, 0.1], (0, 1)), numbers([0.01] * 2, [0.1] * 2), worked=True
+        one, numbers([0.1] * 6, [0.1] * 6, (0, 1)), numbers([0.01] * 2, [0.1] * 2), worked=True
     )
     assert far.outcome == "fail"
     assert "100 %" in far.text
     assert "the control: 10 %" in far.text
-    assert "1 of 2 maps went blank" in far.text
+    assert "1 of 6 maps went blank" in far.text
     mere = verdict(one, numbers([0.09], [0.1]), numbers([0.08], [0.1]), worked=True)
     assert mere.outcome == "warn"
     assert "mere training" in mere.text
     assert verdict(one, numbers([0.03], [0.1]), None, worked=True).outcome == "warn"
-    assert verdict(one, numbers([0.01], [0.1]), None, worked=True).outcome == "pass"
+    assert verdict(one, numbers([0.01] * 6, [0.1]), None, worked=True).outcome == "pass"
+    assert verdict(one, numbers([0.01], [0.1]), None, worked=True).outcome == "unclear"
     weak = verdict(one, numbers([0.01], [0.1]), None, worked=False)
     assert weak.outcome == "warn"
     assert "says little" in weak.text

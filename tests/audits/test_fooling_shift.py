@@ -121,6 +121,7 @@ def test_strength_is_the_ratio_of_ranges(wide, images):
 
 
 def test_the_audit_says_which_methods_see_it(wide, images, tmp_path):
+    images = torch.cat([images, images[:2].flip(-1)])
     options = {
         "layers": "features",
         "methods": ["gradcam", "hirescam", "eigencam", "cam", "finercam"],

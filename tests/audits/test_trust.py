@@ -80,11 +80,15 @@ def test_what_was_not_tested_is_not_praised():
     assert nothing.why() == ("no layer",)
     assert {a.grade for a in judged(GRADCAM, found({})).answers.values()} == {"not tested"}
     for names, question in (
-        (["parameters"], "evidence"), (["faithfulness"], "pixels"), (["faithfulness"], "absence"),
+        (["parameters"], "evidence"), (["faithfulness"], "pixels"),
         (["deadzone", "deadzone-pixels"], "evidence"), (["logit shift", "logit-shift"], "contrast"),
         (["class"], "contrast"), (["class"], "evidence"),
     ):  # fmt: skip
         assert grades(**dict.fromkeys(names, "not tested"))[question] == "with caution", names
+    # whether the model looked there at all takes a wall; what is proved goes before what is not known
+    walls = dict.fromkeys(("deadzone", "deadzone-pixels"), "not tested")
+    assert grades(**walls)["absence"] == "not tested"
+    assert grades(**walls, parameters="fail")["absence"] == "not safe"
     assert set(grades(deadzone="not tested").values()) == {"safe"}
     only = judged(GRADCAM, found({"faithfulness": "pass"}))
     assert "safe" not in {a.grade for a in only.answers.values()}
@@ -101,6 +105,13 @@ def test_findings_lower_the_grades_they_matter_for():
     assert walled["evidence"] == "with caution"
     assert grades(**{"shows both signs": "fail"})["absence"] == "with caution"
     assert grades(fine="fail")["pixels"] == "with caution"
+
+
+def test_what_the_images_do_not_decide_is_never_called_unsafe():
+    assert set(grades(parameters="unclear").values()) == {"not enough to tell"}
+    assert grades(**{"input shift": "unclear"})["evidence"] == "with caution"
+    both = grades(parameters="unclear", **{"logit shift": "fail"})
+    assert (both["evidence"], both["contrast"]) == ("not enough to tell", "not safe")
 
 
 @pytest.mark.parametrize("name", FINDINGS)
@@ -156,18 +167,21 @@ def test_random_maps_know_nothing_and_come_again(inputs):
 
 
 def test_a_method_is_held_against_random_maps():
-    base = [0.1, 0.2, 0.0, 0.1]
-    assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55]}, base).outcome == "pass"
-    assert judge("m", {"score": [0.5, 0.0, 0.1, 0.1]}, base).outcome == "warn"
+    base = [0.1, 0.2, 0.0, 0.1, 0.1, 0.1]
+    assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55, 0.5, 0.4]}, base).outcome == "pass"
+    said = judge("m", {"score": [0.5, 0.0, 0.1, 0.1, 0.2, 0.0]}, base)
+    assert said.outcome == "unclear"
+    assert "95 % interval" in said.text
     assert judge("m", {"score": base}, base).outcome == "fail"
     assert judge("m", {"error": "no layer"}, base).outcome == "not tested"
-    broken = judge("m", {"score": [None] * 4}, base)
+    broken = judge("m", {"score": [None] * 6}, base)
     assert broken.outcome == "not tested"
-    assert judge("m", {"score": [0.5, None, 0.5, 0.55]}, base).details["wins"] == 3
-    # one or two images make no spread to speak of
-    assert judge("m", {"score": [0.9]}, base[:1]).outcome == "warn"
-    assert "too few" in judge("m", {"score": [0.9, 0.95]}, base[:2]).text
-    assert judge("m", {"score": [0.5, 0.6, 0.5, 0.55]}, base).details["wins"] == 4
+    assert judge("m", {"score": [0.5, None, 0.5, 0.55, 0.5, 0.5]}, base).details["wins"] == 5
+    # few images prove neither
+    for score in (0.9, -0.9):
+        said = judge("m", {"score": [score] * 3}, base[:3])
+        assert said.outcome == "unclear"
+        assert "3 images" in said.text
 
 
 # --------------------------------------------------------------------------------------------- a run
@@ -185,6 +199,7 @@ def _broken_audit():
 
 @pytest.mark.usefixtures("_broken_audit")
 def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_path):
+    inputs = torch.cat([inputs, inputs.flip(-1)])
     before = {k: v.clone() for k, v in model.state_dict().items()}
     options = {
         "methods": ["gradcam", "diffgradcam", "saliency"],
@@ -282,21 +297,29 @@ def report_of(**answers):
 def test_advice_and_the_method_to_use():
     from camlucida.audits.trust.report import Answer
 
-    safe, care, no, none = (Answer(g, ("because",)) for g in GRADES)
+    safe, care, dim, none, no = (Answer(g, ("because",)) for g in GRADES)
     report = report_of(a=(safe, no, care, no), b=(care, care, care, no), c=(no,) * 4)
     assert report.best().label == "b"
     said = report.advice()
     assert said[0].endswith("Safe: a. With caution: b. Not safe: c.")
-    assert "with caution: b" in said[1]
+    assert said[1].endswith("With caution: b. Not safe: a, c.")
     assert "None of the methods" in said[3]
+    # what is not known is no proof against all
+    open_ = report_of(a=(dim, dim, none, no), c=(no,) * 4)
+    assert not any("None of the methods" in text for text in open_.advice()[:3])
+    assert open_.best() is None
+    assert "no method is shown to be usable" in open_.lead()[0]
+    assert "cannot decide it" in open_.lead()[-1]  # three images
     assert report_of(c=(no,) * 4).best() is None
     assert "None of these methods" in trust_document(report_of(c=(no,) * 4)).html()
+    # of two that are usable for as many, the one about which less is proved against
+    assert report_of(a=(care, care, no, no), b=(care, care, dim, no)).best().label == "b"
     # a method about which nothing is known is never the one to use
     assert report_of(a=(none,) * 4, b=(care, no, no, no)).best().label == "b"
     assert report_of(a=(none,) * 4, c=(no,) * 4).best() is None
     page = trust_document(report_of(a=(none,) * 4, b=(care, no, no, no))).html()
     assert "Nothing could be measured about a." in page
-    assert "No method is safe without reservation" in page
+    assert "No method is shown to be safe without reservation" in page
     assert "use b:" not in page
 
 

@@ -17,13 +17,14 @@ from camlucida.audits.theory.audit import audit_theory
 from camlucida.audits.trust.audit import audit_all
 from camlucida.audits.trust.faithful import audit_faithfulness
 from camlucida.audits.trust.report import TrustReport
-from camlucida.audits.verdicts import Sentence, Verdict
+from camlucida.audits.verdicts import Evidence, Sentence, Verdict, decided
 
 __all__ = [
     "Attack",
     "AuditReport",
     "Candidate",
     "DeadZone",
+    "Evidence",
     "Illustration",
     "Request",
     "Sentence",
@@ -40,6 +41,7 @@ __all__ = [
     "audit_sham",
     "audit_theory",
     "dead_zone",
+    "decided",
     "feature_wall",
     "input_wall",
     "list_audits",

@@ -16,6 +16,7 @@ from camlucida.audits.rules import ATTACK, FAITHFUL, PIXEL_WALL, SANITY, WALL
 from camlucida.audits.sanity.audit import measure_sanity
 from camlucida.audits.sanity.report import report_of
 from camlucida.audits.trust.faithful import faithfulness_audit
+from camlucida.audits.verdicts import ENOUGH
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.regions import Region
 from camlucida.engine.layers import list_layers
@@ -49,12 +50,12 @@ def _sanity(request: Request) -> AuditReport:
 @register(
     "deadzone",
     title="Dead zone",
-    asks="Does the map light up what the model provably does not see?",
+    asks="Does the map light up cells that the head provably ignores?",
     rules=WALL,
     subject=lambda tested: tested.name,
     honours=(),
     preface=_WALLED,
-    images=(4, 100),
+    images=(ENOUGH, 100),
 )
 def _wall(request: Request) -> AuditReport:
     """The lowest quarter of the explained layer's map is hidden from what follows."""
@@ -81,7 +82,7 @@ def _wall(request: Request) -> AuditReport:
     subject=lambda tested: tested.name,
     honours=(),
     preface=_WALLED,
-    images=(4, 100),
+    images=(ENOUGH, 100),
 )
 def _pixel_wall(request: Request) -> AuditReport:
     """The lowest quarter of the input is hidden from the model."""
@@ -105,7 +106,7 @@ def _margin(tested: Candidate) -> str:
     rules=ATTACK,
     subject=_margin,
     honours=("aggregator",),
-    images=(2, 50),
+    images=(ENOUGH, 50),
 )
 def _logit_shift(request: Request) -> AuditReport:
     # Every method comes with its logit and with margins: in quick runs only those that are cheap.

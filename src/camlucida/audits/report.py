@@ -22,7 +22,7 @@ from camlucida.report.page import details, figures, picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ORDER: tuple[Outcome, ...] = ("fail", "warn", "pass", "not tested")
+_ORDER: tuple[Outcome, ...] = ("fail", "unclear", "warn", "pass", "not tested")
 
 
 @dataclass(frozen=True)

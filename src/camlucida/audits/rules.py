@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 from camlucida.audits.verdicts import Outcome
 
-Grade: TypeAlias = Literal["safe", "with caution", "not safe", "not tested"]
+Grade: TypeAlias = Literal["safe", "with caution", "not enough to tell", "not tested", "not safe"]
 
-GRADES: tuple[Grade, ...] = ("safe", "with caution", "not safe", "not tested")
-"""From best to worst; the last where no audit could measure anything, so that nothing can be said."""
+GRADES: tuple[Grade, ...] = ("safe", "with caution", "not enough to tell", "not tested", "not safe")
+"""From best to worst: what is not known is no proof, and what is proved goes before what is not known."""
 
 TrustQuestion: TypeAlias = Literal["evidence", "contrast", "pixels", "absence"]
 
@@ -48,6 +48,8 @@ class TrustRule:
         >>> rule = camlucida.audits.TrustRule("mine", "fail", "with caution", ("evidence", "pixels"))
         >>> rule.applies({"mine": "fail"}), rule.applies({"mine": "pass"})
         (('mine',), ())
+        >>> rule.left("unclear")
+        'with caution'
     """
 
     finding: str | tuple[str, ...]
@@ -58,12 +60,17 @@ class TrustRule:
     unless: str = ""
 
     def applies(self, outcomes: dict[str, Outcome]) -> tuple[str, ...]:
-        """The findings that speak against a method, by the outcomes that are known."""
+        """The findings that speak against a method, by the outcomes that are known; what is unclear may do so."""
         names = (self.finding,) if isinstance(self.finding, str) else self.finding
         if outcomes.get(self.unless) == "fail":
             return ()
-        met = tuple(name for name in names if outcomes.get(name, "not tested") == self.when)
+        counts = (self.when, "unclear") if self.when == "fail" else (self.when,)
+        met = tuple(name for name in names if outcomes.get(name, "not tested") in counts)
         return met if self.when != "not tested" or len(met) == len(names) else ()
+
+    def left(self, outcome: Outcome) -> Grade:
+        """The best grade that is left; where the images do not decide it, nothing is called unsafe."""
+        return "not enough to tell" if outcome == "unclear" and self.grade == _NO else self.grade
 
 
 _NO: Grade = "not safe"
@@ -103,10 +110,8 @@ WALL = (
     TrustRule("blank where seen", "fail", _NO, ("absence",)),
     TrustRule("faded wall", "fail", _CARE, ("evidence", "pixels")),
     TrustRule("faded wall", "fail", _NO, ("absence",)),
-    TrustRule(
-        _WALLS, "not tested", _CARE, ("evidence", "pixels", "absence"),
-        "It was not tested behind a wall.",
-    ),
+    TrustRule(_WALLS, "not tested", _CARE, ("evidence", "pixels"), "It was not tested behind a wall."),
+    TrustRule(_WALLS, "not tested", "not tested", ("absence",), "It was not tested behind a wall."),
 )  # fmt: skip
 """Of a wall behind the explained layer."""
 
@@ -126,7 +131,6 @@ ATTACK = (
 FAITHFUL = (
     TrustRule("faithfulness", "fail", _NO, ("evidence", "pixels", "absence")),
     TrustRule("faithfulness", "fail", _CARE, ("contrast",)),
-    TrustRule("faithfulness", "warn", _CARE),
     TrustRule(
         "faithfulness", "not tested", _CARE, ("evidence", "pixels", "absence"),
         "Whether the model needs the pixels that it puts first was not tested.",

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from camlucida.common.errors import CamlucidaError
+import numpy as np
 
-Outcome: TypeAlias = Literal["pass", "warn", "fail", "not tested"]
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.statistics import student_interval
+
+Outcome: TypeAlias = Literal["pass", "warn", "fail", "unclear", "not tested"]
 
 OUTCOMES: dict[Outcome, str] = {
     "pass": "passed",
     "warn": "passed with a caution",
     "fail": "failed",
+    "unclear": "not enough to tell",
     "not tested": "not tested",
 }
-"""The outcomes, worst last but one, and how they are said."""
+"""The outcomes and how they are said; unclear is what was measured on too little to decide."""
 
-MARKS: dict[Outcome, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not tested": "–"}
+MARKS: dict[Outcome, str] = {
+    "pass": "✓",
+    "warn": "!",
+    "fail": "✗",
+    "unclear": "?",
+    "not tested": "–",
+}
 """The outcomes where there is little room."""
 
 
@@ -85,6 +96,89 @@ def sentences(catalogue: str) -> dict[str, Sentence]:
     return {kind: Sentence(kind, " ".join(text.split())) for kind, _, text in entries}
 
 
+ENOUGH = 6
+"""Images, below which nothing is decided: of fewer, it is no rare chance that all say the same (2 / 2^5 is 6 %)."""
+
+_SAY = sentences("""
+few: Not enough to tell from {images:n image}, {enough} are the least. So far:
+undecided: Not enough to tell, since the interval meets the bound; more images may. So far:
+interval: (95 % interval of the mean {low:.3g} to {high:.3g}, {images:n image}.)
+images: ({images:n image}.)
+""")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A number that was measured on several images, and what follows from it.
+
+    Attributes:
+        value: the mean over the images.
+        low: lower end of its 95 % interval; NaN for one image.
+        high: upper end.
+        images: how many.
+        within: whether the mean keeps the bound.
+        outcome: ``"pass"`` or ``"fail"`` where the images decide it, else ``"unclear"``.
+
+    Example:
+        >>> found = camlucida.audits.decided([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], most=0.5)
+        >>> found.outcome, round(found.low, 2), round(found.high, 2), found.images
+        ('pass', 0.09, 0.21, 6)
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+    within: bool
+    outcome: Outcome
+
+    @property
+    def before(self) -> tuple[Sentence, ...]:
+        """What is said before a verdict that the images do not decide."""
+        if self.outcome != "unclear":
+            return ()
+        return (
+            _SAY["few" if self.images < ENOUGH else "undecided"].of(
+                {"images": self.images, "enough": ENOUGH}
+            ),
+        )
+
+    @property
+    def after(self) -> tuple[Sentence, ...]:
+        """What is said behind a verdict."""
+        numbers = {"low": self.low, "high": self.high, "images": self.images}
+        return (_SAY["interval" if self.low < self.high else "images"].of(numbers),)
+
+
+def decided(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Evidence:
+    """What follows from a number that should lie between two bounds: the one rule of all audits.
+
+    It is decided where six images or more all lie on one side, or the 95 % interval of their mean (Student's t) does.
+
+    Args:
+        values: one for each image, without NaN; one at least.
+        least: the least mean that passes.
+        most: the largest that does.
+
+    Example:
+        >>> from camlucida.audits import decided
+        >>> decided([0.9] * 3, most=0.5).outcome, decided([0.9] * 6, most=0.5).outcome
+        ('unclear', 'fail')
+        >>> decided([0.9, 0.1, 0.9, 0.1, 0.9, 0.8], most=0.5).outcome
+        'unclear'
+    """
+    found = np.asarray(values, np.float64)
+    value, (low, high) = float(found.mean()), student_interval(found)
+    sides = (found > most).astype(int) - (found < least)
+    outcome: Outcome = "unclear"
+    if len(found) >= ENOUGH:
+        if (sides == 0).all() or (least <= low and high <= most):
+            outcome = "pass"
+        elif abs(sides.sum()) == len(found) or low > most or high < least:
+            outcome = "fail"
+    return Evidence(value, low, high, len(found), least <= value <= most, outcome)
+
+
 UNEXPLAINED = Sentence("error", "It cannot explain this model: {error}")
 """What is said of a method that a model does not suit."""
 
@@ -95,7 +189,8 @@ class Verdict:
 
     Attributes:
         subject: the method, as tables name it.
-        outcome: ``"pass"``, ``"warn"`` (passed, but read the text), ``"fail"`` or ``"not tested"``.
+        outcome: ``"pass"``, ``"warn"`` (passed, but read the text), ``"fail"``, ``"unclear"`` (too little was measured
+            to decide) or ``"not tested"``.
         said: why, for people who know no paper, with the number and the bound: sentences as data, or a text.
         value: the number that decided; ``None`` where nothing was measured.
         threshold: the bound it was held against.
@@ -103,6 +198,7 @@ class Verdict:
         details: anything else that was measured, ready for JSON.
         finding: what the rules of the trust report call it; the audit's name where it is empty.
         parts: findings that the verdict is made of, or that come with it.
+        evidence: interval and number of images, where the number is a mean over images.
 
     Example:
         >>> verdict = camlucida.audits.Verdict("gradcam", "fail", "It moved.", value=0.4, threshold=0.1)
@@ -119,6 +215,7 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
     finding: str = ""
     parts: tuple[Verdict, ...] = ()
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         """Check the outcome."""
@@ -129,10 +226,16 @@ class Verdict:
 
     @property
     def sentences(self) -> tuple[Sentence, ...]:
-        """Why, as data."""
+        """Why, as data; with what was measured on images go their number and the interval."""
+        said: Sequence[Sentence]
         if isinstance(self.said, str):
-            return (Sentence("text", "{text}", {"text": self.said}),)
-        return (self.said,) if isinstance(self.said, Sentence) else tuple(self.said)
+            said = (Sentence("text", "{text}", {"text": self.said}),)
+        else:
+            said = (self.said,) if isinstance(self.said, Sentence) else self.said
+        if self.evidence is None:
+            return tuple(said)
+        before = self.evidence.before if self.outcome == "unclear" else ()
+        return (*before, *said, *self.evidence.after)
 
     @property
     def text(self) -> str:
@@ -148,6 +251,8 @@ class Verdict:
             "said": [sentence.to_dict() for sentence in self.sentences],
             "value": self.value,
             "threshold": self.threshold,
+            "interval": None if self.evidence is None else [self.evidence.low, self.evidence.high],
+            "images": None if self.evidence is None else self.evidence.images,
             "measure": self.measure,
             "details": dict(self.details),
         }

@@ -77,6 +77,17 @@ def interval(
     return mean + ends[0], mean + ends[1]
 
 
+def student_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Student's t interval of the mean of ``(n,)`` values, which holds for few of them too; NaN for fewer than two."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    half = float(stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def _resampled(centred: Floats, seed: int, resamples: int) -> Floats:
     """Means of the columns over resampled rows, ``(resamples, m)``."""
     n = len(centred)

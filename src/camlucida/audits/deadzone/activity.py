@@ -11,7 +11,15 @@ from typing import Any
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.deadzone.proof import DeadZone
 from camlucida.audits.trial import Trial
-from camlucida.audits.verdicts import Outcome, Verdict, sentences
+from camlucida.audits.verdicts import (
+    ENOUGH,
+    Evidence,
+    Outcome,
+    Sentence,
+    Verdict,
+    decided,
+    sentences,
+)
 from camlucida.common.statistics import mean_std
 from camlucida.engine.maps import rectify, resize
 from camlucida.methods import Progress
@@ -53,6 +61,18 @@ class Zones:
         if self.wall_hides_pixels and not self.pixels.empty:
             return "pixels"
         return "cells" if self.cells is not None and not self.cells.empty else ""
+
+    @property
+    def unit(self) -> str:
+        """What the methods are judged on, in words that say no more than is proved of it."""
+        return "pixels" if self.judged == "pixels" else f"cells of {self.layer}"
+
+    @property
+    def unseen(self) -> str:
+        """What is dead, in words: unless pixels are proved dead, they may be seen through other cells."""
+        if self.judged == "pixels":
+            return "pixels that the model provably does not see"
+        return f"cells of {self.layer} that the head provably ignores"
 
     @property
     def uniform(self) -> float:
@@ -153,15 +173,14 @@ def tune_opticam(
 # ------------------------------------------------------------------------------------------- verdicts
 
 _SAY = sentences("""
-lit: Lights up what the model provably does not see{place}: {mean:.1 %} of the map's norm lies on dead {unit} (at most
-    {threshold:g %} passes; a map that knows nothing would put {uniform:.1 %} there). Do not take a bright spot for
-    something that the model used.
+lit: Lights up {unseen}{place}: {mean:.1 %} of the map's norm lies on dead {unit} (at most {threshold:g %} passes; a map
+    that knows nothing would put {uniform:.1 %} there). Do not take a bright spot for something that moved the score.
 little: Only {mean:.2g %} of the map's norm lies on dead {unit}{place} (at most {threshold:g %} passes; a map that knows
     nothing would put {uniform:.1 %} there).
 nothing: Nothing at all lies on dead {unit}{place} (at most {threshold:g %} passes; a map that knows nothing would put
     {uniform:.1 %} there).
 blank where seen: But it is blank on {always_blank:.0 %} of the map on every image, which includes {always_lost:.0 %} of
-    what the model does see: do not take a dark spot for something that the model ignored.
+    the {unit} that do count: do not take a dark spot for something that the model ignored.
 faded wall: Its last steps (blur, offset, scaling) spread it: on the finished map it is {finished:.1 %}.
 nan: {broken} of {count} maps hold NaN and do not count.
 some blank: {blank} of {count} maps are blank, which counts as 0.
@@ -191,13 +210,15 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
     if blank == count:
         return Verdict(label, "not tested", _SAY["all blank"](blank=blank))
     mean, std = mean_std(values)
-    after = mean_std(measured["finished"])[0] if measured.get("finished") else 0.0
-    unit = "pixels" if kind == "pixels" else f"cells of {zones.layer}"
-    lit, lost = mean > THRESHOLD, measured["always_lost"] > LOST
+    evidence = decided(values, most=THRESHOLD)
+    finished = [v for v in measured.get("finished") or [0.0] if v is not None and not math.isnan(v)]
+    spread = decided(finished or [0.0], most=THRESHOLD)
+    after, unit = spread.value, zones.unit
+    lit, lost = not evidence.within, measured["always_lost"] > LOST
     first = "lit" if lit else "little" if max(values) > 0 else "nothing"
     numbers = {
-        **measured, "unit": unit, "place": f" {where}" if where else "", "mean": mean, "threshold": THRESHOLD,
-        "uniform": zones.uniform, "finished": after, "broken": broken, "count": count,
+        **measured, "unit": unit, "unseen": zones.unseen, "place": f" {where}" if where else "", "mean": mean,
+        "threshold": THRESHOLD, "uniform": zones.uniform, "finished": after, "broken": broken, "count": count,
     }  # fmt: skip
     cautions = [
         caution
@@ -210,18 +231,42 @@ def verdict(label: str, measured: Mapping[str, Any], zones: Zones, where: str = 
     ]
     kinds = [first, *cautions, *(["some blank"] if blank else [])]
     said = [_SAY[kind].of(numbers) for kind in kinds]
-    outcome: Outcome = "fail" if lit else "warn" if cautions else "pass"
+    outcome: Outcome = "warn" if evidence.outcome == "pass" and cautions else evidence.outcome
     parts: tuple[Verdict, ...] = ()
-    if outcome == "warn":
-        measure = "share of the map that is always blank"
-        name = "blank where seen" if lost else "faded wall"
-        value = float(measured["always_blank"] or 0.0)
-        parts = (Verdict(label, "fail", said, value, None, measure, finding=name),)
+    if not lit and (lost or not spread.within):
+        parts = (_caution(label, measured, said, count, None if lost else spread),)
     known = ("always_blank", "always_lost", "blank", "layers", "options")
     details = {"std": std, "uniform": zones.uniform, "finished": measured.get("finished")}
     details |= {k: measured[k] for k in known}
     measure = f"dead-zone activity, {unit}"
-    return Verdict(label, outcome, said, mean, THRESHOLD, measure, details, parts=parts)
+    return Verdict(
+        label, outcome, said, mean, THRESHOLD, measure, details, parts=parts, evidence=evidence
+    )
+
+
+def _caution(
+    label: str,
+    measured: Mapping[str, Any],
+    said: Sequence[Sentence],
+    count: int,
+    spread: Evidence | None,
+) -> Verdict:
+    """The finding that comes with a quiet dead zone: the map is blank elsewhere too, or its last steps spread it."""
+    if spread is not None:
+        measure = "dead-zone activity of the finished map"
+        return Verdict(
+            label,
+            spread.outcome,
+            said,
+            spread.value,
+            THRESHOLD,
+            measure,
+            finding="faded wall",
+            evidence=spread,
+        )
+    value, measure = float(measured["always_blank"]), "share of the map that is always blank"
+    outcome: Outcome = "fail" if count >= ENOUGH else "unclear"
+    return Verdict(label, outcome, said, value, None, measure, finding="blank where seen")
 
 
 def row(label: str, measured: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -85,8 +85,8 @@ def audit_dead_zone(
 
     Example:
         >>> report = camlucida.audits.audit_dead_zone(model, images, wall="rows:16-31", methods=["saliency"])
-        >>> report["saliency"].outcome
-        'pass'
+        >>> report["saliency"].value
+        0.0
     """
     request = Request.of(audit_dead_zone, model, data, options)
     return _on_stand_ins(request, plan) if model is None else dead_zone_audit(request, wall)
@@ -130,7 +130,7 @@ def dead_zone_audit(request: Request, wall: Wall | str | None = None) -> AuditRe
         "deadzone",
         title,
         tested,
-        summary(verdicts),
+        summary(verdicts, zones.unseen),
         verdicts,
         (run.table("activity", caption), *run.tuning_tables()),
         (picture,) if picture else (),
@@ -170,7 +170,7 @@ def _on_stand_ins(request: Request, plan: WallPlan | None) -> AuditReport:
         f"lower part of the last feature map; before the training it was proved that {nets[0].zone}. Explained is "
         f"the predicted class of {most} images with one digit in the seen part and another in the dead part. "
         f"{proved(masked.zones)}",
-        summary(verdicts),
+        summary(verdicts, masked.zones.unseen),
         verdicts,
         (
             *tables,

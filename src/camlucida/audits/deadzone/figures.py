@@ -50,11 +50,15 @@ def zone_picture(
     rows = [f"image {i + 1}" for i in range(len(few.inputs))]
     if classes is not None:
         rows = [f"{int(a)} above {int(b)}" for a, b, _ in zip(*classes, rows, strict=False)]
-    what = "pixels" if zone is zones.pixels else "cells"
+    through = (
+        ""
+        if zones.judged == "pixels"
+        else " The pixels below may reach the head through other cells."
+    )
     return Illustration.of(
         "maps",
-        f"Maps of the predicted class. Within the red frame lies what the model provably does not see ({what}); "
-        "anything bright there is untrue.",
+        f"Maps of the predicted class. The red frame marks {zones.unseen}: nothing there moves the score, however "
+        f"bright a map is.{through}",
         zone_grid(explained, zone, rows),
     )
 

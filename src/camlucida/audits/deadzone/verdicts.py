@@ -11,9 +11,10 @@ from camlucida.audits.verdicts import Verdict, by_outcome
 from camlucida.report import Column, Table
 
 ABOUT = (
-    "A part of the picture is hidden from the model by a wall, and it is proved that nothing there can "
+    "A wall hides pixels from the model, or cells of a layer from its head, and it is proved that nothing there can "
     "change the output. A map that explains the output and yet is bright there says something that cannot "
-    "be true. Measured is μ, the share of the map's norm on what is dead (0 is right; 100 times that in the "
+    "be true. Cells that the head ignores are no pixels: what lies under them may reach the head through other cells. "
+    "Measured is μ, the share of the map's norm on what is dead (0 is right; 100 times that in the "
     "tables). An element-wise method (HiResCAM, LayerCAM, Grad-CAM-EW) is exactly zero on the cells that the "
     "head ignores, at the explained layer; that says nothing about other layers, nor about walls in front of "
     "the input."
@@ -25,24 +26,27 @@ def worst(
     label: str, found: Mapping[NetKind, Mapping[str, Any]], zones: Mapping[NetKind, Zones]
 ) -> Verdict:
     """The verdict over the masked networks: the worse of the two."""
-    order = ("not tested", "pass", "warn", "fail")
+    order = ("not tested", "pass", "warn", "unclear", "fail")
     kinds: tuple[NetKind, ...] = ("masked", "residual")
     said = [verdict(label, found[k][label], zones[k], f"on the {NETS[k]}") for k in kinds]
     return max(said, key=lambda v: order.index(v.outcome))
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """One or two sentences over all methods."""
+def summary(verdicts: Sequence[Verdict], unseen: str) -> str:
+    """One or two sentences over all methods; ``unseen`` is what is dead, in words."""
     by = by_outcome(verdicts)
     parts = []
     if lit := by["fail"]:
         lights = "method lights" if len(lit) == 1 else "methods light"
-        parts.append(f"{len(lit)} {lights} up what the model cannot see: {', '.join(lit)}.")
+        parts.append(f"{len(lit)} {lights} up {unseen}: {', '.join(lit)}.")
     cautious, quiet = by["warn"], by["pass"]
     for names, caution in ((cautious, ", but with a caution that is told below"), (quiet, "")):
         if names:
             does = "does" if len(names) == 1 else "do"
-            parts.append(f"{len(names)} {does} not{caution}: {', '.join(names)}.")
+            up = "" if lit else f" light up {unseen}"
+            parts.append(f"{len(names)} {does} not{up}{caution}: {', '.join(names)}.")
+    if by["unclear"]:
+        parts.append(f"Not enough to tell of {len(by['unclear'])}: {', '.join(by['unclear'])}.")
     if by["not tested"]:
         parts.append(f"{len(by['not tested'])} could not be tested here.")
     return " ".join(parts)

@@ -22,8 +22,9 @@ from camlucida.audits.fooling.measure import measure_variant, ratio
 from camlucida.audits.fooling.tune import check_labels, last_linear
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import AuditData, Request
+from camlucida.audits.sanity.checks import COMMON
 from camlucida.audits.trial import Trial, copied, head_behind
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
+from camlucida.audits.verdicts import UNEXPLAINED, Verdict, by_outcome, decided, sentences
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import mean_std
@@ -35,12 +36,6 @@ from camlucida.explanation.subject import ModelLike
 from camlucida.report import Table
 from camlucida.training.digits import digits_model
 from camlucida.training.sham import Layout, sham_mask
-
-SAME = 1e-6
-"""Largest mean squared difference of two maps in [0, 1] that passes: rounding, in double precision."""
-
-MOVED = 0.01
-"""From here on the maps were moved visibly."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +152,8 @@ def audit_logit_shift(
 
     Example:
         >>> report = camlucida.audits.audit_logit_shift(model, images, methods=["gradcam"])
-        >>> report["MeanDiffGradCAM"].outcome
-        'pass'
+        >>> report["MeanDiffGradCAM"].value < 1e-6
+        True
     """
     request = Request.of(audit_logit_shift, model, data, options)
     if model is None:
@@ -207,7 +202,7 @@ def logit_shift_audit(
     request.say("measured", len(chosen), len(chosen))
     verdicts = tuple(_verdict(one, found[one.label]) for one in chosen)
     found_by = by_outcome(verdicts)
-    fooled, safe = found_by["fail"], found_by["pass"]
+    fooled, safe, unclear = (found_by[outcome] for outcome in ("fail", "pass", "unclear"))
     picture = _picture(clean, moved_model, shift)
     return AuditReport(
         "logit-shift",
@@ -216,7 +211,8 @@ def logit_shift_audit(
         f"{len(basis)}. Largest change of a probability: {change:.1e} in double precision, {rounded_change:.1e} when "
         "the attacked weights are stored in single precision.",
         f"No probability changed by more than {_at_most(change)}, and yet {len(fooled)} of {len(chosen)} combinations "
-        f"of method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not.",
+        f"of method and target moved ({', '.join(fooled[:8])}{' …' if len(fooled) > 8 else ''}); {len(safe)} did not"
+        f"{f'; of {len(unclear)} these images are not enough to tell' if unclear else ''}.",
         verdicts,
         (
             Table.of_rows(
@@ -259,22 +255,23 @@ ABOUT = (
 
 _SAY = sentences("""
 pass: Its maps stay: they differ by {value:.1e}, the bound is {same:.0e}.
-warn: Its maps move a little: by {value:.2g}{like}; {same:.0e} would be rounding.
-fail: Its maps move by {value:.3f}{like} although no probability changes; visible from {visible:g} on.
+fail: Its maps move by {value:.2g}{like} although no probability changes; {same:.0e} would be rounding.
 """)
 
 
 def _verdict(one: Candidate, found: Mapping[str, Any]) -> Verdict:
     if "error" in found:
         return Verdict(one.label, "not tested", UNEXPLAINED(error=found["error"]))
-    value, share = mean_std(found["susceptibility"])[0], ratio(found)
+    evidence, share = decided(found["susceptibility"], most=COMMON), ratio(found)
+    value = evidence.value
     known = not math.isnan(share)
     like = f" ({_percent(share)} of what the maps of two images differ by)" if known else ""
-    outcome: Outcome = "pass" if value <= SAME else "warn" if value < MOVED else "fail"
-    said = _SAY[outcome]
+    said = _SAY["pass" if evidence.within else "fail"].of(
+        {"value": value, "same": COMMON, "like": like}
+    )
     return Verdict(
-        one.label, outcome, said(value=value, same=SAME, like=like, visible=MOVED), value, SAME,
-        "mean squared distance of the maps before and after", {"share_of_another": share},
+        one.label, evidence.outcome, said, value, COMMON, "mean squared distance of the maps before and after",
+        {"share_of_another": share}, evidence=evidence,
     )  # fmt: skip
 
 

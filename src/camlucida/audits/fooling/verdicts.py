@@ -8,7 +8,7 @@ from typing import Any
 
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.fooling.measure import ratio
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
+from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, decided, sentences
 from camlucida.common.statistics import mean_std
 
 PASS = 0.25
@@ -76,13 +76,18 @@ def verdict(
         return Verdict(one.label, "not tested", _SAY["maps alike"](alike=alike))
     base = ratio(control) if control and "error" not in control else math.nan
     outcome, kind = _judged(value, base, worked=worked, broke=broke)
+    another = mean_std(found["another"])[0]
+    shares = [moved / another for moved in found["susceptibility"]]
+    evidence = decided(shares, most=FAIL if outcome == "fail" else PASS)
+    if outcome in {"pass", "fail"}:
+        outcome = evidence.outcome
     known = "" if math.isnan(base) else f" (the control: {100 * base:.0f} %)"
     numbers = _SAY["numbers"](mean=mean, std=std, value=value, control=known)
     blank = f" {after} of {count} maps went blank." if after - before >= count / 10 else ""
     said = _SAY[kind](numbers=numbers, fail=FAIL, most=PASS, blank=blank)
     measure = "susceptibility, as a share of what the maps of two images differ by"
     details = {"susceptibility": mean, "std": std, "control": base}
-    return Verdict(one.label, outcome, said, value, PASS, measure, details)
+    return Verdict(one.label, outcome, said, value, PASS, measure, details, evidence=evidence)
 
 
 def _judged(value: float, base: float, *, worked: bool, broke: bool) -> tuple[Outcome, str]:
@@ -140,6 +145,8 @@ def summary(
         )
     if by["warn"]:
         parts.append(f"{len(by['warn'])} in part, or with a caution: {_some(by['warn'])}.")
+    if by["unclear"]:
+        parts.append(f"Not enough to tell of {len(by['unclear'])}: {_some(by['unclear'])}.")
     if by["pass"]:
         parts.append(f"{len(by['pass'])} were not: {_some(by['pass'])}.")
     if aimed:

@@ -38,6 +38,7 @@ from camlucida.audits.sanity.shuffled_labels import (
 )
 from camlucida.audits.sanity.verdicts import results
 from camlucida.audits.trial import UNFIT, Trial, grouped
+from camlucida.audits.verdicts import ENOUGH
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
@@ -140,7 +141,7 @@ def _parts(
 
     ``some`` redraws the first and the last stages only, ``independent`` each stage alone too.
     """
-    few = trial.few(2 if quick else 8)
+    few = trial.few(ENOUGH if quick else 8)
     kept: dict[str, Explanation | str] = {}
 
     def base() -> dict[str, Explanation | str]:

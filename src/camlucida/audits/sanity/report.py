@@ -11,7 +11,7 @@ from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.sanity.checks import ALIKE, CHECKS
 from camlucida.audits.sanity.models import spread_over
 from camlucida.audits.sanity.verdicts import known, likeness, mark, verdict
-from camlucida.audits.verdicts import Verdict, by_outcome
+from camlucida.audits.verdicts import ENOUGH, Verdict, by_outcome
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
 from camlucida.report.charts import Line, lines
@@ -22,9 +22,6 @@ ABOUT = (
     "whose right answer is known: its map must change when the weights, the labels or the class change, and must "
     "stay when something changes that no prediction notices."
 )
-
-
-_FEW = 5  # images, below which the report says that they are few
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,13 @@ def report_of(found: SanityNumbers) -> AuditReport:
     counts = {outcome: len(names) for outcome, names in by_outcome(verdicts).items()}
     summary = (
         f"{counts['pass']} of {len(verdicts)} passed every check that could be made; {counts['warn']} with caution, "
-        f"{counts['fail']} failed a check without which a map cannot be trusted."
+        f"{counts['fail']} failed a check without which a map cannot be trusted"
+        + (f"; of {counts['unclear']} this was not enough to tell." if counts["unclear"] else ".")
     )
     if counts["not tested"]:
         summary += f" {counts['not tested']} could not be tested."
     used = found.record["images"]["used"]
-    if used < _FEW:
+    if used < ENOUGH:
         summary += f" This was measured on {_images(used)}: on more, the numbers say more."
     overview = Table.of_rows(
         "checks",

@@ -17,7 +17,15 @@ from camlucida.audits.sanity.checks import (
     USABLE,
     Check,
 )
-from camlucida.audits.verdicts import MARKS, Outcome, Sentence, Verdict, sentences
+from camlucida.audits.verdicts import (
+    MARKS,
+    Evidence,
+    Outcome,
+    Sentence,
+    Verdict,
+    decided,
+    sentences,
+)
 from camlucida.common.statistics import mean_std
 from camlucida.methods import method_row
 
@@ -49,6 +57,8 @@ classes: The maps of the most and the least probable class {differ}: rank correl
     passes{rival}).
 rival: It hardly tells the predicted class from the one that comes second: rank correlation {value:.2f} (at most
     {most:g} passes).
+tells rival: It tells the predicted class from the one that comes second: rank correlation {value:.2f} (at most {most:g}
+    passes).
 
 empty: {value:.0 %} of the maps hold nothing ({why}; at most {most:g %} passes).
 usable: All {images} maps hold something.
@@ -106,17 +116,23 @@ def verdict(label: str, found: Mapping[str, Verdict]) -> Verdict:
 
     A method whose dependence on the weights could not be tested, while other checks could, does not pass.
     """
-    failed = [r for r in found.values() if r.outcome == "fail"]
-    failed.sort(key=lambda r: not CHECKS[r.finding].serious)
+    failed, open_ = (
+        sorted(
+            (r for r in found.values() if r.outcome == outcome),
+            key=lambda r: not CHECKS[r.finding].serious,
+        )
+        for outcome in ("fail", "unclear")
+    )
     tested = [r for r in found.values() if r.outcome != "not tested"]
     parts = tuple(found.values())
     if not tested:
         return Verdict(label, "not tested", parts[0].said, parts=parts)
     unknown = found["parameters"].outcome == "not tested"
-    serious = any(CHECKS[r.finding].serious for r in failed)
-    outcome: Outcome = "fail" if serious else "warn" if failed or unknown else "pass"
-    said = [_SAY["counted"](passed=len(tested) - len(failed), tested=len(tested))]
-    said += [s for r in failed for s in r.sentences]
+    serious = [r.outcome for r in (*open_, *failed) if CHECKS[r.finding].serious]
+    outcome: Outcome = serious[-1] if serious else "warn" if failed or open_ or unknown else "pass"
+    passed = len(tested) - len(failed) - len(open_)
+    said = [_SAY["counted"](passed=passed, tested=len(tested))]
+    said += [s for r in (*failed, *open_) for s in r.sentences]
     if unknown:
         said += [_SAY["weights unknown"], *found["parameters"].sentences]
     if found["class"].outcome == "not tested" and found["class"].value is not None:
@@ -168,8 +184,13 @@ def likeness(part: CheckNumbers) -> float | None:
 
     ``None`` where all maps are constant.
     """
-    means = [mean_std(known(part[k]))[0] for k in ("signed", "absolute") if known(part[k])]
-    return max(means, key=abs, default=None)
+    found = _likeness(part)
+    return None if found is None else found.value
+
+
+def _likeness(part: CheckNumbers) -> Evidence | None:
+    both = [decided(v, -ALIKE, ALIKE) for k in ("signed", "absolute") if (v := known(part[k]))]
+    return max(both, key=lambda evidence: abs(evidence.value), default=None)
 
 
 def _verdict(
@@ -179,52 +200,65 @@ def _verdict(
     value: float | None = None,
     threshold: float | None = None,
     part: CheckNumbers | None = None,
+    evidence: Evidence | None = None,
 ) -> Verdict:
     """The verdict of a check; ``True`` fails."""
     if isinstance(outcome, bool):
         outcome = "fail" if outcome else "pass"
     return Verdict(
-        check.title, outcome, said, value, threshold, check.measure, part or {}, check.name
+        check.title,
+        outcome,
+        said,
+        value,
+        threshold,
+        check.measure,
+        part or {},
+        check.name,
+        evidence=evidence,
     )
 
 
 def _alike(check: Check, _: str, part: CheckNumbers) -> Verdict:
-    value = likeness(part)
-    if value is None:
+    evidence = _likeness(part)
+    if evidence is None:
         return _verdict(check, "not tested", _SAY["constant"], part=part)
+    value = evidence.value
     count, cells = len(known(part["absolute"])), part.get("cells")
     # Ranks of n unrelated values correlate by 1/sqrt(n - 1) on the average of squares (Kendall and Gibbons 1990).
     chance = 1.0 if cells == 1 else (count * ((cells or math.inf) - 1)) ** -0.5
     if 2 * chance > ALIKE:
         said = _SAY["too little"](count=count, cells=cells, chance=2 * chance)
         return _verdict(check, "not tested", said, None, ALIKE, part)
-    fails, other = abs(value) > ALIKE, check.other
-    said = _SAY["unrelated" if fails else "related"](
+    other = check.other
+    said = _SAY["related" if evidence.within else "unrelated"](
         learned=check.learned, other=other, Other=other.capitalize(), said=beside(value, ALIKE), most=ALIKE
     )  # fmt: skip
     where = () if check.on_this_model else (_SAY["elsewhere"],)
-    return _verdict(check, fails, (said, *where), value, ALIKE, part)
+    return _verdict(check, evidence.outcome, (said, *where), value, ALIKE, part, evidence)
 
 
 def _class(check: Check, name: str, part: CheckNumbers) -> Verdict:
     values, second = known(part["signed"]), known(part.get("rival", ()))
     if not values:
         return _verdict(check, "not tested", _SAY["all constant"], part=part)
-    value = mean_std(values)[0]
+    evidence = decided(values, most=SAME_CLASS)
+    value, outcome = evidence.value, evidence.outcome
     rival = mean_std(second)[0] if second else None
-    outcome: Outcome = "fail" if value > SAME_CLASS else "pass"
-    differ = "are nearly the same" if outcome == "fail" else "differ"
+    differ = "differ" if evidence.within else "are nearly the same"
     if not method_row(name).discriminative:
         outcome, differ = "not tested", "are not claimed to differ"
     said = _SAY["classes"](
         differ=differ, said=beside(value, SAME_CLASS), most=SAME_CLASS,
         rival="" if rival is None else f"; of the two most probable, which may be akin, {rival:.2f}",
     )  # fmt: skip
-    found = _verdict(check, outcome, said, value, SAME_CLASS, {**part, "rival_mean": rival})
+    found = _verdict(
+        check, outcome, said, value, SAME_CLASS, {**part, "rival_mean": rival}, evidence
+    )
     if rival is None:
         return found
-    told = _SAY["rival"](value=rival, most=SAME_CLASS)
-    of_rival = _verdict(check, rival > SAME_CLASS, told, rival, SAME_CLASS)
+    near = decided(second, most=SAME_CLASS)
+    told = _SAY["tells rival" if near.within else "rival"](value=rival, most=SAME_CLASS)
+    of_rival = _verdict(check, near.outcome, told, rival, SAME_CLASS, evidence=near)
     return replace(found, parts=(replace(of_rival, finding="rival"),))
 
 
@@ -242,7 +276,9 @@ def _usable(check: Check, _: str, part: CheckNumbers) -> Verdict:
     said = _SAY["empty" if value else "usable"](
         value=value, why=why, most=USABLE, images=part["images"]
     )
-    return _verdict(check, value > USABLE, said, value, USABLE, part)
+    empty = round(value * part["images"])
+    evidence = decided([1.0] * empty + [0.0] * (part["images"] - empty), most=USABLE)
+    return _verdict(check, evidence.outcome, said, value, USABLE, part, evidence)
 
 
 def _difference(check: Check, _: str, part: CheckNumbers) -> Verdict:
@@ -265,27 +301,29 @@ def _input(check: Check, _: str, part: CheckNumbers) -> Verdict:
     if part["output"] > 1e-9:
         said = _SAY["no equal"](output=part["output"])
         return _verdict(check, "not tested", said, part=part)
-    value = mean_std(known(part["change"]))[0]
-    fails = not value <= SHIFTED
-    said = _SAY["zero matters" if fails else "zero stays"](
+    evidence = decided(known(part["change"]), most=SHIFTED)
+    value = evidence.value
+    said = _SAY["zero stays" if evidence.within else "zero matters"](
         value=value, said=short(value), most=SHIFTED
     )
-    return _verdict(check, fails, said, value, SHIFTED, part)
+    return _verdict(check, evidence.outcome, said, value, SHIFTED, part, evidence)
 
 
 def _logits(check: Check, _: str, part: CheckNumbers) -> Verdict:
     if part["output"] > 1e-9:
         said = _SAY["probabilities"](output=part["output"])
         return _verdict(check, "not tested", said, part=part)
-    value, margins = mean_std(known(part["own"]))[0], known(part["margin"])
+    evidence, margins = decided(known(part["own"]), most=COMMON), known(part["margin"])
+    value, fails = evidence.value, not evidence.within
     margin = mean_std(margins)[0] if margins else None
-    fails = not value <= COMMON
     told = [_SAY["common moves" if fails else "common stays"](said=short(value), most=COMMON)]
     if fails and margin is not None:
         told.append(
             _SAY["margin stays" if margin <= COMMON else "margin moves"](said=short(margin))
         )
-    return _verdict(check, fails, told, value, COMMON, {**part, "margin_mean": margin})
+    return _verdict(
+        check, evidence.outcome, told, value, COMMON, {**part, "margin_mean": margin}, evidence
+    )
 
 
 def _sums(check: Check, _: str, part: CheckNumbers) -> Verdict:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from camlucida.audits.deadzone.activity import THRESHOLD
 from camlucida.audits.deadzone.figures import zone_grid
 from camlucida.audits.deadzone.proof import dead_zone
 from camlucida.audits.report import AuditReport, Illustration
@@ -21,7 +22,7 @@ from camlucida.audits.theory.theorems import (
     expected_root,
     proposition_1,
 )
-from camlucida.audits.verdicts import Verdict, sentences
+from camlucida.audits.verdicts import Verdict, decided, sentences
 from camlucida.common.progress import Say
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
@@ -237,21 +238,30 @@ def _theorem_verdict(found: Mapping[str, Any]) -> Verdict:
 
 
 def _digit_verdict(name: str, shown: Mapping[str, Any]) -> Verdict:
-    mean, zero = mean_std(shown["mu"][name])[0], max(shown["mu"][name]) == 0
+    values = shown["mu"][name]
+    evidence = decided(values, most=THRESHOLD)
+    said = _SAY["lit" if max(values) else "quiet"].of(
+        {"mean": evidence.value, "uniform": shown["uniform"]}
+    )
     return Verdict(
-        f"digits: {name}", "pass" if zero else "fail",
-        _SAY["quiet" if zero else "lit"](mean=mean, uniform=shown["uniform"]), mean, 0.0, "dead-zone activity",
-    )  # fmt: skip
+        f"digits: {name}",
+        evidence.outcome,
+        said,
+        evidence.value,
+        THRESHOLD,
+        "dead-zone activity",
+        evidence=evidence,
+    )
 
 
 def _summary(theory: Sequence[Verdict], digits: Mapping[str, Verdict]) -> str:
     held = sum(v.outcome == "pass" for v in theory)
     lit = [name for name, v in digits.items() if v.outcome == "fail"]
-    quiet = [name for name in digits if name not in lit]
+    quiet = [name for name, v in digits.items() if v.outcome == "pass"]
     return (
         f"{held} of {len(theory)} statements of the theory hold here. On digits, "
         f"{', '.join(lit) or 'no method'} light{'s' if len(lit) == 1 else ''} up what cannot be seen; "
-        f"{', '.join(quiet) or 'none'} stay{'s' if len(quiet) == 1 else ''} at exactly zero there."
+        f"{', '.join(quiet) or 'none'} stay{'s' if len(quiet) == 1 else ''} dark there."
     )
 
 

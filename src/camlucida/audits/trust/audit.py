@@ -39,8 +39,9 @@ def judged(
     for rule in all_rules() if rules is None else rules:
         for name in rule.applies(outcomes):
             text = rule.because or (known[name].text if name in known else "")
+            grade = rule.left(outcomes.get(name, "not tested"))
             for question in rule.questions:
-                against[question].append((rule.grade, text))
+                against[question].append((grade, text))
     answers = {}
     for question, found in against.items():
         ranked = sorted(found, key=lambda pair: -GRADES.index(pair[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, grouped
-from camlucida.audits.verdicts import UNEXPLAINED, Outcome, Verdict, by_outcome, sentences
+from camlucida.audits.verdicts import UNEXPLAINED, Verdict, by_outcome, decided, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import resize
@@ -24,7 +23,7 @@ from camlucida.report import Column, Table
 
 _CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
 _DRAWS = 2
-_ENOUGH = 3  # images, below which the spread of their differences says nothing
+_LEAST = 1e-6  # what random maps differ by from themselves is rounding
 
 ABOUT = (
     "Pixels are taken away in the order of the map (deletion), and put back into a blurred image in that order "
@@ -35,9 +34,8 @@ ABOUT = (
 
 
 _SAY = sentences("""
-numbers: insertion less deletion is {mean:+.3f} against random maps ({spread}better on {wins} of {count:n image}{few})
+numbers: insertion less deletion is {mean:+.3f} against random maps (better on {wins} of {count}; above 0 passes)
 pass: The model needs the pixels that it puts first: {numbers}.
-warn: The model may need the pixels that it puts first, but not clearly so: {numbers}.
 fail: On these images the pixels that it puts first did not matter more to the model than random ones: {numbers}.
 nan: The model returned NaN, so that nothing can be compared.
 """)
@@ -127,7 +125,8 @@ def faithfulness_audit(request: Request) -> AuditReport:
     request.say("insertion and deletion", total, total)
     verdicts = tuple(judge(label, values, base) for label, values in found.items())
     count = len(trial.inputs)
-    better = by_outcome(verdicts)["pass"]
+    by = by_outcome(verdicts)
+    better, unclear = by["pass"], by["unclear"]
     rows: list[tuple[Any, ...]] = [("random maps", mean_std(base)[0], None, count)]
     rows += [(v.subject, v.details.get("mean"), v.value, count) for v in verdicts if v.details]
     numbers = (Column(k, "higher", places=3) for k in ("mean", "more than random maps"))
@@ -137,7 +136,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
         f"Faithfulness on {trial.name}",
         ABOUT,
         f"{len(better)} of {len(verdicts)} methods name what the model needs clearly better than random maps do on "
-        f"{count} images.",
+        f"{count} images{f'; for {len(unclear)} this is not enough to tell' if unclear else ''}.",
         verdicts,
         (Table.of_rows("faithfulness", "Insertion less deletion", columns, rows),),
         record={
@@ -154,9 +153,8 @@ def faithfulness_audit(request: Request) -> AuditReport:
 def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) -> Verdict:
     """Whether a method does better than random maps, image by image.
 
-    It passes where the mean difference is more than twice its standard error on three images or more, and fails where
-    it is not above 0. ``found`` holds a ``score`` per image, ``None`` where the model returned NaN, or an ``error``;
-    ``base`` is the score of random maps on the same images.
+    It passes where the difference is above 0. ``found`` holds a ``score`` per image, ``None`` where the model returned
+    NaN, or an ``error``; ``base`` is the score of random maps on the same images.
     """
     measure = "insertion less deletion, more than random maps"
     if "error" in found:
@@ -165,16 +163,18 @@ def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) ->
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     if not differences:
         return Verdict(label, "not tested", _SAY["nan"])
-    count = len(differences)
-    mean, std = mean_std(differences)
-    error = std / math.sqrt(count)
-    wins = sum(d > 0 for d in differences)
-    clear = mean > 2 * error and count >= _ENOUGH
-    outcome: Outcome = "fail" if mean <= 0 else "pass" if clear else "warn"
-    numbers = _SAY["numbers"](
-        mean=mean, wins=wins, count=count, spread=f"standard error {error:.3f}; " if count > 1 else "",
-        few=", too few to be sure" if count < _ENOUGH else "",
-    )  # fmt: skip
-    said = _SAY[outcome](numbers=numbers)
-    details = {"mean": round(mean_std(found["score"])[0], 4), "error": error, "wins": wins}
-    return Verdict(label, outcome, said, round(mean, 4), 0.0, measure, details)
+    count, wins = len(differences), sum(d > 0 for d in differences)
+    evidence = decided(differences, least=_LEAST)
+    numbers = _SAY["numbers"](mean=evidence.value, wins=wins, count=count)
+    said = _SAY["pass" if evidence.within else "fail"](numbers=numbers)
+    details = {"mean": round(mean_std(found["score"])[0], 4), "wins": wins}
+    return Verdict(
+        label,
+        evidence.outcome,
+        said,
+        round(evidence.value, 4),
+        0.0,
+        measure,
+        details,
+        evidence=evidence,
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from camlucida.audits.ours import list_audits
 from camlucida.audits.rules import GRADES, QUESTIONS, SHORT
 from camlucida.audits.sanity.checks import CHECKS
-from camlucida.audits.verdicts import MARKS
+from camlucida.audits.verdicts import ENOUGH, MARKS
 from camlucida.report import Document, Section, Table
 from camlucida.report.page import answers, bullets, details, facts, paragraph, subheading
 
@@ -21,22 +21,29 @@ SIGNS = {
     "safe": f"✓{_GAP}safe",
     "with caution": f"!{_GAP}with{_GAP}caution",
     "not safe": f"✗{_GAP}not{_GAP}safe",
+    "not enough to tell": f"?{_GAP}not{_GAP}enough{_GAP}to{_GAP}tell",
     "not tested": f"–{_GAP}not{_GAP}tested",
 }
 """Grades in tables: a sign and a word, so that no colour is needed."""
+
+_READ = {
+    "with caution": "to be read with caution",
+    "not enough to tell": "undecided",
+}
 
 _MEANINGS = {
     "safe": "No finding speaks against asking the method this question on this model.",
     "with caution": "Something can mislead a reader who does not know of it; the reasons say what.",
     "not safe": "A check failed without which the map does not answer the question, such as depending on the weights.",
-    "not tested": "No audit could measure anything about the method on this model.",
+    "not enough to tell": "A check that the question needs was made on too few images, or they do not decide it: its "
+    "interval meets the bound. More images may.",
+    "not tested": "No audit could measure what the question needs.",
 }
 _MEANT = (
     "A method that explains one class's score lets itself be moved by what all classes share: that does no harm to "
     "“where”, but “why this class and not another” needs a method that does not move."
 )
 _DULL = ("usable", "repeat", "single", "state")  # left out of the table where all passed
-_FEW = 5  # images, below which the page says that they are few
 _SHOWN = 4  # reasons below a method; the rest is in the numbers
 
 
@@ -47,7 +54,7 @@ def trust_document(report: TrustReport) -> Document:
     grades = [(SIGNS[grade].replace(_GAP, " "), text) for grade, text in _MEANINGS.items()]
     return Document(
         f"Can you trust the maps of {report.model}?",
-        _lead(report),
+        report.lead(),
         [
             _questions(report),
             _methods(report),
@@ -99,58 +106,59 @@ def numbers(report: TrustReport) -> Table:
         "Every finding",
         ("method", *(titles[k] for k in keys)),
         [(label, *(cell(known.get(k)) for k in keys)) for label, known in found.items()],
-        "✓ passed, ! passed with a caution, ✗ failed, – not tested or not promised. What the numbers are and "
-        "what they are held against stands below.",
+        "✓ passed, ! passed with a caution, ✗ failed, ? not enough to tell, – not tested or not promised. What the "
+        "numbers are and what they are held against stands below.",
     )
 
 
 # ------------------------------------------------------------------------------------------- sections
 
 
-def _lead(report: TrustReport) -> list[str]:
-    chosen = report.best()
-    none = [
-        m.label for m in report.methods if all(a.grade == "not tested" for a in m.answers.values())
-    ]
-    untested = [f"Nothing could be measured about {', '.join(none)}."] if none else []
-    if chosen is None:
-        first = (
-            "None of these methods can be trusted on this model: for no question did one of them pass what the "
-            "question needs. Look at the numbers below before you show anybody a map."
-        )
-        return [first, *untested]
-    safe, care = (
-        [text for key, text in QUESTIONS.items() if chosen.answers[key].grade == grade]
-        for grade in ("safe", "with caution")
-    )
-    said = (
-        f"If you use one method on this model, use {chosen.label}: it is "
-        if safe
-        else f"No method is safe without reservation on this model. {chosen.label} has the fewest objections: it is "
-    )
-    total = len(QUESTIONS)
-    left = total - len(safe) - len(care)
-    parts = [
-        f"{how} {len(asked)} of the {total} questions ({_listed([f'“{text}”' for text in asked])})"
-        for how, asked in (("safe for", safe), ("to be read with caution for", care))
-        if asked
-    ]
-    parts += [f"not safe for {left} of the {total} questions"] if left else []
-    never = [
-        m.label for m in report.methods if all(a.grade == "not safe" for a in m.answers.values())
-    ]
-    few = "So few images say little: look at the numbers, and audit more images if you can."
+def lead(report: TrustReport) -> tuple[str, ...]:
+    """What the report says first, no more than its evidence."""
+    everywhere = {
+        grade: [m.label for m in report.methods if {a.grade for a in m.answers.values()} == {grade}]
+        for grade in GRADES
+    }
     measured = (
         f"This was measured on {_images(report.images)}. Another model or other images can give another answer, and "
         "a method that is safe here can still be misread."
     )
-    return [
-        f"{said}{_listed(parts)}.",
-        *([f"Not safe for any question on this model: {', '.join(never)}."] if never else []),
-        *untested,
-        measured,
-        *([few] if report.images < _FEW else []),
+    if report.images < ENOUGH:
+        measured = (
+            f"{_images(report.images)} cannot decide it: no check is passed or failed on fewer than {ENOUGH}, and what "
+            "is called not safe here is so by its formula. Audit more images."
+        )
+    chosen, never = report.best(), everywhere["not safe"]
+    untested = everywhere["not tested"]
+    others = [f"Nothing could be measured about {', '.join(untested)}."] if untested else []
+    if chosen is None:
+        if never and len(never) + len(untested) == len(report.methods):
+            first = (
+                "None of these methods can be trusted on this model: for each question each failed a check that it "
+                "needs. Look at the numbers below before you show anybody a map."
+            )
+        else:
+            first = "On this model no method is shown to be usable for any question yet."
+        return (first, *others, measured)
+    asked = {
+        grade: [text for key, text in QUESTIONS.items() if chosen.answers[key].grade == grade]
+        for grade in GRADES
+    }
+    said = (
+        f"If you use one method on this model, use {chosen.label}: it is "
+        if asked["safe"]
+        else f"No method is shown to be safe without reservation on this model. {chosen.label} has the fewest "
+        "objections: it is "
+    )
+    total = len(QUESTIONS)
+    parts = [
+        f"{_READ.get(grade, grade)} for {len(texts)} of the {total} questions ({_listed([f'“{t}”' for t in texts])})"
+        for grade, texts in asked.items()
+        if texts
     ]
+    no = [f"Not safe for any question on this model: {', '.join(never)}."] if never else []
+    return (f"{said}{_listed(parts)}.", *no, *others, measured)
 
 
 def _questions(report: TrustReport) -> Section:
@@ -158,7 +166,7 @@ def _questions(report: TrustReport) -> Section:
         (f"{question} ({SHORT[key]})", text.removeprefix(question).strip())
         for (key, question), text in zip(QUESTIONS.items(), report.advice(), strict=True)
     ]
-    return Section("questions", "TrustQuestion by question", [answers(pairs), overview(report)])
+    return Section("questions", "Question by question", [answers(pairs), overview(report)])
 
 
 def _methods(report: TrustReport) -> Section:

@@ -10,7 +10,7 @@ from typing import Any
 
 from camlucida.audits.report import AuditReport
 from camlucida.audits.rules import GRADES, QUESTIONS, Grade, TrustQuestion
-from camlucida.audits.trust.page import overview, trust_document
+from camlucida.audits.trust.page import lead, overview, trust_document
 from camlucida.audits.verdicts import Outcome
 from camlucida.common.version import __version__
 from camlucida.report import Table, save
@@ -44,8 +44,8 @@ class Answer:
     """Whether a method can be asked a question.
 
     Attributes:
-        grade: ``"safe"``, ``"with caution"``, ``"not safe"``, or ``"not tested"`` where no audit could measure
-            anything.
+        grade: ``"safe"``, ``"with caution"``, ``"not safe"``, ``"not enough to tell"`` where the images do not decide
+            it, or ``"not tested"`` where no audit could measure what it takes.
         reasons: why not better, the weightiest first; empty where it is safe.
     """
 
@@ -89,7 +89,7 @@ class TrustReport:
     Example:
         >>> report = camlucida.audits.TrustReport("my model", "photos", 1, (), (), {})
         >>> report.advice()[0]
-        'Where is the evidence for this class? None of the methods can be trusted with this on this model.'
+        'Where is the evidence for this class? No method was tested.'
     """
 
     model: str
@@ -105,32 +105,35 @@ class TrustReport:
         return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
 
     def best(self) -> MethodTrust | None:
-        """The method that is usable for the most questions, and safe for the most of these; the first of equals.
+        """The method that is usable for the most questions, safe for the most of these, and unsafe for the fewest.
 
-        ``None`` where none is usable for any, being not safe or not tested.
+        ``None`` where none is shown to be usable for any.
         """
 
-        def score(method: MethodTrust) -> tuple[int, int]:
-            grades = [a.grade for a in method.answers.values()]
-            return (-grades.count("not safe") - grades.count("not tested"), grades.count("safe"))
+        def score(method: MethodTrust) -> tuple[int, ...]:
+            safe, care, *_, no = (
+                sum(a.grade == grade for a in method.answers.values()) for grade in GRADES
+            )
+            return (safe + care, safe, -no)
 
         chosen = max(self.methods, key=score, default=None)
-        return None if chosen is None or score(chosen)[0] == -len(QUESTIONS) else chosen
+        return None if chosen is None or score(chosen)[0] == 0 else chosen
+
+    def lead(self) -> tuple[str, ...]:
+        """What the page says first: the method to use, or what is known instead."""
+        return lead(self)
 
     def advice(self) -> tuple[str, ...]:
         """The report in sentences: for each question, whom to ask."""
         said = []
         for key, question in QUESTIONS.items():
-            safe, care, no, untested = (", ".join(self.graded(key, grade)) for grade in GRADES)
-            if safe:
-                text = f"Safe: {safe}." + (f" With caution: {care}." if care else "")
-            elif care:
-                text = f"No method is safe without reservation; with caution: {care}."
-            else:
-                text = "None of the methods can be trusted with this on this model."
-            text += f" Not safe: {no}." if no and (safe or care) else ""
-            text += f" Not tested: {untested}." if untested else ""
-            said.append(f"{question} {text}")
+            found = {grade: labels for grade in GRADES if (labels := self.graded(key, grade))}
+            parts = [
+                f"{grade.capitalize()}: {', '.join(labels)}." for grade, labels in found.items()
+            ]
+            if list(found) == ["not safe"]:
+                parts = ["None of the methods can be trusted with this on this model: all failed."]
+            said.append(" ".join((question, *(parts or ["No method was tested."]))))
         return tuple(said)
 
     def table(self) -> Table:

@@ -111,6 +111,7 @@ def all_(
     if as_json:
         print_json(report.to_dict())
         return
+    print_lines(*report.lead())
     console().print(report.table().rich())
     missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
     print_lines(*report.advice(), *missing, files[0])
