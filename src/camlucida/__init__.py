@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         Prediction,
         explain,
         explain_each,
+        methods_for,
     )
-    from camlucida.methods import list_methods
+    from camlucida.methods import describe_method, list_methods
     from camlucida.metrics import list_metrics
     from camlucida.models import LoadedModel, load_model
     from camlucida.targets import (
@@ -111,6 +112,7 @@ __all__ = [
     "common",
     "data",
     "default_layer",
+    "describe_method",
     "engine",
     "explain",
     "explain_each",
@@ -125,6 +127,7 @@ __all__ = [
     "load_model",
     "load_plugins",
     "methods",
+    "methods_for",
     "metrics",
     "models",
     "report",

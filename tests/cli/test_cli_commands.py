@@ -212,7 +212,7 @@ def shared(monkeypatch):
 
 @pytest.mark.usefixtures("shared")
 def test_layers_shows_what_can_be_explained(capsys):
-    code, out, err = run(capsys, "layers", "shared", "--size", "32x48")
+    code, out, err = run(capsys, "layers", "shared", "--size", "32x48", "--tree")
     assert (code, err) == (0, [])
     lines = {line.strip("│├└─ ").split()[0]: line for line in out.splitlines() if line.strip()}
     assert "input 3x32x48" in out
@@ -220,6 +220,7 @@ def test_layers_shows_what_can_be_explained(capsys):
     assert "3x3" in lines["first"]
     assert "7x7" in lines["blocks.0"]
     assert "★ is the default" in out
+    assert "the last map of the image" in out
     assert sum("★" in line for line in out.splitlines()) == 2
     assert "spare" not in out
     assert "act" not in lines
@@ -278,12 +279,68 @@ def test_layers_of_a_checkpoint(capsys, tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
     file = tmp_path / "own.pth"
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), file)
-    code, out, err = run(capsys, "layers", file, "--architecture", "timm:resnet18")
+    code, out, err = run(capsys, "layers", file, "--architecture", "timm:resnet18", "--tree")
     assert (code, err) == (0, [])
     (line,) = [line for line in out.splitlines() if "layer4.1 ★" in line]
     assert line.split()[-5:] == ["BasicBlock", "512x7x7", "32", "435x435", "operations"]
     monkeypatch.setenv("COLUMNS", "40")
-    assert line in run(capsys, "layers", file, "--architecture", "timm:resnet18")[1].splitlines()
+    again = run(capsys, "layers", file, "--architecture", "timm:resnet18", "--tree")
+    assert line in again[1].splitlines()
+
+
+def test_layers_opens_with_the_default_and_the_candidates_without_weights(capsys, monkeypatch):
+    timm = pytest.importorskip("timm")
+    built = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda *a, pretrained=False, **o: 1 / (not pretrained) and built(*a, **o),
+    )
+    code, out, err = run(capsys, "layers", "timm:resnet18")
+    assert (code, err) == (0, [])
+    assert "layer4.1 is explained by default: it is the last map" in out
+    assert [line.split()[0] for line in out.splitlines() if "BasicBlock" in line] == [
+        "layer1.1", "layer2.1", "layer3.1", "layer4.1",
+    ]  # fmt: skip
+    assert "--tree" in out
+    document = json.loads(run(capsys, "layers", "timm:resnet18", "--json")[1])
+    assert document["candidates"] == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
+
+
+# ---- methods ------------------------------------------------------------------------------------
+
+
+def test_a_methods_page_says_what_its_options_may_be(capsys):
+    code, out, _ = run(capsys, "methods", "fame")
+    assert code == 0
+    assert "iterations=500" in out
+    assert "a whole number in [1, 1000000] or auto" in out
+    assert "in pixels" in out
+    document = json.loads(run(capsys, "methods", "diffgradcam", "--json")[1])
+    assert [o["name"] for o in document["options"]] == ["rivals", "aggregator"]
+    assert run(capsys, "methods", "fmae")[2] == ["camlucida: unknown method 'fmae'; nearest: fame"]
+
+
+def test_methods_are_filtered(capsys):
+    code, out, _ = run(capsys, "methods", "--no-gradients", "--by-class", "--few-passes", "--json")
+    assert [row["name"] for row in json.loads(out)] == ["cam"]
+    assert all(row["use"] for row in json.loads(run(capsys, "methods", "--json")[1]))
+    code, _, err = run(capsys, "methods", "fame", "--few-passes")
+    assert (code, len(err)) == (2, 1)
+
+
+def test_methods_for_a_model(capsys):
+    arguments = ["methods", "--for", "timm:resnet18", "--few-passes", "--explains"]
+    document = json.loads(run(capsys, *arguments, "layer", "--json")[1])
+    assert document["recommended"] == "gradcam"
+    (gradcam,) = [one for one in document["methods"] if one["method"] == "gradcam"]
+    assert gradcam["how"] == "measured"
+    assert gradcam["seconds"] > 0
+    assert gradcam["memory_bytes"] > 10_000
+    code, out, err = run(capsys, *arguments, "layers")
+    assert (code, err) == (0, [])
+    assert "do not fit" in out
+    assert "legrad" in out.partition("do not fit")[2]
 
 
 def test_names_are_shortened_only_on_a_narrow_terminal():

@@ -9,12 +9,14 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from camlucida.cli.shared.console import console, print_json, print_lines
+from camlucida.cli.shared.console import console, print_json, print_lines, print_table
+from camlucida.cli.shared.listing import grid
 from camlucida.cli.shared.model import NamedModel, takes_model
 from camlucida.cli.shared.options import AsJson
 
 if TYPE_CHECKING:
     from camlucida.models import LayerRow
+    from camlucida.models.layers import ModelLayers
 
 _GUIDE = 4  # columns that rich indents each level by
 
@@ -22,12 +24,21 @@ _GUIDE = 4  # columns that rich indents each level by
 @takes_model
 def layers(
     model: NamedModel,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show every layer that can be explained, as a tree.")
+    ] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="Show the modules that cannot be explained too, and why.")
+        bool,
+        typer.Option(
+            "--all", help="Show the modules that cannot be explained too, and why, as a tree."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the layers of a model that can be explained, and which one is the default.
+    """Show which layer of a model is explained by default, why, and which others to try.
+
+    Those are the last blocks of each resolution: earlier ones give finer maps of simpler things. The weights of an
+    architecture that has a name (timm:NAME, torchvision:NAME, hf:NAME) are not needed and not fetched.
 
     A layer's map has C x h x w cells. The stride is the distance of neighbouring cells in pixels of the input.
     What a cell sees is its receptive field: how many pixels it can depend on.
@@ -38,19 +49,24 @@ def layers(
     from camlucida.models import describe_layers
 
     # Preprocessing and outputs make no difference here, so that nothing is said of them.
-    found = describe_layers(model.load(say=False), model.size)
+    found = describe_layers(model.load(say=False, weights=False), model.size)
     chosen = [row for row in found.rows if every or not row.reason]
     if as_json:
         print_json({
             "model": found.model,
             "input": found.input,
             "default": found.default,
-            "reason": found.reason or None,
+            "reason": found.reason,
+            "candidates": [row.name for row in found.candidates],
             "layers": [row.to_dict() for row in chosen],
         })  # fmt: skip
         return
     terminal = console()
-    print_lines(f"{found.model}, input {'x'.join(map(str, found.input))}\n", style="bold")
+    without = ", without its weights" if model.is_named else ""
+    print_lines(f"{found.model}, input {'x'.join(map(str, found.input))}{without}\n", style="bold")
+    if not tree and not every and found.default is not None:
+        _open(found)
+        return
     # Modules that do nothing would double the length of many a tree.
     drawn = [row for row in chosen if every or row.default or row.kind != "Identity"]
     if not drawn:
@@ -65,7 +81,31 @@ def layers(
     if found.default is None:
         print_lines(f"\nNo layer can be explained by default: {found.reason}")
     else:
-        terminal.print(f"\n★ is the default: {found.default}")
+        terminal.print(f"\n★ is the default: {found.default}, as {found.reason}", soft_wrap=True)
+
+
+_MOST = 12  # candidates of one resolution
+
+
+def _open(found: ModelLayers) -> None:
+    """The default and the candidates."""
+    print_lines(f"{found.default} is explained by default: {found.reason}.\n")
+    shown = found.candidates[-_MOST:]
+    rows = [
+        (
+            f"{row.name}{' ★' if row.default else ''}", row.kind, _cells(row), _pair(row.stride),
+            "" if row.field is None else str(row.field), _how(row),
+        )
+        for row in shown
+    ]  # fmt: skip
+    columns = ("layer", "module", "map", "stride", "sees", "evidence")
+    table = grid(columns, ((cells, cells[0].endswith("★")) for cells in rows), left=columns)
+    print_table(console(), table)
+    count = sum(not row.reason for row in found.rows)
+    print_lines(
+        f"\nOne is chosen with --layer NAME, several are fused. {count} of {len(found.rows)} modules can be explained: "
+        "--tree shows them, --all the others too."
+    )
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from camlucida.cli.shared.console import console, print_json
+import typer
+
+from camlucida.cli.shared.console import console, print_json, print_lines, print_table, progress
 from camlucida.cli.shared.listing import listing, word
-from camlucida.cli.shared.options import AsJson
+from camlucida.cli.shared.model import NOBODY, Chosen, takes_model
+from camlucida.cli.shared.options import AsJson, Device
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.grammar import Option, choices
 
 if TYPE_CHECKING:
@@ -24,25 +28,106 @@ _DIRECTIONS = {
 }
 
 
-def methods(as_json: AsJson = False) -> None:
-    """List the methods: paper, formula, needs, cost and options.
+@takes_model
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One method: its page, with all options.")
+    ] = None,
+    model: Annotated[
+        Chosen,
+        typer.Option(
+            "--for",
+            metavar="MODEL",
+            help="Try the methods on this model, and say which fit, what they cost, and which to begin with. "
+            "Weights are not needed where the architecture has a name: timm:NAME, torchvision:NAME, hf:NAME.",
+        ),
+    ] = NOBODY,
+    explains: Annotated[
+        Literal["layer", "layers", "input"] | None,
+        typer.Option(
+            help="Only methods whose map shows one layer, several layers, or the input itself."
+        ),
+    ] = None,
+    gradients: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradients/--no-gradients",
+            help="Only methods that need gradients, or that need none.",
+        ),
+    ] = None,
+    by_class: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-class/--any-class",
+            help="Only methods whose map depends on the class, or does not.",
+        ),
+    ] = None,
+    few_passes: Annotated[
+        bool | None,
+        typer.Option(
+            "--few-passes/--many-passes", help="Only methods that are quick, or that repeat passes."
+        ),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods: when to take each, paper, formula, needs, cost and options.
 
     Options are set as in --method gradcam++:form=true,eps=1e-7
-    """
-    from camlucida.methods import list_methods
 
-    rows, others = list_methods(), list_methods(libraries=True)
-    if as_json:
-        print_json([_method_record(row) for row in (*rows, *others)])
-        return
-    console().print(listing((row.name, _method_facts(row)) for row in rows))
-    console().print('\n Of other libraries, computed by these: pip install "camlucida[peers]"\n')
-    console().print(listing((row.name, _method_facts(row)) for row in others))
-    console().print(
-        " Every method also takes aug_smooth=true (mean over flipped and dimmed copies),\n"
-        " both_sides=true (what speaks for the target, and what against it) where it asks for one,\n"
-        " and, where it weighs channels, eigen_smooth=true."
+    [bold]camlucida methods fame[/]
+    [bold]camlucida methods --for timm:resnet50 --few-passes[/]
+    """
+    from camlucida.methods import describe_method, list_methods, method_row
+
+    rows, others = (
+        list_methods(
+            libraries=libraries,
+            explains=explains,
+            gradients=gradients,
+            by_class=by_class,
+            few_passes=few_passes,
+        )
+        for libraries in (False, True)
     )
+    if name is not None:
+        rows = tuple(row for row in (*rows, *others) if row.name == method_row(name).name)
+    if not rows:
+        raise CamlucidaError("no method is like that; leave out one of the options")
+    if model.name is not None:
+        _fits(model, device, [row.name for row in rows], as_json=as_json)
+    elif name is not None and as_json:
+        print_json(describe_method(name).to_dict())
+    elif name is not None:
+        print_lines(repr(describe_method(name)))
+    elif as_json:
+        print_json([_method_record(row) for row in (*rows, *others)])
+    else:
+        console().print(listing((row.name, _method_facts(row)) for row in rows))
+        console().print('\n Of other libraries, computed by these: pip install "camlucida[peers]"\n')
+        console().print(listing((row.name, _method_facts(row)) for row in others))
+        console().print(
+            " camlucida methods NAME is a method's page, with what its options may be.\n"
+            " Every method also takes aug_smooth=true (mean over flipped and dimmed copies),\n"
+            " both_sides=true (what speaks for the target, and what against it) where it asks for one,\n"
+            " and, where it weighs channels, eigen_smooth=true."
+        )
+
+
+def _fits(model: Chosen, device: str | None, names: Sequence[str], *, as_json: bool) -> None:
+    """Which of these methods fit a model."""
+    from camlucida.explanation import methods_for
+
+    loaded = model.load(device, say=False, weights=False)
+    with progress("trying the methods") as advance:
+        found = methods_for(loaded, methods=names, progress=advance)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for table in found.tables:
+        print_table(console(), table.rich())
+        print_lines("")
+    print_lines(f"★ {found.why}." if found.recommended else f"{found.why}.")
 
 
 def metrics(as_json: AsJson = False) -> None:
@@ -118,13 +203,10 @@ def _print_summaries(registry: Iterable[Row[Any]], *, as_json: bool) -> None:
 def _method_facts(row: MethodRow) -> dict[str, str]:
     from camlucida.methods.registry import WRAPPING
 
-    number = row.equation[:1].isdigit()
-    several = re.match(r"\d+\s*[,-]\s*\d", row.equation)
-    equation = f"equation{'s' if several else ''} {row.equation}"
-    year = "" if str(row.year) in row.paper else f" {row.year}"
     return {
+        "use": row.use,
         "what": _plain(row.summary),
-        "paper": f"{row.paper}{year}, {equation if number else row.equation}",
+        "paper": row.source_in_words,
         "needs": row.needs_in_words,
         "class": "decides the map" if row.discriminative else "makes no difference",
         "cost": row.cost_in_words,
@@ -136,6 +218,7 @@ def _method_facts(row: MethodRow) -> dict[str, str]:
 def _method_record(row: MethodRow) -> dict[str, Any]:
     return {
         "name": row.name,
+        "use": row.use,
         "summary": row.summary,
         "paper": row.paper,
         "year": row.year,

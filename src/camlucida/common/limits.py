@@ -74,6 +74,23 @@ def check_fields(owner: object, error: type[CamlucidaError] = CamlucidaError) ->
             raise error(f"{name} must be {words}, got {getattr(owner, name)!r:.60}")
 
 
+def allowed(hint: Any) -> str:
+    """What an option of a type may be, in words, such as ``"a whole number >= 1 or auto"``."""
+    members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+    words = [_allowed(member) for member in members]
+    return " or ".join(dict.fromkeys(filter(None, words)))
+
+
+def _allowed(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return f"several of: {allowed(get_args(hint)[0])}"
+    plain = {types.NoneType: "none", bool: "true or false", str: "a text"}
+    if get_origin(hint) is Literal:
+        words = [str(choice) for choice in get_args(hint)]
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    return plain[hint] if hint in plain else _test(hint, None)[1]
+
+
 def _test(hint: Any, value: Any) -> tuple[bool, str]:
     """Whether a value is of a type, as far as that is checked, and what it may be."""
     if hint is types.NoneType:

@@ -2,6 +2,7 @@
 
 from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.explain import explain, explain_each
+from camlucida.explanation.fits import MethodFit, MethodFits, methods_for
 from camlucida.explanation.overlays import LazyViews, Style
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.stored import Stored, StoredExplanation
@@ -13,10 +14,13 @@ __all__ = [
     "Explanation",
     "Explanations",
     "LazyViews",
+    "MethodFit",
+    "MethodFits",
     "Prediction",
     "Stored",
     "StoredExplanation",
     "Style",
     "explain",
     "explain_each",
+    "methods_for",
 ]

@@ -7,6 +7,7 @@ from camlucida.methods.build import build, build_as, read_method
 from camlucida.methods.cam import CAM
 from camlucida.methods.controls import BrightnessMap, CentreMap, EdgeMap, RandomMap, RedrawnMap
 from camlucida.methods.corrrise import CorrRISE
+from camlucida.methods.describe import MethodPage, describe_method
 from camlucida.methods.eigencam import EigenCAM, EigenGradCAM
 from camlucida.methods.fame import FAME
 from camlucida.methods.fggb import FGGB
@@ -70,6 +71,7 @@ __all__ = [
     "LayerCAM",
     "LeGrad",
     "Method",
+    "MethodPage",
     "MethodRow",
     "Occlusion",
     "OptiCAM",
@@ -86,6 +88,7 @@ __all__ = [
     "XGradCAM",
     "build",
     "build_as",
+    "describe_method",
     "full_gradient",
     "list_methods",
     "method_name",

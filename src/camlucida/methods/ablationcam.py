@@ -29,6 +29,7 @@ _BYTES = 64 * 2**20  # of ablated outputs computed at a time
 
 @register(
     "ablationcam",
+    use="Without gradients: what the score loses when a feature is switched off.",
     paper="Desai & Ramaswamy 2020",
     year=2020,
     equation="4, 5",

@@ -67,6 +67,7 @@ class AttentionMethod(Method):
 
 @register(
     "rollout",
+    use="Vision transformers: where attention lets information through, whatever the class.",
     paper="Abnar & Zuidema 2020",
     year=2020,
     equation="1",
@@ -189,6 +190,7 @@ class AttentionRollout(AttentionMethod):
 
 @register(
     "legrad",
+    use="Vision transformers: which patches attention uses for a class.",
     paper="Bousselham et al. 2025",
     year=2025,
     equation="gradient of each layer's score with respect to its attention",

@@ -19,6 +19,8 @@ from camlucida.targets import target_values
 
 @register(
     "cam",
+    use="Models that end in pooling and one linear layer: the exact share of each cell in "
+    "the score.",
     paper="Zhou et al. 2016",
     year=2016,
     equation="2",

@@ -93,6 +93,7 @@ def mask_correlation(masks: Tensor, scores: Tensor) -> Tensor:
 
 @register(
     "corrrise",
+    use="As RISE, with small patches hidden; made for pairs of faces.",
     paper="Lu, Xu & Ebrahimi 2024",
     year=2024,
     equation="section 3 (as ported by the FAME authors)",

@@ -17,6 +17,7 @@ Sign = Literal["evidence", "extreme", "none"]
 
 @register(
     "eigencam",
+    use="What stands out in the features, whatever the class; it explains no decision.",
     paper="Muhammad & Yeasin 2020",
     year=2020,
     equation="2, 3",
@@ -90,6 +91,7 @@ def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:
 
 @register(
     "eigengradcam",
+    use="The strongest pattern of the evidence for a class, with fewer specks than HiResCAM.",
     paper="Gildenblat et al. 2021 (pytorch-grad-cam)",
     year=2021,
     equation="EigenGradCAM",

@@ -179,6 +179,8 @@ def movement(
 
 @register(
     "fame",
+    use="Single pixels: which ones move when the photo is changed, step by step, to lower "
+    "the score; also for faces.",
     paper="Zhang & Günther 2026",
     year=2026,
     equation="3, 4",

@@ -67,6 +67,7 @@ def shares(target: Target, outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 @register(
     "fggb",
+    use="Pairs of faces: which pixels make them similar, and which set them apart.",
     paper="Lu, Xu & Ebrahimi 2024",
     year=2024,
     equation="feature-guided gradient backpropagation (as ported by the FAME authors)",

@@ -25,6 +25,7 @@ Scale = Literal["channel", "sample"]
 
 @register(
     "fullgrad",
+    use="A complete account of the score: the shares of the pixels and of all biases.",
     paper="Srinivas & Fleuret 2019",
     year=2019,
     equation="5, 8",

@@ -16,6 +16,7 @@ from camlucida.targets import LogitMargin
 
 @register(
     "diffgradcam",
+    use="Why this class and not the others: the evidence that tells it from its rivals.",
     paper="Piland, Sweet & Czajka 2025",
     year=2025,
     equation="1, 2, 5, 6",
@@ -26,6 +27,8 @@ from camlucida.targets import LogitMargin
 )
 @register(
     "gradcam",
+    use="The usual first look: where in the photo the evidence for a class lies, in one "
+    "quick pass.",
     paper="Selvaraju et al. 2017",
     year=2017,
     equation="1, 2",
@@ -50,6 +53,7 @@ class GradCAM(GradientCAM):
 
 @register(
     "xgradcam",
+    use="As Grad-CAM, with a channel's weight taken where the channel is active.",
     paper="Fu et al. 2020",
     year=2020,
     equation="8",
@@ -84,6 +88,8 @@ class XGradCAM(GradientCAM):
 
 @register(
     "hirescam",
+    use="As Grad-CAM, but only cells that the score really uses light up; the safe choice "
+    "where the head is more than one linear layer.",
     paper="Draelos & Carin 2020",
     year=2020,
     equation="section 3.2",
@@ -108,6 +114,7 @@ class HiResCAM(GradientCAM):
 
 @register(
     "gradcam-ew",
+    use="As Grad-CAM, keeping only what speaks for the class, cell by cell.",
     paper="Gildenblat et al. 2021 (pytorch-grad-cam); a baseline of FAME",
     year=2021,
     equation="GradCAMElementWise",
@@ -129,7 +136,14 @@ class GradCAMEW(GradientCAM):
         return rectify(gradient * activation).sum(dim=1)
 
 
-@register("layercam", paper="Jiang et al. 2021", year=2021, equation="6, 7", weights="cell")
+@register(
+    "layercam",
+    use="Finer maps from early layers, where Grad-CAM gets noisy.",
+    paper="Jiang et al. 2021",
+    year=2021,
+    equation="6, 7",
+    weights="cell",
+)
 @dataclass(frozen=True)
 class LayerCAM(GradientCAM):
     r"""Positive gradients times activation, cell by cell; made for layers of any depth.

@@ -29,6 +29,7 @@ _LINEAR = (
 
 @register(
     "diffgradcam++",
+    use="As DiffGradCAM, for photos with several objects of the class.",
     paper="Piland, Sweet & Czajka 2026 (abstract only)",
     year=2026,
     equation="our reconstruction",
@@ -39,7 +40,12 @@ _LINEAR = (
     quick_audits=False,
 )
 @register(
-    "gradcam++", paper="Chattopadhyay et al. 2018", year=2018, equation="19", weights="channel"
+    "gradcam++",
+    use="Photos with several objects of the class, of which Grad-CAM may show one.",
+    paper="Chattopadhyay et al. 2018",
+    year=2018,
+    equation="19",
+    weights="channel",
 )
 @dataclass(frozen=True)
 class GradCAMpp(GradientCAM):

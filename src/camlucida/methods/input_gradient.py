@@ -85,6 +85,7 @@ class InputGradient(Method):
 
 @register(
     "saliency",
+    use="Which pixels the score would react to if they changed a little; not what was used.",
     paper="Simonyan, Vedaldi & Zisserman 2014",
     year=2014,
     equation="section 3.1",
@@ -111,6 +112,7 @@ class Saliency(InputGradient):
 
 @register(
     "inputxgradient",
+    use="A quick first share of each pixel in the score; noisy.",
     paper="Shrikumar et al. 2016",
     year=2016,
     equation="section 3",
@@ -136,6 +138,7 @@ class InputXGradient(InputGradient):
 
 @register(
     "integrated-gradients",
+    use="Shares of single pixels that add up to the score's difference from an empty picture.",
     paper="Sundararajan, Taly & Yan 2017",
     year=2017,
     equation="1, 3",
@@ -177,6 +180,7 @@ class IntegratedGradients(InputGradient):
 
 @register(
     "smoothgrad",
+    use="As saliency, with less noise.",
     paper="Smilkov et al. 2017",
     year=2017,
     equation="section 3",

@@ -29,6 +29,7 @@ _EPS = 1e-8
 
 @register(
     "opticam",
+    use="The mask that keeps the score highest, searched for photo by photo.",
     paper="Zhang et al. 2023",
     year=2023,
     equation="the masked image's objective",

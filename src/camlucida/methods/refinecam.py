@@ -27,6 +27,7 @@ _RESOLUTIONS = 4
 
 register(
     "finercam",
+    use="Classes that look alike: what tells this one from those most like it.",
     paper="Zhang et al. 2025",
     year=2025,
     equation="y^c - gamma y^d",
@@ -40,6 +41,7 @@ register(
 
 @register(
     "refinecam",
+    use="Fine outlines: several layers have to agree on a place.",
     paper="Domeniconi et al. 2026",
     year=2026,
     equation="the product over layers",

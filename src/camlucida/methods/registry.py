@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import Option, options_of, split
@@ -102,6 +102,7 @@ class MethodRow(Row[Method]):
         cost: passes per image.
         target: the kind of target that the name stands for, where it does (``diffgradcam``).
         remark: anything a user must know.
+        use: when to take it, in one plain sentence.
         weights: whether the map adds up channels with one number per ``"channel"``, or with one per ``"cell"``;
             empty where it is no such sum.
         sums_to: what the map sums to; empty where it promises nothing.
@@ -137,6 +138,7 @@ class MethodRow(Row[Method]):
     cost: Cost = Cost(forward=1, head_backward=1)
     target: type[Target] | None = None
     remark: str = ""
+    use: str = ""
     weights: Literal["channel", "cell", ""] = ""
     sums_to: Promise = ""
     local: bool = False
@@ -195,6 +197,21 @@ class MethodRow(Row[Method]):
         """Such as ``"a layer, gradients"``."""
         words = [_NEEDS[need] for need in (self.explains, *self.needs) if need != "input"]
         return ", ".join(words) or "nothing but the output"
+
+    @property
+    def source_in_words(self) -> str:
+        """Such as ``"Selvaraju et al. 2017, equations 1, 2"``."""
+        number = self.equation[:1].isdigit()
+        several = re.match(r"\d+\s*[,-]\s*\d", self.equation)
+        equation = f"equation{'s' if several else ''} {self.equation}"
+        year = str(self.year) if self.year and str(self.year) not in self.paper else ""
+        source = " ".join(filter(None, (self.paper, year)))
+        return ", ".join(filter(None, (source, equation if number else self.equation)))
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether it differentiates the model."""
+        return any("gradients" in need or "derivatives" in need for need in self.needs)
 
     @property
     def cost_in_words(self) -> str:
@@ -352,22 +369,45 @@ def register(name: str, *, paper: str, year: int, equation: str, **facts: Any) -
     return add
 
 
-def list_methods(*, libraries: bool = False) -> tuple[MethodRow, ...]:
-    """All registered methods, in the order of registration.
+def list_methods(
+    *,
+    libraries: bool = False,
+    explains: Explains | None = None,
+    gradients: bool | None = None,
+    by_class: bool | None = None,
+    few_passes: bool | None = None,
+) -> tuple[MethodRow, ...]:
+    """The registered methods, in the order of registration.
 
     Args:
         libraries: those that other libraries compute instead, also where these are not installed.
+        explains: those whose map shows one ``"layer"``, several ``"layers"`` or the ``"input"``.
+        gradients: those that need gradients, or that need none.
+        by_class: those whose map depends on the explained class, or those whose map does not.
+        few_passes: those of a few passes through the model, or those that repeat passes.
 
     Example:
         >>> "gradcam" in [row.name for row in camlucida.list_methods()]
         True
         >>> "captum:occlusion" in [row.name for row in camlucida.list_methods(libraries=True)]
         True
+        >>> [row.name for row in camlucida.list_methods(gradients=False, few_passes=True, by_class=True)]
+        ['cam']
     """
+    if explains is not None and explains not in get_args(Explains):
+        raise MethodError(f"explains is {', '.join(get_args(Explains))}, got {explains!r}")
     if libraries:
         for name in LIBRARIES:
             load_library(name)
-    return tuple(row for row in METHODS if (row.library if libraries else ":" not in row.name))
+    return tuple(
+        row
+        for row in METHODS
+        if (row.library if libraries else ":" not in row.name)
+        and explains in (None, row.explains)
+        and gradients in (None, row.needs_gradients)
+        and by_class in (None, row.discriminative)
+        and few_passes in (None, not row.cost.times)
+    )
 
 
 def method_row(name: str) -> MethodRow:

@@ -31,6 +31,8 @@ _EVERY = 500  # masks between two looks at whether the map has settled
 
 @register(
     "rise",
+    use="Any model that can be asked, without looking inside: many photos with random parts "
+    "hidden.",
     paper="Petsiuk, Das & Saenko 2018",
     year=2018,
     equation="6, section 3.2",

@@ -25,6 +25,7 @@ Path = Literal["cumulative", "linear"]
 
 @register(
     "scorecam",
+    use="Without gradients: how well the score survives when only what a feature marks is shown.",
     paper="Wang et al. 2020",
     year=2020,
     equation="6, 7, 9, 10, algorithm 1",
@@ -184,6 +185,7 @@ class ScoreCAM(Method):
 
 @register(
     "sscam",
+    use="As Score-CAM, steadier against noise, and slower.",
     paper="Wang et al. 2020 (SS-CAM)",
     year=2020,
     equation="smooth on feature map (1), smooth on input (2)",
@@ -234,6 +236,7 @@ class SSCAM(ScoreCAM):
 
 @register(
     "iscam",
+    use="As Score-CAM, averaged while more and more of the photo is shown, and slower.",
     paper="Naidu et al. 2020",
     year=2020,
     equation="the integrated score",

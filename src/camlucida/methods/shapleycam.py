@@ -22,6 +22,7 @@ from camlucida.targets.finer import ResidualSoftmax
 
 @register(
     "shapleycam",
+    use="As Grad-CAM, for a head that is far from linear.",
     paper="Cai 2025",
     year=2025,
     equation="second-order Taylor expansion of the game's utility",

@@ -11,6 +11,7 @@ from torch import nn
 from camlucida.common.arguments import argument
 from camlucida.common.errors import LayerError, ModelError
 from camlucida.engine.layers import Evidence, Grid, default_layer, list_layers
+from camlucida.engine.layers.blocks import candidate_layers
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
 from camlucida.models.loaded import LoadedModel
 from camlucida.models.loading import preprocess_of
@@ -30,6 +31,7 @@ class LayerRow:
         default: whether methods explain it where no layer is named.
         grid: how its output is read as a map; ``None`` where it has none.
         evidence: why it is read so.
+        block: whether it is one of the blocks that the model is made of, which are the usual layers to explain.
 
     Example:
         >>> camlucida.models.describe_layers(model, (32, 32)).rows[0].shape
@@ -45,6 +47,7 @@ class LayerRow:
     default: bool = False
     grid: Grid | None = None
     evidence: Evidence | None = None
+    block: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -62,6 +65,7 @@ class LayerRow:
             "candidate": not self.reason,
             "reason": self.reason or None,
             "default": self.default,
+            "block": self.block,
         }
 
 
@@ -74,7 +78,7 @@ class ModelLayers:
         input: ``(C, H, W)`` of the input that they were run on.
         rows: one per module.
         default: the layer that methods explain where none is named; ``None`` where no layer can be explained.
-        reason: why none can; empty where one can.
+        reason: why it is this one, or why none can be explained.
 
     Example:
         >>> found = camlucida.models.describe_layers(model, (32, 32))
@@ -87,6 +91,17 @@ class ModelLayers:
     rows: tuple[LayerRow, ...]
     default: str | None
     reason: str = ""
+
+    @property
+    def candidates(self) -> tuple[LayerRow, ...]:
+        """The default and what to try beside it: the last block of each resolution, or of one resolution all blocks."""
+        blocks = [row for row in self.rows if row.block and row.shape is not None]
+        last = {row.shape[1:]: row for row in blocks if row.shape is not None}
+        chosen = {row.name for row in (last.values() if len(last) > 1 else blocks)}
+        return tuple(row for row in self.rows if row.default or row.name in chosen)
+
+
+_WHY = "it is the last map of the image that the output is made from; what follows pools it or reads it as a whole"
 
 
 def describe_layers(
@@ -121,9 +136,11 @@ def describe_layers(
         ) from error
     fields = receptive_fields(module, inputs)
     default: str | None = None
-    reason = ""
+    reason = _WHY
+    blocks: tuple[str, ...] = ()
     try:
         default = default_layer(module, inputs)
+        blocks = candidate_layers(module, inputs)
     except LayerError as error:
         reason = str(error)
     rows = []
@@ -146,6 +163,7 @@ def describe_layers(
                 layer == default,
                 info.grid,
                 info.evidence,
+                layer in blocks,
             )
         )
     return ModelLayers(name, (channels, *size), tuple(rows[1:]), default, reason)

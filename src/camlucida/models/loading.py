@@ -190,18 +190,23 @@ def with_outputs(
     module = original(loaded.module)
     known = (given or Outputs()).over(loaded.outputs or Outputs())
     if look and not known.settled:
-        height, width = (224, 224) if loaded.preprocess is None else loaded.preprocess.size
-        first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-        channels = 3 if first is None else first.in_channels
-        noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-        weight = next((p for p in module.parameters() if p.is_floating_point()), noise)
-        noise = noise.to(weight.device, weight.dtype)
         count = len(loaded.class_names or ())
         with suppress(ModelError):  # it takes another size: the first images will tell
-            known = find_outputs(module, noise, known, named=count)
+            known = find_outputs(module, noise(loaded), known, named=count)
     read = loaded if known == Outputs() else replace(loaded, outputs=known)
     names = known.names(loaded.class_names)
     return replace(read, module=reading(module, known), class_names=names)
+
+
+def noise(loaded: LoadedModel) -> torch.Tensor:
+    """An image of noise ``(1, C, H, W)`` as the model takes it, as far as that is known, on its device."""
+    module = original(loaded.module)
+    height, width = (224, 224) if loaded.preprocess is None else loaded.preprocess.size
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    made = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+    weight = next((p for p in module.parameters() if p.is_floating_point()), made)
+    return made.to(weight.device, weight.dtype)
 
 
 def preprocess_of(module: nn.Module) -> Preprocess | None:

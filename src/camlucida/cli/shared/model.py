@@ -112,8 +112,18 @@ class Chosen:
         size = self.how.get("preprocess", {}).get("size")
         return (size, size) if isinstance(size, int) else size
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it is an architecture that has a name and weights of its own, which are fetched."""
+        return (self.name or "").partition(":")[0] in ("timm", "torchvision", "hf")
+
     def load(
-        self, device: str | None = None, *, say: bool = True, name: str | None = None
+        self,
+        device: str | None = None,
+        *,
+        say: bool = True,
+        name: str | None = None,
+        weights: bool = True,
     ) -> LoadedModel:
         """The model, on a device.
 
@@ -121,6 +131,7 @@ class Chosen:
             device: such as ``"cuda"``; ``None`` for a GPU where there is one, which is said.
             say: print what was assumed, one line each.
             name: the model where none was named.
+            weights: whether they matter; without, those of an architecture with a name are not fetched.
 
         Raises:
             CamlucidaError: it cannot be loaded.
@@ -128,7 +139,8 @@ class Chosen:
         from camlucida.models import load_model
 
         device = on_device(device)
-        loaded = load_model(self.name or name or "embedded", **self.how, device=device)
+        how = {**self.how, **({"pretrained": False} if self.is_named and not weights else {})}
+        loaded = load_model(self.name or name or "embedded", **how, device=device)
         if say:
             for text in (*loaded.notes, *(loaded.outputs.notes if loaded.outputs else ())):
                 complain(f"note: {text}")

@@ -109,7 +109,7 @@ def layer_option(default: str, what: str = "The explained layer.") -> Any:
     return typer.Option(
         "--layer",
         metavar="LAYER",
-        help=f"{what} The names are those of camlucida layers. (default: {default})",
+        help=f"{what} The names are those of camlucida layers --tree. (default: {default})",
     )
 
 

@@ -398,7 +398,7 @@ def checked(found: Reading, name: str) -> Grid:
         places = found.shape is None or len(found.shape) > 2
         raise LayerError(
             f"layer {name!r} is no feature map of the image, because {found.reason}; choose another layer "
-            f"(camlucida layers lists those that are){how if places else ''}"
+            f"(camlucida layers --tree lists those that are){how if places else ''}"
         )
     return found.grid
 

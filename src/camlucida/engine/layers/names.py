@@ -80,7 +80,7 @@ def resolve_all(model: nn.Module, layers: Layers) -> dict[str, nn.Module | None]
     if not isinstance(layers, str | nn.Module | Sequence):
         raise LayerError(
             f"layers must be names or modules of the model, got {type(layers).__name__}; "
-            "`camlucida layers` lists the names"
+            "`camlucida layers --tree` lists the names"
         )
     chosen = [layers] if isinstance(layers, str | nn.Module) else list(layers)
     if not chosen:
@@ -115,5 +115,5 @@ def _unknown(model: nn.Module, layer: str) -> str:
     near = difflib.get_close_matches(layer, names, n=3, cutoff=0.5) or names[-3:]
     return (
         f"{type(model).__name__} has no layer {layer!r}; nearest: {', '.join(map(repr, near))} "
-        "(`camlucida layers` lists them all)"
+        "(`camlucida layers --tree` lists them all)"
     )

@@ -32,6 +32,7 @@ from camlucida.targets.base import join_targets
 
 @register(
     "icam",
+    use="All layers of the model together, and how much each of them matters.",
     paper="Singh et al. 2024",
     year=2024,
     equation="3-31",
