@@ -287,7 +287,8 @@ def _recommended(
     subject: Subject, inputs: Tensor, layer: str | None, found: Sequence[MethodFit]
 ) -> tuple[str | None, str]:
     """The method to begin with: of few passes, and one whose map the score can be read off."""
-    able = [(o.name, o.row) for o in found if o.fits and o.row is not None and o.row.discriminative]
+    rows = [(one.name, one.row) for one in found if one.fits and one.row is not None]
+    able = [(name, row) for name, row in rows if row.discriminative and not row.control]
     sums = [(name, row) for name, row in able if row.sums_to and not row.cost.times]
     of_layer = [(name, row) for name, row in sums if row.sums_to == "sum"]
     by_channel = next((n for n, row in of_layer if row.make is method_row("gradcam").make), None)

@@ -58,7 +58,12 @@ _SANITY = "Adebayo et al. 2018"
 
 
 @register(
-    "random", paper=_SANITY, equation="section 3", remark="knows neither image nor model", **_FACTS
+    "random",
+    use="A control: noise, which every explanation must be better than.",
+    paper=_SANITY,
+    equation="section 3",
+    remark="knows neither image nor model",
+    **_FACTS,
 )
 @dataclass(frozen=True)
 class RandomMap(_Blind):
@@ -80,6 +85,7 @@ class RandomMap(_Blind):
 
 @register(
     "centre",
+    use="A control: the middle of the photo, where objects often are, whatever the model.",
     paper=_SANITY,
     equation="section 3",
     remark="photographers put things in the middle",
@@ -114,7 +120,12 @@ class CentreMap(_Blind):
 
 
 @register(
-    "edges", paper=_SANITY, equation="section 5", remark="looks like many an explanation", **_FACTS
+    "edges",
+    use="A control: the outlines of the photo, whatever the model.",
+    paper=_SANITY,
+    equation="section 5",
+    remark="looks like many an explanation",
+    **_FACTS,
 )
 @dataclass(frozen=True)
 class EdgeMap(_Blind):
@@ -133,7 +144,14 @@ class EdgeMap(_Blind):
         return slopes.square().sum(1).sqrt()
 
 
-@register("brightness", paper=_SANITY, equation="section 3", remark="of the photo alone", **_FACTS)
+@register(
+    "brightness",
+    use="A control: the bright parts of the photo, whatever the model.",
+    paper=_SANITY,
+    equation="section 3",
+    remark="of the photo alone",
+    **_FACTS,
+)
 @dataclass(frozen=True)
 class BrightnessMap(_Blind):
     """How bright the image is.
@@ -148,7 +166,8 @@ class BrightnessMap(_Blind):
 
 
 @register(
-    "redrawn", paper=_SANITY, equation="section 3", remark="of a model that has learned nothing",
+    "redrawn", use="A control: the map of a network that has learned nothing.",
+    paper=_SANITY, equation="section 3", remark="of a model that has learned nothing",
     **{**_FACTS, "discriminative": True, "needs": ("gradients",), "cost": Cost(forward=2, head_backward=1)},
 )  # fmt: skip
 @dataclass(frozen=True)

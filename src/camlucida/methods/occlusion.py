@@ -61,6 +61,7 @@ def _some(index: Tensor, masks: Tensor) -> zip[tuple[Tensor, Tensor]]:
 
 @register(
     "occlusion",
+    use="Without gradients and easy to explain: what the score loses when a place of the photo is covered.",
     paper="Zeiler & Fergus 2014",
     year=2014,
     equation="section 4.2",
@@ -122,6 +123,7 @@ class Occlusion(Method):
 
 @register(
     "cell-occlusion",
+    use="Without gradients: what the score loses when a cell of the layer is switched off.",
     paper="Zeiler & Fergus 2014",
     year=2014,
     equation="section 4.2, on a layer",
