@@ -64,7 +64,7 @@ def test_a_method_of_ones_own_and_a_model_that_knows_no_size():
         pass
 
     found = camlucida.methods_for(conv(), methods=[Own()])
-    assert (found[0].name, found[0].fits, found[0].use) == ("Own", True, "")
+    assert (found[0].name, found[0].fits, found[0].row) == ("Own", True, None)
 
 
 def test_the_peak_is_what_is_alive_together():

@@ -104,7 +104,9 @@ def methods(
         print_json([_method_record(row) for row in (*rows, *others)])
     else:
         console().print(listing((row.name, _method_facts(row)) for row in rows))
-        console().print('\n Of other libraries, computed by these: pip install "camlucida[peers]"\n')
+        console().print(
+            '\n Of other libraries, computed by these: pip install "camlucida[peers]"\n'
+        )
         console().print(listing((row.name, _method_facts(row)) for row in others))
         console().print(
             " camlucida methods NAME is a method's page, with what its options may be.\n"

@@ -22,6 +22,7 @@ from camlucida.explanation.left_out import reason
 from camlucida.explanation.photos import Images
 from camlucida.explanation.subject import ModelLike, Subject
 from camlucida.methods import Method, MethodRow, Progress, list_methods, method_row, row_of
+from camlucida.methods.describe import words_of
 from camlucida.methods.registry import METHODS
 from camlucida.models.loading import noise
 from camlucida.report import Column, Table
@@ -58,7 +59,7 @@ class MethodFit:
     @property
     def use(self) -> str:
         """When to take it, in one sentence."""
-        return "" if self.row is None else self.row.use
+        return "" if self.row is None else self.row.use or words_of(self.row.summary)
 
     @property
     def how(self) -> str:
