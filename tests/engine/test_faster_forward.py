@@ -244,3 +244,46 @@ def test_the_clock_decides_only_where_it_is_clear(monkeypatch):
         assert not faster_forward._prefers_channels_last(model, X, known, False)
         spent[False] = 0.5
         assert not faster_forward._prefers_channels_last(model, X, known, True)
+
+
+# ---- forward and backward -----------------------------------------------------------------------
+
+
+def gradient(forward, x=X):
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(forward(leaf.clone())[:, 1].sum(), leaf)[0]
+
+
+def test_the_fast_form_has_the_models_gradients():
+    model = trained(Residual())
+    with borrowed(model, X) as module, torch.no_grad():
+        fast = fast_forward(module, X, gradients=True)
+        assert faster_forward._KEPT[module].graph is not None
+        assert [folds for folds, _ in faster_forward._KEPT[module].forms.values()] == [True]
+        torch.testing.assert_close(gradient(fast), gradient(module), rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_without_gradients_keeps_the_model_as_it_is():
+    """Tracing does not see ``no_grad``: the outputs are the same, the gradients are not."""
+
+    class Cut(Residual):
+        def forward(self, x):
+            with torch.no_grad():
+                b = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+            return self.fc((self.bn1(self.conv1(x)) + 3 * b).mean((2, 3)))
+
+    class Once(Residual):
+        def forward(self, x):
+            a = self.bn1(self.conv1(x))
+            with torch.no_grad():
+                b = self.bn2(self.conv2(a))
+            return self.fc((a + 3 * b).mean((2, 3)))
+
+    for kind in (Cut, Once):
+        model = trained(kind())
+        with borrowed(model, X) as module, torch.no_grad():
+            fast = fast_forward(module, X, gradients=True)
+            torch.testing.assert_close(gradient(fast), gradient(module), rtol=1e-4, atol=1e-6)
+    assert faster_forward._KEPT[module].graph is not None  # good enough for outputs
+    assert [folds for folds, _ in faster_forward._KEPT[module].forms.values()] == [False]

@@ -17,7 +17,7 @@ from camlucida import (
     MethodError,
     Preprocess,
 )
-from camlucida.methods import FAME
+from camlucida.methods import FAME, fame
 from camlucida.methods.fame import correlation, descend, gray, movement
 from reference import fame as slow
 
@@ -351,8 +351,31 @@ def test_transformers(name, options):
     assert (found.details["loss"][:, 1] < found.details["loss"][:, 0]).all()
 
 
-def test_channels_last_changes_nothing_but_speed(net):
-    x = images(2)
-    plain = camlucida.explain(net, x, method=FAME(iterations=10))
-    last = camlucida.explain(net, x, method=FAME(iterations=10, channels_last=True))
-    torch.testing.assert_close(last.maps, plain.maps, rtol=0, atol=1e-10)
+def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, 2), nn.BatchNorm2d(8),
+        nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    for norm in (model[1], model[4]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.rand(3, 3, 16, 16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    asked = []
+    real = fame.fast_forward
+
+    def watched(*args, **how):
+        asked.append(how)
+        return real(*args, **how)
+
+    monkeypatch.setattr(fame, "fast_forward", watched)
+    fast = camlucida.explain(model, x, method=FAME(iterations=20), target=1)
+    assert asked == [{"gradients": True}]
+    monkeypatch.setattr(fame, "_MANY", 1000)
+    plain = camlucida.explain(model, x, method=FAME(iterations=20), target=1)
+    assert len(asked) == 1
+    moved = plain.details["movement"]
+    bound = 1e-4 * float(moved.max())
+    torch.testing.assert_close(fast.details["movement"], moved, rtol=0, atol=bound)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert type(model[1]) is nn.BatchNorm2d

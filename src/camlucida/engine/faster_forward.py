@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
@@ -31,6 +32,8 @@ _LOG = logging.getLogger("camlucida")
 
 _TOLERANCE = 1e-4
 """How far the output may be off, as a share of its largest value; rounding stays under 1e-6 in trained nets."""
+_KINKS = 0.01
+"""How far gradients may be off, as a share of their norm; rounding stays under 2e-3 in nets with ReLUs."""
 _TIMED = 4
 """Images of the passes that are timed."""
 _CLEARLY = 0.8
@@ -45,13 +48,14 @@ class _Kept:
         state: fingerprint of its values.
         session: in which it was last compared; while a model is borrowed, nobody else writes to it.
         graph: the model without batch norms; ``None`` where there is nothing to fold.
-        channels_last: whether it is faster on images laid out that way, by the shape of an image and precision.
+        forms: whether the graph runs, and whether on images laid out channels-last, by the shape of an image,
+            precision, and whether gradients are taken.
     """
 
     state: str
     session: object
     graph: nn.Module | None
-    channels_last: dict[tuple[object, ...], bool]
+    forms: dict[tuple[object, ...], tuple[bool, bool]]
 
 
 _KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
@@ -62,6 +66,7 @@ def fast_forward(
     inputs: Tensor,
     outputs: Tensor | None = None,
     *,
+    gradients: bool = False,
     compile: bool = False,  # noqa: A002
 ) -> Forward:
     """The model's forward pass in the fastest form that gives its outputs, for many passes.
@@ -73,6 +78,7 @@ def fast_forward(
         model: in evaluation mode, borrowed.
         inputs: ``(N, C, H, W)``, to try it on.
         outputs: what the model returned for them, where that is known.
+        gradients: passes forward and backward to the images are made: these are timed, and gradients compared too.
         compile: compile it as well, for batches of one size; the first pass takes half a minute then.
 
     Returns:
@@ -98,18 +104,26 @@ def fast_forward(
         if kept is None or kept.state != state:
             kept = _KEPT[model] = _Kept(state, now, folded(model, few, known()), {})
         kept.session = now
-    run = model if kept.graph is None else kept.graph
     kind = (
         *inputs.shape[1:],
         inputs.dtype,
         inputs.device,
         torch.is_autocast_enabled(inputs.device.type),
+        gradients,
     )
-    if kind not in kept.channels_last:
-        kept.channels_last[kind] = _prefers_channels_last(
-            run, few, known(), _expected(model, inputs)
+    if kind not in kept.forms:
+        wanted = _gradient(model, few) if gradients else None
+        graph = kept.graph
+        if wanted is not None and not (graph and _near(_gradient(graph, few), wanted)):
+            graph = None
+        last = _prefers_channels_last(
+            graph or model, few, known(), _expected(model, inputs), wanted
         )
-    return _in_layout(run, kept.channels_last[kind])
+        kept.forms[kind] = graph is not None, last
+    folds, channels_last = kept.forms[kind]
+    run = kept.graph if folds else model
+    assert run is not None  # noqa: S101
+    return _in_layout(run, channels_last)
 
 
 def has_fast_form(model: nn.Module) -> bool:
@@ -137,15 +151,20 @@ def _expected(model: nn.Module, inputs: Tensor) -> bool:
     return convolves and (inputs.device.type == "cpu" or half)
 
 
-def _prefers_channels_last(run: Forward, images: Tensor, known: Tensor, expected: bool) -> bool:
+def _prefers_channels_last(
+    run: Forward, images: Tensor, known: Tensor, expected: bool, wanted: Tensor | None = None
+) -> bool:
     """Whether channels-last is right and faster; what is expected decides unless the clock says clearly otherwise."""
     times = {}
     for channels_last in (True, False):
         forward = _in_layout(run, channels_last)
+        work = forward if wanted is None else partial(_gradient, forward)
         try:
             if channels_last and not _same(forward(images.clone()), known):
                 return False
-            times[channels_last] = _seconds(forward, images.clone())
+            if channels_last and wanted is not None and not _near(work(images), wanted):
+                return False
+            times[channels_last] = _seconds(work, images.clone())
         except RuntimeError as error:
             # A model that reshapes its maps with view() wants them as usual; or the memory is small.
             _LOG.debug("images are not laid out channels-last: %s", error)
@@ -166,6 +185,27 @@ def _seconds(forward: Forward, images: Tensor) -> float:
             torch.cuda.synchronize(images.device)
         spent.append(time.perf_counter() - started)
     return median(spent)
+
+
+def _gradient(forward: Forward, images: Tensor) -> Tensor:
+    """Of a sum of all outputs, each with another weight, at the images."""
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        output = first_tensor(forward(leaf.clone())).float()
+        weight = torch.linspace(-1, 1, output[0].numel(), device=output.device)
+        total = (output.flatten(1) * weight).sum()
+        (found,) = torch.autograd.grad(total, leaf) if total.requires_grad else (leaf * 0,)
+    return found.detach()
+
+
+def _near(found: Tensor, wanted: Tensor) -> bool:
+    """Whether gradients are the same but for the kinks of the model, at which rounding decides."""
+    half = torch.is_autocast_enabled(wanted.device.type) or wanted.dtype in (
+        torch.float16,
+        torch.bfloat16,
+    )
+    bound = 0.2 if half else _KINKS
+    return bool((found - wanted).norm() <= bound * wanted.norm())
 
 
 def _same(found: Tensor, known: Tensor) -> bool:
