@@ -165,6 +165,28 @@ def test_a_gpu_is_taken_where_there_is_one_and_said(tiny, capsys, monkeypatch):
     assert (tiny / "camlucida-out/cat.json").is_file()
 
 
+def test_the_report_shows_all_photos_with_their_classes(tiny, capsys):
+    photo("in/red/a.png")
+    photo("in/green/b.png")
+    photo("in/green/c.png", GREEN)
+    code, document, err = explain_json(capsys, "in", "--report")
+    assert (code, document["report"]) == (0, "camlucida-out/report.html")
+    assert "folders are taken for their classes" in err[0]
+    table = (tiny / "camlucida-out/report.csv").read_text().splitlines()
+    assert [line.split(",")[1:3] for line in table[1:]] == [
+        ["green", "red"], ["green", "green"], ["red", "red"],
+    ]  # fmt: skip
+    before = (tiny / "camlucida-out/report.html").read_text()
+    assert "green taken for red" not in before  # once is not often
+    assert "1 is mistaken" in before
+    explain_json(capsys, "in", "--report")  # nothing is explained again
+    assert (tiny / "camlucida-out/report.html").read_text() == before
+    (tiny / "list.csv").write_text("file,label\nin/green/b.png,red\n")
+    explain_json(capsys, "in", "--report", "--labels", "csv:list.csv")
+    assert "0 are mistaken" in (tiny / "camlucida-out/report.html").read_text()
+    assert run(capsys, "explain", "in", "--labels", "csv:list.csv")[0] == 2
+
+
 def test_the_json_document_is_all_there_is_on_stdout_and_says_where_the_files_are(tiny, capsys):
     photo("in/cat.png")
     photo("in/dog.png", GREEN)

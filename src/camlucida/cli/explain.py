@@ -93,6 +93,22 @@ def explain(
             "In Python, camlucida.explanation.Stored(FOLDER) reads them one by one.",
         ),
     ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also write report.html, one page on all photos that can be sorted by confidence, by mistakes and by "
+            "what is said of the maps, and report.csv.",
+        ),
+    ] = False,
+    labels: Annotated[
+        str | None,
+        option(
+            "DATA",
+            "With --report: the data set that knows the photos' true classes, as camlucida evaluate takes it. "
+            "(default: the photos' folders, where the model knows classes of these names)",
+        ),
+    ] = None,
     out: Annotated[
         Path, out_option("The folder where pictures, maps and records are written.")
     ] = Path("camlucida-out"),
@@ -108,13 +124,18 @@ def explain(
     [bold]camlucida explain photos/ --method gradcam --method diffgradcam:aggregator=max --class tabby[/]
 
     [bold]camlucida explain photo.jpg --class tabby --against "tiger cat"[/]
+
+    [bold]camlucida explain photos/ --report[/]
     """
     from camlucida.cli.shared.job import Job, Outcome, check, run, write_shards
     from camlucida.cli.shared.opening import known_methods
+    from camlucida.cli.shared.photo_report import check as check_report
+    from camlucida.cli.shared.photo_report import classes_of, write_report
     from camlucida.cli.shared.photos import collect
     from camlucida.explanation import Style
     from camlucida.targets import TARGETS, build_target
 
+    check_report(shards, report, labels)
     if shards:
         refuse_unused(
             context, ("scale", "colours", "alpha"), "without --shards, which draws nothing"
@@ -154,14 +175,18 @@ def explain(
         out,
         style,
         scale == "data",
+        report,
     )
+    true_classes = classes_of(photos, labels, loaded.class_names) if report else {}
     if files:
         (write_shards if shards else run)(job, files, outcome)
+    page = write_report(job, outcome, true_classes) if report and len(outcome.done) else None
     if as_json:
         print_json({
             "camlucida": __version__,
             "model": loaded.name,
             "out": shown(out),
+            **({"report": shown(page)} if page else {}),
             "interrupted": outcome.interrupted,
             **({"explained": outcome.stored} if shards else {"photos": outcome.done}),
             "failed": [{"photo": shown(p), "reason": reason} for p, reason in outcome.failed],
@@ -175,6 +200,10 @@ def explain(
         from camlucida.cli.shared.results import show
 
         show(outcome.done, out, console())
+        if page:
+            print_lines(
+                f"\nAll photos on one page: {shown(page)}; as a table: {shown(page.with_suffix('.csv'))}"
+            )
     raise typer.Exit(outcome.exit_code)
 
 

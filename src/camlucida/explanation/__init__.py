@@ -4,6 +4,7 @@ from camlucida.explanation.diagnostics import Diagnostics, Prediction
 from camlucida.explanation.explain import explain, explain_each
 from camlucida.explanation.fits import MethodFit, MethodFits, methods_for
 from camlucida.explanation.overlays import LazyViews, Style
+from camlucida.explanation.photo_report import photo_report
 from camlucida.explanation.result import Comparison, Explanation
 from camlucida.explanation.stored import Stored, StoredExplanation
 from camlucida.explanation.stream import Explanations
@@ -23,4 +24,5 @@ __all__ = [
     "explain",
     "explain_each",
     "methods_for",
+    "photo_report",
 ]

@@ -39,6 +39,7 @@ class Job:
         out: The folder of the results.
         style: How maps are drawn; ``None`` for the usual way.
         one_scale: Whether all photos are drawn on the scale of the largest value among them.
+        strips: Whether each photo gets the strip of pictures that the report shows.
     """
 
     model: LoadedModel
@@ -51,6 +52,7 @@ class Job:
     out: Path
     style: Style | None = None
     one_scale: bool = False
+    strips: bool = False
 
 
 @dataclass
@@ -170,7 +172,7 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
                 for index, place in enumerate(places):
                     name = names.take(photos[place])
                     own = {"asked": asked, "mark": marks[place]}
-                    save(drawn, index, photos[place], job.out, name, own)
+                    save(drawn, index, photos[place], job.out, name, own, strip=job.strips)
                     outcome.done.add(place, job.out / f"{name}.json")
         except KeyboardInterrupt:
             outcome.interrupted = True

@@ -62,6 +62,8 @@ def save(
     out: Path,
     name: str,
     facts: Mapping[str, Any],
+    *,
+    strip: bool = False,
 ) -> None:
     """Write everything about one photo.
 
@@ -75,11 +77,13 @@ def save(
         out: Where to.
         name: What the files are called.
         facts: What tells later whether it is to be done again.
+        strip: Also write photo and maps small and side by side, for the report: ``NAME.strip.jpg``.
 
     Raises:
         CamlucidaError: A file cannot be written.
     """
     from camlucida.explanation import Comparison
+    from camlucida.explanation.photo_report import agreement, strip_of
 
     skipped = comparison.skipped
     own = Comparison(_with_small_views([e[index] for e in comparison.values()]), [*skipped.items()])
@@ -108,6 +112,9 @@ def save(
     files = {"record": shown(out / f"{name}.json")}
     if len(own) > 1:
         files["comparison"] = shown(write(out / f"{name}.comparison.png", own.save))
+    if strip:
+        small = strip_of(own)
+        files["strip"] = shown(write(out / f"{name}.strip.jpg", lambda p: p.write_bytes(small)))
     predictions: list[dict[str, Any]] = next(
         (m["predictions"] for m in methods if m["predictions"]), []
     )
@@ -122,6 +129,7 @@ def save(
         "predictions": predictions,
         "files": files,
         "methods": methods,
+        "agreement": agreement(own),
         "skipped": [{"method": name, "reason": reason} for name, reason in skipped.items()],
     }
     write_json(out / f"{name}.json", record)
