@@ -111,7 +111,8 @@ def photo_report(
     )
     if labels is not None and len(labels) != count:
         raise CamlucidaError(f"{count} images need as many labels, got {len(labels)}")
-    rows, skipped = [], {}
+    rows: list[PhotoRow] = []
+    skipped: dict[str, str] = {}
     for place, found in _each(results):
         one = found if isinstance(found, Comparison) else Comparison([found])
         skipped |= one.skipped
