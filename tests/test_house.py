@@ -24,6 +24,7 @@ FLOORS = (
     ("benchmark", "training", "faces"),
     ("audits",),
     ("studies",),
+    ("app",),
     ("cli",),
     ("__main__",),
 )

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
 
 _ROOMS = (
-    "audits", "benchmark", "common", "data", "engine", "explanation", "faces", "methods", "metrics", "models",
+    "app", "audits", "benchmark", "common", "data", "engine", "explanation", "faces", "methods", "metrics", "models",
     "report", "studies", "targets", "training",
 )  # fmt: skip
 _HOMES = (
@@ -107,6 +107,7 @@ __all__ = [
     "Target",
     "TargetError",
     "__version__",
+    "app",
     "audits",
     "benchmark",
     "common",

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from camlucida.cli.app import app as page
 from camlucida.cli.audit.all_and_sanity import all_, sanity
 from camlucida.cli.audit.group import audit
 from camlucida.cli.audit.registered import Audits
@@ -59,6 +60,7 @@ def version() -> None:
 _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 
 _command: Callable[..., None]
+app.command("app", cls=Command, rich_help_panel=_DAILY)(page)
 for _command in (explain, demo, layers, methods, metrics, targets, data, audits, verify, version):
     app.command(cls=Command, rich_help_panel=_DAILY)(_command)
 for _command in (evaluate, summary, compare, report):

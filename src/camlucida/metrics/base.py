@@ -63,6 +63,8 @@ class Scene:
         seed: each image's random numbers come from it and the image (``ImageGenerators``).
         batch_size: images per forward pass that a metric may use at a time.
         references: explanations of the same images to compare with, by the method's registered name or label.
+        watch: called with the name of a number whose curves grow, and the curves ``(N, P)`` as far as they are known,
+            NaN elsewhere.
 
     Example:
         >>> logits = torch.tensor([[0.1, 2.0], [0.3, 0.2]])
@@ -86,6 +88,7 @@ class Scene:
     seed: int = 0
     batch_size: int = 32
     references: Mapping[str, Explanation] = field(default_factory=dict)
+    watch: Callable[[str, Tensor], object] | None = None
 
     def __len__(self) -> int:
         return int(self.inputs.shape[0])

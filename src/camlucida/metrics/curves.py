@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -89,6 +90,7 @@ def path(
     last: Tensor | None = None,
     error: float | None = None,
     most: int = MOST,
+    watch: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Probabilities on the way from one image to another, pixel by pixel in the order of the map.
 
@@ -106,6 +108,7 @@ def path(
             straight lines between them; ``None`` (default) computes all.
         most: heights of each image, beside the two ends, after which twice the error is enough; at twice as many it
             ends.
+        watch: as of :func:`sample_curves`.
 
     Returns:
         ``(N, n_steps + 1)`` with ``n_steps = ceil(H W / step)``.
@@ -134,7 +137,8 @@ def path(
     for k, value in ((0, first), (steps, last)):
         if value is not None:
             known[:, k] = value.to(known)
-    return sample_curves(known, heights, None if steps <= most + 1 else error, most=most)
+    bound = None if steps <= most + 1 else error
+    return sample_curves(known, heights, bound, most=most, watch=watch)
 
 
 def sample_curves(
@@ -143,6 +147,7 @@ def sample_curves(
     error: float | None,
     *,
     most: int = MOST,
+    watch: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Curves of which only as many heights are computed as their area takes.
 
@@ -151,6 +156,7 @@ def sample_curves(
         heights: computes those of pairs of a row and a position, ``(n,)``.
         error: bound of twice the standard error of the area; ``None`` computes every height.
         most: heights of each curve, beside its ends, after which twice the error is enough; at twice as many it ends.
+        watch: called with the curves as far as they are known, ``(N, P)`` with NaN elsewhere, whenever more is.
 
     Returns:
         ``(N, P)``, straight between the heights that are known.
@@ -169,6 +175,8 @@ def sample_curves(
         rows, columns = zip(*wanted, strict=True)
         found[rows, columns] = heights(wanted).to(found)
         there[rows, columns] = True
+        if watch is not None:
+            watch(found)
         table = found.cpu().numpy()
         wanted = [
             (i, k)
@@ -297,6 +305,7 @@ class _Way(Metric):
             first=first,
             last=last,
             error=None if self.exact else self.error,
+            watch=None if scene.watch is None else partial(scene.watch, self.names[0]),
         )
         curves = torch.where(maps.isnan().flatten(1).any(1)[:, None], torch.nan, curves)
         steps = torch.arange(curves.shape[1], dtype=torch.float64, device=curves.device)

@@ -9,15 +9,15 @@ from typing import Any
 from PIL import Image
 
 
-def page(template: str, **values: Any) -> str:
-    """A page from a template of the package.
+def page(template: str, *, package: str = "camlucida.report", **values: Any) -> str:
+    """A page from a template of a package.
 
     Text is escaped, and undefined names are errors.
     """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("camlucida.report", "templates"),
+        loader=jinja2.PackageLoader(package, "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,89 @@
+"""The kinds of work that the page asks for; each reads what was asked, and returns what a job does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, TypeAlias
+
+from camlucida.app.errors import TimeOverError
+from camlucida.app.jobs import Job
+from camlucida.app.question import Question, command, python
+from camlucida.app.studio import Answer, Studio
+from camlucida.app.words import described
+from camlucida.common.errors import ImageError
+from camlucida.engine.chunks import out_of_memory
+from camlucida.explanation.left_out import reason
+
+Work: TypeAlias = Callable[[Job], object]
+Asked: TypeAlias = Mapping[str, Any]
+
+
+def explaining(studio: Studio, asked: Asked) -> Work:
+    """Every method's map as soon as it is there; a method that cannot run costs only itself."""
+    question = Question.read(asked)
+    studio.model(question.model)
+    photo, written = studio.album[question.photo], studio.written[question.model]
+
+    def work(job: Job) -> None:
+        job.tell(
+            "asked",
+            command=command(question, photo, written),
+            python=python(question, photo, written),
+        )
+        for method in question.methods:
+            job.check()
+            try:
+                started = monotonic()
+                answer = studio.answer(question.of(method), job)
+                job.tell("map", **told(studio, answer), seconds=round(monotonic() - started, 3))
+            except (TimeOverError, ImageError):
+                raise
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                job.tell("skipped", method=method, words=reason(error))
+
+    return work
+
+
+def told(studio: Studio, answer: Answer) -> dict[str, Any]:
+    """Everything about an answer but its values."""
+    found = answer.explanation
+    diagnostics, view = found.diagnostics[0], found.views[0]
+    wide, high = view.picture.size
+    left, top, right, bottom = view.box
+    attribution = found.maps[0].detach().cpu()
+    largest = found.style_of(0).largest or 1.0
+    signed = (
+        bool((attribution < 0).any()) or answer.question.signed or bool(answer.question.against)
+    )
+    return {
+        "key": answer.key,
+        "method": answer.question.methods[0],
+        "label": found.label,
+        "explained": found.explained[0],
+        "sides": found.sides,
+        "value": float(found.target_values[0]),
+        "size": list(attribution.shape),
+        "signed": signed,
+        "largest": max(largest, 1.0) if not signed else largest,
+        "box": [left / wide, top / high, right / wide, bottom / high],
+        "cut": view.cut,
+        "layers": list(found.layers),
+        "predictions": [
+            {"index": p.index, "name": p.name.partition(",")[0], "probability": p.probability}
+            for p in found.predictions[0]
+        ],
+        "explains": _class(answer),
+        "messages": [m for m in diagnostics.messages if m not in diagnostics.assumed],
+        "assumed": list(diagnostics.assumed),
+        "raw": [diagnostics.raw_min, diagnostics.raw_max],
+        "described": described(attribution, found.sides),
+        "mask": studio.mask(answer),
+    }
+
+
+def _class(answer: Answer) -> int | None:
+    classes = getattr(answer.explanation.target, "classes", None)
+    return None if classes is None else int(classes[0])
