@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camlucida.audits.rules import QUESTIONS
+from camlucida.audits.rules import GRADES, QUESTIONS
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import read_text
 from camlucida.common.provenance import fingerprint
@@ -41,7 +41,12 @@ class Grades:
 
     def to_dict(self) -> dict[str, Any]:
         """What the page shows beside the methods."""
-        return {"facts": self.facts, "warning": self.warning, "questions": QUESTIONS}
+        return {
+            "facts": self.facts,
+            "warning": self.warning,
+            "questions": QUESTIONS,
+            "order": GRADES,
+        }
 
 
 def read_grades(folder: str | os.PathLike[str], model: LoadedModel) -> Grades:

@@ -19,6 +19,7 @@ from camlucida.app.grades import Grades
 from camlucida.app.jobs import Desk, Job
 from camlucida.app.photos import Album, Kept, Photo
 from camlucida.app.question import Question, Written
+from camlucida.audits.verdicts import MARKS, OUTCOMES
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import slug
 from camlucida.common.version import __version__
@@ -156,6 +157,7 @@ class Studio:
             if self.album.data is None
             else {"name": self.album.data.name, "photos": len(self.album.data)},
             "grades": None if self.grades is None else self.grades.to_dict(),
+            "outcomes": {name: [MARKS[name], said] for name, said in OUTCOMES.items()},
             "palettes": palettes(),
             "signed_palette": SIGNED,
         }

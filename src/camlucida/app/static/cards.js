@@ -3,7 +3,7 @@ import { make } from "/static/talk.js";
 import { Drawing } from "/static/draw.js";
 import { checksOf } from "/static/checks.js";
 
-export const MARKS = { safe: "✓", "with caution": "!", "not safe": "✗", "not tested": "–" };
+export const MARKS = { safe: "✓", "with caution": "!", "not safe": "✗", "not tested": "–", "not enough to tell": "?" };
 const number = value => value === 0 ? "0" : Math.abs(value) < 0.01 || Math.abs(value) >= 1000 ? value.toExponential(1) : value.toPrecision(3);
 
 export function badge(grade) {

@@ -1,8 +1,6 @@
 // "Check this map": quick checks of one map on this photo, their curve as it grows, and a wall.
 import { make, work } from "/static/talk.js";
 
-const MARKS = { pass: "✓", warn: "!", fail: "✗", "not tested": "–", "not judged": "·" };
-const SAID = { pass: "passed", warn: "passed with a caution", fail: "failed", "not tested": "not tested", "not judged": "a number without a bound" };
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(tag, attributes, ...children) {
@@ -43,7 +41,7 @@ export function checksOf(answer, asked, drawing, context) {
     ...[["", "Hide a side"], ["top", "the upper quarter"], ["bottom", "the lower quarter"], ["left", "the left quarter"], ["right", "the right quarter"]].map(([value, words]) => make("option", { value }, words)));
   let running = null;
   const row = ({ outcome, title, words }) => make("div", { className: `check ${outcome.replaceAll(" ", "-")}` },
-    make("p", {}, make("strong", {}, make("span", { "aria-hidden": "true" }, `${MARKS[outcome]} `), title), make("span", { className: "unseen" }, `: ${SAID[outcome]}`)), make("p", { className: "note" }, words));
+    make("p", {}, make("strong", {}, make("span", { "aria-hidden": "true" }, `${(context.facts.outcomes[outcome] ?? "·")[0]} `), title), make("span", { className: "unseen" }, `: ${(context.facts.outcomes[outcome] ?? ["", outcome])[1]}`)), make("p", { className: "note" }, words));
   async function run(kind, more, into) {
     running?.abort();
     const own = running = new AbortController();
@@ -59,7 +57,7 @@ export function checksOf(answer, asked, drawing, context) {
       }, own.signal);
     } catch (error) { if (error.name !== "AbortError") into.append(make("p", { className: "trouble" }, error.message)); }
     const found = [...into.querySelectorAll(".check")], count = kind => found.filter(one => one.classList.contains(kind)).length;
-    if (kind === "check" && !own.signal.aborted && found.length) into.prepend(make("p", {}, make("strong", {}, `${count("pass")} passed, ${count("warn")} with a caution, ${count("fail")} failed.`), " The sanity checks are of the predicted class, on this photo alone."));
+    if (kind === "check" && !own.signal.aborted && found.length) into.prepend(make("p", {}, make("strong", {}, Object.entries(context.facts.outcomes).map(([kind, [, said]]) => [count(kind.replaceAll(" ", "-")), said]).filter(([number]) => number).map(([number, said]) => `${number} ${said}`).join(", ") + "."), " The sanity checks are of the predicted class, on this photo alone."));
     if (running === own) { running = null; bar.hidden = true; start.textContent = "Check again"; context.say(""); }
   }
   start.addEventListener("click", () => {

@@ -79,7 +79,7 @@ function methodRow(method) {
 }
 const COMMON = ["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "saliency", "fame"];
 function methodLists() {
-  const rank = ["safe", "with caution", "not safe", "not tested"], question = state.against.length ? "contrast" : "evidence";
+  const rank = facts.grades?.order ?? [], question = state.against.length ? "contrast" : "evidence";
   const grade = method => { const at = rank.indexOf(method.grade?.answers[question].grade); return at < 0 ? 9 : at; };
   const known = facts.methods.map(method => method.text);
   const more = state.methods.filter(text => !known.includes(text)).map(text => ({ ...facts.methods.find(one => one.name === text.split(":")[0]), text })).filter(one => one.name);
