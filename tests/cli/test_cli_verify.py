@@ -40,9 +40,10 @@ def run(*arguments):
 def test_two_photos(photos):
     text = run(photos / "0.png", photos / "1.png", "--aligned", *FAST, "--out", photos / "out")
     assert "cosine" in text
-    assert "threshold 0.2000" in text
-    assert (photos / "out/0-1.png").is_file()
-    record = json.loads((photos / "out/0-1.json").read_text())
+    assert " 0.200: " in text
+    assert "of the other's strength" in text
+    assert {p.name for p in (photos / "out/0-1").iterdir()} == {"pair.png", "pair.npz", "pair.json"}
+    record = json.loads((photos / "out/0-1/pair.json").read_text())
     assert record["methods"][0]["label"].startswith("fame")
 
 
@@ -55,8 +56,8 @@ def test_pairs_of_one_name_do_not_overwrite_each_other(photos):
     for pair in (first, second, first):
         run(*pair, "--aligned", *FAST, "--out", out)
     names = ["0-1", f"other-0-{photos.name}-1"]
-    assert sorted(p.stem for p in out.glob("*.json")) == sorted(names)
-    sources = [json.loads((out / f"{n}.json").read_text())["probe"]["source"] for n in names]
+    assert sorted(p.parent.name for p in out.glob("*/*.json")) == sorted(names)
+    sources = [json.loads((out / n / "pair.json").read_text())["probe"]["source"] for n in names]
     assert sources == [str(first[0]), str(second[0])]
 
 
@@ -101,7 +102,7 @@ def test_a_list_with_a_report_that_goes_on(photos):
     assert "Delete" in page
     record = json.loads((photos / "out/verify.json").read_text())
     assert record["genuine"] == 2
-    assert record["drawn"][0]["grid"] == "pairs/pair-0000.png"
+    assert record["drawn"][0]["grid"] == "pairs/pair-0000/pair.png"
     stamps = {p: p.stat().st_mtime_ns for p in (photos / "out").rglob("*.npz")}
     assert len(stamps) >= 3
     run(*arguments)
@@ -114,7 +115,7 @@ def test_a_drawn_pair_whose_files_are_gone_or_damaged_is_drawn_again(photos, dam
     table.write_text("probe,gallery,same\n0.png,0.png,1\n1.png,2.png,0\n")
     arguments = ["--pairs", table, "--aligned", *FAST, "--draw", "1", "--out", photos / "out"]
     run(*arguments)
-    grid, maps = (photos / f"out/pairs/pair-0000.{kind}" for kind in ("png", "npz"))
+    grid, maps = (photos / f"out/pairs/pair-0000/pair.{kind}" for kind in ("png", "npz"))
     kept = [path.read_bytes() for path in (grid, maps)]
     damage(grid)
     damage(maps)
@@ -135,7 +136,7 @@ def test_a_list_that_does_not_say_who_is_who_is_explained_pair_by_pair(photos):
     text = run("--pairs", table, "--aligned", *FAST, "--out", photos / "out")
     assert "0.png - 1.png: cosine" in text
     assert "left out" in text
-    assert (photos / "out/pairs/pair-0000.json").is_file()
+    assert (photos / "out/pairs/pair-0000/pair.json").is_file()
 
 
 @pytest.mark.parametrize(

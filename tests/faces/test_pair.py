@@ -1,6 +1,7 @@
 """Pair explanations: which map is which, on which side, and what is said about hopeless pairs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,12 +41,20 @@ def test_each_side_is_explained_against_the_other(embedder):
     )
     for i, side in enumerate(SIDES):
         target = CosineSimilarity(embeddings[1 - i])
-        for kind, loss in zip(KINDS, ("target", "raise"), strict=True):
+        bare = []
+        for loss in ("target", "raise"):
             alone = camlucida.explain(
                 embedder, x[i], target=target,
                 method=FAME(iterations=4, sigma=1.0, kernel=5, input_space="pixel", loss=loss),
             )  # fmt: skip
-            torch.testing.assert_close(found["fame"].map(side, kind), alone.maps[0])
+            moved = alone.method.steps.finish(alone.signed, x.shape[2:])
+            torch.testing.assert_close(moved, alone.maps)
+            steps = replace(alone.method.steps, normalise="none")
+            moved = steps.finish(alone.signed, x.shape[2:])[0]
+            bare.append(moved - (moved.min() if alone.method.steps.normalise == "minmax" else 0))
+        largest = max(map(torch.max, bare))
+        for kind, moved in zip(KINDS, bare, strict=True):
+            torch.testing.assert_close(found["fame"].map(side, kind), moved / largest)
     swapped = explain_pair(embedder, b, a, method=FAST)
     torch.testing.assert_close(swapped["fame"].maps.flip(0), found["fame"].maps)
     assert swapped.similarity == pytest.approx(found.similarity)
@@ -68,8 +77,8 @@ def test_corrrise_and_fggb_are_the_two_parts_of_one_map(embedder):
     for side in (0, 1):
         signed = corr.signed[side]
         plus, minus = signed.clamp_min(0), (-signed).clamp_min(0)
-        torch.testing.assert_close(corr.maps[side, 0], plus / plus.max())
-        torch.testing.assert_close(corr.maps[side, 1], minus / minus.max())
+        torch.testing.assert_close(corr.maps[side, 0], plus / signed.abs().max())
+        torch.testing.assert_close(corr.maps[side, 1], minus / signed.abs().max())
         assert not (corr.maps[side, 0] * corr.maps[side, 1]).any()
     fggb = found["fggb (sigma=0.0)"]
     x = embedder.inputs([side.crop for side in found.sides])
@@ -89,13 +98,16 @@ def test_activation_maps_hold_the_norms_and_explain_the_negative_too(embedder):
     reference = embedder.embed(x)[1]
     target = CosineSimilarity(reference, detach_norms=True)
     alone = camlucida.explain(embedder, x[0], method=GradCAM(), target=target, layers="last")
-    torch.testing.assert_close(found["gradcam"].map("probe", "similar"), alone.maps[0])
+    strength = found["gradcam"].facts["sides"]["probe"]["strength"]
+    similar = alone.maps[0] * strength["similar"]
+    torch.testing.assert_close(found["gradcam"].map("probe", "similar"), similar)
     # Minus the similarity turns the signs of Grad-CAM's map around.
     opposite = camlucida.explain(
         embedder, x[0], method=GradCAM(), target=Negated(target), layers="last"
     )
     torch.testing.assert_close(opposite.signed, -alone.signed)
-    torch.testing.assert_close(found["gradcam"].map("probe", "dissimilar"), opposite.maps[0])
+    dissimilar = opposite.maps[0] * strength["dissimilar"]
+    torch.testing.assert_close(found["gradcam"].map("probe", "dissimilar"), dissimilar)
     assert found["gradcam"].facts["detach_norms"] is True
     assert any("only the similar map" in m for m in found["gradcam"].messages[0])
     other = CosineSimilarity(reference)
@@ -124,7 +136,7 @@ def test_a_distance_is_explained_by_its_square(embedder):
 def test_verdict(embedder):
     found = explain_pair(embedder, *crops(), method=FAST, threshold=-1.0)
     assert found.match is True
-    assert found.verdict.endswith("threshold -1.0000: match")
+    assert found.verdict.endswith(">= -1.000: match")
     assert explain_pair(embedder, *crops(), method=FAST, threshold=0.9999).match is False
     unknown = explain_pair(small(threshold=None), *crops(), method=FAST)
     assert unknown.match is None
@@ -209,7 +221,10 @@ def test_save(embedder, tmp_path):
         embedder, *crops(), method=[FAST, CorrRISE(masks=10), CorrRISE(masks=12)], threshold=0.1
     )
     assert list(found) == ["fame", "corrrise", "corrrise (2)"]
-    files = found.save(tmp_path / "out")
+    assert {p.name for p in found.save(tmp_path / "few").values()} == {
+        "pair.png", "pair.npz", "pair.json",
+    }  # fmt: skip
+    files = found.save(tmp_path / "out", overlays=True)
     record = json.loads(files["record"].read_text())
     assert record["care"] == CARE
     assert record["match"] is found.match
@@ -218,7 +233,7 @@ def test_save(embedder, tmp_path):
         np.testing.assert_array_equal(arrays["fame/maps"], found["fame"].maps.numpy())
         assert arrays["corrrise (2)/signed"].shape == (2, SIDE, SIDE)
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert {"pair.png", "pair.npz", "pair.json", "pair.fame.gallery.dissimilar.png"} <= names
+    assert {"pair.png", "pair.npz", "pair.json", "fame.gallery.dissimilar.png"} <= names
     assert len(names) == 3 + 3 * 4
     assert not any(name.startswith(".") for name in names)
 
@@ -256,3 +271,23 @@ def test_negated_is_minus():
     torch.testing.assert_close(minus(outputs), -target(outputs))
     torch.testing.assert_close(minus.take(index)(outputs[index]), -target(outputs)[index])
     assert minus.describe()["of"]["target"] == "NegativeDistance"
+
+
+def test_both_maps_of_a_face_have_one_scale(embedder):
+    for method in (FAST, CorrRISE(masks=10), GradCAM()):
+        found = explain_pair(embedder, *crops(), method=method, noise=False)
+        (maps,) = found.methods
+        assert maps.maps.amax((1, 2, 3)).tolist() == pytest.approx([1, 1], abs=1e-6)
+
+
+def test_maps_that_differ_by_noise_only_say_so(embedder):
+    found = explain_pair(embedder, *crops(), method=["saliency", CorrRISE(masks=10)])
+    saliency, corrrise = found.methods
+    # |g| is the same for a similarity and its negative
+    assert saliency.facts["sides"]["probe"]["alike"] == pytest.approx(1)
+    assert saliency.facts["sides"]["probe"]["reproduced"] <= 1
+    for side in (0, 1):
+        assert "within the method's own noise" in saliency.messages[side][-1]
+        assert not any("noise" in text for text in corrrise.messages[side])
+    quick = explain_pair(embedder, *crops(), method="saliency", noise=False)
+    assert quick["saliency"].facts["sides"]["probe"]["reproduced"] is None

@@ -16,8 +16,10 @@ from camlucida.faces.protocol import (
     altered_scores,
     area,
     bootstrap,
+    decision,
     eer_threshold,
     error_curves,
+    held_out,
     kept_pixels,
     random_map,
 )
@@ -215,3 +217,40 @@ def test_random_maps_are_each_their_own_and_repeat():
     assert smooth.min() == 0
     assert smooth.max() == 1
     assert smooth.diff(dim=0).abs().mean() < random_map((40, 40), 0).diff(dim=0).abs().mean() / 4
+
+
+@pytest.mark.parametrize(
+    ("similarity", "threshold", "compare", "said"),
+    [
+        (-0.4189, -0.6, "distance", "distance 0.419 <= 0.600: match"),
+        (-0.75, -0.6, "distance", "distance 0.750 > 0.600: no match"),
+        (-0.60001, -0.6, "distance", "distance 0.60001 > 0.60000: no match"),
+        (0.5, 0.5, "cosine", "cosine 0.500 >= 0.500: match"),
+        (0.1, 0.4, "cosine", "cosine 0.100 < 0.400: no match"),
+        (-0.0, None, "distance", "distance 0.000, no threshold known"),
+    ],
+)
+def test_a_decision_reads_as_people_say_it(similarity, threshold, compare, said):
+    assert decision(similarity, threshold, compare) == said
+
+
+def test_a_threshold_is_tried_on_people_that_it_was_not_fitted_on():
+    random = np.random.default_rng(0)
+    people = [f"p{i // 4}" for i in range(80)]
+    same = np.arange(80) % 2 == 0
+    scores = random.normal(size=80) + 2 * same
+    found = held_out(scores, same, people, folds=5, seed=1)
+    right = np.zeros(80)
+    order = np.random.default_rng(1).permutation(20)
+    names = np.unique(people, return_inverse=True)[1]
+    for part in np.array_split(order, 5):
+        out = np.isin(names, part)
+        theta = eer_threshold(scores[~out], same[~out]).value
+        right[out] = (scores[out] >= theta) == same[out]
+    assert found.accuracy == pytest.approx(right.mean())
+    assert found.low < found.accuracy < found.high
+    # scores that say nothing: what is fitted on the pairs flatters itself
+    noise, labels = random.normal(size=8), np.arange(8) % 2 == 0
+    alone = held_out(noise, labels, [str(i) for i in range(8)])
+    assert alone.accuracy <= accuracy(noise, labels, eer_threshold(noise, labels).value)
+    assert held_out([0.1, 0.9], [False, True], ["a", "b"]) is None

@@ -56,7 +56,8 @@ def verify(
         float | None,
         option(
             "T",
-            "The faces match if their similarity is at or above this. (default: the model's own threshold)",
+            "The faces match if their cosine is at or above this, or their distance at or below for a model that "
+            "compares by distance, such as dlib. (default: the model's own; with --pairs the one fitted on the pairs)",
         ),
     ] = None,
     aligned: Aligned = False,
@@ -93,6 +94,21 @@ def verify(
     both: Annotated[
         bool, typer.Option("--both", help="With --pairs: alter the gallery photo too.")
     ] = False,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays",
+            help="With two photos: also write every map by itself, on the crop and on the photo.",
+        ),
+    ] = False,
+    noise: Annotated[
+        bool,
+        typer.Option(
+            "--noise/--no-noise",
+            help="With two photos: explain the faces again with each pixel changed by at most one grey level, "
+            "to tell where two maps differ by no more than that; or save the time.",
+        ),
+    ] = True,
     verify_data: Annotated[
         bool,
         typer.Option(
@@ -108,9 +124,9 @@ def verify(
 ) -> None:
     """Do these two faces match, and which pixels make them similar or set them apart?
 
-    Prints similarity, threshold and decision, and draws for both faces what makes them similar and what sets
-    them apart, on the crops and on the photos. With --pairs a whole list is verified, and the maps are judged by
-    deleting and inserting pixels; a stopped run goes on where it was.
+    Prints distance or cosine, threshold and decision, and draws for both faces what makes them similar and what sets
+    them apart, on one scale, into a folder of the pair. With --pairs a whole list is verified, and the maps are
+    judged by deleting and inserting pixels; a stopped run goes on where it was.
 
     Photos stay on this machine, and embeddings are not written.
     """
@@ -131,7 +147,7 @@ def verify(
     if pairs is None:
         refuse_unused(context, ("layout", "split", "draw", "both", "verify_data"), "with --pairs")
     else:
-        refuse_unused(context, ("layer",), "with two photos, not with --pairs")
+        refuse_unused(context, ("layer", "overlays", "noise"), "with two photos, not with --pairs")
     if aligned:
         refuse_unused(context, ("face",), "without --aligned, where nothing is searched")
     which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
@@ -141,6 +157,7 @@ def verify(
     if layer is not None and not any(build(text)[0].uses_layers for text in methods):
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=on_device(device))
+    threshold = _similarity(embedder, threshold)
     if pairs is not None:
         from camlucida.cli.verify_pairs import verify_list
 
@@ -152,14 +169,15 @@ def verify(
         return
     with out_folder(out):
         explained = _explain(
-            embedder, given, methods, landmarks, which, aligned, threshold, layer, seed
+            embedder, given, methods, landmarks, which, aligned, threshold, layer, seed, noise
         )
-        files = explained.save(out, Names(out, embedder.name).take(*given))
+        own = Path(Names(out, embedder.name, "/pair").take(*given))
+        files = explained.save(out / own.parent, overlays=overlays)
     record = explained.record() | {"files": {name: shown(path) for name, path in files.items()}}
     if as_json:
         print_json(record)
     else:
-        _show(explained, out, files)
+        _show(explained, files)
 
 
 def _explain(
@@ -172,6 +190,7 @@ def _explain(
     threshold: float | None,
     layer: str | None,
     seed: int,
+    noise: bool,
 ) -> PairExplanation:
     from camlucida.faces.pair import explain_pair
     from camlucida.faces.pair_side import face_photo, read_landmarks
@@ -202,9 +221,23 @@ def _explain(
             method=list(methods),
             threshold=threshold,
             layers=layer,
+            noise=noise,
             seed=seed,
             progress=advance,
         )
+
+
+def _similarity(embedder: Embedder, threshold: float | None) -> float | None:
+    """The similarity that a threshold stands for, which is a distance for models that compare by distance."""
+    from camlucida.faces.protocol import as_said
+
+    if threshold is None:
+        return None
+    if embedder.compare == "distance" and threshold < 0:
+        raise CamlucidaError(
+            f"{embedder.name} compares by distance, which is never below 0, but --threshold is {threshold:g}"
+        )
+    return as_said(threshold, embedder.compare)
 
 
 def _which(text: str) -> WhichFace:
@@ -215,7 +248,7 @@ def _which(text: str) -> WhichFace:
     return cast("WhichFace", text)
 
 
-def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None:
+def _show(explained: PairExplanation, files: dict[str, Path]) -> None:
     print_lines(f"{explained.embedder}: {explained.verdict}", style="bold")
     by_text: dict[str, list[str]] = {}
     for text in explained.messages:
@@ -227,8 +260,13 @@ def _show(explained: PairExplanation, out: Path, files: dict[str, Path]) -> None
     for text, about in by_text.items():
         where = f"{', '.join(dict.fromkeys(about))}: " if about else ""
         print_lines(f"  {where}{text}")
-    print_lines(f"\nWritten to {shown(out)}", style="bold")
-    print_lines(*(f"  {shown(files[name])}" for name in ("grid", "maps", "record")))
-    print_lines(
-        "Beside them an overlay for every method, side and kind, on the crop and on the photo."
-    )
+    for one in explained.methods:
+        for side, told in one.facts["sides"].items():
+            plus, minus = told["strength"].values()
+            weaker, share = ("e-", minus) if minus <= plus else ("e+", plus)
+            text = f"  {one.label} {side}: {weaker} reaches {share:.0%} of the other's strength"
+            if told["reproduced"] is not None and told["alike"] is not None:
+                text += f"; they correlate at {told['alike']:.3f}, each with itself at {told['reproduced']:.3f} or more"
+            print_lines(text)
+    print_lines("\nWritten:", style="bold")
+    print_lines(*(f"  {shown(file)}" for file in files.values()))

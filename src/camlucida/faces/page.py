@@ -11,6 +11,7 @@ from typing import Any
 from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
 from camlucida.faces.pair import CARE
+from camlucida.faces.protocol import as_said
 from camlucida.faces.verification import RANDOM
 from camlucida.faces.verification_report import VerificationReport
 from camlucida.report.charts import Line, lines
@@ -144,7 +145,9 @@ def _curves(report: VerificationReport) -> str:
 def _scores(report: VerificationReport) -> Section:
     """FMR, FNMR and ROC of the unaltered pairs."""
     curves, threshold = report.error_curves, report.threshold
-    at = curves.thresholds[::-1].tolist()
+    compare = report.plan["compare"]
+    value = as_said(threshold.value, compare)
+    at = [as_said(score, compare) for score in curves.thresholds[::-1]]
     rates = lines(
         "error-rates",
         "Error rates over the threshold",
@@ -152,9 +155,9 @@ def _scores(report: VerificationReport) -> Section:
             Line("FMR", at, (100 * curves.fmr[::-1]).tolist(), style=2),
             Line("FNMR", at, (100 * curves.fnmr[::-1]).tolist(), style=1),
         ],
-        x_label="threshold of the similarity",
+        x_label=f"threshold of the {compare}",
         y_label="error, %",
-        describe=f"At the threshold {threshold.value:.4f} the false match rate is {threshold.fmr:.1%} and the false "
+        describe=f"At the threshold {value:.4f} the false match rate is {threshold.fmr:.1%} and the false "
         f"non-match rate {threshold.fnmr:.1%}.",
         y_range=(0.0, 100.0),
     )
@@ -173,12 +176,12 @@ def _scores(report: VerificationReport) -> Section:
         "The pairs as they are",
         [
             figures([
-                (rates, f"Error rates; the threshold is {threshold.value:.4f}"),
+                (rates, f"Error rates; the threshold is {value:.4f}"),
                 (roc, f"ROC, area {curves.auc:.4f}"),
             ])
         ],
-        f"Unaltered, {report.clean_accuracy:.1%} of the pairs are decided right: {threshold.fmr:.1%} of the impostor "
-        f"pairs are taken for one person (FMR), {threshold.fnmr:.1%} of the genuine pairs for two (FNMR).",
+        f"Unaltered: {report.decided}. FMR is the share of the impostor pairs that are taken for one person, FNMR that "
+        "of the genuine pairs that are taken for two.",
     )  # fmt: skip
 
 

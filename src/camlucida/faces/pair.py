@@ -18,14 +18,17 @@ from torch import Tensor
 from camlucida.common.files import write, write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.printable import distinct, slug
+from camlucida.common.statistics import correlation, number
 from camlucida.common.version import __version__
 from camlucida.explanation import overlays
 from camlucida.explanation.explain import MethodLike, listed
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.pair_side import PairSide, WhichFace, face_photo, photo_overlay
+from camlucida.faces.protocol import decision
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
     SimilarityMaps,
+    jittered,
     same_embedding,
     similarity_maps,
 )
@@ -60,7 +63,8 @@ class PairMaps:
 
     Attributes:
         label: a short name for the method with its options.
-        maps: ``(2, 2, H, W)`` in [0, 1]: probe and gallery, similar and dissimilar.
+        maps: ``(2, 2, H, W)`` in [0, 1]: probe and gallery, similar and dissimilar; both maps of a face have one
+            scale, so that the stronger one reaches 1.
         signed: the method's own maps of both sides ``(2, h, w)`` before rectifying.
         messages: the messages about each side.
         facts: method, target and layers, ready for JSON.
@@ -127,13 +131,8 @@ class PairExplanation(Mapping[str, PairMaps]):
 
     @property
     def verdict(self) -> str:
-        """Similarity, threshold and decision in a sentence."""
-        what = "cosine" if self.compare == "cosine" else "minus distance"
-        text = f"{what} {self.similarity:.4f}"
-        if self.threshold is None:
-            return f"{text}, no threshold known"
-        sign, word = (">=", "match") if self.match else ("<", "no match")
-        return f"{text} {sign} threshold {self.threshold:.4f}: {word}"
+        """Similarity, threshold and decision, such as ``"distance 0.419 <= 0.600: match"``."""
+        return decision(self.similarity, self.threshold, self.compare)
 
     # ------------------------------------------------------------------------------------- drawing
 
@@ -166,7 +165,12 @@ class PairExplanation(Mapping[str, PairMaps]):
                 maps = [_large(self.overlay(label, side, kind)) for label in self]
                 pictures.append([_large(face), *maps])
                 rows.append(f"{side}\n{kind}")
-        figure = overlays.grid(pictures, columns=["face", *self], rows=rows)
+        figure = overlays.grid(
+            pictures,
+            columns=["face", *self],
+            rows=rows,
+            said="attribution, both maps of a face by a method on one scale",
+        )
         figure.suptitle(f"{self.embedder}: {self.verdict}", fontsize=10)
         return figure
 
@@ -208,13 +212,13 @@ class PairExplanation(Mapping[str, PairMaps]):
             for what, values in (("maps", one.maps), ("signed", one.signed))
         }
 
-    def save(self, folder: str | os.PathLike[str], stem: str = "pair") -> dict[str, Path]:
-        """Write the grid, overlays on crops and photos, the raw maps and the record into a folder.
+    def save(self, folder: str | os.PathLike[str], *, overlays: bool = False) -> dict[str, Path]:
+        """Write ``pair.png`` (all maps), ``pair.npz`` (as numbers) and ``pair.json`` (the record) into a folder.
 
         Args:
-            folder: made where it is missing.
-            stem: what the files are called: ``STEM.png``, ``STEM.npz``, ``STEM.json`` and
-                ``STEM.METHOD.probe.similar.png`` (``.photo.png`` on the photo).
+            folder: made where it is missing; of this pair alone.
+            overlays: also every map by itself, ``METHOD.probe.similar.png`` on the crop and ``.photo.png``
+                on the photo.
 
         Returns:
             The files, by what they hold.
@@ -225,22 +229,21 @@ class PairExplanation(Mapping[str, PairMaps]):
         out = Path(folder)
         files: dict[str, Path] = {}
         names = distinct(slug(one.label) for one in self.methods)
-        for (index, side), kind, (label, name) in product(
-            enumerate(SIDES), KINDS, zip(self, names, strict=True)
-        ):
+        every = product(enumerate(SIDES), KINDS, zip(self, names, strict=True))
+        for (index, side), kind, (label, name) in every if overlays else ():
             key = f"{name}.{side}.{kind}"
             crop = _large(self.overlay(label, side, kind))
-            files[key] = write(out / f"{stem}.{key}.png", crop.save)
+            files[key] = write(out / f"{key}.png", crop.save)
             if self.sides[index].photo is not None:
                 whole = self.overlay(label, side, kind, on_photo=True)
-                files[f"{key}.photo"] = write(out / f"{stem}.{key}.photo.png", whole.save)
+                files[f"{key}.photo"] = write(out / f"{key}.photo.png", whole.save)
         figure = self.figure()
         arrays = self.arrays()
-        files["grid"] = write(out / f"{stem}.png", lambda p: figure.savefig(p, dpi=130))
+        files["grid"] = write(out / "pair.png", lambda p: figure.savefig(p, dpi=130))
         files["maps"] = write(
-            out / f"{stem}.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **arrays)
+            out / "pair.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **arrays)
         )
-        files["record"] = write_bytes(out / f"{stem}.json", to_json(self.record()).encode())
+        files["record"] = write_bytes(out / "pair.json", to_json(self.record()).encode())
         return files
 
 
@@ -279,6 +282,7 @@ def explain_pair(
     aligned: bool = False,
     layers: str | None = None,
     target_options: Mapping[str, Any] | None = None,
+    noise: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PairExplanation:
@@ -297,6 +301,8 @@ def explain_pair(
         aligned: photos are aligned crops; nothing is searched.
         layers: the layers for activation maps; by default the embedder's.
         target_options: options for :meth:`Embedder.target`.
+        noise: measure the noise of each method: explain both faces again with every pixel changed by at most one grey
+            level, and say where e+ and e- differ by no more than that. It takes as long again.
         seed: the seed of methods that draw random numbers.
         progress: is called with the number of methods done and their number, in fractions.
 
@@ -324,20 +330,26 @@ def explain_pair(
     embeddings = embedder.embed(inputs)
     similarity = float(embedder.similarity(embeddings[0], embeddings[1])) + 0.0  # not minus 0
     theta = embedder.threshold if threshold is None else threshold
-    found = [
-        similarity_maps(
-            embedder,
-            inputs,
-            embeddings.flip(0),
-            one,
-            threshold=theta,
-            layers=layers,
-            target_options=target_options,
-            seed=seed,
-            progress=_share(progress, number, len(chosen)),
-        )
+    again = jittered(embedder, inputs, seed) if noise else None
+    given = [inputs] if again is None else [inputs, again]
+    every = [
+        [
+            similarity_maps(
+                embedder,
+                faces,
+                embeddings.flip(0),
+                one,
+                threshold=theta,
+                layers=layers,
+                target_options=target_options,
+                seed=seed,
+                progress=_share(progress, number * len(given) + part, len(chosen) * len(given)),
+            )
+            for part, faces in enumerate(given)
+        ]
         for number, one in enumerate(chosen)
     ]
+    found = [maps for maps, *_ in every]
     labels = distinct([maps.label for maps in found], "{} ({})")
     messages = []
     if same_embedding(similarity, embedder.compare):
@@ -350,7 +362,9 @@ def explain_pair(
         threshold=theta,
         embedder=embedder.name,
         compare=embedder.compare,
-        methods=tuple(map(_of_pair, found, labels)),
+        methods=tuple(
+            _of_pair(*maps, label=label) for maps, label in zip(every, labels, strict=True)
+        ),
         messages=tuple(messages),
     )
 
@@ -361,8 +375,9 @@ def _share(progress: Progress | None, before: int, total: int) -> Progress | Non
     return lambda done, of: progress(before + done / of, total)
 
 
-def _of_pair(maps: SimilarityMaps, label: str) -> PairMaps:
-    both = torch.stack([maps.similar, cast("Tensor", maps.dissimilar)], dim=1)
+def _of_pair(maps: SimilarityMaps, again: SimilarityMaps | None = None, *, label: str) -> PairMaps:
+    both = _both(maps)
+    told = [_compared(both[side], None if again is None else _both(again)[side]) for side in (0, 1)]
     empty = [
         f"the {kind} map is empty"
         for kind, of_both in zip(KINDS, both.unbind(1), strict=True)
@@ -372,7 +387,35 @@ def _of_pair(maps: SimilarityMaps, label: str) -> PairMaps:
         label=label,
         maps=both,
         signed=maps.signed,
-        messages=((*maps.messages[0], *empty), (*maps.messages[1], *empty)),
-        facts=maps.facts,
+        messages=tuple((*maps.messages[side], *empty, *_noise(told[side])) for side in (0, 1)),  # type: ignore[arg-type]
+        facts={**maps.facts, "sides": dict(zip(SIDES, told, strict=True))},
         seconds=maps.seconds,
     )
+
+
+def _both(maps: SimilarityMaps) -> Tensor:
+    """``(2, 2, H, W)``: probe and gallery, similar and dissimilar."""
+    return torch.stack([maps.similar, cast("Tensor", maps.dissimilar)], dim=1)
+
+
+def _compared(maps: Tensor, again: Tensor | None) -> dict[str, Any]:
+    """How strong e+ and e- of a face are, ``(2, H, W)``, how alike, and how alike each stays under jitter."""
+    flat = maps.flatten(1)
+    stays = None if again is None else number(correlation(flat, again.flatten(1)).min())
+    return {
+        "strength": dict(zip(KINDS, flat.amax(1).tolist(), strict=True)),
+        "alike": number(correlation(flat[0], flat[1])),
+        "reproduced": stays,
+    }
+
+
+def _noise(told: Mapping[str, Any]) -> list[str]:
+    """That e+ and e- differ by no more than each does from itself, where this is so."""
+    alike, stays = told["alike"], told["reproduced"]
+    if alike is None or stays is None or alike < stays:
+        return []
+    said = (
+        f"e+ and e- correlate at {alike:.3f}, one of them with itself at {stays:.3f} when pixels change by at most one "
+        "grey level: their difference lies within the method's own noise, so do not read it"
+    )
+    return [said]

@@ -143,6 +143,76 @@ def accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> fl
     return float(right.mean())
 
 
+def as_said(value: float, compare: str) -> float:
+    """A similarity as people say it, or back: for networks that compare by distance the distance, its negative."""
+    return (-value if compare == "distance" else value) + 0.0  # not minus 0
+
+
+def decision(similarity: float, threshold: float | None, compare: str) -> str:
+    """Similarity, threshold and decision, such as ``"distance 0.419 <= 0.600: match"``."""
+    value = as_said(similarity, compare)
+    if threshold is None:
+        return f"{compare} {value:.3f}, no threshold known"
+    bound = as_said(threshold, compare)
+    # As many places as it takes to see on which side it lies.
+    places = next((n for n in range(3, 8) if f"{value:.{n}f}" != f"{bound:.{n}f}"), 3)
+    match, far = similarity >= threshold, compare == "distance"
+    sign = ("<=" if far else ">=") if match else (">" if far else "<")
+    return f"{compare} {value:.{places}f} {sign} {bound:.{places}f}: {'match' if match else 'no match'}"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a threshold does that was fitted on other pairs than those it decides.
+
+    Attributes:
+        accuracy: share of all pairs decided right, each by the threshold of the other folds.
+        low: lower end of its 95 % interval, whole people resampled.
+        high: upper end.
+        folds: how many.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    folds: int
+
+
+def held_out(
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    people: Sequence[str],
+    *,
+    folds: int = 10,
+    seed: int = 0,
+) -> HeldOut | None:
+    """Fit the threshold of the equal error rate on all folds but one, and decide that one; nobody is in two folds.
+
+    Args:
+        scores: similarities ``(N,)``.
+        same: whether each pair is genuine, ``(N,)``.
+        people: of each pair, who is kept together.
+        folds: at most; fewer where there are fewer people.
+        seed: of the folds.
+
+    Returns:
+        What was found; ``None`` where some fold leaves no genuine or no impostor pair to fit on.
+    """
+    values, genuine = _checked(scores, same)
+    names = np.unique(people, return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(int(names.max()) + 1)
+    parts = np.array_split(order, min(folds, len(order)))
+    right = np.zeros(len(values))
+    for part in parts:
+        out = np.isin(names, part)
+        kept = genuine[~out]
+        if len(parts) < 2 or kept.all() or not kept.any():
+            return None
+        fitted = eer_threshold(values[~out], kept).value
+        right[out] = (values[out] >= fitted) == genuine[out]
+    return HeldOut(float(right.mean()), *bootstrap(right, people, seed=seed), len(parts))
+
+
 def _checked(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
     values, genuine = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     if values.ndim != 1 or values.shape != genuine.shape:

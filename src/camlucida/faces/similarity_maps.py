@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from camlucida.engine.maps import Steps
 from camlucida.explanation import Explanation
 from camlucida.explanation.explain import MethodLike, explain, listed
 from camlucida.faces.embedder import Embedder
@@ -28,7 +30,8 @@ class SimilarityMaps:
     Attributes:
         label: a short name for the method with its options.
         similar: ``(N, H, W)`` in [0, 1], what makes each face similar to its reference (e+).
-        dissimilar: the same for what sets it apart (e-); ``None`` where it was not asked for.
+        dissimilar: the same for what sets it apart (e-), on one scale with e+, so that the stronger one reaches 1;
+            ``None`` where it was not asked for, and e+ then reaches 1.
         signed: the method's own map ``(N, h, w)`` before rectifying.
         values: the explained similarity of each face, ``(N,)``.
         messages: the messages about each face, what a reader has to know.
@@ -144,10 +147,11 @@ def similarity_maps(
     usual = {name: row.options[name] for name in opposite} if row else {}
     first = explained(replace(one, **usual), target, 0)
     notes = [list(d.messages) for d in first.diagnostics]
-    second: Tensor | None = None
+    similar, second, opposed = first.maps, None, first.signed
     if dissimilar and signed:
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-        second = one.steps.finish(-first.signed, size)
+        opposed = -first.signed
+        second = one.steps.finish(opposed, size)
     elif dissimilar:
         if opposite:
             other = explained(replace(one, **opposite), target, 1)
@@ -155,12 +159,15 @@ def similarity_maps(
             other = explained(one, Negated(target), 1)
             for note in notes:
                 note.append(SIMILAR_ONLY)
-        second = other.maps
+        second, opposed = other.maps, other.signed
         for note, d in zip(notes, other.diagnostics, strict=True):
             note += [f"dissimilar: {m}" for m in d.messages if m not in note]
+    if second is not None:
+        share = _strengths(one.steps, first.signed, opposed, similar)
+        similar, second = similar * share[0], second * share[1]
     return SimilarityMaps(
         label=label,
-        similar=first.maps,
+        similar=similar,
         dissimilar=second,
         signed=first.signed,
         values=first.target_values,
@@ -174,6 +181,31 @@ def similarity_maps(
         },
         seconds=time.monotonic() - started,
     )
+
+
+def _strengths(steps: Steps, similar: Tensor, dissimilar: Tensor, like: Tensor) -> Tensor:
+    """What each of two signed maps ``(N, h, w)`` reaches before scaling, over the larger one: ``(2, N, 1, 1)``."""
+    if steps.normalise == "none":
+        return torch.ones_like(like[None, :, :1, :1]).expand(2, -1, -1, -1)
+    bare, size = replace(steps, normalise="none"), (int(like.shape[-2]), int(like.shape[-1]))
+    reached = []
+    for signed in (similar, dissimilar):
+        maps = bare.finish(signed, size)
+        least = maps.amin((1, 2)) if steps.normalise == "minmax" else 0.0
+        reached.append((maps.amax((1, 2)) - least).clamp_min(0))
+    both = torch.stack(reached)
+    largest = both.amax(0, keepdim=True)
+    share = torch.where(largest > 0, both / largest.clamp_min(torch.finfo(both.dtype).tiny), 1.0)
+    return share[..., None, None].to(like)
+
+
+def jittered(embedder: Embedder, inputs: Tensor, seed: int) -> Tensor | None:
+    """The same faces with every pixel changed by at most one grey level; ``None`` without preprocessing."""
+    if embedder.preprocess is None:
+        return None
+    drawn = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(seed + 1)).to(inputs)
+    pixels = embedder.preprocess.denormalise(inputs) + (2 * drawn - 1) / 255
+    return embedder.preprocess.normalise(pixels.clamp(0, 1))
 
 
 def same_embedding(similarity: float, compare: str) -> bool:

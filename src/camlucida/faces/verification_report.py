@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +13,15 @@ from camlucida.common.statistics import Floats
 from camlucida.faces.protocol import (
     AccuracyCurve,
     ErrorCurves,
+    HeldOut,
     Threshold,
     accuracy,
     accuracy_curve,
     area,
+    as_said,
     bootstrap,
     error_curves,
+    held_out,
 )
 from camlucida.metrics.ranking import MaskRule
 
@@ -64,6 +67,34 @@ class VerificationReport:
     def clean_accuracy(self) -> float:
         """Share of the unaltered pairs decided right."""
         return accuracy(self.scores, self.same, self.threshold.value)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the threshold was found on these very pairs."""
+        return bool(self.plan["threshold"] == "eer")
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """How a threshold fitted on other people does; ``None`` where one was given, or there are too few."""
+        if not self.fitted:
+            return None
+        return held_out(self.scores, self.same, self.people, seed=self.plan["seed"])
+
+    @property
+    def decided(self) -> str:
+        """Threshold, where it is from, and errors, in a sentence."""
+        value = as_said(self.threshold.value, self.plan["compare"])
+        rates = f"FMR {self.threshold.fmr:.1%}, FNMR {self.threshold.fnmr:.1%}, right {self.clean_accuracy:.1%}"
+        if not self.fitted:
+            return f"threshold {value:.3f}, as given: {rates}"
+        found = self.held_out
+        other = (
+            "too few people to hold some out, so how it does on others is not known"
+            if found is None
+            else f"on people held out, {found.folds} folds: right {found.accuracy:.1%} (95 % interval {found.low:.1%} "
+            f"to {found.high:.1%})"
+        )
+        return f"threshold {value:.3f}, fitted on these pairs: {rates} on the same pairs; {other}"
 
     @cached_property
     def error_curves(self) -> ErrorCurves:
@@ -124,6 +155,8 @@ class VerificationReport:
             "people": len(set(self.people)),
             "errors": list(self.errors),
             "threshold": self.threshold.value,
+            "threshold_from": "fitted on these pairs" if self.fitted else "given",
+            "held_out": None if self.held_out is None else asdict(self.held_out),
             "fmr": self.threshold.fmr,
             "fnmr": self.threshold.fnmr,
             "clean_accuracy": self.clean_accuracy,

@@ -64,10 +64,7 @@ class VerifiedList:
         report = self.report
         if report is None:
             return f"{len(self.drawn)} pairs of {printable(self.listed.source)}."
-        return (
-            f"{len(report.keys)} pairs ({int(report.same.sum())} genuine): threshold {report.threshold.value:.4f}, "
-            f"FMR {report.threshold.fmr:.1%}, FNMR {report.threshold.fnmr:.1%}, right {report.clean_accuracy:.1%}"
-        )
+        return f"{len(report.keys)} pairs ({int(report.same.sum())} genuine): {report.decided}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -173,7 +170,7 @@ def verify_pairs(
                 embedder, pair.probe, pair.gallery, method=list(methods), threshold=theta, seed=seed,
                 face=face, aligned=aligned,
             )  # fmt: skip
-            files = explained.save(folder / "pairs", stem)
+            files = explained.save(folder / "pairs" / stem)
             found = {
                 "similarity": explained.similarity,
                 "match": explained.match,

@@ -146,8 +146,7 @@ class FameTable1:
         report = self.report
         told = [
             (f"{len(report.keys)} pairs of {len(set(report.people))} people ({self.data}), {report.plan['embedder']}: "
-            f"{report.clean_accuracy:.1%} decided right at the threshold {report.threshold.value:.4f} "
-            f"(FMR {report.threshold.fmr:.1%}, FNMR {report.threshold.fnmr:.1%}).")
+            f"{report.decided}.")
         ]  # fmt: skip
         better = self.versus_random()
         for mode, word in (("delete", "under"), ("insert", "over")):
