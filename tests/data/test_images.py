@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps, features
 
 from camlucida.common.errors import ImageError
-from camlucida.data.images import find_images, range_note, read_image
+from camlucida.data.images import find_images, picture_notes, read_image
 
 RNG = np.random.default_rng(7)
 COLOUR = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -386,14 +386,14 @@ def test_a_scan_keeps_its_own_range(tmp_path, kind):
     wanted = [[round((int(v) - low) * 255 / (high - low)) for v in np.ravel(row)] for row in scan]
     grey = np.asarray(made)[..., 0] if scan.ndim == 2 else np.asarray(made).reshape(9, -1)
     assert grey.tolist() == wanted
-    assert f"from {low} to {high}" in range_note(made)
-    assert f"from {low} to {high}" in range_note(read_image(made))  # read again, it is still known
+    assert f"from {low} to {high}" in picture_notes(made)[0]
+    assert picture_notes(read_image(made)) == picture_notes(made)  # read again, it is still known
 
 
 def test_a_full_range_is_not_stretched():
     wide = np.array([[0, 40000], [257, 514]], np.uint16)
     assert np.asarray(read_image(wide))[..., 0].tolist() == [[0, 156], [1, 2]]
-    assert range_note(read_image(wide)) is None
+    assert not picture_notes(read_image(wide))
     flat = np.full((2, 2), 514, np.uint16)  # one value has no range
     assert np.asarray(read_image(flat))[0, 0].tolist() == [2, 2, 2]
-    assert range_note(read_image(flat)) is None
+    assert "one colour" in picture_notes(read_image(flat))[0]

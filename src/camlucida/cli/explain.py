@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ from camlucida.cli.shared.options import (
     out_option,
     refuse_unused,
 )
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.version import __version__
 
 if TYPE_CHECKING:
@@ -82,6 +83,18 @@ def explain(
         option("NAME", "A colour map of matplotlib. (default: inferno, and PuOr_r with signs)"),
     ] = None,
     alpha: Annotated[float, option("0..1", "How much of the map's colour covers the photo.")] = 0.6,
+    window: Annotated[
+        str | None,
+        option(
+            "LOW:HIGH",
+            "Of scans: the values that become black and white, as in -160:240. (default: the header's, or the values' "
+            "own range)",
+        ),
+    ] = None,
+    page: Annotated[
+        str | None,
+        option("N|all", "Of files with several pages or frames: which. (default: the first)"),
+    ] = None,
     seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
@@ -164,6 +177,8 @@ def explain(
     files, unusable = collect(photos, out)
     for path, reason in unusable:
         outcome.fail(path, reason)
+    if window or page:
+        files = [place for file in files for place in _places(file, window, page)]
     job = Job(
         loaded,
         methods,
@@ -205,6 +220,26 @@ def explain(
                 f"\nAll photos on one page: {shown(page)}; as a table: {shown(page.with_suffix('.csv'))}"
             )
     raise typer.Exit(outcome.exit_code)
+
+
+def _places(file: Path, window: str | None, page: str | None) -> list[Path]:
+    """A file's pages as they are asked for, each as the path that names it."""
+    from camlucida.data.images import pages_of
+    from camlucida.data.place import Place, page_of, window_of
+
+    place = Place.of(file)
+    if window:
+        place = replace(place, window=window_of(window))
+    if not page:
+        return [Path(str(place))]
+    if page != "all":
+        return [Path(str(replace(place, page=page_of(page))))]
+    try:
+        count = pages_of(file)
+    except ImageError:  # said of this file when it is read
+        count = 1
+    pages = range(1, count + 1) if count > 1 else [place.page]
+    return [Path(str(replace(place, page=number))) for number in pages]
 
 
 def _steps(given: str | None, asked: Mapping[str, str]) -> str | None:

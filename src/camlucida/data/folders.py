@@ -10,7 +10,7 @@ from PIL import Image
 
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
 from camlucida.data.class_names import class_of
-from camlucida.data.images import find_images
+from camlucida.data.images import find_images, skipped_kinds
 from camlucida.data.masks import MaskedSample
 from camlucida.data.samples import Sample, SampleList, Skipped
 from camlucida.data.tables import assign_boxes, read_boxes
@@ -87,6 +87,7 @@ def open_folder(
             skipped = []
         if loose:
             skipped.append((base, f"{loose} photos outside of the class folders"))
+    skipped += [(base, said) for said in skipped_kinds(base)]
     known, unknown = assign_boxes(read_boxes(boxes), paths, base) if boxes else ({}, [])
     skipped += [(Path(name), "a box for a photo that is not there") for name in unknown]
     samples = [

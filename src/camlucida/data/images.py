@@ -6,7 +6,7 @@ import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from camlucida.common.errors import ImageError
 from camlucida.common.files import check_regular
+from camlucida.data.levels import Levels, Scaled, Values, from_integers, scaled
+from camlucida.data.place import Place, Window
+from camlucida.data.scans import (
+    check_size,
+    checked_page,
+    kind_of,
+    left_out,
+    read_scan,
+    register_heif,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,20 +33,21 @@ MAX_PIXELS = 100_000_000
 
 # Raster formats that Pillow decodes itself. EPS and WMF would run or call other programs.
 _FORMATS = (
-    "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "QOI", "TGA",
+    "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "QOI", "TGA",
 )  # fmt: skip
 _SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pbm",
-    ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".avif", ".ico", ".qoi", ".tga",
+    ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".ico", ".qoi", ".tga",
 )  # fmt: skip
 
-_FULL = 65535
-_RANGE = "camlucida range"
+_NOTES = "camlucida notes"
 
 
 def read_image(
     source: str | os.PathLike[str] | Image.Image | npt.NDArray[np.generic],
     *,
+    window: Window | None = None,
+    page: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Read a picture as 8-bit RGB, upright.
@@ -44,15 +55,22 @@ def read_image(
     Files and PIL images: the EXIF orientation is applied; transparency is composited on white;
     palettes, grey, 1-bit, CMYK, YCbCr and LAB are converted; 16-bit grey (and 32-bit integers in
     0 to 65535) is scaled to 8 bits, never clipped: from its full range, or from the picture's own
-    where that is less than half of it, as in scans of 10 to 14 bits (see `range_note`); 32-bit
-    float must lie in [0, 1]. Of an animation the first frame is taken (of a PIL image, its current one). Colour
+    where that is less than half of it, as in scans of 10 to 14 bits (see `picture_notes`); 32-bit
+    float must lie in [0, 1]. Of several pages or frames the first is taken (of a PIL image, its current one). Colour
     profiles are not applied, as in the usual training pipelines.
+
+    DICOM (with the extra ``scans``): values are rescaled, shown by the file's own window, or else from the smallest to
+    the largest, and MONOCHROME1 is inverted. ``.npy`` files are read like arrays, their first axis being pages where
+    they have one more.
 
     Arrays: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of bool, uint8 (0 to 255), uint16
     (0 to 65535) or float (0 to 1); four channels are RGBA.
 
     Args:
-        source: A path, a PIL image or a numpy array.
+        source: A path, also with a page and a window behind it, ``"scan.tif[3]"`` or ``"ct.npy[2,window=-160:240]"``; a
+            PIL image or a numpy array.
+        window: The values that become black and white, for scans and arrays of any numbers.
+        page: Which page or frame of a file, counted from 1.
         max_pixels: The largest width times height that is decoded; checked in a file's header.
 
     Returns:
@@ -67,54 +85,104 @@ def read_image(
         (64, 48)
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+        return _from_array(source, max_pixels, window)
     if isinstance(source, Image.Image):
-        return _decode(source, _name_of(source), max_pixels)
+        return _decode(source, _name_of(source), max_pixels, window)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(
             f"cannot read an image from an object of type {type(source).__name__}; expected a path, a PIL image "
             "or a numpy array (height, width, channels)"
         )
-    path = Path(os.fspath(source))
-    name = repr(str(path))
+    place = Place.of(source)
+    window, page = window or place.window, page or place.page
+    path, name = place.file, repr(str(place.file))
     _check_file(path, name)
+    if (scan := read_scan(path, name, page, max_pixels)) is not None:
+        # A file's own window is what its maker shows; an array says nothing.
+        picture = _picture(
+            scan.values, name, max_pixels, window or scan.window, inverted=scan.inverted
+        )
+        shown = () if window or scan.window is None else (_SHOWN.format(*scan.window),)
+        return _noted(picture, *shown, *_of_page(name, page, scan.pages))
     with _quiet():
         try:
             image = Image.open(path, formats=_formats())
         except UnidentifiedImageError:
+            kind = kind_of(path)
+            more = f"; {kind.advice}" if kind is not None and not kind.is_read else ""
             raise ImageError(
                 f"{name} is not an image that can be read; expected PNG, JPEG, WebP, TIFF, BMP, "
-                "GIF or another raster format"
+                f"GIF or another raster format{more}"
             ) from None
         except Image.DecompressionBombError:
-            raise ImageError(_too_large(name, None, max_pixels)) from None
+            raise ImageError(_too_large(name)) from None
         except Exception as error:
             raise ImageError(f"{name} is damaged or not an image: {_reason(error)}") from error
         with image:
-            return _decode(image, name, max_pixels)
+            pages = _pages(image)
+            if index := checked_page(page, pages, name):
+                try:
+                    image.seek(index)
+                except Exception as error:
+                    raise ImageError(
+                        f"page {page} of {name} is damaged: {_reason(error)}"
+                    ) from error
+            return _noted(_decode(image, name, max_pixels, window), *_of_page(name, page, pages))
 
 
-def range_note(image: Image.Image) -> str | None:
-    """What a user has to know of how a scan's grey levels became those of a picture.
+_SHOWN = "it is shown from {:g} to {:g}, as its header says or its values run; --window LOW:HIGH takes another range"
+
+
+def _pages(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a damaged file tells when it is decoded
+        return 1
+
+
+def pages_of(path: str | os.PathLike[str]) -> int:
+    """How many pages or frames a file has, of which only the header is read.
+
+    Raises:
+        ImageError: it cannot be opened.
+    """
+    file = Place.of(path).file
+    name = repr(str(file))
+    _check_file(file, name)
+    if (scan := read_scan(file, name, None, MAX_PIXELS)) is not None:
+        return scan.pages
+    try:
+        with _quiet(), Image.open(file, formats=_formats()) as image:
+            return _pages(image)
+    except Exception as error:
+        raise ImageError(f"{name} is damaged or not an image: {_reason(error)}") from error
+
+
+def picture_notes(image: Image.Image) -> tuple[str, ...]:
+    """What a user has to know of a picture: how a scan was scaled, which page it is, that there is nothing to see.
 
     Args:
         image: As `read_image` returned it.
-
-    Returns:
-        One sentence where they were stretched from the scan's own range, else None.
     """
-    if _RANGE not in image.info:
-        return None
-    low, high = image.info[_RANGE]
-    return (
-        f"its 16-bit values run from {low} to {high} only, so these were taken for black and white; if the model "
-        "was trained on another range, scale the values yourself"
-    )
+    notes: tuple[str, ...] = image.info.get(_NOTES, ())
+    bands: Any = image.getextrema()
+    if image.size == (1, 1):
+        notes += ("it is 1 x 1 pixel large: no place in it can be told from another",)
+    elif all(low == high for low, high in bands):
+        colour = "#{:02x}{:02x}{:02x}".format(*(low for low, _ in bands))
+        what = "black" if colour == "#000000" else f"of one colour ({colour})"
+        notes += (f"it is {what} all over: nothing in it can be evidence for anything",)
+    return notes
 
 
 def is_image_file(path: str | os.PathLike[str]) -> bool:
     """Whether a path names a file of pictures, by its suffix, whether it exists or not."""
-    return Path(path).suffix.lower() in _SUFFIXES
+    return _is_read(Place.of(path).file)
+
+
+def _is_read(path: Path) -> bool:
+    kind = kind_of(path)
+    return path.suffix.lower() in _SUFFIXES if kind is None else kind.is_read
 
 
 def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -141,17 +209,25 @@ def find_images(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         return (root,)
     if not root.is_dir():
         raise ImageError(f"no such file or folder: {str(root)!r}")
+    files = _files(root)
+    found = [path for path in files if _is_read(path)]
+    if not found:
+        others = "".join(f"; {said}" for said in left_out(files))
+        raise ImageError(f"no image in {str(root)!r}; looked for {', '.join(_SUFFIXES)}{others}")
+    return tuple(sorted(found))
+
+
+def _files(root: Path) -> list[Path]:
     found: list[Path] = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
-        ]
-    if not found:
-        raise ImageError(f"no image in {str(root)!r}; looked for {', '.join(_SUFFIXES)}")
-    return tuple(sorted(found))
+        found += [Path(folder, name) for name in files if not name.startswith(".")]
+    return found
+
+
+def skipped_kinds(folder: str | os.PathLike[str]) -> list[str]:
+    """Which pictures of a folder `find_images` leaves out, kind by kind, and what reads them; a sentence each."""
+    return left_out(_files(Path(folder)))
 
 
 @contextmanager
@@ -227,6 +303,7 @@ def _check_file(path: Path, name: str) -> None:
 def _formats() -> list[str]:
     """The allowed formats that this build of Pillow has."""
     Image.init()
+    register_heif()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
@@ -239,15 +316,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _too_large(name: str, size: tuple[int, int] | None, max_pixels: int) -> str:
-    if size is None:
-        return (
-            f"{name} has more pixels than Pillow allows ({2 * (Image.MAX_IMAGE_PIXELS or 0)}); "
-            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels if you trust the file"
-        )
+def _too_large(name: str) -> str:
     return (
-        f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels} allowed; shrink it, "
-        "or raise max_pixels if you trust the file"
+        f"{name} has more pixels than Pillow allows ({2 * (Image.MAX_IMAGE_PIXELS or 0)}); "
+        "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels if you trust the file"
     )
 
 
@@ -264,21 +336,23 @@ def _name_of(image: Image.Image) -> str:
 # ---- to 8-bit RGB -------------------------------------------------------------------------------
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, window: Window | None = None
+) -> Image.Image:
     """Load, turn upright and convert an opened image."""
-    _check_size(image.size, name, max_pixels)
+    check_size(*image.size, name, max_pixels)
     with _quiet():
         try:
             image.load()
         except Exception as error:
             raise ImageError(f"{name} is damaged or truncated: {_reason(error)}") from error
-        _check_size(image.size, name, max_pixels)  # an icon's real size shows only now
+        check_size(*image.size, name, max_pixels)  # an icon's real size shows only now
         try:
             upright = ImageOps.exif_transpose(image)
         except Exception:  # unreadable metadata says nothing about the orientation
             upright = image
         try:
-            result = _to_rgb(upright, name)
+            result = _to_rgb(upright, name, window)
         except ImageError:
             raise
         except Exception as error:
@@ -288,23 +362,19 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if result is image or result is upright:
         result = result.copy()
     # An orientation or transparency left here would be applied a second time.
-    result.info = {k: v for k, v in {**image.info, **result.info}.items() if k == _RANGE}
+    result.info = {k: v for k, v in {**image.info, **result.info}.items() if k == _NOTES}
     return result
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    if min(size) < 1:
-        raise ImageError(f"{name} has {size[0]} x {size[1]} pixels: nothing to see")
-    if size[0] * size[1] > max_pixels:
-        raise ImageError(_too_large(name, size, max_pixels))
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I"):  # I;16, I;16B, I;16L, I;16N and I
-        levels, own = _from_integers(np.asarray(image), name)
-        return _ranged(_grey(levels), own)
-    if image.mode == "F":
-        return _grey(_from_floats(np.asarray(image), name))
+def _to_rgb(image: Image.Image, name: str, window: Window | None) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # I;16, I;16B, I;16L, I;16N and I
+        values = np.asarray(image)
+        counted = image.mode != "F" and window is None
+        found = from_integers(values, name) if counted else scaled(values, name, window)
+        return _noted(_grey(found.levels), *_of_range(found))
+    if window is not None:
+        eight = image if image.mode == "L" else _to_rgb(image, name, None)
+        return Image.fromarray(scaled(np.asarray(eight), name, window).levels).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -312,76 +382,63 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_array(array: npt.NDArray[np.generic], max_pixels: int) -> Image.Image:
+def _from_array(array: Values, max_pixels: int, window: Window | None) -> Image.Image:
     name = f"the array of shape {array.shape} and type {array.dtype}"
-    if array.ndim == 3 and array.shape[0] in {1, 3, 4} and array.shape[2] not in {1, 3, 4}:
-        raise ImageError(f"{name} has its channels first; give array.transpose(1, 2, 0)")
-    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 3, 4}):
+    return _picture(array, name, max_pixels, window)
+
+
+def _picture(
+    values: Values, name: str, max_pixels: int, window: Window | None, *, inverted: bool = False
+) -> Image.Image:
+    """The picture of an array's values."""
+    if values.ndim == 3 and values.shape[0] in {1, 3, 4} and values.shape[2] not in {1, 3, 4}:
+        raise ImageError(
+            f"{name} has its channels first; give array.transpose(1, 2, 0), or a page of a file, FILE[1]"
+        )
+    if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {1, 3, 4}):
         raise ImageError(
             f"{name} is not one picture; expected (height, width) or (height, width, channels) "
             "with 1, 3 or 4 channels"
         )
-    height, width = array.shape[:2]
-    _check_size((width, height), name, max_pixels)
-    own = None
-    if array.dtype == np.bool_:
-        levels = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.uint8:
-        levels = array.astype(np.uint8)
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
-        levels, own = _from_integers(array, name)
-    elif np.issubdtype(array.dtype, np.floating):
-        levels = _from_floats(array, name)
-    else:
-        raise ImageError(
-            f"{name} has an unsupported type; expected uint8 (0 to 255), uint16 (0 to 65535), "
-            "bool, or float (0 to 1)"
-        )
+    height, width = values.shape[:2]
+    check_size(width, height, name, max_pixels)
+    found = scaled(values, name, window)
+    levels = 255 - found.levels if inverted else found.levels
     if levels.ndim == 2 or levels.shape[2] == 1:
-        return _ranged(_grey(levels.reshape(height, width)), own)
-    return _ranged(_to_rgb(Image.fromarray(np.ascontiguousarray(levels)), name), own)
+        return _noted(_grey(levels.reshape(height, width)), *_of_range(found))
+    return _noted(
+        _to_rgb(Image.fromarray(np.ascontiguousarray(levels)), name, None), *_of_range(found)
+    )
 
 
-def _from_integers(
-    values: npt.NDArray[np.generic], name: str
-) -> tuple[npt.NDArray[np.uint8], tuple[int, int] | None]:
-    """0..65535, or the values' own range where it is less than half of that, to 0..255, rounded.
-
-    Returns:
-        The levels, and the own range where it was taken.
-    """
-    wide = values.astype(np.int64)
-    low, high = int(wide.min()), int(wide.max())
-    if low < 0 or high > _FULL:
-        raise ImageError(
-            f"{name} has integer values from {low} to {high}; expected 0 to 65535, so scale them"
-        )
-    if 0 < high - low < _FULL / 2:
-        return np.rint((wide - low) * (255 / (high - low))).astype(np.uint8), (low, high)
-    return ((wide + 128) // 257).astype(np.uint8), None
-
-
-def _from_floats(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.uint8]:
-    """0..1 to 0..255, rounded."""
-    exact = values.astype(np.float64)
-    low, high = float(exact.min()), float(exact.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError(f"{name} has values that are not finite; replace NaN and infinity")
-    if low < -1e-6 or high > 1 + 1e-6:
-        hint = "divide by 255" if low >= 0 and high <= 255 else "scale them"
-        raise ImageError(
-            f"{name} has float values from {low:.6g} to {high:.6g}; expected 0 to 1, so {hint}"
-        )
-    levels: npt.NDArray[np.uint8] = np.rint(exact.clip(0, 1) * 255).astype(np.uint8)
-    return levels
-
-
-def _grey(levels: npt.NDArray[np.uint8]) -> Image.Image:
+def _grey(levels: Levels) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
 
 
-def _ranged(image: Image.Image, own: tuple[int, int] | None) -> Image.Image:
-    """The picture, with the range that was taken for black and white."""
-    if own is not None:
-        image.info[_RANGE] = own
+# ---- what has to be known -----------------------------------------------------------------------
+
+
+def _noted(image: Image.Image, *notes: str) -> Image.Image:
+    """The picture, with what has to be known of how it was made."""
+    if notes:
+        image.info[_NOTES] = (*image.info.get(_NOTES, ()), *notes)
     return image
+
+
+def _of_range(found: Scaled) -> tuple[str, ...]:
+    if found.own is None:
+        return ()
+    low, high = found.own
+    said = (
+        f"its 16-bit values run from {low} to {high} only, so these were taken for black and white; if the model "
+        "was trained on another range, say it with --window LOW:HIGH, or scale the values yourself"
+    )
+    return (said,)
+
+
+def _of_page(name: str, page: int | None, pages: int) -> tuple[str, ...]:
+    if pages < 2 or page is not None:
+        return ()
+    return (
+        f"{name} has {pages} pages or frames, of which the first is shown; FILE[2] is the second",
+    )

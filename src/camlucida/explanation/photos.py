@@ -19,7 +19,8 @@ from camlucida.common.arguments import argument as as_argument
 from camlucida.common.errors import ImageError, ModelError
 from camlucida.common.files import is_there, mark
 from camlucida.common.provenance import fingerprint
-from camlucida.data.images import find_images, range_note, read_image
+from camlucida.data.images import find_images, picture_notes, read_image
+from camlucida.data.place import Place
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet, Sample
 from camlucida.engine.borrow import check_inputs
@@ -40,7 +41,7 @@ class Batch:
     views: LazyViews
     sources: tuple[str | None, ...]
     notes: tuple[tuple[str, ...], ...]
-    """Of each image: what was assumed about it."""
+    """Of each image: what has to be known of it."""
     argument: str | None = None
     """The name of the model's argument that takes the images; ``None`` for the first."""
 
@@ -139,7 +140,7 @@ class Photos:
         if isinstance(item, Sample):
             return [mark(path) for path in item.files] or [item.key]
         if isinstance(item, str | os.PathLike):
-            return [mark(Path(item))]
+            return [str(item), mark(Place.of(item).file)]
         return [fingerprint(torch.from_numpy(np.array(item)))]
 
     def all(self) -> Batch:
@@ -171,7 +172,7 @@ class Photos:
         makers: list[Callable[[], View]] = []
         notes = []
         for place, picture, one in zip(places, opened, made, strict=True):
-            said = [note for note in (range_note(picture),) if note]
+            said = [*picture_notes(picture)]
             try:
                 box = self._preprocess.shown(picture, one)
                 makers.append(Opened(partial(_read, self._items[place]), box, picture))

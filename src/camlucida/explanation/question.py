@@ -228,7 +228,7 @@ class Question:
             )
             probabilities = None if logits is None else outputs.probabilities(logits)
             said = (*subject.notes, *outputs.notes, *task.target.assumed(raw.outputs))
-            assumed = [(*said, *own) for own in batch.notes]
+            own = {i: [*raw.notes.get(i, ()), *notes] for i, notes in enumerate(batch.notes)}
             names = outputs.names(subject.class_names)
             return Explanation(
                 maps=used.finish(fused, task.size),
@@ -245,12 +245,12 @@ class Question:
                 method=method,
                 label=label,
                 diagnostics=diagnose(
-                    raw,
+                    replace(raw, notes=own),
                     finite,
                     probabilities,
                     outputs,
                     broken,
-                    assumed,
+                    [said] * len(inputs),
                     task.target.remarks(raw.outputs),
                     rectified=used.rectify,
                 ),

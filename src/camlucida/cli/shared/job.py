@@ -135,6 +135,7 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
     Raises:
         CamlucidaError: Something concerns all photos: the model, the method, the disk.
     """
+    from camlucida.data.place import Place
     from camlucida.explanation import Comparison
 
     largest: dict[str, float] = {}
@@ -149,7 +150,7 @@ def run(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
                         largest[label] = max(largest.get(label, 0.0), float(one.maps.abs().max()))
             names = Names(job.out, job.model.name)
             asked = digest([stream.question.record(), job.style, largest])
-            marks = [mark(photo) for photo in photos]
+            marks = [mark(Place.of(photo).file) for photo in photos]
             todo = []
             for place, photo in enumerate(photos):
                 if held := names.held(photo, {"asked": asked, "mark": marks[place]}):

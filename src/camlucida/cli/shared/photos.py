@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from camlucida.cli.shared.console import shown
+from camlucida.cli.shared.console import complain, shown
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.printable import slug
 
@@ -33,6 +33,7 @@ def collect(given: Iterable[Path], out: Path) -> tuple[list[Path], list[tuple[Pa
         CamlucidaError: A photo lies in the out folder itself, where a result could replace it.
     """
     from camlucida.data import find_images
+    from camlucida.data.images import skipped_kinds
 
     photos: dict[Path, Path] = {}
     failed: list[tuple[Path, str]] = []
@@ -45,6 +46,8 @@ def collect(given: Iterable[Path], out: Path) -> tuple[list[Path], list[tuple[Pa
             failed.append((path, f"'{shown(path)}' cannot be read: {error.strerror}"))
             continue
         if folder:
+            for said in skipped_kinds(path):
+                complain(f"note: '{shown(path)}': {said}")
             try:
                 found = find_images(path)
             except ImageError as error:
@@ -136,8 +139,11 @@ class Names:
         return None
 
     def _candidates(self, photos: Sequence[Path], places: Sequence[Path]) -> Iterator[str]:
-        stem = _file_name("-".join(photo.stem for photo in photos))
-        longer = _file_name("-".join(f"{p.parent.name}-{p.stem}" for p in places))
+        from camlucida.data.place import Place
+
+        stem = _file_name("-".join(Place.of(photo).name for photo in photos))
+        parts = ((Place.of(place).name, Place.of(place).file.parent.name) for place in places)
+        longer = _file_name("-".join(f"{folder}-{name}" for name, folder in parts))
         numbered = (f"{longer}-{n}" for n in range(2, 1_000_000))
         second = [_file_name(f"{stem}-{slug(self._model)}")] if self._of(stem, places) else []
         return chain([stem, *second, longer], numbered)
