@@ -195,13 +195,13 @@ def explain(
     true_classes = classes_of(photos, labels, loaded.class_names) if report else {}
     if files:
         (write_shards if shards else run)(job, files, outcome)
-    page = write_report(job, outcome, true_classes) if report and len(outcome.done) else None
+    written = write_report(job, outcome, true_classes) if report and len(outcome.done) else None
     if as_json:
         print_json({
             "camlucida": __version__,
             "model": loaded.name,
             "out": shown(out),
-            **({"report": shown(page)} if page else {}),
+            **({"report": shown(written)} if written else {}),
             "interrupted": outcome.interrupted,
             **({"explained": outcome.stored} if shards else {"photos": outcome.done}),
             "failed": [{"photo": shown(p), "reason": reason} for p, reason in outcome.failed],
@@ -215,10 +215,9 @@ def explain(
         from camlucida.cli.shared.results import show
 
         show(outcome.done, out, console())
-        if page:
-            print_lines(
-                f"\nAll photos on one page: {shown(page)}; as a table: {shown(page.with_suffix('.csv'))}"
-            )
+        if written:
+            table = shown(written.with_suffix(".csv"))
+            print_lines(f"\nAll photos on one page: {shown(written)}; as a table: {table}")
     raise typer.Exit(outcome.exit_code)
 
 
