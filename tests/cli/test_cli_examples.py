@@ -151,6 +151,39 @@ def test_cases(capsys, photos, tmp_path):
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    "method", ["gradcam", "saliency", "diffgradcam:aggregator=max", "eigencam"]
+)
+def test_cases_and_examples_of_any_method_and_class(capsys, photos, tmp_path, method):
+    out = tmp_path / "out"
+    arguments = ("cases", photos, "--method", method, "--out", out)
+    code, text, err = run(capsys, *arguments, "--explain", "egg")
+    assert (code, err) == (0, [])
+    assert "patch" not in text
+    assert {p.name for p in out.iterdir()} == {"cases.html", "cases.json", "parts"}
+    page = (out / "cases.html").read_text()
+    assert "explains egg" in page
+    assert not any(word in page for word in ("atchiness", "float32", "alpha"))
+    assert page.index("Confident and wrong") < page.index("Confident and right")
+    photo = photos / "ham" / "ham0.png"
+    arguments = ("examples", photo, "--train", photos, "--class", "ham", "--class", "egg", "-k", 2)
+    code, text, err = run(capsys, *arguments, "--method", method, "--out", out)
+    assert (code, err) == (0, [])
+    document = json.loads((out / "ham0.examples.json").read_text())
+    assert {side["class_name"] for side in document["sides"]} == {"ham", "egg"}
+    assert all(n["distance"] < 2 for side in document["sides"] for n in side["neighbours"])
+    assert [len(side["neighbours"]) for side in document["sides"]] == [2, 2]
+
+
+@pytest.mark.usefixtures("model")
+def test_the_study_of_numerics_is_of_icam(capsys, photos, tmp_path):
+    arguments = ("cases", photos, "--method", "gradcam", "--dial", 1, "--out", tmp_path / "out")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "ICAM only" in err[0]
+
+
+@pytest.mark.usefixtures("model")
 def test_cases_go_on_after_ctrl_c(capsys, photos, tmp_path, monkeypatch):
     from camlucida.studies.icam.four_cases.run import Examination
 

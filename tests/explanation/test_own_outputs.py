@@ -335,8 +335,10 @@ def test_methods_that_ask_for_no_class_explain_embedders():
     found = camlucida.explain(net, X, method="eigencam")
     assert torch.equal(found.maps, camlucida.explain(net.body, X, method="eigencam").maps)
     assert found.explained == ("no target",) * len(X)
+    both = camlucida.explain(net, X, method=["eigencam", "gradcam"])
+    assert "embeddings" in both.skipped["gradcam"]
     with pytest.raises(TargetError, match="embeddings"):
-        camlucida.explain(net, X, method=["eigencam", "gradcam"])
+        camlucida.explain(net, X, method=["eigencam", "gradcam"], strict=True)
 
 
 KINDS = {

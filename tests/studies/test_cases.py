@@ -119,11 +119,11 @@ def test_errors(model, folder):
         cases(model, folder, threshold=1.5)
     regression = nn.Sequential(*list(model.module)[:-1], nn.Linear(5, 1)).eval()
     with pytest.raises(CamlucidaError):
-        cases(LoadedModel(regression, "r", model.preprocess, None), folder, method=FAST)
+        cases(LoadedModel(regression, "r", model.preprocess, None), folder, method=FAST, dial=0)
     for file in folder.glob("*/*.png"):
         file.write_bytes(b"no")
     with pytest.raises(ImageError, match="can be read"):
-        cases(model, folder, method=FAST)
+        cases(model, folder, method=FAST, dial=0)
 
 
 class Whiteout(nn.Module):
@@ -178,7 +178,7 @@ def explained(monkeypatch):
         counts.append(len(pictures))
         return explain(model, pictures, **options)
 
-    monkeypatch.setattr(measure, "explain", counted)
+    monkeypatch.setattr(measure, "explain_photos", counted)
 
     def asked():
         total = sum(counts)

@@ -61,12 +61,14 @@ _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 
 _command: Callable[..., None]
 app.command("app", cls=Command, rich_help_panel=_DAILY)(page)
-for _command in (explain, demo, layers, methods, metrics, targets, data, audits, verify, version):
+for _command in (
+    explain, cases, examples, demo, layers, methods, metrics, targets, data, audits, verify, version
+):  # fmt: skip
     app.command(cls=Command, rich_help_panel=_DAILY)(_command)
 for _command in (evaluate, summary, compare, report):
     app.command(cls=Command, rich_help_panel=_JUDGING)(_command)
 app.add_typer(audit, name="audit", cls=Audits, rich_help_panel=_JUDGING)
-for _command in (layers_report, cells, examples, cases):
+for _command in (layers_report, cells):
     app.command(cls=Command, rich_help_panel=_RESEARCH)(_command)
 app.add_typer(survey, name="survey", rich_help_panel=_RESEARCH)
 app.add_typer(train, name="train", rich_help_panel=_RESEARCH)

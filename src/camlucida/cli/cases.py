@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from camlucida.cli.shared.console import print_result, progress, shown
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
+from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     AsJson,
     BatchSize,
     ClassFolder,
-    CopiesSeed,
     Device,
-    IcamMethod,
+    FusedLayers,
+    MethodsSeed,
+    OneMethod,
     Out,
     option,
 )
@@ -24,6 +28,14 @@ from camlucida.cli.shared.writing import claim, out_folder, write_figure, write_
 def cases(
     folder: ClassFolder,
     model: Model = EMBEDDED,
+    method: OneMethod = "gradcam",
+    explain: Annotated[
+        str,
+        option(
+            "CLASS", "The class that is explained: predicted, label, or one class by name or index."
+        ),
+    ] = "predicted",
+    layer: FusedLayers = None,
     boxes: Annotated[
         Path | None,
         option(
@@ -37,38 +49,41 @@ def cases(
     ] = 0.5,
     most: Annotated[int, option("N", "Show at most this many photos per case.", 1)] = 24,
     dial: Annotated[
-        int,
-        option(
-            "N",
-            "For how many photos the confidence is raised and lowered, by a constant added to the explained logit.",
-            0,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="For research, with --method icam: also study what I-CAM's numerics do to its maps, and change "
+            "the confidence of so many photos by a constant added to the explained logit. (default: no study)",
         ),
-    ] = 8,
-    method: IcamMethod = "icam",
-    seed: CopiesSeed = 0,
+    ] = None,
+    seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
     out: Out = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """Sort photos into four cases, confident or unsure and right or wrong, each with its I-CAM maps.
+    """Where did the model go wrong? Photos in four cases: sure or unsure, right or wrong, each with its map.
 
-    The page (cases.html) also plots how patchy the maps are against confidence, with I-CAM's numerics varied. The
-    numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
+    The page is cases.html, and the numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command
+    goes on from there.
+
+    [bold]camlucida cases photos/ --method gradcam --explain label[/]
     """
-    from camlucida.methods import ICAM, build_as
-    from camlucida.studies.icam import cases as study_cases
+    from camlucida.studies.icam import cases as sorted_cases
 
-    wanted = build_as(ICAM, method)
+    (method,) = known_methods([method])
     loaded = model.load(device)
     claim(out, loaded.name, "cases")
     with out_folder(out), progress("explaining") as advance:
-        study = study_cases(
+        study = sorted_cases(
             loaded,
             folder,
             boxes=boxes,
             threshold=threshold,
-            method=wanted,
+            method=method,
+            explain=explain,
+            layers=layer or None,
             seed=seed,
             dial=dial,
             batch_size=batch_size,
@@ -76,9 +91,8 @@ def cases(
             progress=advance,
         )
         document = {"folder": shown(folder), **study.to_dict()}
-        files = [
-            write_text(out / "cases.html", study.html(most)),
-            write_figure(out / "cases.patchiness.png", study.figure()),
-            write_json(out / "cases.json", document),
-        ]
+        files = [write_text(out / "cases.html", study.html(most))]
+        if study.has_numerics:
+            files.append(write_figure(out / "cases.patchiness.png", study.figure()))
+        files.append(write_json(out / "cases.json", document))
     print_result(study, document, files, as_json=as_json, skipped=study.skipped)

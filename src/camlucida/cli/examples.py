@@ -9,12 +9,13 @@ import typer
 
 from camlucida.cli.shared.console import print_result, progress
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
+from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
     AsJson,
-    CopiesSeed,
     Device,
-    IcamMethod,
-    Layers,
+    FusedLayers,
+    MethodsSeed,
+    OneMethod,
     Photo,
     batch_option,
     option,
@@ -38,12 +39,20 @@ def examples(
         str | None,
         option("CLASS", "The true class of the photo, by name or index."),
     ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="CLASS",
+            help="A further class to find neighbours in, by name or index; repeat the option for several.",
+        ),
+    ] = None,
     k: Annotated[
         int, typer.Option("-k", metavar="N", min=1, help="How many neighbours to show per class.")
     ] = 5,
-    layer: Layers = None,
-    method: IcamMethod = "icam",
-    seed: CopiesSeed = 0,
+    layer: FusedLayers = None,
+    method: OneMethod = "gradcam",
+    seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: Annotated[int, batch_option("training photos")] = 8,
     out: Annotated[
@@ -52,16 +61,15 @@ def examples(
     ] = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
-    """Explain a prediction by the training photos that are most alike where I-CAM looks.
+    """Explain a prediction by the training photos that are most alike where the map lights up.
 
-    For the predicted class and, if it is given, the true one, the nearest training photos of that class are drawn
-    with their maps beside the photo. The features of the training photos are kept beside the results, so
+    For the predicted class and others that are given, such as the true one, the nearest training photos of that class
+    are drawn with their maps beside the photo. The features of the training photos are kept beside the results, so
     that a second photo is fast. Ctrl-C keeps what is done.
     """
-    from camlucida.methods import ICAM, build_as
     from camlucida.studies.icam import examples as nearest_examples
 
-    wanted = build_as(ICAM, method)
+    (method,) = known_methods([method])
     loaded = model.load(device)
     with out_folder(out), progress("training photos") as advance:
         found = nearest_examples(
@@ -69,8 +77,9 @@ def examples(
             photo,
             train,
             true=true,
+            classes=class_ or (),
             k=k,
-            method=wanted,
+            method=method,
             layers=layer or None,
             seed=seed,
             cache=out,

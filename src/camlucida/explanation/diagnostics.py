@@ -97,7 +97,7 @@ class Diagnostics:
         elif self.all_negative:
             found.append(
                 f"every value is negative ({self.raw_min:.3g} to {self.raw_max:.3g}): the layer holds only "
-                "evidence against the target, and rectifying leaves an empty map"
+                "evidence against the target, so that the map, which shows what speaks for it, is empty"
             )
         elif self.constant and not self.disconnected:
             found.append(f"the map is constant ({self.raw_max:.3g}): it singles out no place")
@@ -226,13 +226,14 @@ def _of_probabilities(
     through = isinstance(target, Logit | ExpLogit | Label)
     if saturated and isinstance(target, Probability | LogProbability):
         found.append(
-            f"the softmax is saturated (p = {peak:.7f}), so the gradient of a probability "
-            "vanishes; LogitMargin(aggregator='lse') explains the same without this"
+            f"the softmax is saturated (p = {peak:.7f}): the model is so sure that small changes of the image do not "
+            "change the probability, and the map says nothing; explain LogitMargin(aggregator='lse') instead, on the "
+            "command line --target margin:aggregator=lse"
         )
     elif saturated and through and outputs.activation in ("softmax", "sigmoid"):
         found.append(
-            f"the model's own {outputs.activation} is saturated, so gradients through it vanish; explain the model "
-            "without its last activation"
+            f"the model's own {outputs.activation} is saturated: it is so sure that small changes of the image change "
+            "nothing, and the map says nothing; explain the model without its last activation"
         )
     if outputs.kind == "labels" and peak < outputs.threshold and isinstance(target, ClassTarget):
         found.append(

@@ -127,7 +127,8 @@ class AblationCAM(Method):
                 own.append(f"no channel{layer} changes the target when it is ablated")
             if abs(value) < _TINY:
                 own.append(
-                    f"the target is {value:.1e}, too small to divide by: the weights{layer} are differences"
+                    f"the target is {value:.1e}, too small to divide by: the weights{layer} are differences instead of "
+                    "shares"
                 )
             elif value < 0 and self.denominator == "score":
                 own.append(

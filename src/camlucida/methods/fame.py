@@ -356,8 +356,8 @@ class FAME(Method):
                 )
             else:
                 why = (
-                    "the loss has no gradient at the image (a dead cell, a saturated probability, or a "
-                    "similarity of the image with itself)"
+                    "no small change of the image changes what is explained (a dead cell, a saturated probability, or "
+                    "the similarity of the image with itself)"
                 )
             notes[i] = [f"the image was never moved, so the map is empty: {why}"]
         sigma, kernel = self.blur(size)

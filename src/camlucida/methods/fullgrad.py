@@ -65,8 +65,8 @@ class FullGrad(Method):
         for i, (rest, value) in enumerate(zip(full.residual, full.values, strict=True)):
             if rest.abs() > 1e-3 * value.abs().clamp_min(1e-6):
                 note = (
-                    f"completeness: {rest:.3g} of the target's {value:.4g} is not accounted for; exact only "
-                    "for networks of convolutions, batch norms, linear layers, max and average pooling "
+                    f"the shares that make up the map leave {rest:.3g} of the score {value:.4g} unexplained; they add "
+                    "up only in networks of convolutions, batch norms, linear layers, max and average pooling "
                     "and ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh"
                 )
                 notes[i] = [note]

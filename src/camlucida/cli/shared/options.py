@@ -96,6 +96,14 @@ OnlyMethods = Annotated[
         help="Evaluate this method only; repeat the option for several methods.",
     ),
 ]
+OneMethod = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="METHOD",
+        help="A method of camlucida methods, as NAME or NAME:key=value,key=value.",
+    ),
+]
 IcamMethod = Annotated[
     str,
     typer.Option(

@@ -42,7 +42,8 @@ def _about_copies(options: ICAMOptions, copies: Copies, i: int) -> list[str]:
     raw = copies["svim"][i] * copies["mds"][i]
     if (raw < 0).any():
         said.append(
-            "MDS is negative for some copies, whose weight is then NaN (eq. 5); use mds_clamp=True"
+            "some perturbed copies get no weight that can be computed (MDS is negative in equation 5), so there is "
+            "no map; mds_clamp=true counts them as 0"
         )
     uniform = int((raw == 0).all(-1).sum())
     if uniform:
@@ -70,17 +71,18 @@ def _about_alpha(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> l
         return []
     y = float(seen.margin[i].sigmoid())
     if options.alpha_form == "literal" and seen.second[i] == 0:
-        why = "at Y = 1/2" if options.function in {"softmax", "sigmoid"} else "for this function"
+        sure = options.function in {"softmax", "sigmoid"}
+        where = "where the model is exactly half sure" if sure else "for this function"
         return [
-            f"alpha is 0 {why}, since f'' = 0 there: the map is empty (alpha_form='none' is not)"
+            f"the map is empty: I-CAM's factor alpha is 0 {where}; alpha_form=none leaves the factor out"
         ]
     share = float((weights.to(seen.pole_share) * seen.pole_share[i]).sum())
     if not share > _PATCHY:  # also where it is NaN, as of numbers that overflow
         return []
-    harm = "the map may be turned over" if share > _OVERTURNED else "a likely cause of patchy maps"
+    harm = "may show the opposite" if share > _OVERTURNED else "may be speckled"
     said = (
-        f"at Y = {y:.4f} alpha has a pole: {share:.0%} of the entries with a positive gradient lie beyond it "
-        f"and count negatively, {harm} (alpha_form='none' has no pole)"
+        f"{share:.0%} of what speaks for the class is counted against it, since I-CAM's factor alpha changes its sign "
+        f"where the model is so sure (Y = {y:.4f}): the map {harm}; alpha_form=none leaves the factor out"
     )
     return [said]
 
@@ -93,12 +95,16 @@ def _about_size(options: ICAMOptions, seen: Seen, kind: torch.dtype, i: int) -> 
         return []
     if lost:
         said = (
-            f"f' = {float(seen.first[i]):.2g} leaves an empty map (a saturated softmax); "
-            "drop_common_factor=True leaves this common factor out"
+            f"the model is so sure that the map is lost in rounding (it is multiplied by {float(seen.first[i]):.2g}); "
+            "drop_common_factor=true leaves this factor out, which is the same for all places"
         )
         return [said]
     if not after.isfinite() and not seen.first[i].isnan():
-        return [f"f' = {float(seen.first[i]):.2g} overflows; drop_common_factor=True leaves it out"]
+        said = (
+            f"the map is too large for its number format (it is multiplied by {float(seen.first[i]):.2g}); "
+            "drop_common_factor=true leaves this factor out, which is the same for all places"
+        )
+        return [said]
     return []
 
 
@@ -108,8 +114,8 @@ def _about_bias(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> li
     said = []
     if options.drop_common_factor and (options.relu or options.layer_normalise == "max"):
         said.append(
-            f"drop_common_factor changes the balance of map and {options.bias} bias, which matters under "
-            "relu and max-normalisation; it is exact with bias='none'"
+            f"drop_common_factor changes how much the {options.bias} bias counts beside the map, which shows with relu "
+            "and with layer_normalise=max; bias=none avoids it"
         )
     if options.relu:
         counted = [
@@ -120,7 +126,7 @@ def _about_bias(options: ICAMOptions, seen: Seen, weights: Tensor, i: int) -> li
         emptied = [n for n, m in counted if m.values[i].max() + m.constant[i] <= 0]
         if emptied:
             said.append(
-                f"with its bias the map of {', '.join(emptied)} is negative: relu empties it"
+                f"with its bias the map of {', '.join(emptied)} is negative, and relu leaves nothing of it"
             )
         idle = [n for n, m in counted if m.values[i].min() + m.constant[i] >= 0]
         if len(idle) == len(counted):

@@ -1,5 +1,9 @@
 r"""I-CAM's own figures: ablation, layer importance, the four cases, nearest training images, and its layers.
 
+``cases`` and ``examples`` take any method; what follows is said of I-CAM, for which they were made. Of a method that
+does not weigh its layers, all weights are equal, and of one that explains the input, the map is laid over the model's
+last feature map.
+
 ``examples`` explains a prediction by the training images that look most alike to what I-CAM says matters. The I-CAM
 authors pick such images by hand and leave finding them to future work; the definition is ours. For an image and a
 class, with the maps $L_l$ and the weights $W_l$ (which add up to 1) of the layers that I-CAM keeps, the feature of

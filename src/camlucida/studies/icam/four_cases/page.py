@@ -9,7 +9,6 @@ from camlucida.explanation import overlays
 from camlucida.explanation.diagnostics import CASES
 from camlucida.report import Column, Document, Section, Table
 from camlucida.report.page import Strip, Tile, bullets, paragraph, picture, strips
-from camlucida.report.tables import number
 from camlucida.studies.icam.four_cases.patchiness import HIGH, VARIANTS
 
 if TYPE_CHECKING:
@@ -25,6 +24,12 @@ _PATCHINESS = (
 
 def cases_table(study: CaseStudy) -> Table:
     """Means of each case."""
+    boxes = any(photo.saliency is not None for photo in study.photos)
+    in_boxes = {
+        "saliency": Column("of the map in the box", places=3),
+        "with_boxes": Column("photos with boxes", places=0),
+    }
+    patchy = {"patchiness": Column("patchiness", places=3)}
     return Table.of(
         "cases",
         "Means of each case",
@@ -33,12 +38,10 @@ def cases_table(study: CaseStudy) -> Table:
             "case": Column("case"),
             "photos": Column("photos", places=0),
             "confidence": Column("confidence", places=3),
-            "saliency": Column("saliency", places=3),
-            "with_boxes": Column("with boxes", places=0),
-            "patchiness": Column("patchiness", places=3),
-            "islands": Column("islands", places=1),
+            **(in_boxes if boxes else {}),
+            "islands": Column("bright spots on the map", places=1),
+            **(patchy if study.has_numerics else {}),
         },
-        legend="Saliency is the share of the map inside the boxes.",
     )
 
 
@@ -96,7 +99,7 @@ def _dialled(dial: Dial) -> list[Table]:
 def study_page(study: CaseStudy, most: int) -> str:
     """The page, see :meth:`camlucida.studies.icam.four_cases.study.CaseStudy.html`."""
     sections = []
-    for case, title in CASES.items():
+    for case, title in sorted(CASES.items(), key=lambda item: not item[0].endswith("wrong")):
         found = study.of(case)
         parts: list[str | Table] = [strips([_strip(photo) for photo in found[:most]])]
         if not found:
@@ -104,26 +107,33 @@ def study_page(study: CaseStudy, most: int) -> str:
         elif len(found) > most:
             parts.insert(0, paragraph(f"The {most} clearest are shown.", note=True))
         sections.append(Section(case, f"{title.capitalize()} ({len(found)})", parts))
+    left_out = [paragraph("Left out:", note=True), bullets([r for _, r in study.skipped])]
+    sections += _numerics(study)
+    lead = (
+        f"{len(study.photos)} photos; a prediction is confident from a probability of {study.threshold} on. Each photo "
+        f"is beside its map by {study.method['method']}: dark is 0, light is 1. White frames are the given boxes."
+    )
+    title = f"Where {study.model} looked, in four cases"
+    parts = [cases_table(study), *(left_out if study.skipped else [])]
+    return Document(title, [lead], sections, parts=parts, sortable=False).html()
+
+
+def _numerics(study: CaseStudy) -> list[Section]:
+    """The study of what I-CAM's numerics do to its maps, where it was made."""
+    if not study.has_numerics:
+        return []
     alt = "Patchiness against confidence; the numbers are in the tables below."
-    left_out = bullets([reason for _, reason in study.skipped])
-    sections.append(
+    return [
         Section(
             "patchiness",
-            "Patchiness and confidence",
+            "For research: I-CAM's numerics, patchiness and confidence",
             [
                 paragraph(_PATCHINESS),
                 picture(overlays.png(study.figure()), alt),
                 *patchiness_tables(study),
-                *([paragraph("Left out:", note=True), left_out] if study.skipped else []),
             ],
         )
-    )
-    lead = (
-        f"{len(study.photos)} photos; a prediction is confident from a probability of {study.threshold} on. Each photo "
-        "is beside its I-CAM map for the predicted class: dark is 0, light is 1. White frames are the given boxes."
-    )
-    title = f"Where {study.model} looked, in four cases"
-    return Document(title, [lead], sections, parts=[cases_table(study)], sortable=False).html()
+    ]
 
 
 def _strip(photo: CasePhoto) -> Strip:
@@ -131,14 +141,18 @@ def _strip(photo: CasePhoto) -> Strip:
     said, true = (c.partition(",")[0] for c in (photo.predicted_class, photo.true_class))
     told = [
         f"{name}: said {said} ({100 * photo.confidence:.1f} %), is {true}",
-        *([] if photo.saliency is None else [f"saliency {number(photo.saliency)}"]),
-        f"patchiness {number(photo.patchiness['exact'])}",
+        *(
+            []
+            if photo.saliency is None
+            else [f"{100 * photo.saliency:.0f} % of the map in the box"]
+        ),
+        f"the map explains {photo.explained}",
         *photo.messages,
     ]
     return Strip(
         f"{'; '.join(told)}.",
         (
             Tile("the photo", "", f"{name} as the model sees it", photo.seen),
-            Tile("its map", "", f"I-CAM map of {name} for {photo.predicted_class}", photo.mapped),
+            Tile("its map", "", f"map of {name} for {photo.explained}", photo.mapped),
         ),
     )

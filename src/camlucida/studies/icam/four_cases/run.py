@@ -1,4 +1,4 @@
-"""The four cases over a labelled folder, batch by batch: its photos explained by I-CAM, and what is measured."""
+"""The four cases over a labelled folder, batch by batch: its photos explained by a method, and what is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import PIL
 import torch
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from camlucida.common.errors import ImageError, MethodError
 from camlucida.common.statistics import correlation, mean, number
 from camlucida.common.store import Store
+from camlucida.data import resolve_class
 from camlucida.data.folders import open_folder, read_photos
 from camlucida.data.samples import Box, Sample, Skipped
 from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, overlays
-from camlucida.explanation.explain import explain
+from camlucida.explanation.explain import MethodLike
+from camlucida.explanation.explain import explain as explain_photos
 from camlucida.explanation.subject import Subject, prepare
 from camlucida.methods import Progress
 from camlucida.methods.build import build_as
@@ -31,7 +33,7 @@ from camlucida.methods.icam import ICAM
 from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel, class_names_of
 from camlucida.report.template import jpeg
-from camlucida.studies.icam.facts import icam_facts
+from camlucida.studies.icam.facts import facts_of, told
 from camlucida.studies.icam.four_cases.patchiness import (
     VARIANTS,
     Numerics,
@@ -49,16 +51,20 @@ class Examination:
     Attributes:
         model: the model, as for :func:`camlucida.explain`.
         class_names: the model's, where known.
-        method: I-CAM.
-        layers: the layers; all blocks by default.
-        seed: the seed of the perturbed copies.
+        method: any.
+        layers: the layers; the method's own choice by default.
+        seed: of methods that draw random numbers.
+        explained: the class: the predicted one (``None``), the true one (``"label"``), or one for all, by its index.
+        numerics: whether I-CAM's numerics are varied too.
     """
 
     model: nn.Module | LoadedModel
     class_names: Sequence[str] | None
-    method: ICAM
+    method: MethodLike
     layers: Layers | None
     seed: int
+    explained: Literal["label"] | int | None = None
+    numerics: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What the results depend on besides the photos, ready for JSON."""
@@ -69,7 +75,9 @@ class Examination:
             "pillow": PIL.__version__,
             "device": "cpu" if parameter is None else parameter.device.type,
             "class_names": None if self.class_names is None else list(self.class_names),
-            **icam_facts(self.model, self.method, self.layers, self.seed),
+            "explained": self.explained,
+            "numerics": self.numerics,
+            **facts_of(self.model, self.method, self.layers, self.seed),
         }
 
     def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
@@ -87,18 +95,24 @@ class Examination:
         measured: list[dict[str, Any]] = []
         if read:
             pictures = [picture for _, picture in read]
-            explanation = explain(
+            target: Any = self.explained
+            if target == "label":
+                target = [photo.label for photo, _ in read]
+            explanation = explain_photos(
                 self.model,
                 pictures,
                 method=self.method,
+                target=target,
                 layers=self.layers,
                 seed=self.seed,
                 batch_size=len(pictures),
             )
             if explanation.logits is None or explanation.logits.shape[1] < 2:
                 raise MethodError("the four cases need a model with two or more classes")
-            module, inputs, _, _ = prepare(self.model, pictures)
-            (computed,) = numerics(module, inputs, explanation)
+            computed = None
+            if self.numerics:
+                module, inputs, _, _ = prepare(self.model, pictures)
+                (computed,) = numerics(module, inputs, explanation)
             for i, (photo, _) in enumerate(read):
                 place = places[photo.file]
                 shown = explanation.predictions[i]
@@ -112,13 +126,12 @@ class Examination:
                 measured.append({
                     "place": place,
                     "dialled": turned,
-                    **self._measured(photo, explanation[i], _at(computed, i)),
+                    **self._measured(photo, explanation[i]),
+                    **_maps_measured(None if computed is None else _at(computed, i)),
                 })  # fmt: skip
         return {"photos": measured, "skipped": skipped}
 
-    def _measured(
-        self, photo: Sample, explanation: Explanation, computed: Numerics
-    ) -> dict[str, Any]:
+    def _measured(self, photo: Sample, explanation: Explanation) -> dict[str, Any]:
         attribution = explanation.maps[0]
         predicted = explanation.predictions[0][0]
         size = (int(attribution.shape[0]), int(attribution.shape[1]))
@@ -129,6 +142,7 @@ class Examination:
             "right": predicted.index == photo.label,
             "true_class": names[photo.label or 0] if names else f"class {photo.label}",
             "predicted_class": predicted.name,
+            "explained": explanation.explained[0],
             "confidence": predicted.probability,
             "saliency": number(saliency_score(explanation.maps, mask[None])[0])
             if bool(mask.any())
@@ -137,7 +151,6 @@ class Examination:
             "messages": explanation.diagnostics[0].messages,
             "seen": base64.b64encode(jpeg(seen)).decode("ascii"),
             "mapped": base64.b64encode(jpeg(mapped)).decode("ascii"),
-            **_maps_measured(computed),
         }
 
 
@@ -149,8 +162,10 @@ def _at(computed: Numerics, i: int) -> Numerics:
     )
 
 
-def _maps_measured(computed: Numerics) -> dict[str, Any]:
-    """The numbers about one image's maps."""
+def _maps_measured(computed: Numerics | None) -> dict[str, Any]:
+    """The numbers about one image's maps, where I-CAM's numerics are varied."""
+    if computed is None:
+        return {"patchiness": {}, "levels": {}, "same": {}, "pole_share": None}
     exact = computed.maps["exact"].flatten()
     return {
         "patchiness": {n: number(patchiness(m)[0]) for n, m in computed.maps.items()},
@@ -234,26 +249,28 @@ def cases(
     *,
     boxes: str | os.PathLike[str] | None = None,
     threshold: float = 0.5,
-    method: ICAM | str = "icam",
+    method: MethodLike = "gradcam",
+    explain: str | int = "predicted",
     layers: Layers | None = None,
     seed: int = 0,
-    dial: int = 8,
+    dial: int | None = None,
     batch_size: int = 8,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CaseStudy:
-    """Explain the predicted class of every photo, and sort the photos into the four cases.
+    """Explain every photo of a labelled folder, and sort the photos into the four cases: sure or not, right or wrong.
 
     Args:
         model: the model, as for :func:`camlucida.explain`; it must know how photos are prepared.
         folder: one subfolder of photos per class, see :func:`camlucida.data.folders.open_folder`.
         boxes: a table of boxes, see there.
         threshold: confidence from which on a prediction counts as confident.
-        method: I-CAM with its options, also as ``"icam:n_perturb=16"``.
-        layers: the layers; all blocks by default.
-        seed: the seed of the perturbed copies and the permutation tests.
-        dial: number of photos, spread over the folder, that take part in the experiment on confidence; 0
-            for none.
+        method: any, as for :func:`camlucida.explain`.
+        explain: the class that is explained: ``"predicted"``, ``"label"``, or one for all photos, by name or index.
+        layers: the layers; the method's own choice by default.
+        seed: of methods that draw random numbers, and of the permutation tests.
+        dial: with I-CAM only: also study what its numerics do to its maps, and let so many photos, spread over the
+            folder, take part in the experiment on confidence. ``None`` leaves the study out.
         batch_size: photos at a time.
         cache: a folder that keeps what is measured, so that a stopped study goes on where it was, and another
             threshold costs nothing; what is kept is used only for the same model, options, batch size and
@@ -266,23 +283,28 @@ def cases(
         CamlucidaError: the boxes or the folder do not fit, or the cache cannot be written.
 
     Example:
-        >>> study = camlucida.studies.icam.cases(loaded, "photos", dial=0)
+        >>> study = camlucida.studies.icam.cases(loaded, "photos")
         >>> [found["photos"] for found in study.table()]  # confident or unsure, right or wrong
         [..., ..., ..., ...]
     """
-    if not 0 < threshold < 1 or batch_size < 1 or dial < 0:
+    if not 0 < threshold < 1 or batch_size < 1 or (dial or 0) < 0:
         raise MethodError(
             f"threshold must lie in (0, 1), batch_size be >= 1 and dial >= 0, got {threshold}, {batch_size} "
             f"and {dial}"
         )
-    method = build_as(ICAM, method)
+    if dial is not None:
+        if isinstance(method, tuple) or callable(method):
+            raise MethodError("the study of numerics takes I-CAM as text or as an object")
+        method = build_as(ICAM, method)
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
     root = Path(folder)
     every = open_folder(root, names, labels=True, boxes=None if boxes is None else os.fspath(boxes))
     total = len(every)
-    count = min(dial, total)
+    count = min(dial or 0, total)
     turning = {every[i * total // count].file for i in range(count)}
-    examine = Examination(model, names, method, layers, seed)
+    fixed = {"predicted": None, "label": "label"}
+    explained: Any = fixed[explain] if explain in fixed else resolve_class(explain, names)
+    examine = Examination(model, names, method, layers, seed, explained, dial is not None)
     facts = {} if cache is None else {**examine.facts(), "root": str(root.resolve())}
     skipped = list(every.skipped)
     found: list[CasePhoto] = []
@@ -308,7 +330,7 @@ def cases(
         dial=dial_means(turned) if turned else None,
         skipped=tuple(skipped),
         model=model.name if isinstance(model, LoadedModel) else type(model).__name__,
-        method=method.describe(),
+        method=told(method),
         seed=seed,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from camlucida.common.errors import CamlucidaError
 from camlucida.common.statistics import mean, permutation_p, spearman
 from camlucida.data.samples import Skipped
 from camlucida.explanation.diagnostics import CASES
@@ -30,15 +31,17 @@ class CasePhoto:
         file: the photo.
         case: a key of :data:`CASES`.
         true_class: name of its label's class.
-        predicted_class: name of the most probable class, which is explained.
+        predicted_class: name of the most probable class.
         confidence: its probability.
         saliency: share of the map inside the boxes (I-CAM eq. 32); ``None`` without boxes that the model sees.
         patchiness: Geary's C of the map in each of
-            :data:`camlucida.studies.icam.four_cases.patchiness.VARIANTS`; ``None`` for a constant map.
+            :data:`camlucida.studies.icam.four_cases.patchiness.VARIANTS`; ``None`` for a constant map. It and the three
+            that belong to it are empty where I-CAM's numerics were not studied.
         levels: different values in the layer maps, as a share of their cells, likewise.
         islands: regions of the map above half its maximum.
         pole_share: entries of positive gradient beyond a pole of alpha; ``None`` for a map that is not finite.
         same: correlation of each variant's map with the exact one.
+        explained: what was explained, with its value, in words.
         messages: warnings about the map.
         seen: what the model saw, as JPEG, boxes drawn.
         mapped: the same under its map.
@@ -55,6 +58,7 @@ class CasePhoto:
     islands: int
     pole_share: float | None
     same: dict[str, float | None]
+    explained: str = ""
     messages: tuple[str, ...] = ()
     seen: bytes = field(default=b"", repr=False)
     mapped: bytes = field(default=b"", repr=False)
@@ -97,11 +101,11 @@ class CaseStudy:
         dial: the experiment on confidence alone; ``None`` if it was not run.
         skipped: what could not be used, with the reason.
         model: its name.
-        method: I-CAM's options.
-        seed: the seed of the perturbed copies and the permutation tests.
+        method: the method and its options.
+        seed: of methods that draw random numbers, and of the permutation tests.
 
     Example:
-        >>> study = camlucida.studies.icam.cases(loaded, "photos", dial=0)
+        >>> study = camlucida.studies.icam.cases(loaded, "photos")
         >>> page = study.html()
     """
 
@@ -113,6 +117,11 @@ class CaseStudy:
     method: dict[str, Any]
     seed: int
 
+    @property
+    def has_numerics(self) -> bool:
+        """Whether what I-CAM's numerics do to its maps was studied."""
+        return any(photo.patchiness for photo in self.photos)
+
     def of(self, case: str) -> tuple[CasePhoto, ...]:
         """The photos of a case: the most confident first, of unsure ones the least."""
         found = [photo for photo in self.photos if photo.case == case]
@@ -120,7 +129,7 @@ class CaseStudy:
         return tuple(sorted(found, key=lambda photo: sign * photo.confidence))
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per case: number, mean confidence, saliency and patchiness."""
+        """One row per case: number, mean confidence, the map's share in the boxes, and its number of spots."""
         return [
             {
                 "case": case,
@@ -128,7 +137,7 @@ class CaseStudy:
                 "confidence": mean([p.confidence for p in found]),
                 "saliency": mean([p.saliency for p in found]),
                 "with_boxes": sum(p.saliency is not None for p in found),
-                "patchiness": mean([p.patchiness["exact"] for p in found]),
+                "patchiness": mean([p.patchiness.get("exact") for p in found]),
                 "islands": mean([float(p.islands) for p in found]),
             }
             for case in CASES
@@ -172,7 +181,7 @@ class CaseStudy:
             "threshold": self.threshold,
             "cases": self.table(),
             "saliency_of_right_predictions": mean(right),
-            "patchiness_and_confidence": self.patchy(),
+            "patchiness_and_confidence": self.patchy() if self.has_numerics else None,
             "confidence_dialled": None if self.dial is None else vars(self.dial),
             "photos": [photo.to_dict() for photo in self.photos],
             "skipped": [{"file": str(path), "reason": reason} for path, reason in self.skipped],
@@ -181,10 +190,16 @@ class CaseStudy:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The cases, patchiness over the photos, and what dialling the confidence does."""
-        return (cases_table(self), *patchiness_tables(self))
+        return (cases_table(self), *(patchiness_tables(self) if self.has_numerics else ()))
 
     def figure(self) -> Figure:
-        """Patchiness against confidence: over the photos, and with confidence dialled."""
+        """Of the study of I-CAM's numerics: patchiness against confidence, over photos and with confidence dialled.
+
+        Raises:
+            CamlucidaError: it was not made.
+        """
+        if not self.has_numerics:
+            raise CamlucidaError("I-CAM's numerics were not studied; say dial=0 or more photos")
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
@@ -222,7 +237,7 @@ class CaseStudy:
         return figure
 
     def html(self, most: int = 24) -> str:
-        """The page: a section per case, and what was measured about patchiness; nothing is fetched.
+        """The page: a section per case, and the study of I-CAM's numerics where it was made; nothing is fetched.
 
         Args:
             most: photos shown per case, the clearest ones; all are counted.

@@ -1,4 +1,4 @@
-"""I-CAM-weighted features of training images, the distance between them, and how they are kept between runs."""
+"""Features of training images where their maps mark them, their distance, and how they are kept between runs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from camlucida.common.errors import LayerError
 from camlucida.common.files import write
 from camlucida.common.jsonable import digest
 from camlucida.common.version import __version__
 from camlucida.data.folders import read_photos
 from camlucida.data.samples import Sample, Skipped
-from camlucida.engine.layers import Layers
+from camlucida.engine.layers import INPUT, Layers, default_layer
 from camlucida.engine.maps import normalise
 from camlucida.engine.tap import tap
 from camlucida.explanation import Explanation
-from camlucida.explanation.explain import explain
+from camlucida.explanation.explain import MethodLike, explain
 from camlucida.explanation.subject import prepare
 from camlucida.methods import Progress
-from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel
-from camlucida.studies.icam.facts import icam_facts
+from camlucida.studies.icam.facts import facts_of
 
 Feature = npt.NDArray[np.float32]
 
@@ -38,14 +39,15 @@ def describe(
     pictures: Sequence[Image.Image],
     classes: Sequence[int] | None,
     *,
-    method: ICAM,
+    method: MethodLike,
     layers: Layers | None = None,
     seed: int = 0,
 ) -> tuple[Explanation, Feature]:
-    """I-CAM of some pictures, and the I-CAM-weighted features of :mod:`camlucida.studies.icam.neighbours`.
+    """Explanations of some pictures, and the features of what their maps mark, see :mod:`camlucida.studies.icam`.
 
-    Features are ``(N, D)``, each of length 1 (0 where nothing is active). By default the predicted classes are
-    explained.
+    A method that does not weigh its layers gives them equal weights; of a method that explains no layer that can be
+    read, the map is laid over the model's last feature map. Features are ``(N, D)``, each of length 1 (0 where nothing
+    is active). By default the predicted classes are explained.
     """
     explanation = explain(
         model,
@@ -57,10 +59,20 @@ def describe(
         batch_size=len(pictures),
     )
     module, inputs, _, _ = prepare(model, list(pictures))
-    seen = tap(module, inputs, list(explanation.layers), gradients=False)
-    return explanation, weighted_features(
-        seen.activations, explanation.layer_maps, explanation.details["layer_weight"]
-    )
+    maps = {name: m for name, m in explanation.layer_maps.items() if name != INPUT}
+    try:
+        activations = dict(tap(module, inputs, list(maps), gradients=False).activations)
+    except LayerError:
+        activations = {}
+    if not activations or not all(m.shape[1:] == activations[n].shape[2:] for n, m in maps.items()):
+        last = default_layer(module, inputs)
+        activations = dict(tap(module, inputs, [last], gradients=False).activations)
+        height, width = activations[last].shape[2:]
+        maps = {last: F.adaptive_avg_pool2d(explanation.maps[:, None], (height, width))[:, 0]}
+    equal = torch.full((len(inputs), len(maps)), 1 / len(maps))
+    weights = explanation.details.get("layer_weight", equal)
+    weights = weights if weights.shape == equal.shape else equal
+    return explanation, weighted_features(activations, maps, weights)
 
 
 def weighted_features(
@@ -102,10 +114,10 @@ _NOT_FINITE = "{!r}: the model returns NaN or infinite values for it"
 
 
 def feature_key(
-    model: nn.Module | LoadedModel, method: ICAM, layers: tuple[str, ...], seed: int
+    model: nn.Module | LoadedModel, method: MethodLike, layers: Layers | None, seed: int
 ) -> str:
     """What a feature depends on besides the photo: weights, preparation, method, layers, seed."""
-    return digest([__version__, icam_facts(model, method, layers, seed)])
+    return digest([__version__, facts_of(model, method, layers, seed)])
 
 
 class FeatureStore:

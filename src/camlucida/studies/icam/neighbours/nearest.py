@@ -20,9 +20,8 @@ from camlucida.data.images import read_image
 from camlucida.data.samples import Sample, Skipped
 from camlucida.engine.layers import Layers
 from camlucida.explanation import Explanation, Prediction, overlays
+from camlucida.explanation.explain import MethodLike
 from camlucida.methods import Progress
-from camlucida.methods.build import build_as
-from camlucida.methods.icam import ICAM
 from camlucida.models import LoadedModel, class_names_of
 from camlucida.report import Column, Table
 from camlucida.studies.icam.neighbours.features import (
@@ -57,7 +56,7 @@ class ClassExamples:
     """The photo beside the nearest training images of one class.
 
     Attributes:
-        role: ``"predicted"``, ``"true"``, or ``"predicted and true"``.
+        role: ``"predicted"``, ``"true"``, ``"asked"``, or several of them: ``"predicted and true"``.
         class_index: the class.
         class_name: its name.
         explanation: the explanation of the photo, for this class.
@@ -139,7 +138,8 @@ class Examples:
             empty = [blank] * (width - len(drawn))
             rows.append([_seen(e) for e in drawn] + empty)
             rows.append([_seen(e, mapped=True) for e in drawn] + empty)
-            labels += [f"{side.role} class:\n{side.class_name.partition(',')[0]}", "I-CAM"]
+            name = side.class_name.partition(",")[0]
+            labels += [f"{side.role} class:\n{name}", side.explanation.label]
         figure = overlays.grid(rows, rows=labels, cell=1.9)
         for position, text in captions.items():
             figure.axes[position].set_title(text, fontsize=6.5, parse_math=False)
@@ -175,15 +175,16 @@ def examples(
     train: str | os.PathLike[str],
     *,
     true: str | int | None = None,
+    classes: Sequence[str | int] = (),
     k: int = 5,
-    method: ICAM | str = "icam",
+    method: MethodLike = "gradcam",
     layers: Layers | None = None,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Examples:
-    """The training images nearest to a photo, for the predicted and, if given, the true class.
+    """The training images nearest to a photo in what its map marks, for the predicted class and others that are given.
 
     Args:
         model: the model, as for :func:`camlucida.explain`; it must know how photos are prepared.
@@ -191,10 +192,11 @@ def examples(
         train: a folder with one subfolder of photos per class, see
             :func:`camlucida.data.folders.open_folder`.
         true: the photo's true class, an index or a name.
+        classes: further classes to find neighbours in, by index or name.
         k: number of neighbours per class.
-        method: I-CAM with its options, also as ``"icam:n_perturb=16"``.
-        layers: the layers; all blocks by default.
-        seed: the seed of the perturbed copies.
+        method: any, as for :func:`camlucida.explain`; I-CAM weighs the layers by how much they matter.
+        layers: the layers; the method's own choice by default.
+        seed: of methods that draw random numbers.
         cache: a folder that keeps the training images' features, in one file for each model, method, layers and
             seed; it is read only where a photo's file is unchanged. What is done is kept also after Ctrl-C.
         batch_size: training images at a time.
@@ -213,23 +215,26 @@ def examples(
     """
     if k < 1 or batch_size < 1:
         raise CamlucidaError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
-    method = build_as(ICAM, method)
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
     folder = open_folder(train, names, labels=True)
     root = Path(train)
     path = None if isinstance(photo, Image.Image) else os.fspath(photo)
     picture = read_image(photo)
-    wanted = None if true is None else resolve_class(true, names)
+    asked = [] if true is None else [("true", true)]
+    asked += [("asked", one) for one in classes]
     explained, feature = describe(model, [picture], None, method=method, layers=layers, seed=seed)
     predicted = _best(explained)
-    sides = [("predicted", predicted.index, explained, feature[0])]
-    if wanted == predicted.index:
-        sides[0] = ("predicted and true", *sides[0][1:])
-    elif wanted is not None:
-        other, of_other = describe(
-            model, [picture], [wanted], method=method, layers=layers, seed=seed
-        )
-        sides.append(("true", wanted, other, of_other[0]))
+    roles = {predicted.index: ["predicted"]}
+    for role, one in asked:
+        roles.setdefault(resolve_class(one, names), []).append(role)
+    sides = []
+    for index, told in roles.items():
+        if index != predicted.index:
+            explained, feature = describe(
+                model, [picture], [index], method=method, layers=layers, seed=seed
+            )
+        role = " and ".join(dict.fromkeys(told))
+        sides.append((role, index, explained, feature[0]))
     if not all(np.isfinite(of_photo).all() for *_, of_photo in sides):
         raise MethodError(
             "the model returns NaN or infinite values for the photo, so nothing is near it; in single "
@@ -248,10 +253,10 @@ def examples(
             skipped.append((root, f"{str(root)!r} holds {words}"))
     if not any(of_class.values()):
         raise ImageError(skipped[-1][1])
-    key = feature_key(model, method, explained.layers, seed)
+    key = feature_key(model, method, layers, seed)
     store = FeatureStore(None if cache is None else Path(cache), key, root)
     every = [p for found in of_class.values() for p in found]
-    describer = _Describer(model, method, explained.layers, seed)
+    describer = _Describer(model, method, layers, seed)
     features, computed = store.complete(every, describer, batch_size, skipped, progress)
     found_sides = []
     for role, index, explanation, own_feature in sides:
@@ -282,11 +287,11 @@ def examples(
 
 @dataclass(frozen=True)
 class _Describer:
-    """I-CAM on training images, each for its label's class."""
+    """Explains training images, each for its label's class."""
 
     model: nn.Module | LoadedModel
-    method: ICAM
-    layers: tuple[str, ...]
+    method: MethodLike
+    layers: Layers | None
     seed: int
 
     def __call__(self, photos: Sequence[tuple[Sample, Image.Image]]) -> tuple[Explanation, Feature]:
@@ -295,7 +300,7 @@ class _Describer:
             [picture for _, picture in photos],
             [photo.label for photo, _ in photos if photo.label is not None],
             method=self.method,
-            layers=list(self.layers),
+            layers=self.layers,
             seed=self.seed,
         )
 
