@@ -1,5 +1,7 @@
 """FAME against its slow reference, its bounds, and the edge cases of the spec."""
 
+import shutil
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,8 +19,11 @@ from camlucida import (
     MethodError,
     Preprocess,
 )
+from camlucida.engine import compiled_step
+from camlucida.engine.compiled_step import step
 from camlucida.methods import FAME, fame
 from camlucida.methods.fame import correlation, descend, gray, movement
+from camlucida.targets import Negated
 from reference import fame as slow
 
 
@@ -63,9 +68,9 @@ def test_one_step_moves_by_exactly_eta_and_n_by_at_most_n_eta(net):
     def loss(at, _):
         return net(at)[:, 0]
 
-    one = descend(loss, x, iterations=1).images - x
+    one = descend(partial(step, loss), x, iterations=1).images - x
     assert one.abs().amax((1, 2, 3)).tolist() == pytest.approx([1 / 255] * 3, rel=1e-12)
-    many = descend(loss, x, iterations=20).images - x
+    many = descend(partial(step, loss), x, iterations=20).images - x
     assert (many.abs().amax() <= 20 / 255 + 1e-12).item()
 
 
@@ -84,7 +89,7 @@ def test_the_maximum_is_taken_per_image_and_not_over_the_batch(net):
     def loss(at, index):
         return net(at)[:, 0] * torch.where(index == 0, 1.0, 1e-6)
 
-    moved = descend(loss, x, iterations=1).images - x
+    moved = descend(partial(step, loss), x, iterations=1).images - x
     assert moved[1].abs().max().item() == pytest.approx(1 / 255)
 
 
@@ -146,7 +151,11 @@ def test_early_stop_is_checked_before_the_step(net, early_stop):
         values = net(x)[:, 0]
     between = float(values.mean())
     result = descend(
-        lambda at, _: net(at)[:, 0], x, iterations=3, epsilon=between, early_stop=early_stop
+        partial(step, lambda at, _: net(at)[:, 0]),
+        x,
+        iterations=3,
+        epsilon=between,
+        early_stop=early_stop,
     )
     untouched = (result.images == x).flatten(1).all(1)
     lower = int(values.argmin())
@@ -273,7 +282,10 @@ def test_pixel_space_descends_in_pixels(net):
 
 def test_clamp_keeps_pixels_in_range(net):
     result = descend(
-        lambda at, _: net(at)[:, 0], torch.rand(1, 3, 8, 8).double(), iterations=400, clamp=(0, 1)
+        partial(step, lambda at, _: net(at)[:, 0]),
+        torch.rand(1, 3, 8, 8).double(),
+        iterations=400,
+        clamp=(0, 1),
     )
     assert result.images.min() >= 0
     assert result.images.max() <= 1
@@ -351,7 +363,7 @@ def test_transformers(name, options):
     assert (found.details["loss"][:, 1] < found.details["loss"][:, 0]).all()
 
 
-def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
+def _small():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, 2), nn.BatchNorm2d(8),
         nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
@@ -359,6 +371,11 @@ def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
     for norm in (model[1], model[4]):
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
+    return model
+
+
+def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
+    model = _small()
     x = torch.rand(3, 3, 16, 16)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     asked = []
@@ -379,3 +396,60 @@ def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
     torch.testing.assert_close(fast.details["movement"], moved, rtol=0, atol=bound)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert type(model[1]) is nn.BatchNorm2d
+
+
+def _compiling(monkeypatch, after=0.0):
+    """Steps are compiled after the first, whatever the clock says; returns what was compiled."""
+    monkeypatch.setattr(compiled_step, "_AFTER", after)
+    monkeypatch.setattr(compiled_step, "_WORTH", 1e9)
+    made, real = [], compiled_step._compiled
+
+    def watched(*args):
+        made.append(real(*args))
+        return made[-1]
+
+    monkeypatch.setattr(compiled_step, "_compiled", watched)
+    return made
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a compiler")
+def test_compiled_steps_move_the_images_as_eager_ones_whatever_is_explained(monkeypatch):
+    model, x = _small(), torch.rand(3, 3, 16, 16)
+    method = FAME(iterations=20)
+    plain = camlucida.explain(model, x, method=method, target=[0, 1, 2])
+    other = camlucida.explain(model, x, method=method, target=[3, 1, 0])
+    made = _compiling(monkeypatch)
+    fast = camlucida.explain(model, x, method=method, target=[0, 1, 2])
+    again = camlucida.explain(model, x, method=method, target=[3, 1, 0])
+    assert all(run is not None for run in made)
+    for found, wanted in ((fast, plain), (again, other)):
+        moved = wanted.details["movement"]
+        bound = 1e-4 * float(moved.max())
+        torch.testing.assert_close(found.details["movement"], moved, rtol=0, atol=bound)
+
+
+def test_steps_are_compiled_only_after_as_long_as_that_takes(monkeypatch):
+    made = _compiling(monkeypatch, after=1e9)
+    camlucida.explain(_small(), torch.rand(1, 3, 16, 16), method=FAME(iterations=20))
+    assert made == []
+
+
+@pytest.mark.parametrize("target", [lambda outputs: outputs[:, 0], Negated(Logit(1))])
+def test_a_function_or_a_shared_tensor_is_not_traced(monkeypatch, target):
+    made = _compiling(monkeypatch)
+    camlucida.explain(_small(), torch.rand(1, 3, 16, 16), method=FAME(iterations=20), target=target)
+    assert made == []
+
+
+def test_without_a_compiler_steps_stay_eager_and_it_is_said(monkeypatch, caplog):
+    made = _compiling(monkeypatch)
+    model, x = _small(), torch.rand(1, 3, 16, 16)
+
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = camlucida.explain(model, x, method=FAME(iterations=20))
+    assert made == [None]
+    assert found.maps.amax() == 1
+    assert "no compiler here" in caplog.text

@@ -11,10 +11,10 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -50,12 +50,14 @@ class _Kept:
         graph: the model without batch norms; ``None`` where there is nothing to fold.
         forms: whether the graph runs, and whether on images laid out channels-last, by the shape of an image,
             precision, and whether gradients are taken.
+        steps: see :mod:`camlucida.engine.compiled_step`.
     """
 
     state: str
     session: object
     graph: nn.Module | None
-    forms: dict[tuple[object, ...], tuple[bool, bool]]
+    forms: dict[tuple[object, ...], tuple[bool, bool]] = field(default_factory=dict)
+    steps: dict[Any, Any] = field(default_factory=dict)
 
 
 _KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
@@ -102,7 +104,7 @@ def fast_forward(
     if kept is None or kept.session is not now:
         state = _state(model)
         if kept is None or kept.state != state:
-            kept = _KEPT[model] = _Kept(state, now, folded(model, few, known()), {})
+            kept = _KEPT[model] = _Kept(state, now, folded(model, few, known()))
         kept.session = now
     kind = (
         *inputs.shape[1:],
@@ -114,7 +116,7 @@ def fast_forward(
     if kind not in kept.forms:
         wanted = _gradient(model, few) if gradients else None
         graph = kept.graph
-        if wanted is not None and not (graph and _near(_gradient(graph, few), wanted)):
+        if wanted is not None and not (graph and near(_gradient(graph, few), wanted)):
             graph = None
         last = _prefers_channels_last(
             graph or model, few, known(), _expected(model, inputs), wanted
@@ -124,6 +126,11 @@ def fast_forward(
     run = kept.graph if folds else model
     assert run is not None  # noqa: S101
     return _in_layout(run, channels_last)
+
+
+def steps_of(model: nn.Module) -> dict[Any, Any]:
+    """Where to keep what is compiled of a model whose fast form is known; it goes when the model's values change."""
+    return _KEPT[model].steps
 
 
 def has_fast_form(model: nn.Module) -> bool:
@@ -162,7 +169,7 @@ def _prefers_channels_last(
         try:
             if channels_last and not _same(forward(images.clone()), known):
                 return False
-            if channels_last and wanted is not None and not _near(work(images), wanted):
+            if channels_last and wanted is not None and not near(work(images), wanted):
                 return False
             times[channels_last] = _seconds(work, images.clone())
         except RuntimeError as error:
@@ -198,7 +205,7 @@ def _gradient(forward: Forward, images: Tensor) -> Tensor:
     return found.detach()
 
 
-def _near(found: Tensor, wanted: Tensor) -> bool:
+def near(found: Tensor, wanted: Tensor) -> bool:
     """Whether gradients are the same but for the kinks of the model, at which rounding decides."""
     half = torch.is_autocast_enabled(wanted.device.type) or wanted.dtype in (
         torch.float16,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,13 +15,15 @@ from camlucida.common.limits import Count, Kernel, Limits, NotNegative, Positive
 from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
+from camlucida.engine.compiled_step import many_steps, step
 from camlucida.engine.faster_forward import Forward, fast_forward
 from camlucida.engine.maps import Normalise, Steps, normalise, smooth
 from camlucida.engine.tap import run
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Progress, Task
-from camlucida.targets import target_values
+from camlucida.targets import Target, target_values
+from camlucida.targets.base import checked
 
 Loss = Literal["target", "raise", "absolute"]
 ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_max", "l2"]
@@ -39,6 +41,8 @@ _AUTO_LIMIT = 500
 _MANY = 20  # steps from which finding the model's fastest form, some ten passes once, pays
 _AUTO_EVERY = 15
 
+
+Step: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
 
 # -------------------------------------------------------------------------------------- the update (eq 3)
 
@@ -63,7 +67,7 @@ class Descent:
 
 
 def descend(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    step: Step,
     images: Tensor,
     *,
     iterations: int = 500,
@@ -78,8 +82,8 @@ def descend(
     r"""The LOTS update: $\bar x \leftarrow \bar x - \eta \nabla / \max|\nabla|$, the maximum per image.
 
     Args:
-        loss: from images ``(n, C, H, W)`` and their positions ``(n,)`` in the batch to losses ``(n,)``; images
-            that have stopped are left out.
+        step: from images ``(n, C, H, W)`` and their positions ``(n,)`` in the batch to losses ``(n,)`` and their
+            gradients at the images; images that have stopped are left out.
         images: where to start, ``(N, C, H, W)``; kept in single precision at least.
         iterations: steps, 500 by default.
         step_size: the largest move of a pixel in one step, 1/255 by default.
@@ -105,18 +109,12 @@ def descend(
     losses = torch.zeros(count, 2, dtype=dtype, device=images.device)
     active = torch.arange(count, device=images.device)
     kept = {0: start} if 0 in keep else {}
-    for step in range(iterations):
+    for number in range(iterations):
         whole = len(active) == count
-        leaf = (moved if whole else moved[active]).detach().requires_grad_()
-        with torch.enable_grad():
-            values = loss(leaf, active)
-            gradient = (
-                torch.autograd.grad(values.sum(), leaf)[0]
-                if values.requires_grad
-                else torch.zeros_like(leaf)
-            )
-        values = values.detach().to(dtype)
-        if step == 0:
+        old = moved if whole else moved[active]
+        values, gradient = step(old, active)
+        values = values.to(dtype)
+        if number == 0:
             losses[:, 0] = values
         losses[active, 1] = values
         passes[active] += 1
@@ -126,7 +124,7 @@ def descend(
             below = values < epsilon if early_stop == "sample" else (values.mean() < epsilon)
             go = go & ~below
         move = step_size * gradient / torch.where(largest > 0, largest, 1)
-        new = leaf.detach() - torch.where(go[:, None, None, None], move, 0)
+        new = old - torch.where(go[:, None, None, None], move, 0)
         if clamp is not None:
             new = new.clamp(*clamp)
         if whole:
@@ -134,12 +132,12 @@ def descend(
         else:
             moved[active] = new
         if settled is not None:
-            go = go & ~settled(step + 1, new, active)
-        if step + 1 in keep:
-            kept[step + 1] = moved.clone()
+            go = go & ~settled(number + 1, new, active)
+        if number + 1 in keep:
+            kept[number + 1] = moved.clone()
         active = active[go]
         if progress is not None:
-            progress(step + 1, iterations)
+            progress(number + 1, iterations)
         if len(active) == 0:
             break
     if progress is not None:
@@ -295,7 +293,7 @@ class FAME(Method):
             task = replace(task, model=module)
             outputs, target, values = task.ask()
             descent = descend(
-                self._loss(replace(task, target=target), pixels),
+                self._step(replace(task, target=target), pixels),
                 images,
                 iterations=self.limit,
                 step_size=self.step_size,
@@ -323,26 +321,42 @@ class FAME(Method):
         sigma, kernel = self.blur((int(moved.shape[-2]), int(moved.shape[-1])))
         return smooth(moved, sigma, kernel) if sigma else moved
 
-    def _loss(self, task: Task, pixels: Preprocess | None) -> Callable[[Tensor, Tensor], Tensor]:
-        device, half = task.inputs.device.type, self.precision == "bf16"
+    def _step(self, task: Task, pixels: Preprocess | None) -> Step:
+        target, device, half = task.target, task.inputs.device.type, self.precision == "bf16"
         precision = partial(torch.autocast, device, torch.bfloat16 if half else None, enabled=half)
-        forward: Forward = partial(run, task.model, target=task.target)
-        if task.target.layer is None and self.limit >= _MANY:
+        forward: Forward = partial(run, task.model, target=target)
+        many = target.layer is None and self.limit >= _MANY
+        if many:
             with precision():
                 forward = fast_forward(task.model, task.inputs, gradients=True)
+        names = [name for name in target.per_image if isinstance(getattr(target, name), Tensor)]
 
-        def loss(images: Tensor, index: Tensor) -> Tensor:
+        def loss(images: Tensor, *own: Tensor) -> Tensor:
             if pixels is not None:
                 images = pixels.normalise(images)
             with precision():
                 # A copy: some models write to their input.
                 outputs = forward(images.to(task.inputs.dtype).clone())
-            values = target_values(task.target.take(index), outputs, len(images))
+            of_images = replace(target, **dict(zip(names, own, strict=True)))  # type: ignore[type-var]
+            with checked():
+                values = target_values(of_images, outputs, len(images))
             if self.loss == "raise":
                 return 1 - values
             return values.abs() if self.loss == "absolute" else values
 
-        return loss
+        rest = {name: value for name, value in vars(target).items() if name not in names}
+        # A function of the user's may read anything, and a tensor that all images share would become a constant.
+        known = not any(
+            isinstance(value, Tensor | Target) or callable(value) for value in rest.values()
+        )
+        key = (self.loss, self.precision, type(target), repr(rest), repr(pixels))
+        steps = many_steps(task.model, loss, key) if many and known else partial(step, loss)
+
+        def taken(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+            own = target.take(index)
+            return steps(images, *(getattr(own, name) for name in names))
+
+        return taken
 
     def _notes(self, descent: Descent, size: tuple[int, int]) -> dict[int, list[str]]:
         notes: dict[int, list[str]] = {}

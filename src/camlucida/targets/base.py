@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,6 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import TargetError
+
+_CHECKED: ContextVar[bool] = ContextVar("camlucida_checked_targets", default=False)
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Inside the block targets take their indices for valid, as they were asked before: nothing waits for a device."""
+    token = _CHECKED.set(True)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
+
+
+def any_of(wrong: Tensor) -> bool:
+    """Whether any index is wrong; not looked at where they are checked."""
+    return not _CHECKED.get() and bool(wrong.any())
 
 
 class Target:

@@ -14,7 +14,7 @@ from camlucida.common.arguments import argument
 from camlucida.common.errors import TargetError
 from camlucida.common.limits import check_fields
 from camlucida.common.optional import first_line
-from camlucida.targets.base import Target, tensor_of
+from camlucida.targets.base import Target, any_of, tensor_of
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
 """One class for all images, one per image, or ``None`` for the predicted class of each image."""
@@ -102,7 +102,7 @@ class ClassTarget(Target):
             raise TargetError(
                 f"{classes.numel()} classes were given for {n} images; pass one per image, or one for all"
             )
-        if (out := (classes < 0) | (classes >= m)).any():
+        if any_of(out := (classes < 0) | (classes >= m)):
             one, several = self.noun
             raise TargetError(
                 f"{one} {int(classes[out][0])} does not exist: the model has {m} {several}, 0 to {m - 1}"
@@ -240,11 +240,11 @@ class Contrast(ClassTarget):
         rivals = rivals.long().expand(n, -1) if rivals.ndim == 1 else rivals.long()
         if len(rivals) != n:
             raise TargetError(f"{len(rivals)} rows of rivals were given for {n} images")
-        if (out := (rivals < 0) | (rivals >= m)).any():
+        if any_of(out := (rivals < 0) | (rivals >= m)):
             raise TargetError(
                 f"class {int(rivals[out][0])} does not exist: the model has {m} classes, 0 to {m - 1}"
             )
-        if (own := rivals == classes[:, None]).any():
+        if any_of(own := rivals == classes[:, None]):
             raise TargetError(
                 f"class {int(rivals[own][0])} is what is explained, so it cannot be among its own rivals; name another "
                 "rival, or another class to explain"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import TargetError
-from camlucida.targets.base import Target, tensor_of
+from camlucida.targets.base import Target, any_of, tensor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Cell(Target):
                 position = position.expand(n)
             if position.shape != (n,):
                 raise TargetError(f"{position.numel()} {name}s were given for {n} images")
-            if (out := (position < -extent) | (position >= extent)).any():
+            if any_of(out := (position < -extent) | (position >= extent)):
                 raise TargetError(
                     f"{name} {int(position[out][0])} lies outside the {size[0]}x{size[1]} map of "
                     f"layer {self.layer!r}"
