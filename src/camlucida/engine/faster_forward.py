@@ -98,7 +98,7 @@ def fast_forward(
         return first_tensor(model(few.clone())) if outputs is None else outputs[:_TIMED]
 
     if compile:
-        return _in_layout(compiled(model, few, known()), _expected(model, inputs))
+        return _in_layout(compiled(model, few, known()), expects_channels_last(model, inputs))
     now = session(model)
     kept = _KEPT.get(model)
     if kept is None or kept.session is not now:
@@ -119,7 +119,7 @@ def fast_forward(
         if wanted is not None and not (graph and near(_gradient(graph, few), wanted)):
             graph = None
         last = _prefers_channels_last(
-            graph or model, few, known(), _expected(model, inputs), wanted
+            graph or model, few, known(), expects_channels_last(model, inputs), wanted
         )
         kept.forms[kind] = graph is not None, last
     folds, channels_last = kept.forms[kind]
@@ -148,7 +148,7 @@ def _in_layout(run: Forward, channels_last: bool) -> Forward:
     return forward
 
 
-def _expected(model: nn.Module, inputs: Tensor) -> bool:
+def expects_channels_last(model: nn.Module, inputs: Tensor) -> bool:
     """Whether convolutions of this model are usually faster on channels-last images."""
     half = torch.is_autocast_enabled(inputs.device.type) or inputs.dtype in (
         torch.float16,
@@ -167,7 +167,7 @@ def _prefers_channels_last(
         forward = _in_layout(run, channels_last)
         work = forward if wanted is None else partial(_gradient, forward)
         try:
-            if channels_last and not _same(forward(images.clone()), known):
+            if channels_last and not same(forward(images.clone()), known):
                 return False
             if channels_last and wanted is not None and not near(work(images), wanted):
                 return False
@@ -215,7 +215,8 @@ def near(found: Tensor, wanted: Tensor) -> bool:
     return bool((found - wanted).norm() <= bound * wanted.norm())
 
 
-def _same(found: Tensor, known: Tensor) -> bool:
+def same(found: Tensor, known: Tensor) -> bool:
+    """Whether outputs are the same but for rounding."""
     if found.shape != known.shape:
         return False
     bound = _TOLERANCE if found.dtype in (torch.float32, torch.float64) else 0.05
@@ -249,7 +250,7 @@ def folded(model: nn.Module, inputs: Tensor, outputs: Tensor) -> nn.Module | Non
     except Exception as error:
         _LOG.debug("batch norms are not folded: %s: %s", type(error).__name__, error)
         return None
-    return graph if _same(found, outputs) else None
+    return graph if same(found, outputs) else None
 
 
 class _Tracer(OneThread):

@@ -13,6 +13,7 @@ from camlucida.common.errors import MethodError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.common.statistics import ssim
 from camlucida.engine.layers import INPUT
+from camlucida.engine.layouts import in_fast_layout
 from camlucida.engine.tap import Tap
 from camlucida.methods.icam.alpha import Derivatives, SoftmaxMoments, alpha, derivatives
 from camlucida.methods.icam.layer_map import LayerMap, entry_weights, layer_map
@@ -306,7 +307,13 @@ def score_copies(
     distances = extent.new_zeros(*shape, len(names))
     for run, number, index, copies in _draw(options, images, task.generator):
         received = copies if pixels is None else pixels.normalise(copies)
-        felt = replace(task, inputs=received, target=target.take(index)).tap()
+        asked = replace(task, target=target.take(index))
+        felt = in_fast_layout(
+            task.model,
+            received,
+            lambda images, asked=asked: replace(asked, inputs=images).tap(),  # type: ignore[misc]
+            lambda tapped: tapped.outputs,
+        )
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             where = (index, run, number)
             x, y = wide(images[index]), wide(copies)
