@@ -1,7 +1,5 @@
 """Sanity checks written out: slow, obvious, straight from the formulas."""
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,22 +34,3 @@ def gradcam_of_gap(activation, rows, classes):
         for channel in range(k):
             found[i] += rows[classes[i], channel] / (h * w) * activation[i, channel]
     return found
-
-
-def area(heights):
-    """Under straight lines between evenly spaced heights over a way of length 1."""
-    pairs = list(pairwise(heights))
-    return sum((a + b) / 2 for a, b in pairs) / len(pairs)
-
-
-def insertion_less_deletion(model, image, start, end, order_map, label, step):
-    """Pixel by pixel: areas under the probability while pixels come (from ``start``) and go (to ``end``)."""
-    order = torch.argsort(order_map.flatten(), descending=True, stable=True)
-    curves = []
-    for begin, goal in ((start, image), (image, end)):
-        now, heights = begin.clone().flatten(1), []
-        for done in range(0, len(order) + step, step):
-            now[:, order[:done]] = goal.flatten(1)[:, order[:done]]
-            heights.append(float(model(now.view_as(image)[None]).softmax(1)[0, label]))
-        curves.append(area(heights))
-    return curves[0] - curves[1]

@@ -16,11 +16,11 @@ from camlucida.app.works import Asked, Work, told
 from camlucida.audits import Request, Wall, audit_dead_zone, input_wall
 from camlucida.audits.sanity.audit import measure_sanity
 from camlucida.audits.sanity.checks import CHECKS
-from camlucida.audits.trust.faithful import random_maps
 from camlucida.common.errors import CamlucidaError
 from camlucida.data.regions import Region
 from camlucida.engine.borrow import borrowed
 from camlucida.explanation.subject import prepare
+from camlucida.methods.controls import random_maps
 from camlucida.metrics import Deletion, Insertion, Scene, sensitivity_max
 from camlucida.metrics.robustness import explain_again, streams
 

@@ -142,6 +142,23 @@ def usual(*, quick: bool) -> list[str]:
     return [r.name for r in list_methods() if not r.control and (r.quick_audits or not quick)]
 
 
+def controls(*, quick: bool, margins: bool = False) -> tuple[Candidate, ...]:
+    """The maps that must pass, and those that must not, which audits put beside the tested methods.
+
+    Args:
+        quick: fewer passes.
+        margins: all exact answers, also for a margin; else only those of a few passes.
+    """
+    rows = [row for row in list_methods() if row.control]
+    plain = [
+        Candidate(row.name, options=row.quick if quick else {})
+        for row in rows
+        if margins or row.control != "exact" or not row.cost.forward
+    ]
+    exact = [one for one in plain if one.row.control == "exact"]
+    return (*plain, *(replace(one, aggregator="mean") for one in exact if margins))
+
+
 def _tested(one: str | tuple[str, Mapping[str, Any]], *, quick: bool) -> Candidate:
     name, given = read_method(one)
     options = {**(method_row(name).quick if quick else {}), **given}

@@ -17,7 +17,7 @@ from camlucida.audits.sanity.audit import measure_sanity
 from camlucida.audits.sanity.report import report_of
 from camlucida.audits.trust.faithful import faithfulness_audit
 from camlucida.audits.verdicts import ENOUGH
-from camlucida.common.errors import CamlucidaError
+from camlucida.common.errors import CamlucidaError, LayerError, ModelError
 from camlucida.data.regions import Region
 from camlucida.engine.layers import list_layers
 from camlucida.targets import LogitMargin
@@ -42,6 +42,8 @@ def list_audits() -> tuple[AuditRow, ...]:
     title="Sanity checks",
     asks="Does the map change when the model changes, and stay the same when it does not?",
     rules=SANITY,
+    images=(ENOUGH, 50),
+    catches=("parameters", "class"),
 )
 def _sanity(request: Request) -> AuditReport:
     return report_of(measure_sanity(request))
@@ -56,6 +58,7 @@ def _sanity(request: Request) -> AuditReport:
     honours=(),
     preface=_WALLED,
     images=(ENOUGH, 100),
+    catches=("deadzone", "blank where seen", "faded wall"),
 )
 def _wall(request: Request) -> AuditReport:
     """The lowest quarter of the explained layer's map is hidden from what follows."""
@@ -71,7 +74,7 @@ def _wall(request: Request) -> AuditReport:
     rows = next((i.shape[1] for i in seen if i.name == layer and i.shape is not None), 0)
     if rows < 2:
         raise CamlucidaError(f"the map of {layer} has {rows} rows, too few for a wall")
-    return dead_zone_audit(chosen, Wall(Region.rows(rows - max(1, rows // 4)), layer))
+    return _behind_a_wall(chosen, rows, layer)
 
 
 @register(
@@ -83,13 +86,23 @@ def _wall(request: Request) -> AuditReport:
     honours=(),
     preface=_WALLED,
     images=(ENOUGH, 100),
+    catches=("deadzone-pixels",),
 )
 def _pixel_wall(request: Request) -> AuditReport:
     """The lowest quarter of the input is hidden from the model."""
     chosen = _only(request, lambda one: one.own_layers, "all of the methods explain a layer")
     height = request.open().size[0]
-    found = dead_zone_audit(chosen, Wall(Region.rows(height - max(1, height // 4))))
+    found = _behind_a_wall(chosen, height, None)
     return replace(found, audit="deadzone-pixels", title=f"{found.title}, hidden pixels")
+
+
+def _behind_a_wall(request: Request, rows: int, layer: str | None) -> AuditReport:
+    """The lowest quarter is hidden; or the highest, where nothing else reaches the output."""
+    quarter = max(1, rows // 4)
+    try:
+        return dead_zone_audit(request, Wall(Region.rows(rows - quarter), layer))
+    except (LayerError, ModelError):
+        return dead_zone_audit(request, Wall(Region.rows(0, quarter - 1), layer))
 
 
 def _margin(tested: Candidate) -> str:
@@ -121,9 +134,9 @@ def _logit_shift(request: Request) -> AuditReport:
 @register(
     "faithfulness",
     title="Faithfulness",
-    asks="Does the model need the pixels that the map puts first?",
+    asks="Does the map put first what matters to the model?",
     rules=FAITHFUL,
-    images=(6, 100),
+    images=(4 * ENOUGH, 100),
 )
 def _faithful(request: Request) -> AuditReport:
     return faithfulness_audit(request)

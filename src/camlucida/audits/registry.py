@@ -26,6 +26,7 @@ class AuditRow(Row[AuditReport]):
             them where it is ``None``.
         preface: said before its findings in the trust report.
         images: how many images it gets at most in a quick and in a full trust report; all where it is ``None``.
+        catches: findings that tell nothing on a model where a blind map passes them, or the exact answer fails them.
     """
 
     what: ClassVar[str] = "audit"
@@ -38,6 +39,7 @@ class AuditRow(Row[AuditReport]):
     honours: tuple[str, ...] | None = None
     preface: str = ""
     images: tuple[int, int] | None = None
+    catches: tuple[str, ...] = ()
 
     def is_usual(self, tested: Candidate) -> bool:
         """Whether the audit leaves out options of a method that the user gave."""

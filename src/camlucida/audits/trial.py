@@ -75,8 +75,12 @@ class Trial:
 
     def few(self, count: int | None) -> Trial:
         """The first images only."""
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int | None) -> Trial:
+        """The images ``start`` to ``stop``, the end exclusive."""
         known = {k: getattr(self, k) for k in ("inputs", "classes", "labels", "rivals", "others")}
-        cut: dict[str, Any] = {k: None if v is None else v[:count] for k, v in known.items()}
+        cut: dict[str, Any] = {k: None if v is None else v[start:stop] for k, v in known.items()}
         return replace(self, **cut)
 
     def exact(self) -> Trial:

@@ -179,6 +179,19 @@ def decided(values: Sequence[float], least: float = -math.inf, most: float = mat
     return Evidence(value, low, high, len(found), least <= value <= most, outcome)
 
 
+def between(values: Sequence[float], unsafe: float, safe: float) -> Evidence:
+    """What follows from two bounds: from ``safe`` on it passes, up to ``unsafe`` it fails, between them is a caution.
+
+    Both are decided by :func:`decided`, the caution too.
+    """
+    upper, lower = decided(values, least=safe), decided(values, least=unsafe)
+    if lower.outcome == "fail":
+        return replace(upper, outcome="fail")
+    if upper.outcome == "fail" and lower.outcome == "pass":
+        return replace(upper, outcome="warn")
+    return replace(upper, outcome="pass" if upper.outcome == "pass" else "unclear")
+
+
 UNEXPLAINED = Sentence("error", "It cannot explain this model: {error}")
 """What is said of a method that a model does not suit."""
 

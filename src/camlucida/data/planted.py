@@ -139,14 +139,14 @@ class Planted(DataSet):
         ground = ground.clip(-0.7, 0.7)
         pixels = np.repeat((ground + rng.uniform(-0.06, 0.06, (SIZE, SIZE)))[..., None], 3, 2)
         for number, thing in enumerate(self.things(index)):
-            strength = rng.uniform(1.2, 1.3)
+            strength, light = rng.uniform(1.2, 1.3), rng.uniform(-0.5, 0.5)
             if thing.look in (ACROSS, DOWN):
                 along = np.tile(np.arange(SIZE) % 2 * 1.6 - 0.8, (SIZE, 1))
                 grey = along.T if thing.look == ACROSS else along
                 paint = pixels if number in without else np.repeat(grey[..., None], 3, 2)
-            else:  # without its colour, its luminance stays, as that of the background would
+            else:  # without its colour its luminance stays, so that nothing else about the image changes
                 colour = (number not in without) * strength * hues()[thing.look]
-                paint = 0.15 * np.tanh(ground)[..., None] + colour
+                paint = light + colour + np.zeros_like(pixels)
             pixels = np.where(thing.mask[..., None], paint, pixels)
         return np.clip(np.round(pixels * _STD + 127.5), 0, 255).astype(np.uint8)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.limits import Count, Positive
+from camlucida.common.seeds import ImageGenerators
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.maps import Steps, resize
 from camlucida.engine.redraw import holds_weights, randomise
@@ -18,6 +19,13 @@ from camlucida.methods.base import Method, RawMap
 from camlucida.methods.gradcam import GradCAM
 from camlucida.methods.registry import Cost, register
 from camlucida.methods.task import Task
+
+
+def random_maps(images: Tensor, seed: int | ImageGenerators, cells: int = 7) -> Tensor:
+    """Uniform noise ``(N, H, W)`` on a coarse grid, enlarged; of each image its own."""
+    drawn = ImageGenerators(seed, images) if isinstance(seed, int) else seed
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    return resize(drawn.rand((cells, cells), images), size)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ _FACTS: dict[str, Any] = {
     "discriminative": False,
     "cost": Cost(forward=1),
     "quick_audits": False,
-    "control": "negative",
+    "control": "blind",
 }
 _SANITY = "Adebayo et al. 2018"
 
@@ -80,7 +88,7 @@ class RandomMap(_Blind):
 
     def draw(self, task: Task, pixels: Tensor, /) -> Tensor:
         """Noise."""
-        return resize(task.generator.rand((self.cells, self.cells), pixels), task.size)
+        return random_maps(pixels, task.generator, self.cells)
 
 
 @register(
@@ -168,7 +176,8 @@ class BrightnessMap(_Blind):
 @register(
     "redrawn", use="A control: the map of a network that has learned nothing.",
     paper=_SANITY, equation="section 3", remark="of a model that has learned nothing",
-    **{**_FACTS, "discriminative": True, "needs": ("gradients",), "cost": Cost(forward=2, head_backward=1)},
+    **{**_FACTS, "control": "unlearned", "discriminative": True, "needs": ("gradients",),
+       "cost": Cost(forward=2, head_backward=1)},
 )  # fmt: skip
 @dataclass(frozen=True)
 class RedrawnMap(Method):

@@ -69,7 +69,7 @@ def _some(index: Tensor, masks: Tensor) -> zip[tuple[Tensor, Tensor]]:
     cost=Cost(forward=2, times=("cells", "cells"), first=2),
     quick={"cells": 7},
     quick_audits=False,
-    control="positive",
+    control="exact",
     remark="with both ways, what two places say together is not missed where one of them is enough",
 )
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Occlusion(Method):
     needs=(),
     cost=Cost(head_forward=2, times=("positions",), first=1),
     quick_audits=False,
-    control="positive",
+    control="exact",
     remark="exact for what lies behind the layer, whatever it is",
 )
 @dataclass(frozen=True)

@@ -116,8 +116,8 @@ class MethodRow(Row[Method]):
         both_signs: whether the positive part of a similarity's map shows what makes similar, and the negative part
             what sets apart.
         opposite: options with which the map shows what sets apart, and not what makes similar.
-        control: whether audits put it beside the tested methods as a map that must pass (``"positive"``) or must not
-            (``"negative"``); empty for the methods that are tested.
+        control: whether audits put it beside the tested methods: the ``"exact"`` answer, which must pass, a map that
+            is ``"blind"`` to the model or ``"unlearned"``, which must not; empty for the methods that are tested.
         library: name of the library that computes it, one of :data:`LIBRARIES`; empty for our own and the user's.
 
     Example:
@@ -150,7 +150,7 @@ class MethodRow(Row[Method]):
     on_pairs: Mapping[str, Any] = field(default_factory=dict)
     both_signs: bool = False
     opposite: Mapping[str, Any] = field(default_factory=dict)
-    control: Literal["", "positive", "negative"] = ""
+    control: Literal["", "exact", "blind", "unlearned"] = ""
     library: str = ""
 
     def __post_init__(self) -> None:

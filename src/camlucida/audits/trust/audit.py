@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from camlucida.audits.candidates import Candidate
+from camlucida.audits.candidates import Candidate, controls
 from camlucida.audits.ours import list_audits
 from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
-from camlucida.audits.trial import Trial
 from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustReport
-from camlucida.audits.verdicts import Verdict
+from camlucida.audits.verdicts import ENOUGH, Verdict
 from camlucida.common.errors import CamlucidaError
-from camlucida.engine.layers import list_layers
 from camlucida.explanation.left_out import reason
 from camlucida.explanation.subject import ModelLike
 
@@ -58,19 +57,14 @@ def all_rules() -> tuple[TrustRule, ...]:
 def gather(
     tested: Candidate,
     found: Sequence[tuple[AuditRow, AuditReport]],
-    size: tuple[int, int],
-    cells: tuple[int, int] | None = None,
 ) -> tuple[Finding, ...]:
-    """All that the audits, and the registry, say of a method.
-
-    ``size`` are height and width of the images, ``cells`` those of the explained layer's map, where it has one.
-    """
+    """All that the audits, and the registry, say of a method."""
     evidence = [*_nature(tested)]
     for row, report in found:
-        subject = row.subject(tested)
+        subject = row.subject(tested) if tested.aggregator is None else tested.label
         for verdict in (v for v in report.verdicts if v.subject == subject):
             evidence += _evidence(row, tested, verdict)
-    return (*evidence, *_grain(tested, size, cells))
+    return tuple(evidence)
 
 
 def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Finding]:
@@ -87,10 +81,6 @@ def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Fi
 
 
 _NO_CLASS = "Its map is the same whichever class is asked about: it shows what stands out, not evidence for a class."
-_NEAR = (
-    "It shows what a very small change of a pixel would do; a place that was used can stay dark where more of the same "
-    "makes no difference."
-)
 _ONE_SIGN = "It drops evidence against the class, so a dark place may have been looked at and have counted against it."
 
 
@@ -100,24 +90,10 @@ def _nature(tested: Candidate) -> Iterator[Finding]:
     method = row.make(**{k: v for k, v in tested.options.items() if k in row.options})
     for name, text, holds in (
         ("claims a class", _NO_CLASS, not row.discriminative),
-        ("looks far", _NEAR, row.local),
         ("shows both signs", _ONE_SIGN, method.steps.rectify),
     ):
         if holds:
             yield Finding(name, NATURAL, "fail", text)
-
-
-def _grain(
-    tested: Candidate, size: tuple[int, int], cells: tuple[int, int] | None
-) -> tuple[Finding, ...]:
-    """How many pixels share one value of the map."""
-    if cells is None or tested.own_layers:
-        return ()
-    tall, wide = size[0] / cells[0], size[1] / cells[1]
-    if max(tall, wide) <= 1:
-        return ()
-    text = f"It is coarse: one cell of its map stands for {tall:.0f} x {wide:.0f} pixels, and depends on more."
-    return (Finding("fine", NATURAL, "fail", text, tall * wide, 1.0, "pixels per cell"),)
 
 
 def audit_all(
@@ -153,9 +129,11 @@ def audit_all(
     wanted = [AUDITS[name].name for name in chosen or AUDITS.names]
     rows = [row for row in list_audits() if row.name in wanted]
     tested = request.tested()
-    trial = request.open(6, 50)
+    trial = request.open(4 * ENOUGH, 100)
     trial.few(1).ranked()  # a model without classes is refused before anything is done
+    judges = tuple(one for one in controls(quick=request.quick, margins=True) if one not in tested)
     found: list[tuple[AuditRow, AuditReport]] = []
+    held: list[tuple[AuditRow, AuditReport]] = []
     missing: dict[str, str] = {}
     reached = 0.0
     for number, row in enumerate(rows):
@@ -173,6 +151,11 @@ def audit_all(
         count = min(len(trial.inputs), most)
         try:
             report = row.make(request.but(trial, methods=tested, count=count, say=told))
+            known = {v.subject for v in report.verdicts}
+            if any(row.subject(one) not in known for one in judges):
+                held.append((row, _on_controls(row, request.but(trial, count=count), judges)))
+            else:
+                held.append((row, report))
         except (CamlucidaError, ImportError) as error:
             missing[row.title] = str(error)
         except torch.OutOfMemoryError:
@@ -192,20 +175,53 @@ def audit_all(
         "skipped_images": trial.images["skipped"],
         "resumed_parts": sum(int(r.record.get("resumed_parts", 0)) for _, r in found),
     }
-    cells = _cells(trial)
+    told_nothing = left_out(judges, held)
+    rules = tuple(rule for rule in all_rules() if not {rule.finding} & told_nothing.keys())
     return TrustReport(
         trial.name,
         trial.images.get("name", "your images"),
         len(trial.inputs),
-        tuple(judged(one, gather(one, found, trial.size, cells)) for one in tested),
+        tuple(judged(one, gather(one, found), rules) for one in tested),
         tuple(report for _, report in found),
         missing,
         record,
+        tuple(_judged_control(one, gather(one, held), rules) for one in judges),
+        told_nothing,
     )
 
 
-def _cells(trial: Trial) -> tuple[int, int] | None:
-    """Height and width of the explained layer's map; ``None`` where the model has none."""
-    name = trial.explained_layer
-    seen = [] if name is None else list_layers(trial.model, trial.inputs[:1])
-    return next((i.shape[1:] for i in seen if i.name == name and i.shape is not None), None)
+def left_out(
+    judges: Sequence[Candidate], held: Sequence[tuple[AuditRow, AuditReport]]
+) -> dict[str, str]:
+    """The findings that cannot tell what is right from what knows nothing on this model, and why."""
+    found: dict[str, str] = {}
+    for one in judges:
+        for finding in gather(one, held):
+            row = next((row for row, _ in held if row.name == finding.audit), None)
+            if row is None or finding.name not in row.catches:
+                continue
+            if one.row.control == "exact" and finding.outcome == "fail":
+                found[finding.name] = f"the exact answer ({one.label}) fails it: {finding.text}"
+            elif one.row.control == "blind" and finding.outcome == "pass":
+                found[finding.name] = f"{one.label} passes it, which knows nothing of the model"
+    return found
+
+
+def _on_controls(row: AuditRow, request: Request, judges: Sequence[Candidate]) -> AuditReport:
+    """What an audit says of the controls of a few passes; nothing where it cannot be asked about them."""
+    few = [
+        one
+        for one in judges
+        if one.aggregator is None and not (one.row.cost.times and one.row.cost.forward)
+    ]
+    try:
+        return row.make(replace(request, methods=few, labels=False, say=lambda *_: None))
+    except CamlucidaError:
+        return AuditReport(row.name, row.title, "", "")
+
+
+def _judged_control(
+    one: Candidate, evidence: Sequence[Finding], rules: Sequence[TrustRule]
+) -> MethodTrust:
+    """Of a control, what was not tested does not count: the exact answer needs no test."""
+    return judged(one, evidence, [rule for rule in rules if rule.when != "not tested"])

@@ -1,78 +1,106 @@
-"""Does the model need what a map puts first? Insertion and deletion, held against random maps on the same images."""
+"""Does a map put first what matters to the model? Held against what the model does when places are hidden and shown.
+
+What hiding and showing a place does is measured on the model itself, for each place of an image. How well a map puts
+the places in that order is a number between what the best map scores that knows nothing of the model, and what the
+exact answer scores: both are measured beside the methods, in every run.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from camlucida.audits.candidates import Candidate
+from camlucida.audits.candidates import Candidate, controls
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.trial import Trial, grouped
-from camlucida.audits.verdicts import UNEXPLAINED, Verdict, by_outcome, decided, sentences
-from camlucida.common.statistics import mean_std
-from camlucida.engine.borrow import borrowed
+from camlucida.audits.verdicts import (
+    ENOUGH,
+    UNEXPLAINED,
+    Sentence,
+    Verdict,
+    between,
+    by_outcome,
+    decided,
+    sentences,
+)
+from camlucida.common.errors import CamlucidaError
 from camlucida.engine.maps import resize
+from camlucida.explanation import Explanation
 from camlucida.explanation.subject import ModelLike
-from camlucida.metrics.curves import area, blank, path
+from camlucida.metrics.order import CELLS, Effects, effects, in_order, on_places, tells
 from camlucida.report import Column, Table
 
-_CELLS = 7  # side of a random map before it is enlarged: as coarse as a CAM's
-_DRAWS = 2
-_LEAST = 1e-6  # what random maps differ by from themselves is rounding
+SAFE, UNSAFE = 0.7, 0.3
+"""Share of the way from a map that knows nothing to the exact answer: from the one on a method passes, up to the other
+it fails."""
 
-ABOUT = (
-    "Pixels are taken away in the order of the map (deletion), and put back into a blurred image in that order "
-    "(insertion), while the probability of the predicted class is watched. A map that names what the model needs makes "
-    "it fall early and rise early. The number is the area under insertion less that under deletion, and it is held "
-    "against that of random maps as coarse as a CAM on the same images."
+_APART = 0.1
+"""The exact answer must lie this much above what knows nothing, or the check says nothing."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One thing that a map may put places in the order of.
+
+    Attributes:
+        finding: what rules call it.
+        title: for tables.
+        first: what comes first, in words.
+        margin: whether it is the margin's, so that the exact answer is the one for a margin.
+    """
+
+    finding: str
+    title: str
+    first: str
+    margin: bool = False
+
+
+ORDERS = (
+    Order("faithfulness", "evidence first", "what raises the score of the class"),
+    Order(
+        "contrast order", "contrast first", "what raises the class above the others", margin=True
+    ),
+    Order("dependence order", "what counts", "what the score depends on, for or against the class"),
+    Order(
+        "against order",
+        "what counts against",
+        "what counts against the class, before what does not count",
+    ),
 )
 
+ABOUT = (
+    "Each place of an image is hidden, and shown alone, and what that does to the model is measured: to the score of "
+    "the class, and to its lead over the other classes. A map that answers a question puts the places in that order. "
+    "The number is 0 for the best of several maps that know nothing of the model (noise, the middle, edges, "
+    "brightness, a network with weights drawn anew) and 100 % for the exact answer, found by hiding other places, "
+    "another way. The most probable class and the second are both explained."
+)
 
 _SAY = sentences("""
-numbers: insertion less deletion is {mean:+.3f} against random maps (better on {wins} of {count}; above 0 passes)
-pass: The model needs the pixels that it puts first: {numbers}.
-fail: On these images the pixels that it puts first did not matter more to the model than random ones: {numbers}.
-nan: The model returned NaN, so that nothing can be compared.
+pass: It puts first {first}: {share:.0 %} of the way from a map that knows nothing ({blind}) to the exact answer (at
+    least {safe:.0 %} passes).
+warn: It puts {first} first only in part: {share:.0 %} of the way from a map that knows nothing ({blind}) to the exact
+    answer (at least {safe:.0 %} passes, up to {unsafe:.0 %} fails).
+fail: It does not put first {first}: {share:.0 %} of the way from a map that knows nothing ({blind}) to the exact answer
+    (up to {unsafe:.0 %} fails).
+apart: On this model and these images the exact answer ({ceiling:.2f}) and a map that knows nothing ({blind},
+    {floor:.2f}) cannot be told apart by what comes first, so this says nothing.
+nan: Its maps, or the model's outputs, hold NaN, or no place matters, so that nothing can be compared.
+fine: It is coarse: one value of its map stands for {pixels:.0f} pixels, and depends on more.
 """)
-
-
-def random_maps(inputs: Tensor, seed: int, cells: int = _CELLS) -> Tensor:
-    """Maps ``(N, H, W)`` that know nothing: uniform noise on a coarse grid, enlarged."""
-    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(len(inputs), cells, cells, generator=generator)
-    return resize(drawn.to(inputs.device), size)
-
-
-def faithfulness(trial: Trial, maps: Tensor, steps: int = 10) -> list[float]:
-    """Area under insertion less that under deletion, per image; -1 to 1, higher is better.
-
-    The maps are ``(N, H, W)``; all pixels change in so many steps.
-    """
-    inputs, classes = trial.inputs, trial.classes
-    assert classes is not None  # noqa: S101
-    clean = trial.logits().double().softmax(1).gather(1, classes[:, None])[:, 0]
-    options: dict[str, Any] = {
-        "step": -(-maps[0].numel() // steps),
-        "batch_size": trial.batch_size,
-    }
-    soft, dark = blank(inputs, "blur"), blank(inputs, "zero")
-    with borrowed(trial.model, inputs) as module, torch.no_grad():
-        inserted = path(module, soft, inputs, maps, classes, last=clean, **options)
-        deleted = path(module, inputs, dark, maps, classes, first=clean, **options)
-    found: list[float] = (area(inserted) - area(deleted)).double().tolist()
-    return found
 
 
 def audit_faithfulness(
     model: ModelLike = "embedded", data: AuditData | None = None, **options: Any
 ) -> AuditReport:
-    """Does the model need the pixels that a map puts first?
+    """Does a map put first what matters to the model?
 
     Args:
         model: any classifier; given back as it was.
@@ -85,96 +113,265 @@ def audit_faithfulness(
     Example:
         >>> report = camlucida.audits.audit_faithfulness(model, images, methods=["saliency"])
         >>> report["saliency"].measure
-        'insertion less deletion, more than random maps'
+        'share of the way from a map that knows nothing to the exact answer'
     """
     return faithfulness_audit(Request.of(audit_faithfulness, model, data, options))
 
 
 def faithfulness_audit(request: Request) -> AuditReport:
-    """The audit as it is asked; see :func:`audit_faithfulness`."""
+    """The audit as it is asked; see :func:`audit_faithfulness`.
+
+    Images are added, so many at a time, until the verdict on every method is decided or there are no more.
+    """
     tested = request.tested()
-    trial = request.open(6, 100).ranked()
-    steps = 8 if request.quick else 25
-    store = request.store(trial, "faithfulness", steps=steps)
-    total = len(tested) + _DRAWS
-    noise = []
-    for draw in range(_DRAWS):
-        request.say("random maps", draw, total)
-        maps = random_maps(trial.inputs, request.seed + draw)
-        noise.append(store.value(f"random-{draw}", partial(faithfulness, trial, maps, steps)))
-    base = [
-        None if None in values else sum(values) / len(values) for values in zip(*noise, strict=True)
-    ]
-    found: dict[str, Any] = {}
-    for group in grouped(tested):
-        kept: dict[str, Any] = {}
-
-        def compute(one: Candidate, group: Any = group, kept: Any = kept) -> Any:
-            if not kept:
-                kept.update(trial.maps(group))
-            e = kept[one.label]
-            return (
-                {"error": e}
-                if isinstance(e, str)
-                else {"score": faithfulness(trial, e.maps, steps)}
-            )
-
-        for one in group:
-            request.say(f"insertion and deletion, {one.label}", len(found) + _DRAWS, total)
-            found[one.label] = store.value(one.key, partial(compute, one))
-    request.say("insertion and deletion", total, total)
-    verdicts = tuple(judge(label, values, base) for label, values in found.items())
-    count = len(trial.inputs)
-    by = by_outcome(verdicts)
-    better, unclear = by["pass"], by["unclear"]
-    rows: list[tuple[Any, ...]] = [("random maps", mean_std(base)[0], None, count)]
-    rows += [(v.subject, v.details.get("mean"), v.value, count) for v in verdicts if v.details]
-    numbers = (Column(k, "higher", places=3) for k in ("mean", "more than random maps"))
-    columns: tuple[str | Column, ...] = ("method", *numbers, "images")
+    judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
+    trial = request.open(4 * ENOUGH, 100).ranked()
+    store = request.store(trial, "faithfulness", cells=CELLS)
+    found: dict[str, dict[str, Any]] = {}
+    left, total = [*tested], len(trial.inputs)
+    scales: tuple[Scale | str, ...] = ()
+    for start in range(0, total, ENOUGH):
+        part = trial.part(start, start + ENOUGH)
+        measured = _block(
+            part, [*left, *judges], store, start, partial(_say, request, start, total)
+        )
+        for label, one in measured.items():
+            _add(found.setdefault(label, {"orders": [[] for _ in ORDERS]}), one)
+        scales = tuple(
+            _scale(order, i, found, (*judges, *tested)) for i, order in enumerate(ORDERS)
+        )
+        left = [one for one in left if _open(judge(one.label, found[one.label], scales))]
+        if not left:
+            break
+    request.say("hiding and showing places", 1, 1)
+    verdicts = tuple(judge(one.label, found[one.label], scales) for one in (*tested, *judges))
+    ours = by_outcome(v for v in verdicts if v.subject in {one.label for one in tested})
+    unclear = ours["unclear"]
     return AuditReport(
         "faithfulness",
         f"Faithfulness on {trial.name}",
         ABOUT,
-        f"{len(better)} of {len(verdicts)} methods name what the model needs clearly better than random maps do on "
-        f"{count} images{f'; for {len(unclear)} this is not enough to tell' if unclear else ''}.",
+        f"{len(ours['pass'])} of {len(tested)} methods put first what raises the score of the class, on "
+        f"{_most(found)} images at most{f'; for {len(unclear)} this is not enough to tell' if unclear else ''}.",
         verdicts,
-        (Table.of_rows("faithfulness", "Insertion less deletion", columns, rows),),
+        (_table(verdicts, {one.label for one in judges}),),
         record={
-            "steps": steps,
-            "images": count,
-            "random": noise,
+            "cells": CELLS,
+            "images": _most(found),
             "measured": found,
+            "scales": [one if isinstance(one, str) else vars(one) for one in scales],
             "seed": request.seed,
             "resumed_parts": store.found,
         },
     )
 
 
-def judge(label: str, found: Mapping[str, Any], base: Sequence[float | None]) -> Verdict:
-    """Whether a method does better than random maps, image by image.
+# ------------------------------------------------------------------------------------------- measuring
 
-    It passes where the difference is above 0. ``found`` holds a ``score`` per image, ``None`` where the model returned
-    NaN, or an ``error``; ``base`` is the score of random maps on the same images.
+
+def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Tensor:
+    """How well maps put places in each of the orders, ``(4, N)``; 0.5 is chance, 1 the very order.
+
+    What drops negative evidence is read as it is shown; of other maps, the score depends on what is far from 0.
     """
-    measure = "insertion less deletion, more than random maps"
-    if "error" in found:
-        return Verdict(label, "not tested", UNEXPLAINED(error=found["error"]))
-    pairs = zip(found["score"], base, strict=True)
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    if not differences:
-        return Verdict(label, "not tested", _SAY["nan"])
-    count, wins = len(differences), sum(d > 0 for d in differences)
-    evidence = decided(differences, least=_LEAST)
-    numbers = _SAY["numbers"](mean=evidence.value, wins=wins, count=count)
-    said = _SAY["pass" if evidence.within else "fail"](numbers=numbers)
-    details = {"mean": round(mean_std(found["score"])[0], 4), "wins": wins}
-    return Verdict(
-        label,
-        evidence.outcome,
-        said,
-        round(evidence.value, 4),
-        0.0,
-        measure,
-        details,
-        evidence=evidence,
+    size = (int(explanation.maps.shape[1]), int(explanation.maps.shape[2]))
+    signed = resize(explanation.signed.abs(), size)
+    seen = on_places(explanation.maps, cells)
+    either = seen if explanation.method.steps.rectify else on_places(signed, cells)
+    return torch.stack([
+        tells(seen, effect.own.clamp_min(0)),
+        tells(seen, effect.margin.clamp_min(0), effect.own),
+        tells(either, effect.own.abs()),
+        in_order(either, -effect.own.clamp_max(0), effect.own <= 0),
+    ])  # fmt: skip
+
+
+def _block(
+    part: Trial, tested: Sequence[Candidate], store: Any, start: int, say: Any
+) -> dict[str, Any]:
+    """Of some images: of each method its orders, or why there are none."""
+    assert part.classes is not None and part.rivals is not None  # noqa: S101, PT018
+    asked = torch.stack([part.classes, part.rivals], 1)
+    say("hiding and showing places", 0.0)
+
+    def measure() -> dict[str, Tensor]:
+        adds = effects(part.model, part.inputs, asked, batch_size=part.batch_size)
+        return {f"{k}-{i}": v for i, one in enumerate(adds) for k, v in vars(one).items()}
+
+    kept = store.tensors(f"effects-{start}", measure)
+    adds = [Effects(kept[f"own-{i}"], kept[f"margin-{i}"]) for i in range(2)]
+    found: dict[str, Any] = {}
+    plain = grouped([one for one in tested if one.aggregator is None])
+    groups = [*plain, *((one,) for one in tested if one.aggregator is not None)]
+    for number, group in enumerate(groups):
+        name = group[0].label if len(group) == 1 else f"{len(group)} methods"
+        say(f"maps by {name}", (1 + number) / (1 + len(groups)))
+        key = f"orders-{start}-{[one.key for one in group]}"
+        found |= store.value(key, partial(_orders, part, group, adds))
+    return found
+
+
+def _orders(part: Trial, group: Sequence[Candidate], adds: Sequence[Effects]) -> dict[str, Any]:
+    each = [part.maps(group, classes) for classes in (part.classes, part.rivals)]
+    found: dict[str, Any] = {}
+    for one in group:
+        made = [maps[one.label] for maps in each]
+        errors = [e for e in made if isinstance(e, str)]
+        if errors:
+            found[one.label] = {"error": errors[0]}
+            continue
+        known = [e for e in made if not isinstance(e, str)]
+        values = torch.stack([orders(e, add) for e, add in zip(known, adds, strict=True)])
+        pixels = known[0].maps[0].numel() / known[0].signed[0].numel()
+        found[one.label] = {
+            "orders": [
+                [None if math.isnan(v) else v for v in row] for row in values.nanmean(0).tolist()
+            ],
+            "pixels": pixels,
+        }
+    return found
+
+
+def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    found.update({k: v for k, v in more.items() if k != "orders"})
+    for row, values in zip(found["orders"], more.get("orders", [[] for _ in ORDERS]), strict=True):
+        row.extend(values)
+
+
+def _say(request: Request, start: int, total: int, what: str, share: float) -> None:
+    request.say(
+        f"{what}, images {start + 1} to {min(start + ENOUGH, total)}", start + share * ENOUGH, total
     )
+
+
+# ------------------------------------------------------------------------------------------- verdicts
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a map that knows nothing, and the exact answer, score on the images.
+
+    Attributes:
+        blind: the best map that knows nothing.
+        floor: its mean.
+        exact: the exact answer.
+        ceiling: its mean.
+        apart: whether the two can be told apart.
+    """
+
+    blind: str
+    floor: float
+    exact: str
+    ceiling: float
+    apart: bool
+
+    def share(self, values: Sequence[float | None]) -> list[float]:
+        """Of the way from the one to the other, of each image that was measured."""
+        return [(v - self.floor) / (self.ceiling - self.floor) for v in values if v is not None]
+
+
+def _scale(
+    order: Order, place: int, found: Mapping[str, Any], known: Sequence[Candidate]
+) -> Scale | str:
+    """The scale of an order; why there is none, where no control could be measured."""
+
+    def best(some: Sequence[Candidate]) -> tuple[str, list[float | None]]:
+        rows = {one.label: found[one.label]["orders"][place] for one in some}
+        means = {
+            label: _mean(row) for label, row in rows.items() if any(v is not None for v in row)
+        }
+        if not means:
+            raise CamlucidaError("no control could be measured on this model")
+        label = max(means, key=lambda name: means[name])
+        return label, rows[label]
+
+    try:
+        blind, low = best([one for one in known if one.row.control in {"blind", "unlearned"}])
+        exact, high = best([
+            one for one in known
+            if one.row.control == "exact" and (one.aggregator is not None) == order.margin
+        ])  # fmt: skip
+    except CamlucidaError as error:
+        return str(error)
+    pairs = [b - a for a, b in zip(low, high, strict=False) if a is not None and b is not None]
+    apart = (
+        decided(pairs, least=_APART).outcome != "fail"
+        and _mean(high) - max(_mean(low), 0.5) >= _APART
+    )
+    return Scale(blind, max(_mean(low), 0.5), exact, _mean(high), apart)
+
+
+def judge(label: str, found: Mapping[str, Any], scales: Sequence[Scale | str]) -> Verdict:
+    """The verdict on a method: on its first order, with the other orders and its grain as parts."""
+    if "error" in found:
+        said = UNEXPLAINED(error=found["error"])
+        whole, *others = (Verdict(label, "not tested", said, finding=o.finding) for o in ORDERS)
+        return replace(whole, parts=tuple(others))
+    whole, *others = (
+        _judged(label, order, values, scale)
+        for order, values, scale in zip(ORDERS, found["orders"], scales, strict=True)
+    )
+    pixels = float(found["pixels"])
+    if pixels > 1:
+        said = _SAY["fine"](pixels=pixels)
+        others.append(Verdict(label, "fail", said, pixels, 1.0, "pixels per value", finding="fine"))
+    return replace(whole, parts=tuple(others))
+
+
+def _judged(
+    label: str, order: Order, values: Sequence[float | None], scale: Scale | str
+) -> Verdict:
+    def untested(said: str | Sentence) -> Verdict:
+        return Verdict(label, "not tested", said, finding=order.finding)
+
+    if isinstance(scale, str):
+        return untested(scale)
+    if not scale.apart:
+        numbers = {"blind": scale.blind, "floor": scale.floor, "ceiling": scale.ceiling}
+        return untested(_SAY["apart"](**numbers))
+    shares = scale.share(values)
+    if not shares:
+        return untested(_SAY["nan"])
+    evidence = between(shares, UNSAFE, SAFE)
+    kind = "pass" if evidence.value >= SAFE else "fail" if evidence.value <= UNSAFE else "warn"
+    said = _SAY[kind].of({
+        "first": order.first, "share": evidence.value, "blind": scale.blind, "safe": SAFE, "unsafe": UNSAFE,
+    })  # fmt: skip
+    return Verdict(
+        label, evidence.outcome, said, evidence.value, SAFE, _MEASURE,
+        {"order": _mean(values), "floor": scale.floor, "ceiling": scale.ceiling},
+        order.finding, evidence=evidence,
+    )  # fmt: skip
+
+
+_MEASURE = "share of the way from a map that knows nothing to the exact answer"
+
+
+def _open(verdict: Verdict) -> bool:
+    return any(v.outcome == "unclear" for v in (verdict, *verdict.parts))
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _most(found: Mapping[str, Any]) -> int:
+    return max((len(one["orders"][0]) for one in found.values()), default=0)
+
+
+def _table(verdicts: Sequence[Verdict], judges: set[str]) -> Table:
+    def cells(verdict: Verdict) -> tuple[Any, ...]:
+        every = {v.finding: v for v in (verdict, *verdict.parts)}
+        shares = (every[o.finding].value for o in ORDERS)
+        kind = "control" if verdict.subject in judges else "method"
+        images = max(
+            (v.evidence.images for v in every.values() if v.evidence is not None), default=0
+        )
+        return (verdict.subject, kind, *shares, images)
+
+    columns: tuple[str | Column, ...] = (
+        "map", "kind", *(Column(o.title, "higher", places=2) for o in ORDERS), "images",
+    )  # fmt: skip
+    note = "0: the best map that knows nothing; 1: the exact answer."
+    return Table.of_rows("faithfulness", "What comes first", columns, map(cells, verdicts), note)

@@ -85,6 +85,8 @@ class TrustReport:
         audits: what was asked, with everything behind it.
         missing: audits that could not be run, with the reason.
         record: what is needed to run it again.
+        controls: the exact answer, and maps that know nothing, judged like the methods.
+        left_out: findings that cannot tell these apart on this model, with the reason.
 
     Example:
         >>> report = camlucida.audits.TrustReport("my model", "photos", 1, (), (), {})
@@ -99,6 +101,8 @@ class TrustReport:
     audits: tuple[AuditReport, ...]
     missing: Mapping[str, str]
     record: Mapping[str, Any] = field(default_factory=dict)
+    controls: tuple[MethodTrust, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def graded(self, question: TrustQuestion, grade: Grade) -> tuple[str, ...]:
         """The methods that have a grade for a question."""
@@ -153,6 +157,8 @@ class TrustReport:
             "images": self.images,
             "questions": QUESTIONS,
             "methods": [asdict(m) for m in self.methods],
+            "controls": [asdict(m) for m in self.controls],
+            "left_out": dict(self.left_out),
             "audits": [
                 {
                     "audit": a.audit,
