@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
-from camlucida.cli.audit.group import audit
+from camlucida.audits import AuditReport, TrustReport, Verdict
+from camlucida.audits.trust.report import Finding, MethodTrust
+from camlucida.cli.audit.group import audit, end
 from camlucida.common.errors import CamlucidaError
 from camlucida.models.masked_vgg import MaskedVGG
 from camlucida.studies.published.wall_table1 import ACCURACY, PUBLISHED, parity_methods, wall_table1
@@ -86,6 +89,27 @@ def test_what_does_not_fit_a_dead_zone_is_said(masked, tmp_path, arguments, said
     result = invoke(audit, "deadzone", "--model", masked, *arguments, "--out", tmp_path / "out")
     assert isinstance(result.exception, CamlucidaError)
     assert said in str(result.exception)
+
+
+def test_a_named_method_that_cannot_be_tested_ends_with_code_2(capsys):
+    verdicts = (
+        Verdict("gradcam", "pass", "Well."),
+        Verdict("legrad", "not tested", "No attention."),
+    )
+    report = AuditReport("a", "A", "All.", "Said.", verdicts)
+    assert report.to_dict()["skipped"] == [{"method": "legrad", "reason": "No attention."}]
+    trust = TrustReport(
+        "m", "d", 1,
+        (MethodTrust("gradcam", {}, (Finding("a", "a", "pass", "Well."),)),
+         MethodTrust("legrad", {}, (Finding("a", "a", "not tested", "No attention."),))),
+        (), {},
+    )  # fmt: skip
+    assert trust.untested == report.untested == {"legrad": "No attention."}
+    end(report.untested, None)  # the usual methods of an audit fit where they can
+    with pytest.raises(typer.Exit) as ended:
+        end(report.untested, ["gradcam", "legrad"])
+    assert ended.value.exit_code == 2
+    assert "left out: legrad: No attention." in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_smooth_networks_print_their_residual():
     assert full.residual.abs().min() > 1e-3
     assert set(raw.notes) == {0, 1}
     for n in range(2):
-        assert "completeness" in raw.notes[n][0]
+        assert "unexplained" in raw.notes[n][0]
         assert f"{float(full.residual[n]):.3g}" in raw.notes[n][0]
 
 

@@ -140,6 +140,11 @@ class AuditReport:
         """Number of methods with an outcome."""
         return sum(v.outcome == outcome for v in self.verdicts)
 
+    @property
+    def untested(self) -> dict[str, str]:
+        """What could not be tested at all, with the reason."""
+        return {v.subject: v.text for v in self.verdicts if v.outcome == "not tested"}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures' bytes, ready for JSON."""
         return {
@@ -150,6 +155,7 @@ class AuditReport:
             "tested": self.tested,
             "summary": self.summary,
             "verdicts": [v.to_dict() for v in self.verdicts],
+            "skipped": [{"method": m, "reason": why} for m, why in self.untested.items()],
             "tables": [t.values() for t in self.tables],
             "pictures": [
                 {"name": p.name, "caption": p.caption, "file": p.file(self.audit)}

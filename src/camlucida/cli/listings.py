@@ -37,6 +37,8 @@ def methods(
         Chosen,
         typer.Option(
             "--for",
+            "--model",
+            "-m",
             metavar="MODEL",
             help="Try the methods on this model, and say which fit, what they cost, and which to begin with. "
             "Weights are not needed where the architecture has a name: timm:NAME, torchvision:NAME, hf:NAME.",

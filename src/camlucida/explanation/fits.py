@@ -42,6 +42,10 @@ class MethodFit:
         memory: the most bytes that tensors hold together, beside the model's weights and the image.
         done: the share of the method's passes that was run: 1 where the seconds are measured, less where they are
             worked out from a first part.
+
+    Example:
+        >>> camlucida.methods_for(model, images, methods="gradcam")[0].how
+        'measured'
     """
 
     name: str
@@ -92,6 +96,11 @@ class MethodFits(Sequence[MethodFit]):
         found: those that fit, the fastest first, and then the others.
         recommended: the method to begin with; ``None`` where none fits.
         why: why this one.
+
+    Example:
+        >>> found = camlucida.methods_for(model, images, methods=["gradcam", "legrad"])
+        >>> [one.name for one in found], found.recommended
+        (['gradcam', 'legrad'], 'gradcam')
     """
 
     model: str

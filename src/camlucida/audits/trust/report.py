@@ -108,6 +108,15 @@ class TrustReport:
         """The methods that have a grade for a question."""
         return tuple(m.label for m in self.methods if m.answers[question].grade == grade)
 
+    @property
+    def untested(self) -> dict[str, str]:
+        """The methods of which no audit could test anything, with the reason."""
+        return {
+            m.label: m.evidence[0].text
+            for m in self.methods
+            if m.evidence and all(found.outcome == "not tested" for found in m.evidence)
+        }
+
     def best(self) -> MethodTrust | None:
         """The method that is usable for the most questions, safe for the most of these, and unsafe for the fewest.
 
@@ -169,6 +178,7 @@ class TrustReport:
                 for a in self.audits
             ],
             "missing": self.missing,
+            "skipped": [{"method": m, "reason": why} for m, why in self.untested.items()],
             "record": self.record,
         }
 

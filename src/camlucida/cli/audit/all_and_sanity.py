@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camlucida.cli.audit.group import write_report
+from camlucida.cli.audit.group import end, write_report
 from camlucida.cli.shared.console import bars, console, print_json, print_lines
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
@@ -65,7 +65,12 @@ def sanity(
     }  # fmt: skip
     loaded = model.load(device)
     claim(out, loaded.name, "sanity", "trust")
-    write_report(lambda say: audit_sanity(loaded, data, **options, say=say), out, as_json=as_json)
+    write_report(
+        lambda say: audit_sanity(loaded, data, **options, say=say),
+        out,
+        as_json=as_json,
+        named=method,
+    )
 
 
 @takes_model
@@ -110,8 +115,9 @@ def all_(
         files = report.save(out)
     if as_json:
         print_json(report.to_dict())
-        return
-    print_lines(*report.lead())
-    console().print(report.table().rich())
-    missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
-    print_lines(*report.advice(), *missing, files[0])
+    else:
+        print_lines(*report.lead())
+        console().print(report.table().rich())
+        missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
+        print_lines(*report.advice(), *missing, files[0])
+    end(report.untested, method)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camlucida.cli.shared.console import bars, console, print_json, print_lines
+from camlucida.cli.shared.console import bars, complain, console, print_json, print_lines
 from camlucida.cli.shared.model import DETAILS, NOBODY, Chosen, takes_model
 from camlucida.cli.shared.opening import known_methods, photos_of
 from camlucida.cli.shared.options import (
@@ -109,7 +109,7 @@ def deadzone(
             loaded, images, wall=wall, layers=layer, batch_size=batch_size, **options, say=say
         )
 
-    write_report(run, out, as_json=as_json)
+    write_report(run, out, as_json=as_json, named=method)
 
 
 @audit.command(cls=Command)
@@ -164,16 +164,38 @@ def _paired(photos: DataSet) -> bool:
     return any(several > 1 for label, several in known.items() if label != "")
 
 
-def write_report(run: Callable[[Say], AuditReport], out: Path, *, as_json: bool) -> None:
-    """Run an audit under a bar, write its page, record and pictures, and print the verdicts or one JSON document."""
+def end(untested: Mapping[str, str], named: Sequence[str] | None) -> None:
+    """Say which of the methods that the user named could not be tested; the exit code is then 2."""
+    if named and untested:
+        for method, why in untested.items():
+            complain(f"left out: {method}: {why}")
+        raise typer.Exit(2)
+
+
+def write_report(
+    run: Callable[[Say], AuditReport],
+    out: Path,
+    *,
+    as_json: bool,
+    named: Sequence[str] | None = None,
+) -> None:
+    """Run an audit under a bar, write its page, record and pictures, and print the verdicts or one JSON document.
+
+    Args:
+        run: The audit.
+        out: The folder.
+        as_json: Print one JSON document.
+        named: The methods that the user named.
+    """
     with out_folder(out):
         with bars(one=True) as say:
             report = run(say)
         files = report.save(out)
     if as_json:
         print_json(report.to_dict())
-        return
-    console().print(report.summary, soft_wrap=True)
-    if report.verdicts:
-        console().print(report)
-    print_lines(*files)
+    else:
+        console().print(report.summary, soft_wrap=True)
+        if report.verdicts:
+            console().print(report)
+        print_lines(*files)
+    end(report.untested, named)

@@ -84,7 +84,7 @@ def _command(row: AuditRow) -> Any:
             report = row.make(replace(request, say=say))
             return replace(report, record={"model": loaded.name, **report.record})
 
-        write_report(asked, out, as_json=as_json)
+        write_report(asked, out, as_json=as_json, named=method)
 
     run.__doc__ = row.asks
     made = typer.Typer(add_completion=False, rich_markup_mode="rich")
