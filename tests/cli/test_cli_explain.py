@@ -187,6 +187,22 @@ def test_the_report_shows_all_photos_with_their_classes(tiny, capsys):
     assert run(capsys, "explain", "in", "--labels", "csv:list.csv")[0] == 2
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_report_shows_what_was_explained_before_and_stays_with_its_model(capsys, monkeypatch):
+    photo("in/a.png")
+    run(capsys, "explain", "in")
+    explain_json(capsys, "in", "--report")
+    first = Path("camlucida-out/report.html").read_text()
+    assert "data:image/jpeg" in first
+    other = camlucida.models.load_model("embedded")
+    monkeypatch.setattr(
+        camlucida.models, "load_model", lambda *_, **__: replace(other, name="timm:other")
+    )
+    document = explain_json(capsys, "in", "--report")[1]
+    assert document["report"] == "camlucida-out/report-timm-other.html"
+    assert Path("camlucida-out/report.html").read_text() == first
+
+
 def test_the_json_document_is_all_there_is_on_stdout_and_says_where_the_files_are(tiny, capsys):
     photo("in/cat.png")
     photo("in/dog.png", GREEN)

@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from importlib.resources import files
@@ -153,9 +153,7 @@ def labelled(row: PhotoRow, label: int | None, name: str) -> PhotoRow:
     predicted = row.predictions[0]["index"] if row.predictions else None
     mistake = None if label is None or predicted is None else predicted != label
     true = name or ("" if label is None else f"class {label}")
-    return PhotoRow(
-        row.photo, row.predictions, row.methods, row.agreement, true, mistake, row.strip
-    )
+    return replace(row, true=true, mistake=mistake)
 
 
 def agreement(found: Comparison) -> float | None:
@@ -171,6 +169,11 @@ def strip_of(found: Comparison, height: int = _HEIGHT) -> bytes:
     small = first.views[0].scaled(3 * height)
     drawn = [overlay(small, e.maps[0], e.style_of(0)) for e in found.values()]
     return jpeg(_side_by_side([small.picture, *drawn], height), 70)
+
+
+def strip_from(overlays: Sequence[Path]) -> bytes:
+    """A strip of pictures that were drawn already."""
+    return jpeg(_side_by_side([Image.open(file) for file in overlays], _HEIGHT), 70)
 
 
 def _side_by_side(pictures: Sequence[Image.Image], height: int) -> Image.Image:

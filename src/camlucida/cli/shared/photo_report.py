@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from camlucida.cli.shared.console import complain
 from camlucida.cli.shared.photos import exact
+from camlucida.cli.shared.writing import model_of, write_json
 from camlucida.common.errors import CamlucidaError, ImageError, TargetError
+from camlucida.common.printable import slug
 
 if TYPE_CHECKING:
     from camlucida.cli.shared.job import Job, Outcome
     from camlucida.explanation.photo_report import PhotoRow
+
+_FAILED = 50  # photos that could not be explained and are named
 
 Classes: TypeAlias = "Mapping[str, tuple[int | None, str]]"
 """The class of photos by their exact path: the model's index, where it has one, and the name."""
@@ -60,15 +64,21 @@ def classes_of(
 
 
 def write_report(job: Job, outcome: Outcome, classes: Classes) -> Path:
-    """Write ``report.html`` and ``report.csv`` into the out folder; returns the page."""
+    """Write ``report.html``, ``.csv`` and ``.json`` into the out folder, beside those of another model; the page."""
     from camlucida.explanation.photo_report import write_photo_report
 
+    name = "report"
+    if model_of(job.out, name) not in (None, job.model.name):
+        name = f"report-{slug(job.model.name)}"
+    write_json(job.out / f"{name}.json", {"model": job.model.name, "photos": len(outcome.done)})
     rows = _rows(outcome.done, classes, job.model.class_names)
     notes = [f"Left out: {method}: {why}." for method, why in outcome.skipped.items()]
-    notes += [f"Not explained: {why}." for _, why in outcome.failed]
+    notes += [f"Not explained: {why}." for _, why in outcome.failed[:_FAILED]]
+    more = len(outcome.failed) - _FAILED
+    notes += [f"Not explained: {more} more."] if more > 0 else []
     notes += ["It was stopped before all photos were explained."] if outcome.interrupted else []
     title = f"What {job.model.name} saw in {len(outcome.done):,} photos"
-    return write_photo_report(rows, job.out / "report.html", title=title, notes=notes)
+    return write_photo_report(rows, job.out / f"{name}.html", title=title, notes=notes)
 
 
 def _rows(
@@ -85,15 +95,20 @@ def _rows(
             record["predictions"],
             record["methods"],
             record.get("agreement"),
-            strip=partial(_strip, record["files"]),
+            strip=partial(_strip, record),
         )
         yield labelled(row, index, name)
 
 
-def _strip(files: Mapping[str, str]) -> bytes | None:
+def _strip(record: Mapping[str, Any]) -> bytes | None:
+    """The strip of a photo; of one that was explained before a report was asked for, made of its overlays."""
+    from camlucida.explanation.photo_report import strip_from
+
     try:
-        return Path(files["strip"]).read_bytes()
-    except (KeyError, OSError):
+        if kept := record["files"].get("strip"):
+            return Path(kept).read_bytes()
+        return strip_from([Path(method["files"]["overlay"]) for method in record["methods"]])
+    except OSError:
         return None
 
 

@@ -16,7 +16,7 @@ from camlucida.common.printable import printable as shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["claim", "out_folder", "write", "write_figure", "write_json", "write_text"]
+__all__ = ["claim", "model_of", "out_folder", "write", "write_figure", "write_json", "write_text"]
 
 
 @contextmanager
@@ -52,17 +52,21 @@ def claim(out: Path, model: str, *names: str) -> None:
         CamlucidaError: Naming the other model and what to do.
     """
     for name in names:
-        file = out / f"{name}.json"
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            held = record.get("model") or record.get("record", {}).get("model")
-        except (OSError, ValueError, AttributeError):
-            continue  # none, or no record
-        if isinstance(held, str) and held != model:
+        if (held := model_of(out, name)) not in (None, model):
             raise CamlucidaError(
-                f"'{shown(file)}' holds the results of the model {held}, and this is {model}; choose another folder "
-                "with --out, or delete that file"
+                f"'{shown(out / name)}.json' holds the results of the model {held}, and this is {model}; choose "
+                "another folder with --out, or delete that file"
             )
+
+
+def model_of(out: Path, name: str) -> str | None:
+    """The model that a record in a folder is about; ``None`` where there is no record."""
+    try:
+        record = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        held = record.get("model") or record.get("record", {}).get("model")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return held if isinstance(held, str) else None
 
 
 def write_text(path: Path, text: str) -> Path:
