@@ -270,10 +270,10 @@ def test_checks_are_those_of_the_library(served):
     titles = {e["title"]: e for e in events if e["event"] == "check"}
     curves = [e for e in events if e["event"] == "curve"]
     assert {e["name"] for e in curves} == {
-        "map deletion", "map insertion", "random deletion", "random insertion",
+        "own deletion", "own insertion", "random deletion", "random insertion",
     }  # fmt: skip
     known = [
-        sum(h is not None for h in e["heights"]) for e in curves if e["name"] == "map deletion"
+        sum(h is not None for h in e["heights"]) for e in curves if e["name"] == "own deletion"
     ]
     assert known == sorted(known)
     assert titles["Does the map depend on what the model has learned?"]["outcome"] != "not tested"

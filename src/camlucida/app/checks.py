@@ -86,7 +86,7 @@ def _curves(scene: Scene, answer: Answer, job: Job) -> None:
             job.check()
         return areas[1] - areas[0]
 
-    own = gap(answer.explanation.maps, True, "map")
+    own = gap(answer.explanation.maps, True, "own")
     random = [
         gap(random_maps(scene.inputs, scene.seed + draw), not draw, "random")
         for draw in range(_DRAWS)
@@ -181,6 +181,6 @@ def walling(studio: Studio, asked: Asked) -> Work:
         blind = replace(model, module=input_wall(model.module, region))
         found = question.explain(blind, photo, job.progress(method))
         found = replace(found, label=f"{found.label}, behind the wall")
-        job.tell("map", **told(studio, studio.show(question, found)), seconds=0)
+        job.tell("map", **told(studio, studio.show(question, found)))
 
     return work

@@ -83,7 +83,7 @@ class Job:
             self.check()
             self._work(self)
         except Cancelled:
-            return
+            pass
         except Exception as error:
             if out_of_memory(error) or isinstance(error, MemoryError):
                 words = (
@@ -92,7 +92,12 @@ class Job:
             else:
                 words = reason(error)
             self.tell("error", words=words)
-        self.tell("done")
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Tell that nothing more comes, also where nobody may listen any more."""
+        self._tell({"event": "done"})
 
 
 class Desk:
@@ -158,6 +163,8 @@ class Desk:
             self._closed = True
             for job in (*self._waiting, *([self._running] if self._running else [])):
                 job.cancelled = True
+            for job in self._waiting:
+                job.end()
             self._waiting.clear()
             self._changed.notify()
         if patience:

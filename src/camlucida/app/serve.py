@@ -9,6 +9,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camlucida.common.errors import CamlucidaError
@@ -73,17 +74,19 @@ def serve(
     from camlucida.app.question import Written as Named
     from camlucida.app.server import application
     from camlucida.app.studio import Studio
-    from camlucida.data.open import open_known
+    from camlucida.data.open import open_known, parse
     from camlucida.models import LoadedModel as Loaded
 
     loaded = [models] if isinstance(models, Loaded) else list(models)
     names = written or [Named(model.name) for model in loaded]
     opened = None if data is None else open_known(data, class_names=loaded[0].class_names)
+    kind, place, _ = ("", "", {}) if data is None else parse(data)
+    folder = Path(place) if kind == "folder" else None
     grades = None if audit is None else read_grades(audit, loaded[0])
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     desk = Desk(seconds=job_seconds)
-    studio = Studio(loaded, names, opened, grades, desk)
+    studio = Studio(loaded, names, opened, folder, grades, desk)
     desk.submit(lambda job: _warm(studio, job), lambda _: None)
     anywhere = host in {"0.0.0.0", "::"}  # noqa: S104
     hosts = hosts_of([*LOOPBACK, host] if not local else LOOPBACK, port)

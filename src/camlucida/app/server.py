@@ -18,8 +18,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from camlucida.app.checks import checking, walling
-from camlucida.app.errors import GoneError, PageError, TooLargeError
+from camlucida.app.errors import BusyError, GoneError, PageError, TooLargeError
 from camlucida.app.guard import Guard
+from camlucida.app.looking import celling, growing, layering
+from camlucida.app.many import neighbouring, ranking, verifying
 from camlucida.app.photos import MOST_BYTES, Photo
 from camlucida.app.question import texts
 from camlucida.app.studio import FORMATS, Studio
@@ -32,12 +34,19 @@ WORKS: dict[str, Callable[[Studio, Asked], Work]] = {
     "explain": explaining,
     "check": checking,
     "wall": walling,
+    "layers": layering,
+    "grow": growing,
+    "cell": celling,
+    "rank": ranking,
+    "neighbours": neighbouring,
+    "verify": verifying,
 }
 """By the name that the page uses."""
 
 _MOST_JSON = 2**18
 _BEAT = 5.0  # seconds between two signs of life of a stream
-_READING = 2  # uploads that are decoded at a time
+_READING = 4  # uploads at a time
+_PATIENCE = 60.0  # seconds that an upload may take
 _KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -102,9 +111,14 @@ class _Routes:
         )
 
     async def upload(self, request: Request) -> Response:
-        content = await _body(request, MOST_BYTES)
+        if self.reading.locked():
+            raise BusyError(f"{_READING} photos are being read already; try again in a moment")
         name = unquote(request.headers.get("x-name", "photo"))
         async with self.reading:
+            try:
+                content = await asyncio.wait_for(_body(request, MOST_BYTES), _PATIENCE)
+            except TimeoutError:
+                raise PageError(f"the photo did not arrive within {_PATIENCE:g} seconds") from None
             photo = await run_in_threadpool(self.studio.album.upload, content, name)
         return JSONResponse(_photo(photo))
 
@@ -113,7 +127,8 @@ class _Routes:
         photo = await run_in_threadpool(self.studio.album.__getitem__, key)
         if facts is not None:
             return JSONResponse(_photo(photo))
-        content = await run_in_threadpool(lambda: jpeg(self.studio.shown(photo), 92))
+        small = "small" in request.query_params
+        content = await run_in_threadpool(lambda: jpeg(self.studio.shown(photo, small=small), 90))
         return Response(content, media_type="image/jpeg")
 
     async def values(self, request: Request) -> Response:
@@ -191,12 +206,7 @@ class _Stream(Response):  # type: ignore[misc]
 
     async def _next(self) -> Any:
         before = self._desk.before(self._job)
-        if before:
-            beat = {"event": "waiting", "before": before}
-        elif self._job.cancelled:
-            beat = {"event": "done"}
-        else:
-            beat = {"event": "alive"}
+        beat = {"event": "waiting", "before": before} if before else {"event": "alive"}
         try:
             return await asyncio.wait_for(self._events.get(), 0.5 if before else _BEAT)
         except TimeoutError:

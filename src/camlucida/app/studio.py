@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from camlucida.targets import list_targets
 
 _RESULTS = 200
 _SHOWN = 1024  # pixels of a photo's longer side on the page
+_SMALL = 240
 _PALETTES = (COLOURS, "viridis", "magma", "cividis", "gray", SIGNED, "coolwarm")
 FORMATS = {
     "png": "image/png",
@@ -53,11 +55,13 @@ class Answer:
         key: what the page calls it.
         question: of one method.
         explanation: of one photo.
+        seconds: what it took.
     """
 
     key: str
     question: Question
     explanation: Explanation = field(repr=False)
+    seconds: float = 0.0
 
 
 class Studio:
@@ -67,6 +71,7 @@ class Studio:
         models: at least one; the others can be chosen beside it.
         written: how each is named on the command line.
         data: a data set to look through.
+        folder: where its photos lie, one subfolder per class, if they do.
         grades: of the last audit of the first model.
         desk: the queue before the models.
     """
@@ -76,12 +81,14 @@ class Studio:
         models: Sequence[LoadedModel],
         written: Sequence[Written],
         data: DataSet | None = None,
+        folder: Path | None = None,
         grades: Grades | None = None,
         desk: Desk | None = None,
     ) -> None:
         self.models = tuple(models)
         self.written = tuple(written)
         self.album = Album(data)
+        self.folder = folder
         self.grades = grades
         self.desk = desk or Desk()
         self._answers: Kept[Answer] = Kept(_RESULTS)
@@ -103,17 +110,18 @@ class Studio:
         if known is not None and (kept := self._answers.get(known)) is not None:
             return kept
         photo = self.album[question.photo]
+        started = monotonic()
         found = question.explain(
             self.model(question.model), photo, job.progress(question.methods[0])
         )
-        answer = self.show(question, found)
+        answer = self.show(question, found, monotonic() - started)
         self._known.add(answer.key, repr(question))
         return answer
 
-    def show(self, question: Question, found: Explanation) -> Answer:
+    def show(self, question: Question, found: Explanation, seconds: float = 0.0) -> Answer:
         """Keep an explanation, so that the page can draw it and take it along."""
         key = self.values.add(np.ascontiguousarray(found.numpy()[0], dtype="<f4"))
-        answer = Answer(key, question, found)
+        answer = Answer(key, question, found, seconds)
         self._answers.add(answer, key)
         return answer
 
@@ -155,7 +163,11 @@ class Studio:
             "faces": [{"key": f"face:{p.path.name}", "name": p.path.stem} for p in demo_photos()],
             "data": None
             if self.album.data is None
-            else {"name": self.album.data.name, "photos": len(self.album.data)},
+            else {
+                "name": self.album.data.name,
+                "photos": len(self.album.data),
+                "folder": self.folder is not None,
+            },
             "grades": None if self.grades is None else self.grades.to_dict(),
             "outcomes": {name: [MARKS[name], said] for name, said in OUTCOMES.items()},
             "palettes": palettes(),
@@ -196,10 +208,11 @@ class Studio:
 
     # ---- pictures ------------------------------------------------------------------------------
 
-    def shown(self, photo: Photo) -> Image.Image:
-        """A photo as the page draws it."""
+    def shown(self, photo: Photo, *, small: bool = False) -> Image.Image:
+        """A photo as the page draws it, or as small as in a list."""
         picture = photo.picture.copy()
-        picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS)
+        side = _SMALL if small else _SHOWN
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         return picture
 
     def mask(self, answer: Answer) -> str | None:

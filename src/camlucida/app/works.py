@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import Any, TypeAlias
 
 from camlucida.app.errors import TimeOverError
@@ -14,6 +13,7 @@ from camlucida.app.words import described
 from camlucida.common.errors import ImageError
 from camlucida.engine.chunks import out_of_memory
 from camlucida.explanation.left_out import reason
+from camlucida.explanation.overlays import View
 
 Work: TypeAlias = Callable[[Job], object]
 Asked: TypeAlias = Mapping[str, Any]
@@ -34,9 +34,7 @@ def explaining(studio: Studio, asked: Asked) -> Work:
         for method in question.methods:
             job.check()
             try:
-                started = monotonic()
-                answer = studio.answer(question.of(method), job)
-                job.tell("map", **told(studio, answer), seconds=round(monotonic() - started, 3))
+                job.tell("map", **told(studio, studio.answer(question.of(method), job)))
             except (TimeOverError, ImageError):
                 raise
             except Exception as error:
@@ -51,8 +49,6 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
     """Everything about an answer but its values."""
     found = answer.explanation
     diagnostics, view = found.diagnostics[0], found.views[0]
-    wide, high = view.picture.size
-    left, top, right, bottom = view.box
     attribution = found.maps[0].detach().cpu()
     largest = found.style_of(0).largest or 1.0
     signed = (
@@ -68,7 +64,7 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
         "size": list(attribution.shape),
         "signed": signed,
         "largest": max(largest, 1.0) if not signed else largest,
-        "box": [left / wide, top / high, right / wide, bottom / high],
+        "box": shares(view),
         "cut": view.cut,
         "layers": list(found.layers),
         "predictions": [
@@ -81,7 +77,13 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
         "raw": [diagnostics.raw_min, diagnostics.raw_max],
         "described": described(attribution, found.sides),
         "mask": studio.mask(answer),
+        "seconds": round(answer.seconds, 3),
     }
+
+
+def shares(view: View) -> list[float]:
+    """The part of the photo that the model saw, as shares of its sides: left, top, right, bottom."""
+    return [edge / side for edge, side in zip(view.box, 2 * view.picture.size, strict=True)]
 
 
 def _class(answer: Answer) -> int | None:

@@ -48,7 +48,7 @@ export class Drawing {
     this.answer = answer;
     this.photo = photo;
     this.tell = tell;
-    this.canvas = make("canvas", { role: "img", tabIndex: 0, width: 8, height: 8, "aria-label": "" });
+    this.canvas = make("canvas", { role: "img", tabIndex: 0, width: 8, height: 8, "aria-label": `${answer.label}. ${answer.described}` });
     this.mark = make("span", { className: "cross", hidden: true });
     this.element = make("div", { className: "map" }, this.canvas, this.mark);
     this.element.drawing = this;

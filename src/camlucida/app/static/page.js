@@ -2,9 +2,13 @@
 import { get, make, photoAddress, upload, work } from "/static/talk.js";
 import { look, redraw, setPalettes, zoomTo } from "/static/draw.js";
 import { badge, card } from "/static/cards.js";
+import { openLayers } from "/static/layers.js";
+import { openPixels } from "/static/pixels.js";
+import { openData } from "/static/dataset.js";
+import { openFaces } from "/static/faces.js";
 
 const $ = id => document.getElementById(id);
-const state = { photo: "", model: 0, class: "", against: [], target: "logit", layer: "", methods: ["gradcam", "fullgrad", "fame:iterations=40"], signed: false, seed: 0 };
+const state = { photo: "", model: 0, class: "", against: [], target: "logit", layer: "", methods: ["gradcam", "layercam", "fame:iterations=40"], signed: false, seed: 0 };
 let facts = null, layers = null, running = null, answers = [], predictions = [];
 const context = { look, methods: [], questions: {}, say, card: (answer, asked, how) => card(answer, asked, context, how) };
 
@@ -91,7 +95,7 @@ function methodLists() {
 }
 
 // ---- photos ---------------------------------------------------------------------------------------
-export function choose(photo) {
+function choose(photo) {
   Object.assign(state, { photo: photo.key, class: "", against: [] });
   predictions = [];
   thumb(photo);
@@ -104,11 +108,11 @@ function thumb(photo) {
   $("thumb").hidden = false;
   $("photo-name").textContent = photo.name;
 }
-async function take(file) {
+async function take(file, use = choose) {
   if (!file) return;
   trouble();
   say(`Reading ${file.name}`);
-  try { choose(await upload(file)); } catch (error) { say(""); trouble(error); }
+  try { use(await upload(file)); } catch (error) { say(""); trouble(error); }
 }
 function sampleButtons(photos) {
   return photos.map(photo => make("button", { type: "button", title: photo.says ?? photo.name, onclick: () => choose({ ...photo, name: photo.name }) },
@@ -117,14 +121,14 @@ function sampleButtons(photos) {
 
 // ---- asking ---------------------------------------------------------------------------------------
 const asked = () => ({ ...state, against: [...state.against], methods: [...state.methods] });
-export async function ask() {
+async function ask() {
   running?.abort();
   remember(); fill(); methodLists();
   if (!state.photo || tab() !== "maps") return;
   trouble();
   if (!state.methods.length) return say("Choose a method.");
   const own = running = new AbortController(), question = asked();
-  $("welcome").hidden = true; $("result").hidden = false;
+  $("welcome").hidden = true; $("result").hidden = false; document.body.dataset.asks = "yes";
   answers = [];
   const places = new Map(question.methods.map(method => [method, make("article", { className: "card wait", "aria-label": method }, make("header", {}, make("h3", {}, method)), make("div", { className: "map" }), make("progress", { "aria-label": `${method} is on its way` }))]));
   $("cards").replaceChildren(...places.values());
@@ -203,7 +207,7 @@ function keep() {
 const tabs = [...document.querySelectorAll("[role=tab]")];
 function tab() { return tabs.find(one => one.getAttribute("aria-selected") === "true").id.slice(4); }
 const opened = {};
-export function show(name) {
+function show(name) {
   if (!tabs.some(one => one.id === `tab-${name}` && !one.hidden)) name = "maps";
   for (const one of tabs) {
     const is = one.id === `tab-${name}`;
@@ -212,8 +216,10 @@ export function show(name) {
     $(one.getAttribute("aria-controls")).hidden = !is;
   }
   document.body.dataset.tab = name;
+  $(`panel-${name}`).querySelector(".toolbar-place")?.append($("toolbar"));
   opened[name]?.();
 }
+Object.assign(opened, { layers: openLayers(context), pixels: openPixels(context), data: openData(context), faces: openFaces(context) });
 for (const one of tabs) {
   one.addEventListener("click", () => { show(one.id.slice(4)); remember(); if (tab() === "maps" && !answers.length) ask(); });
   one.addEventListener("keydown", event => {
@@ -273,7 +279,7 @@ async function restore() {
 }
 async function start() {
   facts = await get("/api/facts");
-  Object.assign(context, { methods: facts.methods, questions: facts.grades?.questions ?? {}, facts, state, choose, classes, nameOf, trouble, asked });
+  Object.assign(context, { methods: facts.methods, questions: facts.grades?.questions ?? {}, facts, state, choose, classes, nameOf, trouble, asked, take, layersOf: async () => { if (!layers) await loadLayers(); return layers; } });
   setPalettes(facts.palettes, facts.signed_palette);
   $("palette").replaceChildren(...Object.keys(facts.palettes).map(name => make("option", { value: name }, name)));
   $("target").replaceChildren(...facts.targets.map(name => make("option", { value: name }, name)));
