@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from camlucida.benchmark.plan import Bench
+from camlucida.benchmark.shards import RunFolder
 from camlucida.benchmark.work import Worker
 from camlucida.common.ahead import THREADS
 from camlucida.common.errors import CamlucidaError
@@ -27,6 +30,7 @@ class Rate:
         explaining: those in which methods ran.
         measuring: those in which metrics ran.
         device: on what.
+        stored: bytes that the results of a photo take on disk.
 
     Example:
         >>> camlucida.benchmark.Rate(10, 5.0, 1.0, 3.0, 1.0, "cpu").per_second
@@ -39,6 +43,7 @@ class Rate:
     explaining: float
     measuring: float
     device: str
+    stored: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -57,6 +62,7 @@ class Forecast:
         hours: until all is done.
         worker_hours: hours times workers.
         cost: in the currency of the price; ``None`` without one.
+        storage: bytes that the results take on disk.
     """
 
     name: str
@@ -65,12 +71,13 @@ class Forecast:
     hours: float
     worker_hours: float
     cost: float | None
+    storage: float
 
 
 def estimate(
     bench: Bench, images: int = 32, *, batch_size: int = 8, threads: int = THREADS
 ) -> Rate:
-    """Measure the rate on a few photos, after a batch to warm up; nothing is written.
+    """Measure the rate on a few photos, after a batch to warm up; nothing is kept.
 
     Args:
         bench: what to do.
@@ -94,8 +101,12 @@ def estimate(
     worker = Worker(bench, batch_size, threads)
     worker.some(members[:batch_size])
     started = time.perf_counter()
-    facts = worker.some(members).facts
+    shard = worker.some(members)
     taken = time.perf_counter() - started
+    facts = shard.facts
+    with TemporaryDirectory() as place:
+        RunFolder(Path(place)).write(shard)
+        size = sum(file.stat().st_size for file in Path(place).rglob("*.parquet"))
     return Rate(
         len(members),
         taken,
@@ -103,6 +114,7 @@ def estimate(
         facts["explaining"],
         facts["measuring"],
         facts["device"],
+        size / len(members),
     )
 
 
@@ -146,6 +158,7 @@ def work_out(
             hours[name] / workers,
             hours[name],
             None if price is None else hours[name] * price,
+            images * rate.stored,
         )
         for name, images in (scales or SCALES).items()
     ]

@@ -86,7 +86,7 @@ class Actor:
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Do the shards at these positions, and tell of each how many photos it had."""
         numbers = [self._todo[int(position)] for position in batch["id"]]
-        done = self._folder.done() if len(numbers) > 0 else set()
+        done = {number for number in numbers if self._folder.has(number)}
         bench = self._worker.bench
         for number in numbers:
             if number in done:

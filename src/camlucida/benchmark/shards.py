@@ -225,6 +225,10 @@ class RunFolder:
         names = (_NAME.fullmatch(p.stem) for p in self.path.glob("rows/shard-*.parquet"))
         return {int(name[1]) for name in names if name}
 
+    def has(self, number: int) -> bool:
+        """Whether one shard is done, without looking at the others."""
+        return self.file("rows", number).exists()
+
     def missing(self, shards: int) -> list[int]:
         """Those of so many shards that are still to be done, in order."""
         done = self.done()

@@ -59,10 +59,11 @@ def _show_plans(rate: Rate, plans: list[Forecast]) -> None:
         f"{rate.waiting / rate.seconds:.0%} waiting for photos)\n"
     )
     columns = ["data", "photos", "workers", "hours", "worker hours"]
+    columns += ["results, GB"]
     columns += ["cost"] * (plans[0].cost is not None)
     rows = [
         (p.name, f"{p.images:,}", f"{p.workers:,}", _hours(p.hours), _hours(p.worker_hours),
-         *([] if p.cost is None else [f"{p.cost:,.2f}"]))
+         f"{p.storage / 1e9:.3g}", *([] if p.cost is None else [f"{p.cost:,.2f}"]))
         for p in plans
     ]  # fmt: skip
     terminal.print(grid(columns, ((cells, False) for cells in rows), left=["data"]))
