@@ -320,6 +320,9 @@ def test_a_run_is_complete_resumes_and_names_what_is_missing(model, inputs, tmp_
     assert outcome["gradcam"]["logit-shift"] == "fail"
     assert outcome["diffgradcam"]["logit-shift"] == "pass"
     assert outcome["gradcam"]["logit shift"] == "fail"
+    (found,) = (e for e in by["gradcam"].evidence if e.name == "logit-shift")
+    assert found.images == 6
+    assert found.interval[0] < found.value < found.interval[1]
     assert outcome["saliency"]["deadzone-pixels"] == "pass"
     assert by["gradcam"].answers["contrast"].grade != "safe"
     assert "deadzone" not in outcome["saliency"]
@@ -419,7 +422,10 @@ def test_advice_and_the_method_to_use():
     assert report_of(a=(care, care, no, no), b=(care, care, dim, no)).best().label == "b"
     # a method about which nothing is known is never the one to use
     assert report_of(a=(none,) * 4, b=(care, no, no, no)).best().label == "b"
-    assert report_of(a=(none,) * 4, c=(no,) * 4).best() is None
+    some = report_of(a=(none,) * 4, c=(no,) * 4)
+    assert some.best() is None
+    assert "None of these methods" not in " ".join(some.lead())
+    assert "Not safe for any question on this model: c." in some.lead()
     page = trust_document(report_of(a=(none,) * 4, b=(care, no, no, no))).html()
     assert "Nothing could be measured about a." in page
     assert "No method is shown to be safe without reservation" in page

@@ -72,9 +72,10 @@ def _evidence(row: AuditRow, tested: Candidate, verdict: Verdict) -> Iterator[Fi
     text = verdict.text if verdict.value is None else f"{row.preface}{verdict.text}"
     if row.is_usual(tested):
         text += f" Measured with the usual options of {tested.name}."
+    known = verdict.evidence
     yield Finding(
         verdict.finding or row.name, row.name, verdict.outcome, text, verdict.value, verdict.threshold,
-        verdict.measure,
+        verdict.measure, None if known is None else (known.low, known.high), None if known is None else known.images,
     )  # fmt: skip
     for part in verdict.parts:
         yield from _evidence(row, tested, part)

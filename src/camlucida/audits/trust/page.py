@@ -132,15 +132,17 @@ def lead(report: TrustReport) -> tuple[str, ...]:
     chosen, never = report.best(), everywhere["not safe"]
     untested = everywhere["not tested"]
     others = [f"Nothing could be measured about {', '.join(untested)}."] if untested else []
+    no = [f"Not safe for any question on this model: {', '.join(never)}."] if never else []
     if chosen is None:
-        if never and len(never) + len(untested) == len(report.methods):
+        if never and len(never) == len(report.methods):
+            no = []
             first = (
                 "None of these methods can be trusted on this model: for each question each failed a check that it "
                 "needs. Look at the numbers below before you show anybody a map."
             )
         else:
             first = "On this model no method is shown to be usable for any question yet."
-        return (first, *others, measured)
+        return (first, *no, *others, measured)
     asked = {
         grade: [text for key, text in QUESTIONS.items() if chosen.answers[key].grade == grade]
         for grade in GRADES
@@ -157,7 +159,6 @@ def lead(report: TrustReport) -> tuple[str, ...]:
         for grade, texts in asked.items()
         if texts
     ]
-    no = [f"Not safe for any question on this model: {', '.join(never)}."] if never else []
     return (f"{said}{_listed(parts)}.", *no, *others, measured)
 
 

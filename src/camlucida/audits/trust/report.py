@@ -28,6 +28,8 @@ class Finding:
         value: the number.
         threshold: its bound.
         measure: what the number is.
+        interval: ends of its 95 % interval, where it is a mean over images.
+        images: how many.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Finding:
     value: float | None = None
     threshold: float | None = None
     measure: str = ""
+    interval: tuple[float, float] | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
