@@ -51,7 +51,7 @@ def test_a_signed_map_has_its_zero_in_the_middle():
 
 
 def test_photo_is_grey_under_the_map():
-    drawn = np.asarray(overlay(view(), torch.zeros(4, 6), Style(alpha=0.0)))
+    drawn = np.asarray(overlay(view(), torch.ones(4, 6), Style(alpha=0.0)))
     grey = np.asarray(view().picture.convert("L"))
     assert (drawn == grey[..., None]).all()
 
@@ -160,3 +160,11 @@ def test_a_view_knows_whether_something_was_cut_away():
     assert view(box=(20, 10, 50, 30)).cut
     assert not view().cut
     assert not view(box=(-10, -5, 70, 50)).cut
+
+
+def test_an_empty_map_is_marked():
+    plain = View.whole(Image.new("RGB", (320, 240), (90, 90, 90)))
+    some = torch.zeros(6, 8)
+    assert (np.asarray(overlay(plain, some)) > 200).all(2).any()  # the mark's letters
+    some[2, 3] = 1e-3
+    assert not (np.asarray(overlay(plain, some)) > 200).all(2).any()

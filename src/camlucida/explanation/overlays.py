@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageShow
+from PIL import Image, ImageDraw, ImageFont, ImageShow
 from torch import Tensor
 
 from camlucida.common.errors import CamlucidaError
@@ -236,7 +236,21 @@ def overlay(
     coloured.paste(enlarged, (left, top))
     seen = np.zeros((view.picture.height, view.picture.width), dtype=np.bool_)
     seen[max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)] = True
-    return blend(view.picture, coloured, seen, style.alpha)
+    drawn = blend(view.picture, coloured, seen, style.alpha)
+    return drawn if bool(attribution.any()) else _marked(drawn)
+
+
+def _marked(picture: Image.Image) -> Image.Image:
+    """The picture with the mark of an empty map; the messages say why it is one."""
+    font = ImageFont.load_default(size=max(8, min(picture.size) // 10))
+    draw = ImageDraw.Draw(picture)
+    middle = (picture.width / 2, picture.height / 2)
+    box = draw.textbbox(middle, _NOTHING, font=font, anchor="mm", align="center")
+    edge = (box[3] - box[1]) // 6
+    left, top, right, bottom = box
+    draw.rectangle((left - edge, top - edge, right + edge, bottom + edge), fill="black")
+    draw.text(middle, _NOTHING, fill="white", font=font, anchor="mm", align="center")
+    return picture
 
 
 def blend(
@@ -250,6 +264,8 @@ def blend(
 
 
 OWN_SCALE = "attribution, each map on its own scale"
+
+_NOTHING = "this map\nmeans nothing"
 
 _LETTERS = 15
 """Of a row's label in an inch."""
