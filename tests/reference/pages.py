@@ -91,7 +91,7 @@ def serving(studio, **how):
         time.sleep(0.01)
 
     def end():
-        studio.desk.close(5)
+        studio.desk.close(wait=True)
         server.should_exit = True
         thread.join(10)
         listening.close()

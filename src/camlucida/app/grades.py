@@ -13,8 +13,10 @@ from camlucida.audits.rules import GRADES, QUESTIONS
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.files import read_text
 from camlucida.common.provenance import fingerprint
-from camlucida.methods import read_method
+from camlucida.methods import MethodRow
+from camlucida.methods.registry import METHODS
 from camlucida.models import LoadedModel
+from camlucida.targets import LogitMargin
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,21 @@ class Grades:
     facts: str
     warning: str = ""
 
-    def of(self, method: str) -> dict[str, Any] | None:
-        """The grades of a method, with the label that was audited; ``None`` where it was not."""
-        name, _ = read_method(method)
-        labels = [label for label in self.methods if label.partition(" (")[0] == name]
-        if not labels:
-            return None
-        return {"label": labels[0], "answers": self.methods[labels[0]]}
+    def of(self, row: MethodRow) -> dict[str, Any] | None:
+        """The grades of a method, and those of the same method on a margin; ``None`` where neither was audited."""
+        on_margin = [r for r in METHODS if r.make is row.make and r.target is LogitMargin]
+        own, margin = (
+            next(
+                (
+                    {"label": label, "answers": answers}
+                    for label, answers in self.methods.items()
+                    if label.partition(" (")[0] in {one.name for one in rows}
+                ),
+                None,
+            )
+            for rows in ([row], on_margin)
+        )
+        return {"own": own, "margin": margin} if own or margin else None
 
     def to_dict(self) -> dict[str, Any]:
         """What the page shows beside the methods."""

@@ -157,8 +157,8 @@ class Desk:
         with self._changed:
             return {"running": int(self._running is not None), "waiting": len(self._waiting)}
 
-    def close(self, patience: float = 0.0) -> None:
-        """Cancel everything and take nothing more; wait so many seconds for the worker."""
+    def close(self, *, wait: bool = False) -> None:
+        """Cancel everything and take nothing more; ``wait`` until the job that runs has noticed."""
         with self._changed:
             self._closed = True
             for job in (*self._waiting, *([self._running] if self._running else [])):
@@ -167,8 +167,8 @@ class Desk:
                 job.end()
             self._waiting.clear()
             self._changed.notify()
-        if patience:
-            self._worker.join(patience)
+        if wait:
+            self._worker.join()
 
     def _run(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,8 @@ from camlucida.app.question import Question, number, text, texts
 from camlucida.app.studio import Studio, encoded
 from camlucida.app.works import Asked, Work
 from camlucida.common.errors import CamlucidaError, ImageError
-from camlucida.common.printable import name_of
+from camlucida.common.jsonable import to_json
+from camlucida.common.printable import name_of, slug
 from camlucida.data.samples import Sample
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.outputs import first_tensor
@@ -120,6 +122,9 @@ def verifying(studio: Studio, asked: Asked) -> Work:
     for method in methods:
         build(method)
 
+    files = (str(photo.path or photo.name) for photo in (probe, gallery))
+    verify = ["camlucida", "verify", *files, "--face", "largest"]
+
     def work(job: Job) -> None:
         job.say("finding the faces", 0, 1)
         embedder = _embedder()
@@ -152,6 +157,14 @@ def verifying(studio: Studio, asked: Asked) -> Work:
                     for side in SIDES
                     for kind in KINDS
                 }
+                stem = f"{slug(probe.name)}-{slug(gallery.name)}"
+                job.tell(
+                    "along",
+                    png=studio.pictures.add(overlays.png(found.figure())),
+                    json=to_json(found.record()),
+                    name=f"{stem}.{slug(one.label)}",
+                    command=shlex.join([*verify, "--method", method]),
+                )
                 said = [f"{s}: {t}" for s, m in zip(SIDES, one.messages, strict=True) for t in m]
                 job.tell("pair", label=one.label, pictures=pictures, messages=said)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from camlucida.app.photos import Photo
-from camlucida.common.errors import CamlucidaError, MethodError
+from camlucida.common.errors import CamlucidaError, MethodError, TargetError
+from camlucida.data import resolve_class
 from camlucida.explanation import Explanation, explain
 from camlucida.methods import build
 from camlucida.models import LoadedModel
@@ -147,6 +148,21 @@ class Written:
         """The line that loads it."""
         how = "".join(f", {name}={value!r}" for name, value in self.how.items())
         return f"model = camlucida.load_model({self.name!r}{how})"
+
+
+def by_name(question: Question, names: Sequence[str] | None) -> Question:
+    """The same question with classes by their names, where a name means the same class."""
+
+    def named(given: str) -> str:
+        index = int(given) if given.isdecimal() and len(given) < 10 else len(names or ())
+        name = names[index].partition(",")[0] if names and index < len(names) else given
+        try:
+            return name if resolve_class(name, names) == index else given
+        except TargetError:
+            return given
+
+    own = None if question.class_ is None else named(question.class_)
+    return replace(question, class_=own, against=tuple(map(named, question.against)))
 
 
 def command(question: Question, photo: Photo, model: Written) -> str:

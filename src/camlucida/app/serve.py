@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from camlucida.models import LoadedModel
 
 PORT = 7432
-_PATIENCE = 5.0  # seconds that a cancelled job has to end
 
 
 def serve(
@@ -116,7 +115,7 @@ def serve(
     except KeyboardInterrupt:
         pass
     finally:
-        desk.close(_PATIENCE)
+        desk.close(wait=True)  # a thread that still computes would crash the interpreter as it ends
         listening.close()
         for number, handler in before.items():
             signal.signal(number, handler)

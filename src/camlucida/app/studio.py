@@ -203,7 +203,7 @@ class Studio:
             "cost": row.cost_in_words,
             "slow": bool(row.cost.times),
             "asks": row.discriminative,
-            "grade": None if self.grades is None else self.grades.of(row.name),
+            "grade": None if self.grades is None else self.grades.of(row),
         }
 
     # ---- pictures ------------------------------------------------------------------------------

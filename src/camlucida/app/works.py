@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from camlucida.app.errors import TimeOverError
 from camlucida.app.jobs import Job
-from camlucida.app.question import Question, command, python
+from camlucida.app.question import Question, by_name, command, python
 from camlucida.app.studio import Answer, Studio
 from camlucida.app.words import described
 from camlucida.common.errors import ImageError
@@ -22,14 +22,14 @@ Asked: TypeAlias = Mapping[str, Any]
 def explaining(studio: Studio, asked: Asked) -> Work:
     """Every method's map as soon as it is there; a method that cannot run costs only itself."""
     question = Question.read(asked)
-    studio.model(question.model)
+    said = by_name(question, studio.model(question.model).class_names)
     photo, written = studio.album[question.photo], studio.written[question.model]
 
     def work(job: Job) -> None:
         job.tell(
             "asked",
-            command=command(question, photo, written),
-            python=python(question, photo, written),
+            command=command(said, photo, written),
+            python=python(said, photo, written),
         )
         for method in question.methods:
             job.check()

@@ -11,7 +11,8 @@ export function badge(grade) {
 }
 
 // The grade for the question that is asked, its weightiest reason, and the others folded away.
-function graded(found, question, questions) {
+function graded(grades, question, questions) {
+  const found = gradeFor(grades, question);
   if (!found) return null;
   const { grade, reasons } = found.answers[question];
   const rest = Object.entries(found.answers).filter(([name]) => name !== question);
@@ -21,8 +22,11 @@ function graded(found, question, questions) {
     make("details", {}, make("summary", {}, "All reasons and questions"),
       reasons.length > 1 ? make("ul", {}, ...reasons.slice(1).map(text => make("li", {}, text))) : null,
       ...rest.map(([name, one]) => make("p", {}, badge(one.grade), ` for “${questions[name]}” ${one.reasons[0] ?? ""}`)),
-      make("p", { className: "note" }, `As audited: ${found.label}.`)));
+      make("p", { className: "note" }, `As audited: ${found.label}.`)),
+    question === "contrast" && found !== grades.margin ? make("p", { className: "note" }, "It was audited on the logit of a class; the difference of two logits, which is shown here, was not audited.") : null);
 }
+// With a rival the method explains a margin, and has the grades of that where it was audited on one.
+export function gradeFor(grades, question) { return (question === "contrast" && grades?.margin) || grades?.own || null; }
 
 export function card(answer, asked, context, { small = false } = {}) {
   const value = make("output", { className: "value" }), area = make("p", { className: "note area" });

@@ -35,6 +35,9 @@ export function openFaces(context) {
         make("h3", { className: `verdict ${event.match ? "yes" : "no"}` }, event.match === null ? "No threshold is known" : event.match ? "✓ They match" : "✗ They do not match"),
         make("p", {}, event.words), ...event.messages.map(text => make("p", { className: "note" }, text)), make("p", { className: "note care" }, `What the maps do not show: ${event.care}`));
       else if (event.event === "skipped") own.results.append(make("p", { className: "trouble" }, `Left out: ${event.method}: ${event.words}`));
+      else if (event.event === "along") own.results.append(
+        make("p", { className: "files" }, "Take along: ", make("a", { href: `/api/pictures/${event.png}`, download: `${event.name}.png` }, "PNG"), make("a", { href: URL.createObjectURL(new Blob([event.json], { type: "application/json" })), download: `${event.name}.json` }, "JSON")),
+        make("details", { className: "lines" }, make("summary", {}, "The same on the command line"), make("pre", { tabIndex: 0 }, event.command)));
       else if (event.event === "pair") own.results.append(make("div", { className: "faces" }, ...["probe", "gallery"].map(side => make("div", { className: "face" },
         make("figure", {}, make("img", { src: `/api/pictures/${crops[side]}`, alt: `The ${side} face as the network saw it` }), make("figcaption", {}, side)),
         ...["similar", "dissimilar"].map(kind => make("figure", {}, make("img", { src: `/api/pictures/${event.pictures[`${side} ${kind}`]}`, alt: `What makes the ${side} face ${kind}` }), make("figcaption", {}, kind === "similar" ? "e+: makes it similar" : "e−: sets it apart")))))), ...event.messages.map(text => make("p", { className: "note" }, text)));

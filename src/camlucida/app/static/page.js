@@ -1,7 +1,7 @@
 // The page: what is asked, and where the answers go.
 import { get, make, photoAddress, upload, work } from "/static/talk.js";
 import { look, redraw, setPalettes, zoomTo } from "/static/draw.js";
-import { badge, card } from "/static/cards.js";
+import { badge, card, gradeFor } from "/static/cards.js";
 import { openLayers } from "/static/layers.js";
 import { openPixels } from "/static/pixels.js";
 import { openData } from "/static/dataset.js";
@@ -78,13 +78,13 @@ function methodRow(method) {
     state.methods = box.checked ? [...state.methods, method.text] : state.methods.filter(one => one !== method.text);
     ask();
   });
-  const question = state.against.length ? "contrast" : "evidence", grade = method.grade?.answers[question].grade;
+  const question = state.against.length ? "contrast" : "evidence", grade = gradeFor(method.grade, question)?.answers[question].grade;
   return make("label", { className: "method", title: `${method.says} Needs ${method.needs}. Takes ${method.cost}.` }, box, make("span", { className: "name" }, method.text, method.slow ? make("span", { className: "note" }, " slower") : null), grade ? badge(grade) : null);
 }
 const COMMON = ["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "saliency", "fame"];
 function methodLists() {
   const rank = facts.grades?.order ?? [], question = state.against.length ? "contrast" : "evidence";
-  const grade = method => { const at = rank.indexOf(method.grade?.answers[question].grade); return at < 0 ? 9 : at; };
+  const grade = method => { const at = rank.indexOf(gradeFor(method.grade, question)?.answers[question].grade); return at < 0 ? 9 : at; };
   const known = facts.methods.map(method => method.text);
   const more = state.methods.filter(text => !known.includes(text)).map(text => ({ ...facts.methods.find(one => one.name === text.split(":")[0]), text })).filter(one => one.name);
   const chosen = facts.methods.filter(method => COMMON.includes(method.name) || state.methods.includes(method.text));
