@@ -19,6 +19,7 @@ from camlucida.audits.report import AuditReport
 from camlucida.audits.rules import GRADES, QUESTIONS, TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trust.audit import all_rules, audit_all, gather, judged, left_out
+from camlucida.audits.trust.change import compare_audits
 from camlucida.audits.trust.faithful import Scale, judge
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
@@ -124,7 +125,8 @@ def test_what_is_measured_on_the_model_goes_before_what_would_be_so_on_another()
 
 def test_what_the_images_do_not_decide_is_never_called_unsafe():
     assert set(grades(parameters="unclear").values()) == {"not enough to tell"}
-    assert grades(repeat="unclear")["evidence"] == "with caution"
+    assert grades(repeat="unclear")["evidence"] == "not enough to tell"
+    assert grades(repeat="unclear", data="fail")["evidence"] == "with caution"
     both = grades(parameters="unclear", **{"contrast order": "fail"})
     assert (both["evidence"], both["contrast"]) == ("not enough to tell", "not safe")
 
@@ -430,6 +432,89 @@ def test_advice_and_the_method_to_use():
     assert "Nothing could be measured about a." in page
     assert "No method is shown to be safe without reservation" in page
     assert "use b:" not in page
+
+
+def measured_report(**shares):
+    """A report with one number for each question and method."""
+    names = ("faithfulness", "contrast order", "dependence order")
+
+    def method(label, values):
+        outcomes = ["pass" if v >= 0.7 else "fail" if v <= 0.3 else "warn" for v in values]
+        rows = zip(names, outcomes, values, strict=True)
+        evidence = [Finding(n, "faithfulness", o, f"{label} {n} {v}", v) for n, o, v in rows]
+        walls = Finding("deadzone", "deadzone", "pass", "")
+        sane = [Finding(n, "sanity", "pass", "") for n in ("parameters", "class")]
+        made = judged(GRADCAM, [*evidence, walls, *sane])
+        return MethodTrust(label, made.answers, made.evidence)
+
+    methods = tuple(method(label, values) for label, values in shares.items())
+    return TrustReport("net", "photos", 12, methods, (), {})
+
+
+def test_what_to_use_and_what_never_to_is_the_nearest_and_the_furthest():
+    report = measured_report(a=(0.9, 0.1, 0.5), b=(0.95, 0.2, 0.6), c=(0.1, 0.0, 0.1))
+    where, contrast, pixels, _ = report.decisions
+    assert (where.use.label, where.never.label) == ("b", "c")
+    assert "0.95" in where.because
+    assert contrast.use is None
+    assert contrast.never.label == "c"
+    assert pixels.use.label == "b"
+    page = report.html()
+    assert "Use b: ✓" in page
+    assert "Never c" in page
+    assert "none yet" in page
+
+
+def test_demands_are_met_or_said():
+    report = measured_report(gradcam=(0.9, 0.5, 0.1))
+    assert (
+        report.unmet(
+            ["where:gradcam=safe", "where:gradcam=caution", "why-not-another:gradcam=caution"]
+        )
+        == ()
+    )
+    (said,) = report.unmet(["contrast:gradcam=safe"])
+    assert "with caution" in said
+    assert "safe is demanded" in said
+    (said,) = report.unmet(["which-pixels:gradcam=caution"])
+    assert "not safe" in said
+    for wrong, match in (
+        ("where", "question:method=grade"), ("whence:gradcam=safe", "question"), ("where:fame=safe", "method"),
+        ("where:gradcam=splendid", "grade"),
+    ):  # fmt: skip
+        with pytest.raises(CamlucidaError, match=match):
+            report.unmet([wrong])
+
+
+def test_two_audits_are_compared_by_grade_and_chance(tmp_path):
+    def written(name, sha, share, values, grade):
+        folder = tmp_path / name
+        folder.mkdir()
+        answers = {q: {"grade": grade, "reasons": []} for q in QUESTIONS}
+        evidence = [{"name": "faithfulness", "value": share}]
+        method = {"label": "gradcam", "answers": answers, "evidence": evidence}
+        other = {"label": name, "answers": answers, "evidence": []}
+        record = {"images": {"sha256": sha}}
+        trust = {"model": name, "methods": [method, other], "record": record}
+        (folder / "trust.json").write_text(json.dumps(trust))
+        measured = {"gradcam": {"orders": [values] * 4}}
+        (folder / "faithfulness.json").write_text(json.dumps({"record": {"measured": measured}}))
+        return folder
+
+    good = written("good", "s", 0.9, [0.9 + 0.001 * i for i in range(24)], "safe")
+    bad = written("bad", "s", 0.2, [0.6 + 0.001 * i for i in range(24)], "not safe")
+    elsewhere = written("elsewhere", "t", 0.9, [0.9 + 0.0012 * i for i in range(24)], "safe")
+    found = compare_audits(good, bad)
+    assert found.paired
+    assert (found.only_first, found.only_second) == (("good",), ("bad",))
+    where = found.changes[0]
+    assert (where.before, where.after, where.first, where.second) == ("safe", "not safe", 0.9, 0.2)
+    assert "hardly by chance" in where.said
+    same = compare_audits(good, elsewhere)
+    assert not same.paired
+    assert same.changes[0].said == "the same"
+    with pytest.raises(CamlucidaError, match="no report"):
+        compare_audits(good, tmp_path)
 
 
 def test_what_breaks_on_this_model_does_not_take_the_rest_along(model, inputs, tmp_path):

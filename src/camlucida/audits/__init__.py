@@ -15,6 +15,7 @@ from camlucida.audits.rules import TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.theory.audit import audit_theory
 from camlucida.audits.trust.audit import audit_all
+from camlucida.audits.trust.change import TrustComparison, compare_audits
 from camlucida.audits.trust.faithful import audit_faithfulness
 from camlucida.audits.trust.report import TrustReport
 from camlucida.audits.verdicts import Evidence, Sentence, Verdict, decided
@@ -28,6 +29,7 @@ __all__ = [
     "Illustration",
     "Request",
     "Sentence",
+    "TrustComparison",
     "TrustReport",
     "TrustRule",
     "Verdict",
@@ -40,6 +42,7 @@ __all__ = [
     "audit_sanity",
     "audit_sham",
     "audit_theory",
+    "compare_audits",
     "dead_zone",
     "decided",
     "feature_wall",

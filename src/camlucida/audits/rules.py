@@ -12,6 +12,9 @@ Grade: TypeAlias = Literal["safe", "with caution", "not enough to tell", "not te
 GRADES: tuple[Grade, ...] = ("safe", "with caution", "not enough to tell", "not tested", "not safe")
 """From best to worst: what is not known is no proof, and what is proved goes before what is not known."""
 
+DECIDED: tuple[Grade, ...] = ("safe", "with caution", "not safe")
+"""The grades that say something."""
+
 TrustQuestion: TypeAlias = Literal["evidence", "contrast", "pixels", "absence"]
 
 QUESTIONS: dict[TrustQuestion, str] = {
@@ -50,8 +53,6 @@ class TrustRule:
         >>> rule = camlucida.audits.TrustRule("mine", "fail", "with caution", ("evidence", "pixels"))
         >>> rule.applies({"mine": "fail"}), rule.applies({"mine": "pass"})
         (('mine',), ())
-        >>> rule.left("unclear")
-        'with caution'
     """
 
     finding: str | tuple[str, ...]
@@ -74,15 +75,11 @@ class TrustRule:
         met = tuple(name for name in names if outcomes.get(name, "not tested") in counts)
         return met if self.when != "not tested" or len(met) == len(names) else ()
 
-    def left(self, outcome: Outcome) -> Grade:
-        """The best grade that is left; where the images do not decide it, nothing is called unsafe."""
-        return "not enough to tell" if outcome == "unclear" and self.grade == _NO else self.grade
-
 
 _NO: Grade = "not safe"
 _CARE: Grade = "with caution"
 
-_MEASURED: dict[TrustQuestion, str] = {
+MEASURED: dict[TrustQuestion, str] = {
     "evidence": "faithfulness",
     "contrast": "contrast order",
     "pixels": "dependence order",
@@ -107,7 +104,7 @@ SANITY = (
     *(TrustRule(name, "fail", _CARE) for name in ("repeat", "single", "state", "data")),
     *(
         TrustRule("input shift", "fail", _CARE, (question,), answered=measured)
-        for question, measured in _MEASURED.items()
+        for question, measured in MEASURED.items()
     ),
     TrustRule(
         "parameters", "not tested", _CARE, because="Whether it depends on the model was not tested."
@@ -116,7 +113,7 @@ SANITY = (
         TrustRule(
             "class", when, grade, (question,), because, unless="claims a class", answered=measured
         )
-        for question, measured in [*_MEASURED.items()][:2]
+        for question, measured in [*MEASURED.items()][:2]
         for when, grade, because in _CLASS
     ),
     TrustRule(
@@ -135,14 +132,14 @@ WALL = (
     TrustRule("deadzone", "fail", _CARE, ("contrast",), answered="contrast order"),
     TrustRule("deadzone", "fail", _CARE, ("pixels",), answered="dependence order"),
     TrustRule("deadzone", "fail", _CARE, ("absence",)),
-    TrustRule("blank where seen", "fail", _CARE, ("absence",)),
+    TrustRule("blank where seen", "fail", _CARE, ("absence",), answered="dependence order"),
     TrustRule("faded wall", "fail", _CARE, ("evidence",), answered="faithfulness"),
     TrustRule("faded wall", "fail", _CARE, ("pixels",), answered="dependence order"),
-    TrustRule("faded wall", "fail", _CARE, ("absence",)),
+    TrustRule("faded wall", "fail", _CARE, ("absence",), answered="dependence order"),
     *(
         TrustRule(
             _WALLS, "not tested", _CARE, (question,), "It was not tested behind a wall.",
-            answered=_MEASURED[question],
+            answered=MEASURED[question],
         )
         for question in _PLACES
     ),

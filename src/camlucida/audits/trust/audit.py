@@ -14,6 +14,7 @@ from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
+from camlucida.audits.trust.choice import decide, illustrate
 from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import ENOUGH, Verdict
 from camlucida.common.errors import CamlucidaError
@@ -34,19 +35,28 @@ def judged(
         none = Answer("not tested", tuple(said) or ("No audit could measure anything about it.",))
         return MethodTrust(tested.label, dict.fromkeys(QUESTIONS, none), tuple(evidence))
     outcomes = {e.name: e.outcome for e in evidence}
-    against: dict[TrustQuestion, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
+    proved: dict[TrustQuestion, list[tuple[Grade, str]]] = {question: [] for question in QUESTIONS}
+    possible: dict[TrustQuestion, list[tuple[Grade, str]]] = {
+        question: [] for question in QUESTIONS
+    }
     for rule in all_rules() if rules is None else rules:
         for name in rule.applies(outcomes):
             text = rule.because or (known[name].text if name in known else "")
-            grade = rule.left(outcomes.get(name, "not tested"))
+            kept = possible if outcomes.get(name) == "unclear" else proved
             for question in rule.questions:
-                against[question].append((grade, text))
-    answers = {}
-    for question, found in against.items():
-        ranked = sorted(found, key=lambda pair: -GRADES.index(pair[0]))
-        grade = ranked[0][0] if ranked else GRADES[0]
-        answers[question] = Answer(grade, tuple(dict.fromkeys(text for _, text in ranked if text)))
+                kept[question].append((rule.grade, text))
+    answers = {q: _answer(proved[q], possible[q]) for q in QUESTIONS}
     return MethodTrust(tested.label, answers, tuple(evidence))
+
+
+def _answer(proved: Sequence[tuple[Grade, str]], possible: Sequence[tuple[Grade, str]]) -> Answer:
+    """The worst grade that is proved; not enough to tell where what is unclear could make it worse."""
+    ranked = sorted(proved, key=lambda pair: -GRADES.index(pair[0]))
+    grade = ranked[0][0] if ranked else GRADES[0]
+    worse = [pair for pair in possible if GRADES.index(pair[0]) > GRADES.index(grade)]
+    worse.sort(key=lambda pair: -GRADES.index(pair[0]))
+    texts = [text for _, text in (*worse, *ranked) if text]
+    return Answer("not enough to tell" if worse else grade, tuple(dict.fromkeys(texts)))
 
 
 def all_rules() -> tuple[TrustRule, ...]:
@@ -178,16 +188,21 @@ def audit_all(
     }
     told_nothing = left_out(judges, held)
     rules = tuple(rule for rule in all_rules() if not {rule.finding} & told_nothing.keys())
+    methods = tuple(judged(one, gather(one, found), rules) for one in tested)
+    places: dict[str, Any] = next(
+        (r.record["places"] for _, r in found if "places" in r.record), {}
+    )
     return TrustReport(
         trial.name,
         trial.images.get("name", "your images"),
         len(trial.inputs),
-        tuple(judged(one, gather(one, found), rules) for one in tested),
+        methods,
         tuple(report for _, report in found),
         missing,
         record,
         tuple(_judged_control(one, gather(one, held), rules) for one in judges),
         told_nothing,
+        illustrate(trial, tested, decide(methods), places),
     )
 
 

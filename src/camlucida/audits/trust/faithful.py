@@ -41,6 +41,9 @@ SAFE, UNSAFE = 0.7, 0.3
 """Share of the way from a map that knows nothing to the exact answer: from the one on a method passes, up to the other
 it fails."""
 
+_FAR = 0.5
+"""A single image counts no further beyond the two ends, so that one alone does not decide."""
+
 _APART = 0.1
 """The exact answer must lie this much above what knows nothing, or the check says nothing."""
 
@@ -130,11 +133,13 @@ def faithfulness_audit(request: Request) -> AuditReport:
     found: dict[str, dict[str, Any]] = {}
     left, total = [*tested], len(trial.inputs)
     scales: tuple[Scale | str, ...] = ()
+    places: dict[str, list[float]] = {}
     for start in range(0, total, ENOUGH):
         part = trial.part(start, start + ENOUGH)
-        measured = _block(
+        measured, adds = _block(
             part, [*left, *judges], store, start, partial(_say, request, start, total)
         )
+        places = places or {k: v[0].tolist() for k, v in vars(adds[0]).items()}
         for label, one in measured.items():
             _add(found.setdefault(label, {"orders": [[] for _ in ORDERS]}), one)
         scales = tuple(
@@ -159,6 +164,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
             "cells": CELLS,
             "images": _most(found),
             "measured": found,
+            "places": places,
             "scales": [one if isinstance(one, str) else vars(one) for one in scales],
             "seed": request.seed,
             "resumed_parts": store.found,
@@ -188,8 +194,8 @@ def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Ten
 
 def _block(
     part: Trial, tested: Sequence[Candidate], store: Any, start: int, say: Any
-) -> dict[str, Any]:
-    """Of some images: of each method its orders, or why there are none."""
+) -> tuple[dict[str, Any], list[Effects]]:
+    """Of some images: of each method its orders, or why there are none; and the effects of their places."""
     assert part.classes is not None and part.rivals is not None  # noqa: S101, PT018
     asked = torch.stack([part.classes, part.rivals], 1)
     say("hiding and showing places", 0.0)
@@ -208,7 +214,7 @@ def _block(
         say(f"maps by {name}", (1 + number) / (1 + len(groups)))
         key = f"orders-{start}-{[one.key for one in group]}"
         found |= store.value(key, partial(_orders, part, group, adds))
-    return found
+    return found, adds
 
 
 def _orders(part: Trial, group: Sequence[Candidate], adds: Sequence[Effects]) -> dict[str, Any]:
@@ -267,7 +273,10 @@ class Scale:
 
     def share(self, values: Sequence[float | None]) -> list[float]:
         """Of the way from the one to the other, of each image that was measured."""
-        return [(v - self.floor) / (self.ceiling - self.floor) for v in values if v is not None]
+        apart = self.ceiling - self.floor
+        return [
+            min(max((v - self.floor) / apart, -_FAR), 1 + _FAR) for v in values if v is not None
+        ]
 
 
 def _scale(
@@ -335,7 +344,7 @@ def _judged(
     evidence = between(shares, UNSAFE, SAFE)
     kind = "pass" if evidence.value >= SAFE else "fail" if evidence.value <= UNSAFE else "warn"
     said = _SAY[kind].of({
-        "first": order.first, "share": evidence.value, "blind": scale.blind, "safe": SAFE, "unsafe": UNSAFE,
+        "first": order.first, "share": max(evidence.value, 0.0), "blind": scale.blind, "safe": SAFE, "unsafe": UNSAFE,
     })  # fmt: skip
     return Verdict(
         label, evidence.outcome, said, evidence.value, SAFE, _MEASURE,

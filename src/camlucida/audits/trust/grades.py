@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camlucida.audits.candidates import Candidate, controls
 from camlucida.audits.request import Request
-from camlucida.audits.rules import Grade, TrustQuestion
+from camlucida.audits.rules import DECIDED, Grade, TrustQuestion
 from camlucida.audits.trial import Trial, grouped
 from camlucida.audits.trust.audit import audit_all
 from camlucida.audits.trust.faithful import SAFE, UNSAFE, orders
@@ -21,8 +21,6 @@ from camlucida.data.planted import Planted, PlantedSample
 from camlucida.engine.maps import resize
 from camlucida.explanation import Explanation
 from camlucida.metrics.order import CELLS, Effects, in_order
-
-DECIDED: tuple[Grade, ...] = ("safe", "with caution", "not safe")
 
 _TRUTH_IMAGES = 40
 _NEAR = 3  # pixels around what matters, among which a map of single pixels must find it

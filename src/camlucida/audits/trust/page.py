@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from camlucida.audits.ours import list_audits
 from camlucida.audits.rules import GRADES, QUESTIONS, SHORT
 from camlucida.audits.sanity.checks import CHECKS
+from camlucida.audits.trust.faithful import ORDERS
 from camlucida.audits.verdicts import ENOUGH, MARKS
 from camlucida.report import Document, Section, Table
 from camlucida.report.page import answers, bullets, details, facts, paragraph, subheading
 
 if TYPE_CHECKING:
-    from camlucida.audits.trust.report import Finding, TrustReport
+    from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
 
 _GAP = "\N{NO-BREAK SPACE}"
 SIGNS = {
@@ -40,10 +41,14 @@ _MEANINGS = {
     "not tested": "No audit could measure what the question needs.",
 }
 _MEANT = (
-    "A method that explains one class's score lets itself be moved by what all classes share: that does no harm to "
-    "“where”, but “why this class and not another” needs a method that does not move."
+    "What is measured on this model goes before what would be so on another: a check that foretells how a method may "
+    "mislead, such as a test wall or shifted logits, counts only where the question itself could not be measured."
 )
 _DULL = ("usable", "repeat", "single", "state")  # left out of the table where all passed
+_STYLE = (
+    ".pairs > div { flex: 1 1 30rem; max-width: calc(50% - 1.75rem); } "
+    "@media (max-width: 70rem) { .pairs > div { max-width: 100%; } }"
+)
 _SHOWN = 4  # reasons below a method; the rest is in the numbers
 
 
@@ -56,11 +61,17 @@ def trust_document(report: TrustReport) -> Document:
         f"Can you trust the maps of {report.model}?",
         report.lead(),
         [
+            _decisions(report),
             _questions(report),
+            _controls(report),
             _methods(report),
             _numbers(report),
             _audits(report, unread),
-            Section("grades", "What the grades mean", [answers(grades), paragraph(_MEANT)]),
+            Section(
+                "grades",
+                "What the grades mean",
+                [_folded("In words", [answers(grades), paragraph(_MEANT)])],
+            ),
         ],
         facts=(
             ("model", report.model),
@@ -68,23 +79,28 @@ def trust_document(report: TrustReport) -> Document:
             ("methods", str(len(report.methods))),
             ("audits", str(len(report.audits))),
         ),
+        style=_STYLE,
     )
 
 
-def overview(report: TrustReport) -> Table:
+def overview(
+    report: TrustReport, methods: Sequence[MethodTrust] | None = None, name: str = "trust"
+) -> Table:
     """Methods by questions."""
+    shown = report.methods if methods is None else methods
     return Table.of_rows(
-        "trust",
+        name,
         "Which method answers which question",
         ("method", *SHORT.values()),
-        [(m.label, *(SIGNS[m.answers[key].grade] for key in QUESTIONS)) for m in report.methods],
+        [(m.label, *(SIGNS[m.answers[key].grade] for key in QUESTIONS)) for m in shown],
     )
 
 
 def _titles() -> dict[str, str]:
     """What findings are called in tables."""
     checks = {key: check.title for key, check in CHECKS.items()}
-    return checks | {row.name: row.title.lower() for row in list_audits() if row.name != "sanity"}
+    others = {row.name: row.title.lower() for row in list_audits() if row.name != "sanity"}
+    return checks | others | {order.finding: order.title for order in ORDERS}
 
 
 def numbers(report: TrustReport) -> Table:
@@ -162,12 +178,58 @@ def lead(report: TrustReport) -> tuple[str, ...]:
     return (f"{said}{_listed(parts)}.", *no, *others, measured)
 
 
+def _decisions(report: TrustReport) -> Section:
+    """For each question what to use and what never to, with the photo; two beside each other."""
+    drawn = []
+    for decision in report.decisions:
+        use, never = decision.use, decision.never
+        said = [("Use", "none yet: no method is shown to answer it on this model.")]
+        if use is not None:
+            sign = SIGNS[use.answers[decision.question].grade]
+            said = [(f"Use {use.label}: {sign}", decision.because)]
+        if never is not None:
+            said.append((f"Never {never.label}", decision.since))
+        shown = report.pictures.get(decision.question)
+        parts = (
+            subheading(QUESTIONS[decision.question]),
+            answers(said),
+            shown.html() if shown else "",
+        )
+        drawn.append(f"<div>{''.join(parts)}</div>")
+    rows = [
+        f'<div class="tables pairs">{"".join(drawn[k : k + 2])}</div>'
+        for k in range(0, len(drawn), 2)
+    ]
+    return Section("decisions", "What to use", rows)
+
+
 def _questions(report: TrustReport) -> Section:
     pairs = [
         (f"{question} ({SHORT[key]})", text.removeprefix(question).strip())
         for (key, question), text in zip(QUESTIONS.items(), report.advice(), strict=True)
     ]
-    return Section("questions", "Question by question", [answers(pairs), overview(report)])
+    told = details("The same in words", answers(pairs))
+    return Section("questions", "Every method and question", [overview(report), told])
+
+
+def _controls(report: TrustReport) -> Section:
+    """What must pass, what must not, and the checks that could not tell the two apart."""
+    table = overview(report, report.controls, "controls")
+    titles = _titles()
+    out = [f"{titles.get(name, name)}: {why}" for name, why in report.left_out.items()]
+    parts: list[str | Table] = [_folded("How the controls came out", [table])]
+    if out:
+        parts += [
+            subheading("Left out of the grades: they cannot tell the controls apart here"),
+            bullets(out),
+        ]
+    return Section(
+        "controls",
+        "The checks on trial",
+        parts,
+        lead="The exact answer, found by hiding places, must pass; maps that know nothing of what the model has "
+        "learned must not. Exact answers are for one question each: for the score, or for the margin.",
+    )
 
 
 def _methods(report: TrustReport) -> Section:
@@ -188,7 +250,7 @@ def _methods(report: TrustReport) -> Section:
     return Section(
         "methods",
         "Method by method",
-        parts,
+        [_folded("What speaks against each method", parts)],
         lead="From the most to the least trustworthy on this model; below the grades, what speaks against it, the "
         "weightiest first.",
     )
@@ -205,7 +267,9 @@ def _numbers(report: TrustReport) -> Section:
             seen[e.name] = (titles[e.name], f"{e.measure[0].upper()}{e.measure[1:]}{bound}")
     pairs = [seen[k] for k in titles if k in seen]
     return Section(
-        "numbers", "The numbers", [numbers(report), details("What the numbers are", answers(pairs))]
+        "numbers",
+        "The numbers",
+        [_folded("Every finding, and what the numbers are", [numbers(report), answers(pairs)])],
     )
 
 
@@ -230,6 +294,12 @@ def _audits(report: TrustReport, unread: Sequence[object]) -> Section:
 
 
 # -------------------------------------------------------------------------------------------- pieces
+
+
+def _folded(summary: str, parts: Sequence[str | Table]) -> str:
+    return details(
+        summary, "".join(p.html(sortable=False) if isinstance(p, Table) else p for p in parts)
+    )
 
 
 def _images(count: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from camlucida.audits.report import AuditReport
+from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.rules import GRADES, QUESTIONS, Grade, TrustQuestion
+from camlucida.audits.trust.choice import Decision, decide, unmet
 from camlucida.audits.trust.page import lead, overview, trust_document
 from camlucida.audits.verdicts import Outcome
 from camlucida.common.version import __version__
@@ -71,6 +72,10 @@ class MethodTrust:
     answers: Mapping[TrustQuestion, Answer]
     evidence: tuple[Finding, ...]
 
+    def finding(self, name: str) -> Finding | None:
+        """The finding of a name."""
+        return next((e for e in self.evidence if e.name == name), None)
+
     def why(self) -> tuple[str, ...]:
         """All reasons, each once, the weightiest first."""
         ranked = sorted(self.answers.values(), key=lambda a: -GRADES.index(a.grade))
@@ -91,6 +96,7 @@ class TrustReport:
         record: what is needed to run it again.
         controls: the exact answer, and maps that know nothing, judged like the methods.
         left_out: findings that cannot tell these apart on this model, with the reason.
+        pictures: for a question, the first photo explained by what to use and by what never to.
 
     Example:
         >>> report = camlucida.audits.TrustReport("my model", "photos", 1, (), (), {})
@@ -107,6 +113,20 @@ class TrustReport:
     record: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[MethodTrust, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[TrustQuestion, Illustration] = field(default_factory=dict, repr=False)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """For each question what to use and what never to."""
+        return decide(self.methods)
+
+    def unmet(self, demands: Sequence[str]) -> tuple[str, ...]:
+        """The demands, such as ``"where:diffgradcam=caution"``, that are not met, in sentences.
+
+        Raises:
+            CamlucidaError: a demand cannot be read.
+        """
+        return unmet(self, demands)
 
     def graded(self, question: TrustQuestion, grade: Grade) -> tuple[str, ...]:
         """The methods that have a grade for a question."""
@@ -172,6 +192,16 @@ class TrustReport:
             "methods": [asdict(m) for m in self.methods],
             "controls": [asdict(m) for m in self.controls],
             "left_out": dict(self.left_out),
+            "decisions": [
+                {
+                    "question": d.question,
+                    "use": d.use and d.use.label,
+                    "because": d.because,
+                    "never": d.never and d.never.label,
+                    "since": d.since,
+                }
+                for d in self.decisions
+            ],
             "audits": [
                 {
                     "audit": a.audit,
@@ -192,5 +222,6 @@ class TrustReport:
         Raises:
             CamlucidaError: the folder cannot be written to.
         """
-        files = save(folder, "trust", self.html(), self.to_dict())
+        pictures = {one.file("trust"): one.content for one in self.pictures.values()}
+        files = save(folder, "trust", self.html(), self.to_dict(), pictures=pictures)
         return (*files, *(file for report in self.audits for file in report.save(folder)))

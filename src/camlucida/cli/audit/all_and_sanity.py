@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from camlucida.cli.audit.group import end, write_report
-from camlucida.cli.shared.console import bars, console, print_json, print_lines
+from camlucida.cli.shared.console import bars, complain, console, print_json, print_lines
 from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
 from camlucida.cli.shared.options import (
@@ -88,6 +88,16 @@ def all_(
     ] = None,
     layer: AuditedLayer = None,
     labels: Labels = True,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="QUESTION:METHOD=GRADE",
+            help="End with exit code 1 unless the method has this grade or a better one, as in "
+            "where:diffgradcam=caution; the questions are where, why-not-another, which-pixels and looked-at-all, the "
+            "grades safe and caution. Repeat the option for several.",
+        ),
+    ] = None,
     count: Count = None,
     batch_size: ImageBatchSize = 16,
     device: Device = None,
@@ -113,6 +123,7 @@ def all_(
         with bars(one=True) as say:
             report = audit_all(loaded, data, **options, say=say)
         files = report.save(out)
+    below = report.unmet(require or ())
     if as_json:
         print_json(report.to_dict())
     else:
@@ -120,4 +131,8 @@ def all_(
         console().print(report.table().rich())
         missing = (f"Not run: {title}: {why}" for title, why in report.missing.items())
         print_lines(*report.advice(), *missing, files[0])
+    for line in below:
+        complain(f"demanded and not met: {line}")
+    if below:
+        raise typer.Exit(1)
     end(report.untested, method)

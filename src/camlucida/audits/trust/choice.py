@@ -1,0 +1,182 @@
+"""For each question the method to use and the one never to use, why, and a photo explained by both; and demands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw
+
+from camlucida.audits.candidates import Candidate
+from camlucida.audits.report import Illustration
+from camlucida.audits.rules import DECIDED, GRADES, MEASURED, QUESTIONS, SHORT, Grade, TrustQuestion
+from camlucida.audits.trial import Trial
+from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import nearest
+from camlucida.common.registry import plain
+from camlucida.explanation.overlays import View, grid, overlay
+
+if TYPE_CHECKING:
+    from camlucida.audits.trust.report import MethodTrust, TrustReport
+
+_SIDE = 224  # pixels of a drawn picture's longer side
+_FRAMED = 0.5  # a place is framed that does at least this share of what the most important one does
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to use for a question, and what never to.
+
+    Attributes:
+        question: which.
+        use: the method with the best grade, of several the one that comes nearest to the exact answer; ``None`` where
+            none is safe or to be read with caution.
+        because: why.
+        never: of the methods that are not safe, the one that is furthest from the exact answer; ``None`` for none.
+        since: why.
+    """
+
+    question: TrustQuestion
+    use: MethodTrust | None
+    because: str
+    never: MethodTrust | None
+    since: str
+
+
+def decide(methods: Sequence[MethodTrust]) -> tuple[Decision, ...]:
+    """For every question."""
+    return tuple(_decision(question, methods) for question in QUESTIONS)
+
+
+def _decision(question: TrustQuestion, methods: Sequence[MethodTrust]) -> Decision:
+    def share(method: MethodTrust) -> float:
+        value = method.finding(MEASURED[question])
+        return -1e9 if value is None or value.value is None else value.value
+
+    graded = {
+        grade: [m for m in methods if m.answers[question].grade == grade] for grade in DECIDED
+    }
+    use = max(graded["safe"] or graded["with caution"], key=share, default=None)
+    never = min(graded["not safe"], key=share, default=None)
+    because = since = ""
+    if use is not None:
+        measured = use.finding(MEASURED[question])
+        reasons = [
+            r for r in use.answers[question].reasons if measured is None or r != measured.text
+        ][:1]
+        because = " ".join(
+            [*([measured.text] if measured else []), *(f"But: {r}" for r in reasons)]
+        )
+    if never is not None:
+        since = never.answers[question].reasons[0]
+    return Decision(question, use, because, never, since)
+
+
+def unmet(report: TrustReport, demands: Sequence[str]) -> tuple[str, ...]:
+    """The demands ``question:method=grade`` that a report does not meet, in sentences.
+
+    Args:
+        report: of a model.
+        demands: such as ``"where:diffgradcam=caution"``: the method must be graded so or better. Questions are
+            written as ``where``, ``why-not-another``, ``which-pixels``, ``looked-at-all``, or by their names.
+
+    Raises:
+        CamlucidaError: a demand cannot be read, or names a question, method or grade that is not in the report.
+    """
+    found = []
+    for demand in demands:
+        question, label, least = _demand(demand, report)
+        grade = next(m.answers[question].grade for m in report.methods if m.label == label)
+        if grade not in DECIDED or GRADES.index(grade) > GRADES.index(least):
+            reason = next(m.answers[question].reasons for m in report.methods if m.label == label)
+            found.append(
+                f"{label} is {grade} for “{QUESTIONS[question]}”, and {least} is demanded"
+                + (f": {reason[0]}" if reason else "")
+            )
+    return tuple(found)
+
+
+def _demand(text: str, report: TrustReport) -> tuple[TrustQuestion, str, Grade]:
+    asked, colon, rest = text.partition(":")
+    label, equals, wanted = rest.rpartition("=")
+    if not (colon and equals and asked and label and wanted):
+        raise CamlucidaError(
+            f"a demand is written question:method=grade, as in where:diffgradcam=caution; got {text!r}"
+        )
+    questions = {plain(word): q for q, said in SHORT.items() for word in (q, said)}
+    grades = {plain(word): g for g in DECIDED for word in (g, g.removeprefix("with "))}
+    labels = {m.label: m.label for m in report.methods}
+    for what, given, known in (
+        ("question", plain(asked), questions), ("method", label, labels), ("grade", plain(wanted), grades),
+    ):  # fmt: skip
+        if given not in known:
+            raise CamlucidaError(
+                f"the demand {text!r} names no known {what}: {given!r}{nearest(given, list(known))} "
+                f"(there are: {', '.join(known)})"
+            )
+    return questions[plain(asked)], label, grades[plain(wanted)]
+
+
+# ------------------------------------------------------------------------------------------- pictures
+
+
+def illustrate(
+    trial: Trial,
+    tested: Sequence[Candidate],
+    decisions: Sequence[Decision],
+    places: Mapping[str, Any],
+) -> dict[TrustQuestion, Illustration]:
+    """The first photo explained by what to use and by what never to, with the places framed that decide.
+
+    ``places`` are the measured effects of the first image's places, ``own`` and ``margin``.
+    """
+    by = {one.label: one for one in tested}
+    found: dict[TrustQuestion, Illustration] = {}
+    first = replace(trial.few(1), images={})
+    for decision in decisions:
+        asked = {"use": decision.use, "never": decision.never}
+        made = {
+            f"{how} {method.label}": first.maps([by[method.label]])[method.label]
+            for how, method in asked.items()
+            if method is not None
+        }
+        shown = {title: e for title, e in made.items() if not isinstance(e, str)}
+        if not shown or not places:
+            continue
+        effect = places["margin" if decision.question == "contrast" else "own"]
+        values = [abs(v) if decision.question in {"pixels", "absence"} else v for v in effect]
+        one = next(iter(shown.values()))
+        height, width = one.maps.shape[1:]
+        scale = _SIDE / max(height, width)
+        size = max(1, round(scale * width)), max(1, round(scale * height))
+        photo = one.views[0].cropped().resize(size, Image.Resampling.BICUBIC)
+        drawn = [photo, *(overlay(View(photo, (0, 0, *size)), e.maps[0]) for e in shown.values())]
+        framed = [_framed(picture, values) for picture in drawn]
+        caption = (
+            "Your photo, and its maps. Framed: the places that were measured to matter most for this question, by "
+            "hiding them and by showing nothing else."
+        )
+        figure = grid([framed], columns=["the photo", *shown], bar=None, cell=2.2)
+        name = f"use-{decision.question}"
+        found[decision.question] = Illustration.of(name, caption, figure)
+    return found
+
+
+def _framed(picture: Image.Image, values: Sequence[float]) -> Image.Image:
+    """With a black and white line around every place of a square grid that matters most."""
+    cells = round(len(values) ** 0.5)
+    drawn = picture.convert("RGB")
+    pen = ImageDraw.Draw(drawn)
+    most = max(values)
+    for number, value in enumerate(values):
+        if most <= 0 or value < _FRAMED * most:
+            continue
+        row, column = divmod(number, cells)
+        box = [
+            column * drawn.width // cells, row * drawn.height // cells,
+            (column + 1) * drawn.width // cells - 1, (row + 1) * drawn.height // cells - 1,
+        ]  # fmt: skip
+        pen.rectangle(box, outline="black", width=3)
+        pen.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=1)
+    return drawn
