@@ -73,7 +73,7 @@ def test_either_of_two_is_found_by_showing_and_not_by_hiding():
     data = camlucida.data.open_data("planted:or,count=2")
     model = camlucida.load_model("planted:or")
     sample = data[0]
-    own = torch.from_numpy(sample.truth().own == 1)
+    own = torch.from_numpy(sample.truth().own == 0.5)
     hide, both = (
         camlucida.explain(
             model, [sample.picture()], method=CellOcclusion(way=way), steps="signed"

@@ -72,7 +72,7 @@ class World(Row["list[Thing]"]):
         for label, looks in enumerate(self.speaks):
             for look in looks:
                 found[:, look] = AGAINST if self.logic == "sum" else 0.0
-                found[label, look] = 1.0
+                found[label, look] = _ADDS[self.logic]
         if self.logic != "sum":
             found[0, _OF_LOGIC[0]] = found[1, _OF_LOGIC[1]] = AGAINST
         found[:, list(self.shared)] = SHARED
@@ -92,6 +92,8 @@ class World(Row["list[Thing]"]):
         return found
 
 
+_ADDS = {"sum": 1.0, "and": 2.5, "or": 0.5}
+"""What a look of a class adds to it, as the mean of hiding it and of showing it alone."""
 _OF_LOGIC = (4, 5)
 """What counts against the two classes of the worlds with logic."""
 
