@@ -281,3 +281,16 @@ def test_rivals_in_the_words_of_a_method_are_names_too():
     a, b, c = found.logits[0].tolist()
     assert found.explained[0].startswith(f"a {a:.3g} against b {b:.3g}, c {c:.3g}, LogitMargin")
     assert found.sides == ("for b, c", "for a")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("rise", {"masks": 60}), ("icam", {"n_perturb": 2}), ("opticam", {"iterations": 3})],
+)
+def test_two_sides_of_maps_without_a_scale_of_the_target_can_be_compared(method, options):
+    model, x = networks.small(classes=4), torch.randn(3, 3, 24, 24)
+    margin = camlucida.LogitMargin(1, rivals=[2])
+    sides = (method, {**options, "both_sides": True})
+    maps = camlucida.explain(model, x, method=sides, target=margin).maps.flatten(1)
+    assert ((maps.amin(1) < 0) & (maps.amax(1) > 0)).all()
+    assert maps.abs().max() <= 1 or method == "rise"

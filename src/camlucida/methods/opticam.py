@@ -37,6 +37,7 @@ _EPS = 1e-8
     cost=Cost(forward=1, backward=1, times=("iterations",), first=1),
     weights="channel",
     quick_audits=False,
+    scale="own",
 )
 @dataclass(frozen=True)
 class OptiCAM(Method):

@@ -118,6 +118,8 @@ class MethodRow(Row[Method]):
         opposite: options with which the map shows what sets apart, and not what makes similar.
         control: whether audits put it beside the tested methods: the ``"exact"`` answer, which must pass, a map that
             is ``"blind"`` to the model or ``"unlearned"``, which must not; empty for the methods that are tested.
+        scale: what the size of a map's values says: ``"target"``, how much of it; ``"own"``, nothing, as the method
+            scales its map itself; ``"average"``, the target's mean, of which only differences between places tell.
         library: name of the library that computes it, one of :data:`LIBRARIES`; empty for our own and the user's.
 
     Example:
@@ -151,6 +153,7 @@ class MethodRow(Row[Method]):
     both_signs: bool = False
     opposite: Mapping[str, Any] = field(default_factory=dict)
     control: Literal["", "exact", "blind", "unlearned"] = ""
+    scale: Literal["target", "own", "average"] = "target"
     library: str = ""
 
     def __post_init__(self) -> None:

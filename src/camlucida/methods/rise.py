@@ -40,6 +40,7 @@ _EVERY = 500  # masks between two looks at whether the map has settled
     cost=Cost(forward=1, times=("masks",), first=1),
     quick={"masks": 200},
     quick_audits=False,
+    scale="average",
 )
 @dataclass(frozen=True)
 class RISE(Method):

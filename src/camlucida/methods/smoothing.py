@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
-from camlucida.engine.maps import Steps, preset
+from camlucida.engine.maps import Steps, normalise, preset
 from camlucida.methods.base import GradientCAM, Method, RawMap, assemble, calm
 from camlucida.methods.eigencam import Sign, principal
 from camlucida.methods.registry import method_name, row_of
@@ -238,8 +238,10 @@ class BothSides(Wrapper):
     r"""What speaks for the target, and below zero what speaks against it: $M(Y) - M(-Y)$.
 
     Both maps are rectified, resized and blurred as the method does it, and keep the method's own scale, so that the
-    stronger side shows. Of a method whose maps change their sign with the target, such as Grad-CAM, this is the map
-    before rectifying. On a margin of class A over class B: where the model sees A, and where it sees B.
+    stronger side shows. A method that scales its map itself (I-CAM, Opti-CAM) has both sides in [0, 1], equally strong;
+    where a map holds the target's average at every place (RISE), each counts from its own mean. Of a method whose maps
+    change their sign with the target, such as Grad-CAM, this is the map before rectifying. On a margin of class A over
+    class B: where the model sees A, and where it sees B.
 
     Attributes:
         method: any method whose maps depend on the target.
@@ -279,6 +281,7 @@ class BothSides(Wrapper):
                 )
                 for raw in (first, second)
             ]
+            sides = self._on_one_scale(sides)
             apart = sides[0] - sides[1]
             size = torch.stack(sides).abs().amax((0, 2, 3))
             same = (apart.abs().amax((1, 2)) <= 1e-5 * size) & (size > 0)
@@ -287,6 +290,13 @@ class BothSides(Wrapper):
                 notes[image] = [*notes.get(image, ()), _ONE_SIDE]
             fused = torch.where(same[:, None, None], 0, apart)
             return replace(first, fused=fused, notes=notes, by_steps=False)
+
+    def _on_one_scale(self, sides: list[Tensor]) -> list[Tensor]:
+        """The sides ``(N, H, W)``, on a scale on which they can be compared."""
+        row = row_of(self.method)
+        if row is not None and row.scale == "average":
+            return [side - side.mean((1, 2), keepdim=True) for side in sides]
+        return [normalise(side) for side in sides] if row and row.scale == "own" else sides
 
 
 _ONE_SIDE = (

@@ -43,6 +43,7 @@ from camlucida.targets.base import join_targets
     quick_audits=False,
     one_layer=True,
     without_offset={"bias": "none"},
+    scale="own",
 )
 @dataclass(frozen=True)
 class ICAM(ICAMOptions):
