@@ -164,6 +164,21 @@ def test_a_map_is_checked_while_one_looks(browser, tmp_path):
     assert not browser.errors()
 
 
+def test_a_wall_is_drawn_with_the_pointer(browser, tmp_path):
+    from selenium.webdriver import ActionChains
+
+    upload(browser, tmp_path)
+    place = browser.driver.find_element("css selector", "#cards .map")
+    browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", place)
+    browser.click(".checking .quiet")
+    chain = ActionChains(browser.driver).move_to_element(place).click_and_hold()
+    chain.move_by_offset(30, 25).release().perform()
+    browser.wait("document.querySelector('#cards .checks .check')")
+    assert "Behind a wall in front of rows" in browser.text("#cards .checks")
+    browser.wait("document.querySelector('#cards .card.small canvas')")
+    assert not browser.errors()
+
+
 def test_a_link_restores_the_state(browser, tmp_path):
     upload(browser, tmp_path)
     browser.js("document.querySelectorAll('.prediction')[1].querySelectorAll('button')[1].click()")
@@ -224,6 +239,13 @@ def test_every_control_is_named_and_reached_by_the_keyboard(browser, tmp_path):
     )
     assert all(values)
     assert browser.js("return document.querySelectorAll('#cards .map.zoomed').length") == 2
+    browser.click("#zoom-none")
+    browser.click("#zoom-in")  # about the middle
+    off = browser.js(
+        "const [a, b] = ['#cards .map', '#cards canvas'].map(s => document.querySelector(s).getBoundingClientRect());"
+        "return [a.x + a.width / 2 - b.x - b.width / 2, a.y + a.height / 2 - b.y - b.height / 2]"
+    )
+    assert max(map(abs, off)) < 1
     browser.js("document.getElementById('tab-maps').focus()")
     browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     assert browser.js("return document.body.dataset.tab") == "layers"

@@ -79,7 +79,7 @@ def read_grades(folder: str | os.PathLike[str], model: LoadedModel) -> Grades:
             }
             for method in found["methods"]
         }
-        facts = f"{found['model']}, {found['images']} images of {found['data']}"
+        facts = f"{found['model']}, {found['images']} images ({found['data']})"
         weights = found.get("record", {}).get("weights_sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CamlucidaError(f"{str(path)!r} is no trust report that can be read") from error

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, unquote
@@ -27,7 +27,7 @@ from camlucida.app.question import texts
 from camlucida.app.studio import FORMATS, Studio
 from camlucida.app.works import Asked, Work, explaining
 from camlucida.common.errors import CamlucidaError
-from camlucida.common.jsonable import plain
+from camlucida.common.jsonable import plain, to_json
 from camlucida.report.template import jpeg, page
 
 WORKS: dict[str, Callable[[Studio, Asked], Work]] = {
@@ -82,15 +82,22 @@ def application(studio: Studio, hosts: frozenset[str] = frozenset(), token: str 
 class _Routes:
     def __init__(self, studio: Studio, secret: str) -> None:
         self.studio = studio
-        self.secret = secret
         self.reading = asyncio.Semaphore(_READING)
+        self.asking: dict[
+            int, asyncio.Future[Any]
+        ] = {}  # however many ask, one thread waits for a model
+        names = [model.name for model in studio.models]
+        self.html = page(
+            "app.html", package="camlucida.app", secret=secret, models=names, limit=MOST_BYTES
+        ).encode()
+
+    @cached_property
+    def told(self) -> bytes:
+        """What the page is told at the start."""
+        return to_json(self.studio.facts).encode()
 
     async def start(self, request: Request) -> Response:  # noqa: ARG002
-        names = [model.name for model in self.studio.models]
-        html = page(
-            "app.html", package="camlucida.app", secret=self.secret, models=names, limit=MOST_BYTES
-        )
-        return Response(html, media_type="text/html")
+        return Response(self.html, media_type="text/html")
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -100,15 +107,21 @@ class _Routes:
         return Response(content, media_type=_KINDS[name.rpartition(".")[2]])
 
     async def facts(self, request: Request) -> Response:  # noqa: ARG002
-        return JSONResponse(plain(await run_in_threadpool(lambda: self.studio.facts)))
+        content = await run_in_threadpool(lambda: self.told)
+        return Response(content, media_type="application/json")
 
     async def state(self, request: Request) -> Response:  # noqa: ARG002
         return JSONResponse(self.studio.desk.state)
 
     async def layers(self, request: Request) -> Response:
-        return JSONResponse(
-            plain(await run_in_threadpool(self.studio.layers, request.path_params["model"]))
-        )
+        number = request.path_params["model"]
+        self.studio.model(number)
+        if number not in self.asking or (
+            self.asking[number].done() and self.asking[number].exception()
+        ):
+            finding = run_in_threadpool(self.studio.layers, number)
+            self.asking[number] = asyncio.ensure_future(finding)
+        return JSONResponse(plain(await asyncio.shield(self.asking[number])))
 
     async def upload(self, request: Request) -> Response:
         if self.reading.locked():

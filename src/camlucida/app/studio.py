@@ -6,7 +6,6 @@ import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -148,7 +147,7 @@ class Studio:
 
     # ---- what the page is told at the start ----------------------------------------------------
 
-    @cached_property
+    @property
     def facts(self) -> dict[str, Any]:
         """Models, methods, targets, samples, palettes and limits."""
         return {

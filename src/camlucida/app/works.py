@@ -31,16 +31,22 @@ def explaining(studio: Studio, asked: Asked) -> Work:
             command=command(said, photo, written),
             python=python(said, photo, written),
         )
+        answers = []
         for method in question.methods:
             job.check()
             try:
-                job.tell("map", **told(studio, studio.answer(question.of(method), job)))
+                answers.append(studio.answer(question.of(method), job))
+                job.tell("map", **told(studio, answers[-1]))
             except (TimeOverError, ImageError):
                 raise
             except Exception as error:
                 if out_of_memory(error):
                     raise
                 job.tell("skipped", method=method, words=reason(error))
+        for (
+            answer
+        ) in answers:  # hashed while the model is free, so that no download waits for another job
+            _ = answer.explanation.provenance.weights
 
     return work
 

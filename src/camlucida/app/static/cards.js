@@ -18,12 +18,12 @@ function graded(grades, question, questions) {
   const rest = Object.entries(found.answers).filter(([name]) => name !== question);
   return make("div", { className: "graded" },
     make("p", {}, badge(grade), make("span", { className: "note" }, ` for “${questions[question]}”`)),
+    question === "contrast" && found !== grades.margin ? make("p", { className: "note" }, "Audited on the logit of one class; shown here is the difference of two, which was not audited.") : null,
     reasons.length ? make("p", { className: "reason" }, reasons[0]) : null,
     make("details", {}, make("summary", {}, "All reasons and questions"),
-      reasons.length > 1 ? make("ul", {}, ...reasons.slice(1).map(text => make("li", {}, text))) : null,
+      reasons.length ? make("ul", {}, ...reasons.map(text => make("li", {}, text))) : null,
       ...rest.map(([name, one]) => make("p", {}, badge(one.grade), ` for “${questions[name]}” ${one.reasons[0] ?? ""}`)),
-      make("p", { className: "note" }, `As audited: ${found.label}.`)),
-    question === "contrast" && found !== grades.margin ? make("p", { className: "note" }, "It was audited on the logit of a class; the difference of two logits, which is shown here, was not audited.") : null);
+      make("p", { className: "note" }, `As audited: ${found.label}.`)));
 }
 // With a rival the method explains a margin, and has the grades of that where it was audited on one.
 export function gradeFor(grades, question) { return (question === "contrast" && grades?.margin) || grades?.own || null; }
