@@ -179,6 +179,19 @@ def test_a_wall_is_drawn_with_the_pointer(browser, tmp_path):
     assert not browser.errors()
 
 
+def test_two_faces_are_compared(browser):
+    pytest.importorskip("dlib")
+    browser.click("#tab-faces")
+    browser.click("#panel-faces .drop:nth-of-type(1) .samples button", 0)
+    browser.click("#panel-faces .drop:nth-of-type(2) .samples button", 4)
+    browser.js("document.querySelector('#panel-faces select').value = 'gradcam'")
+    browser.click("#panel-faces .ask button")
+    browser.wait("document.querySelectorAll('#panel-faces .face img').length === 6")
+    assert "do not match" in browser.text("#panel-faces .verdict")
+    assert "does not show" in browser.text("#panel-faces .care")
+    assert not browser.errors()
+
+
 def test_a_link_restores_the_state(browser, tmp_path):
     upload(browser, tmp_path)
     browser.js("document.querySelectorAll('.prediction')[1].querySelectorAll('button')[1].click()")

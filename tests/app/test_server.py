@@ -17,7 +17,7 @@ from camlucida.app.jobs import Desk
 from camlucida.app.question import Written
 from camlucida.app.studio import Studio
 from camlucida.common.errors import CamlucidaError
-from reference.pages import noise, serving, small_model
+from reference.pages import NAMES, noise, serving, small_model
 
 
 def test_the_page_runs_no_script_but_its_own_files(served):
@@ -75,8 +75,9 @@ def test_a_token_is_asked_for_once(studio):
 def test_other_machines_need_a_token():
     with pytest.raises(CamlucidaError, match="--token"):
         camlucida.app.serve(small_model(), host="0.0.0.0")  # noqa: S104
-    with pytest.raises(CamlucidaError, match="16 letters"):
-        camlucida.app.serve(small_model(), token="short")  # noqa: S106
+    for token in ("short", "a;b" * 8, "ü" * 20):
+        with pytest.raises(CamlucidaError, match="16 to 200 letters"):
+            camlucida.app.serve(small_model(), token=token)
 
 
 @pytest.mark.parametrize(
@@ -302,5 +303,35 @@ def test_two_models_stand_beside_each_other():
         )
         assert first["key"] != second["key"]
         assert first["explained"] == second["explained"]
+    finally:
+        end()
+
+
+@pytest.mark.parametrize("kind", ["labels", "regression", "binary", "dense", "embedding"])
+def test_models_of_other_kinds_are_explained_or_refused_in_words(kind):
+    from dataclasses import replace
+
+    from torch import nn
+
+    from camlucida.engine.reading import Outputs
+
+    model = small_model()
+    size = {"regression": 1, "binary": 1}.get(kind, 4)
+    layers = (
+        [*model.module[:-3], nn.Conv2d(16, 4, 1)]
+        if kind == "dense"
+        else [*model.module[:-1], nn.Linear(16, size)]
+    )
+    module = nn.Sequential(*layers).eval()
+    names = None if kind in {"regression", "embedding"} else NAMES[: max(2, size)]
+    other = replace(model, module=module, class_names=names, outputs=Outputs(kind))
+    page, end = serving(Studio([other], [Written("other")]))
+    try:
+        events = page.work("explain", photo="sample:lion", methods=["gradcam"])
+        kinds = {e["event"] for e in events}
+        assert ("skipped" if kind == "embedding" else "map") in kinds, events
+        checked = page.work("check", photo="sample:lion", methods=["gradcam"])
+        assert checked[-1]["event"] == "done"
+        assert not any("unexpected" in e.get("words", "") for e in checked)
     finally:
         end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -88,13 +89,13 @@ def serve(
     studio = Studio(loaded, names, opened, folder, grades, desk)
     desk.submit(lambda job: _warm(studio, job), lambda _: None)
     anywhere = host in {"0.0.0.0", "::"}  # noqa: S104
-    hosts = hosts_of([*LOOPBACK, host] if not local else LOOPBACK, port)
+    shown = "localhost" if anywhere else f"[{host}]" if ":" in host else host
+    hosts = hosts_of({*LOOPBACK, shown}, port)
     app = application(studio, frozenset() if anywhere else hosts, token or "")
     config = uvicorn.Config(
         app, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
         timeout_graceful_shutdown=2, timeout_keep_alive=30, limit_concurrency=256,
     )  # fmt: skip
-    shown = "localhost" if anywhere else f"[{host}]" if ":" in host else host
     address = with_token(f"http://{shown}:{port}/", token or "")
     say(f"The page is at {address}")
     if not local:
@@ -143,9 +144,9 @@ def _check(host: str, token: str | None, *, local: bool) -> None:
             f"{host} can be reached from other machines, whose users would see the photos and let the model work; give "
             f"--token SECRET, which the address then holds, such as --token {secrets.token_urlsafe(16)}"
         )
-    if token is not None and len(token) < 16:
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", token):
         raise CamlucidaError(
-            f"a token has at least 16 letters, got {len(token)}; such as {secrets.token_urlsafe(16)}"
+            f"a token has 16 to 200 letters, digits, - and _, such as {secrets.token_urlsafe(16)}; got {len(token)}"
         )
 
 

@@ -83,9 +83,7 @@ class _Routes:
     def __init__(self, studio: Studio, secret: str) -> None:
         self.studio = studio
         self.reading = asyncio.Semaphore(_READING)
-        self.asking: dict[
-            int, asyncio.Future[Any]
-        ] = {}  # however many ask, one thread waits for a model
+        self.finding: dict[int, asyncio.Future[Any]] = {}
         names = [model.name for model in studio.models]
         self.html = page(
             "app.html", package="camlucida.app", secret=secret, models=names, limit=MOST_BYTES
@@ -116,12 +114,11 @@ class _Routes:
     async def layers(self, request: Request) -> Response:
         number = request.path_params["model"]
         self.studio.model(number)
-        if number not in self.asking or (
-            self.asking[number].done() and self.asking[number].exception()
-        ):
-            finding = run_in_threadpool(self.studio.layers, number)
-            self.asking[number] = asyncio.ensure_future(finding)
-        return JSONResponse(plain(await asyncio.shield(self.asking[number])))
+        known = self.finding.get(number)
+        if known is None or (known.done() and known.exception()):  # one thread waits for the model
+            known = asyncio.ensure_future(run_in_threadpool(self.studio.layers, number))
+            self.finding[number] = known
+        return JSONResponse(plain(await asyncio.shield(known)))
 
     async def upload(self, request: Request) -> Response:
         if self.reading.locked():

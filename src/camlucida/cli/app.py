@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.shared.console import print_lines
-from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
+from camlucida.cli.shared.model import EMBEDDED, Chosen, Model, takes_model
 from camlucida.cli.shared.options import Device, option
 
 
@@ -58,15 +58,12 @@ def app(
     from camlucida.app import serve
     from camlucida.app.question import Written
     from camlucida.common.optional import require
-    from camlucida.models import load_model
 
     require("uvicorn", "app")
-    loaded = [model.load(device), *(load_model(name, device=device) for name in beside or ())]
+    others = [Chosen(name) for name in beside or ()]
+    loaded = [one.load(device) for one in (model, *others)]
     on = {} if device is None else {"device": device}
-    written = [
-        Written(model.name or "embedded", {**model.how, **on}),
-        *(Written(name, on) for name in beside or ()),
-    ]
+    written = [Written(one.name or "embedded", {**one.how, **on}) for one in (model, *others)]
     serve(
         loaded, data=data, audit=audit, host=host, port=port, token=token, job_seconds=job_seconds,
         written=written, browser=browser, say=print_lines,

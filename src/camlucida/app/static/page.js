@@ -98,6 +98,7 @@ function methodLists() {
 function choose(photo) {
   Object.assign(state, { photo: photo.key, class: "", against: [] });
   predictions = [];
+  $("predictions").replaceChildren();
   thumb(photo);
   show("maps");
   ask();
@@ -159,8 +160,8 @@ function arrived(answer, question, places) {
   along();
 }
 function sentence(answer, question) {
-  const own = answer.explains === null ? "this" : nameOf(answer.explains), rivals = question.against.map(written);
-  $("sentence").textContent = rivals.length ? `Why “${own}” and not “${rivals.join("” or “")}”?` : `Where is the evidence for “${own}”?`;
+  const own = answer.explains === null || !predictions.length ? "this value" : nameOf(answer.explains), rivals = question.against.map(written);
+  $("sentence").textContent = rivals.length ? `Why “${own}” and not “${rivals.join("” or “")}”?` : predictions.length ? `Where is the evidence for “${own}”?` : "What speaks for this value?";
   $("explained").textContent = answer.explained + (answer.signed ? `. Two colours: ${answer.sides[0]}, and ${answer.sides[1]}.` : "");
   $("class").placeholder = question.class === "" ? own : "the predicted class";
   scale(answer);
@@ -216,6 +217,7 @@ function show(name) {
     $(one.getAttribute("aria-controls")).hidden = !is;
   }
   document.body.dataset.tab = name;
+  trouble();
   $(`panel-${name}`).querySelector(".toolbar-place")?.append($("toolbar"));
   opened[name]?.();
 }
