@@ -184,9 +184,8 @@ class Explanations(Sequence[Result]):
                     else:
                         good.append((place, read))
                 parts = [*self._tried(good, fail, advance)]
-                if len(parts) != 1 or len(parts[0][0]) < len(
-                    part
-                ):  # whose methods have not said it
+                told = len(parts) == 1 and len(parts[0][0]) == len(part)
+                if not told:  # single photos and those that failed say nothing of themselves
                     advance(len(part) * self.question.answers, 0)
                 yield parts
 
