@@ -8,6 +8,7 @@ from camlucida.audits.fooling.audit import audit_sham
 from camlucida.audits.fooling.logit_shift import audit_logit_shift
 from camlucida.audits.fooling.residual_logits import audit_residual_logits
 from camlucida.audits.fooling.tune import Attack
+from camlucida.audits.metrics_trial import audit_metrics
 from camlucida.audits.ours import list_audits, register
 from camlucida.audits.report import AuditReport, Illustration
 from camlucida.audits.request import Request
@@ -17,6 +18,7 @@ from camlucida.audits.theory.audit import audit_theory
 from camlucida.audits.trust.audit import audit_all
 from camlucida.audits.trust.change import TrustComparison, compare_audits
 from camlucida.audits.trust.faithful import audit_faithfulness
+from camlucida.audits.trust.grades import audit_grades
 from camlucida.audits.trust.report import TrustReport
 from camlucida.audits.verdicts import Evidence, Sentence, Verdict, decided
 
@@ -37,7 +39,9 @@ __all__ = [
     "audit_all",
     "audit_dead_zone",
     "audit_faithfulness",
+    "audit_grades",
     "audit_logit_shift",
+    "audit_metrics",
     "audit_residual_logits",
     "audit_sanity",
     "audit_sham",

@@ -19,6 +19,8 @@ from camlucida.cli.audit.all_and_sanity import all_, sanity
 from camlucida.cli.audit.group import audit
 from camlucida.cli.audit.registered import Audits
 from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
+from camlucida.cli.audit.trials import grades
+from camlucida.cli.audit.trials import metrics as metrics_trial
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
 from camlucida.cli.compare import compare
@@ -74,7 +76,7 @@ app.add_typer(survey, name="survey", rich_help_panel=_RESEARCH)
 app.add_typer(train, name="train", rich_help_panel=_RESEARCH)
 app.add_typer(reproduce, name="reproduce", rich_help_panel=_RESEARCH)
 audit.command("all", cls=Command)(all_)
-for _command in (sanity, sham, logit_shift, residual_logits):
+for _command in (sanity, sham, logit_shift, residual_logits, grades, metrics_trial):
     audit.command(cls=Command)(_command)
 for _command in (diff_table1, diff_table2, diff_table3):
     reproduce.command(cls=Command)(_command)

@@ -75,6 +75,7 @@ from camlucida.metrics.robustness import (
     infidelity,
     sensitivity_max,
 )
+from camlucida.metrics.subsets import FaithfulnessCorrelation, Monotonicity, SaCo, SensitivityN
 
 __all__ = [
     "ADCC",
@@ -87,6 +88,7 @@ __all__ = [
     "Deletion",
     "EnergyPointing",
     "Facts",
+    "FaithfulnessCorrelation",
     "Infidelities",
     "Infidelity",
     "Insertion",
@@ -96,6 +98,7 @@ __all__ = [
     "MetricCost",
     "MetricNeed",
     "MetricRow",
+    "Monotonicity",
     "Number",
     "OneNumber",
     "PointingGame",
@@ -103,9 +106,11 @@ __all__ = [
     "RankCorrelation",
     "Road",
     "RoadDelete",
+    "SaCo",
     "SaliencyScore",
     "Scene",
     "SensitivityMax",
+    "SensitivityN",
     "Similarity",
     "Sparseness",
     "TopKMass",

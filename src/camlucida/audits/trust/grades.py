@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from camlucida.audits.candidates import Candidate, controls
+from camlucida.audits.candidates import Candidate, controls, usual
+from camlucida.audits.report import AuditReport
 from camlucida.audits.request import Request
-from camlucida.audits.rules import DECIDED, Grade, TrustQuestion
+from camlucida.audits.rules import DECIDED, GRADES, SHORT, Grade, TrustQuestion
 from camlucida.audits.trial import Trial, grouped
 from camlucida.audits.trust.audit import audit_all
 from camlucida.audits.trust.faithful import SAFE, UNSAFE, orders
 from camlucida.audits.trust.report import TrustReport
 from camlucida.common.progress import Say
 from camlucida.data.planted import Planted, PlantedSample
+from camlucida.data.planted_worlds import WORLDS
 from camlucida.engine.maps import resize
 from camlucida.explanation import Explanation
 from camlucida.metrics.order import CELLS, Effects, in_order
+from camlucida.report import Table
 
 _TRUTH_IMAGES = 40
 _NEAR = 3  # pixels around what matters, among which a map of single pixels must find it
@@ -65,7 +72,7 @@ class GradeCase:
 
 
 def deserved(
-    one: Candidate, shares: Mapping[str, float]
+    shares: Mapping[str, float],
 ) -> dict[TrustQuestion, tuple[Grade, float]]:
     """The grade that a method deserves for each question, by what planted truth says of its maps."""
 
@@ -82,7 +89,6 @@ def deserved(
     for question, share in (("pixels", shares["near"]), ("absence", shares["against"])):
         if found[question][0] == "safe" and share < SAFE:  # type: ignore[index]
             found[question] = ("with caution", share)  # type: ignore[index]
-    del one
     return found
 
 
@@ -172,7 +178,7 @@ def grade_cases(
             next(iter(method.answers[question].reasons), ""),
         )
         for one, method in _beside(every, report)
-        for question, right in deserved(one, shares[one.label]).items()
+        for question, right in deserved(shares[one.label]).items()
     ]  # fmt: skip
     return report, cases
 
@@ -180,3 +186,115 @@ def grade_cases(
 def _beside(every: Sequence[Candidate], report: TrustReport) -> Iterator[tuple[Candidate, Any]]:
     graded = {m.label: m for m in (*report.methods, *report.controls)}
     yield from ((one, graded[one.label]) for one in every if one.label in graded)
+
+
+def audit_grades(
+    methods: Sequence[str] | str | None = None,
+    *,
+    worlds: Sequence[str] | str | None = None,
+    seeds: int = 1,
+    out: Any = None,
+    say: Say = lambda *_: None,
+) -> AuditReport:
+    """Are the grades of :func:`camlucida.audits.audit_all` right? Held against planted truth.
+
+    On every planted world a trust report is made, and each grade is held against the one that the method deserves by
+    the truth, on other images.
+
+    Args:
+        methods: names, also with options; by default those of a quick audit.
+        worlds: planted worlds; all by default.
+        seeds: so many networks and sets of images of each.
+        out: the folder where finished parts are kept.
+        say: told about the progress.
+
+    Raises:
+        CamlucidaError: a method or world is unknown.
+
+    Example:
+        >>> report = camlucida.audits.audit_grades("hirescam", worlds="texture")
+        >>> report.record["right"] <= report.record["decided"]
+        True
+    """
+    known = [
+        WORLDS[name].name
+        for name in ([worlds] if isinstance(worlds, str) else worlds or WORLDS.names)
+    ]
+    tested = [methods] if isinstance(methods, str) else list(methods or usual(quick=True))
+    cases: list[GradeCase] = []
+    for i, (world, seed) in enumerate(product(known, range(seeds))):
+        told = partial(_told, say, world, i, len(known) * seeds)
+        kept = None if out is None else Path(out) / f"{world}-{seed}"
+        cases += grade_cases(world, seed, tested, say=told, out=kept)[1]
+    return _report(cases, known, seeds)
+
+
+def _told(
+    say: Say, world: str, number: int, parts: int, what: str, done: float, total: float
+) -> None:
+    say(f"{world}: {what}", number + (done / total if total else 0.0), parts)
+
+
+def wrong_side(case: GradeCase) -> bool:
+    """Whether a control is on the wrong side: one that knows nothing is not unsafe, or the exact answer is unsafe."""
+    if case.kind == "exact":
+        return case.given == "not safe" and case.deserved != "not safe"
+    return case.given in {"safe", "with caution"}
+
+
+def _report(cases: Sequence[GradeCase], worlds: Sequence[str], seeds: int) -> AuditReport:
+    tested = [c for c in cases if not c.kind]
+    decided = [c for c in tested if c.decided]
+    right = sum(c.right for c in decided)
+    judges = [c for c in cases if c.kind]
+    wrong = [c for c in judges if wrong_side(c)]
+    counts = Counter((c.deserved, c.given) for c in tested)
+    confusion = Table.of_rows(
+        "confusion", "Given grades beside deserved ones", ("deserved", *GRADES),
+        [(truth, *(counts[truth, given] for given in GRADES)) for truth in DECIDED],
+    )  # fmt: skip
+    by_world = [
+        (world, len(some := [c for c in decided if c.world == world]), sum(c.right for c in some),
+         sum(c.world == world for c in tested))
+        for world in worlds
+    ]  # fmt: skip
+    missed = [
+        (
+            c.world,
+            c.seed,
+            c.method,
+            SHORT[c.question],
+            c.given,
+            c.deserved,
+            f"{c.share:.2f}",
+            c.reason,
+        )
+        for c in (*(c for c in decided if not c.right), *wrong)
+    ]
+    share = right / len(decided) if decided else float("nan")
+    return AuditReport(
+        "grades",
+        "The grades on trial",
+        f"{_ABOUT} {len(worlds)} worlds, {seeds} network and set of images of each.",
+        f"{right} of {len(decided)} decided grades are right ({share:.0%}), of {len(tested)} in all; {len(wrong)} of "
+        f"{len(judges)} grades of controls are on the wrong side.",
+        (),
+        (
+            confusion,
+            Table.of_rows("worlds", "World by world", ("world", "decided", "right", "all"), by_world),
+            Table.of_rows(
+                "missed", "Where grade and truth differ",
+                ("world", "seed", "method", "question", "given", "deserved", "truth's share", "what was said"), missed,
+            ),
+        ),
+        record={
+            "worlds": list(worlds), "seeds": seeds, "decided": len(decided), "right": right, "all": len(tested),
+            "controls": len(judges), "controls_on_the_wrong_side": len(wrong), "cases": [asdict(c) for c in cases],
+        },
+    )  # fmt: skip
+
+
+_ABOUT = (
+    "Networks were built of which it is known which pixels raise which logit, and by how much. The trust report is "
+    "made without that knowledge; the deserved grade is that of the same maps held against the truth, on other images."
+)

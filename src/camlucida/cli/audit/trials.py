@@ -1,0 +1,72 @@
+"""``camlucida audit grades`` and ``camlucida audit metrics``: the audits themselves on trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlucida.cli.audit.group import write_report
+from camlucida.cli.shared.opening import known_methods
+from camlucida.cli.shared.options import AsJson, AuditedMethods, AuditOut, Seed
+
+Worlds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--world",
+        metavar="NAME",
+        help="A planted world, such as watermark; repeat the option for several. (default: all, or five for metrics)",
+    ),
+]
+
+
+def grades(
+    method: AuditedMethods = None,
+    world: Worlds = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Networks and sets of images of each world.")
+    ] = 1,
+    out: AuditOut = Path("camlucida-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Are the grades of audit all right? Held against networks of which it is known what they look at.
+
+    About a minute for each world and network.
+    """
+    from camlucida.audits import audit_grades
+
+    methods = known_methods(method or ()) or None
+    write_report(
+        lambda say: audit_grades(methods, worlds=world, seeds=seeds, out=out, say=say),
+        out,
+        as_json=as_json,
+    )
+
+
+def metrics(
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Try this metric only; repeat the option for several. (default: all)",
+        ),
+    ] = None,
+    world: Worlds = None,
+    count: Annotated[int, typer.Option(metavar="N", help="Images of each world.")] = 12,
+    seed: Seed = 0,
+    out: AuditOut = Path("camlucida-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Do the metrics put truth above noise? Held against images of which it is known what decides."""
+    from camlucida.audits import audit_metrics
+    from camlucida.audits.metrics_trial import WORLDS
+
+    write_report(
+        lambda say: audit_metrics(
+            metric, worlds=world or WORLDS, count=count, seed=seed, out=out, say=say
+        ),
+        out,
+        as_json=as_json,
+    )
