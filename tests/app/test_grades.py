@@ -76,6 +76,17 @@ def test_fame_grows_in_one_descent(served):
     np.testing.assert_array_equal(np.frombuffer(body, "<f4"), found.numpy().ravel())
 
 
+def test_what_grows_against_a_rival_is_one_side(served):
+    asked = {"photo": "sample:lion", "steps": 12, "class": "1", "against": ["2"]}
+    *_, last = (e["map"] for e in served.work("grow", **asked) if e["event"] == "frame")
+    assert not last["signed"]
+    picture = served.studio.album["sample:lion"].picture
+    margin = camlucida.LogitMargin(1, rivals=["tiger cat"])
+    found = camlucida.explain(small_model(), picture, method="fame:iterations=12", target=margin)
+    _, _, body = served.ask("GET", f"/api/values/{last['key']}")
+    np.testing.assert_array_equal(np.frombuffer(body, "<f4"), found.numpy().ravel())
+
+
 def test_a_cell_is_explained(served):
     (one,) = [
         e

@@ -23,7 +23,7 @@ _MOST_STEPS = 500
 def layering(studio: Studio, asked: Asked) -> Work:
     """I-CAM: how much each layer matters, with the layer's own map."""
     copies = max(1, number(asked, "copies", 8, 64))
-    question = replace(_asked(studio, asked), methods=(f"icam:n_perturb={copies}",), layer=None)
+    question = replace(_asked(studio, asked), methods=(f"icam:n_perturb={copies}",))
 
     def work(job: Job) -> None:
         answer = studio.answer(question, job)
@@ -44,7 +44,7 @@ def growing(studio: Studio, asked: Asked) -> Work:
     steps = max(_FRAMES, number(asked, "steps", 60, _MOST_STEPS))
     frames = sorted({max(1, round(steps * (i / _FRAMES) ** 2)) for i in range(1, _FRAMES)})
     method = f"fame:iterations={steps},snapshots={'/'.join(map(str, frames))}"
-    question = replace(_asked(studio, asked), methods=(method,), layer=None)
+    question = replace(_asked(studio, asked), methods=(method,))
 
     def work(job: Job) -> None:
         answer = studio.answer(question, job)
@@ -95,7 +95,8 @@ def _asked(studio: Studio, asked: Asked) -> Question:
     question = Question.read({**asked, "methods": ["gradcam"]})
     studio.model(question.model)
     studio.album[question.photo]
-    return question
+    # What is told beside a map is of the one side.
+    return replace(question, layer=None, signed=False, two_colours=False)
 
 
 def _beside(studio: Studio, like: Mapping[str, Any], values: Tensor, label: str) -> dict[str, Any]:

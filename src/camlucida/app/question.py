@@ -33,6 +33,7 @@ class Question:
         layer: the explained layer; ``None`` for the methods' own choice.
         signed: show evidence against the target too.
         seed: of methods that draw random numbers.
+        two_colours: show, against rivals, in a second colour what speaks for them.
     """
 
     photo: str
@@ -44,6 +45,12 @@ class Question:
     layer: str | None = None
     signed: bool = False
     seed: int = 0
+    two_colours: bool = True
+
+    @property
+    def steps(self) -> str | None:
+        """How maps are scaled: as the methods do it, or with their signs."""
+        return "signed" if self.signed or (self.against and self.two_colours) else None
 
     @classmethod
     def read(cls, asked: Mapping[str, Any]) -> Question:
@@ -105,10 +112,10 @@ class Question:
         found: Explanation = explain(
             model,
             photo.picture,
-            method=(method, {"both_sides": True} if self.against else {}),
+            method=(method, {"both_sides": True} if self.against and self.two_colours else {}),
             target=self.wanted(),
             layers=self.layers,
-            steps="signed" if self.signed or self.against else None,
+            steps=self.steps,
             seed=self.seed,
             progress=progress,
         )
@@ -200,7 +207,7 @@ def python(question: Question, photo: Photo, model: Written) -> str:
     lines += ["    model,", f"    {str(photo.path or photo.name)!r},", f"    method={methods!r},"]
     lines += [f"    target={target},"] if target != "None" else []
     lines += [f"    layers={question.layers!r},"] if question.layers else []
-    lines += ['    steps="signed",'] if question.signed or question.against else []
+    lines += ['    steps="signed",'] if question.steps else []
     lines += [f"    seed={question.seed},"] if question.seed else []
     return "\n".join([*lines, ")", 'found.save("explanation.png")']) + "\n"
 

@@ -29,6 +29,7 @@ from camlucida.explanation import Comparison, Explanation
 from camlucida.explanation.overlays import COLOURS, SIGNED
 from camlucida.faces import demo_photos
 from camlucida.methods import MethodRow, list_methods
+from camlucida.methods.describe import words_of
 from camlucida.metrics import fill_boxes
 from camlucida.models import LoadedModel, describe_layers
 from camlucida.targets import list_targets
@@ -191,11 +192,10 @@ class Studio:
     def _method_facts(self, row: MethodRow) -> dict[str, Any]:
         quick = ",".join(f"{k}={v}" for k, v in row.quick.items())
         text = f"{row.name}:{quick}" if quick else row.name
-        doc = (row.make.__doc__ or "").strip().split("\n")[0]
         return {
             "name": row.name,
             "text": text,
-            "says": doc.partition(": ")[2] or doc,
+            "says": row.use or words_of(row.summary),
             "paper": row.paper,
             "explains": row.explains,
             "needs": row.needs_in_words,

@@ -43,9 +43,8 @@ def explaining(studio: Studio, asked: Asked) -> Work:
                 if out_of_memory(error):
                     raise
                 job.tell("skipped", method=method, words=reason(error))
-        for (
-            answer
-        ) in answers:  # hashed while the model is free, so that no download waits for another job
+        for answer in answers:
+            # Hashed while the model is free, so that no download waits for another job.
             _ = answer.explanation.provenance.weights
 
     return work
@@ -57,9 +56,7 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
     diagnostics, view = found.diagnostics[0], found.views[0]
     attribution = found.maps[0].detach().cpu()
     largest = found.style_of(0).largest or 1.0
-    signed = (
-        bool((attribution < 0).any()) or answer.question.signed or bool(answer.question.against)
-    )
+    signed = bool((attribution < 0).any()) or answer.question.steps is not None
     return {
         "key": answer.key,
         "method": answer.question.methods[0],

@@ -79,7 +79,7 @@ function methodRow(method) {
     ask();
   });
   const question = state.against.length ? "contrast" : "evidence", grade = gradeFor(method.grade, question)?.answers[question].grade;
-  return make("label", { className: "method", title: `${method.says} Needs ${method.needs}. Takes ${method.cost}.` }, box, make("span", { className: "name" }, method.text, method.slow ? make("span", { className: "note" }, " slower") : null), grade ? badge(grade) : null);
+  return make("label", { className: "method", title: `Needs ${method.needs}. Takes ${method.cost}. ${method.paper}` }, box, make("span", { className: "name" }, method.text, method.slow ? make("span", { className: "note" }, " slower") : null), grade ? badge(grade) : null, make("span", { className: "says" }, method.says));
 }
 const COMMON = ["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "saliency", "fame"];
 function methodLists() {
