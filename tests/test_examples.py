@@ -31,6 +31,7 @@ ROOMS = (
     "faces",
     "audits",
     "engine",
+    "app",
     "studies.fame",
     "studies.icam",
     "studies.published",

@@ -290,6 +290,11 @@ def test_a_wall_hides_what_was_drawn(served):
     assert not np.frombuffer(body, "<f4").reshape(32, 32)[16:].any()
 
 
+def test_every_method_of_the_list_can_be_asked_for(studio):
+    for method in studio.facts["methods"]:
+        assert camlucida.methods.read_method(method["text"])[0] == method["name"]
+
+
 def test_two_models_stand_beside_each_other():
     other = small_model()
     studio = Studio([small_model(), other], [Written("a"), Written("b")])

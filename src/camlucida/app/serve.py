@@ -59,7 +59,7 @@ def serve(
             data set or the audit cannot be read.
 
     Example:
-        >>> camlucida.app.serve(camlucida.load_model("embedded"), host="0.0.0.0")
+        >>> camlucida.app.serve(loaded, host="0.0.0.0")
         Traceback (most recent call last):
         ...
         camlucida.common.errors.CamlucidaError: 0.0.0.0 can be reached from other machines, ...
