@@ -259,6 +259,15 @@ def test_every_control_is_named_and_reached_by_the_keyboard(browser, tmp_path):
         "return [a.x + a.width / 2 - b.x - b.width / 2, a.y + a.height / 2 - b.y - b.height / 2]"
     )
     assert max(map(abs, off)) < 1
+    browser.js("document.querySelector('input[data-method=\"gradcam\"]').focus()")
+    browser.driver.switch_to.active_element.send_keys(Keys.SPACE)
+    browser.wait(READY)
+    assert browser.js("return document.activeElement.dataset.method") == "gradcam"
+    browser.js("document.querySelectorAll('.prediction')[1].querySelector('button').focus()")
+    name = browser.js("return document.activeElement.getAttribute('aria-label')")
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.wait(f"{READY} && document.querySelector('.prediction:nth-child(2).mine')")
+    assert browser.js("return document.activeElement.getAttribute('aria-label')") == name
     browser.js("document.getElementById('tab-maps').focus()")
     browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     assert browser.js("return document.body.dataset.tab") == "layers"

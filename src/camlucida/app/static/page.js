@@ -1,6 +1,6 @@
 // The page: what is asked, and where the answers go.
 import { get, make, photoAddress, upload, work } from "/static/talk.js";
-import { look, redraw, setPalettes, zoomTo } from "/static/draw.js";
+import { look, paletteOf, redraw, setPalettes, zoomTo } from "/static/draw.js";
 import { badge, card, gradeFor } from "/static/cards.js";
 import { openLayers } from "/static/layers.js";
 import { openPixels } from "/static/pixels.js";
@@ -71,6 +71,14 @@ function classOf(typed) {
   const place = (classes() ?? []).findIndex(name => name.toLowerCase() === text.toLowerCase());
   return place < 0 ? text : String(place);
 }
+// Makes a part of the page anew; the keyboard stays on the control that it was on.
+function renew(fill) {
+  const { method } = document.activeElement?.dataset ?? {}, name = document.activeElement?.getAttribute("aria-label");
+  fill();
+  if (document.activeElement !== document.body) return;
+  const same = [...document.querySelectorAll("input[data-method], #predictions button")].find(one => method ? one.dataset.method === method : name && one.getAttribute("aria-label") === name);
+  same?.focus({ preventScroll: true });
+}
 function methodRow(method) {
   const box = make("input", { type: "checkbox", checked: state.methods.includes(method.text) });
   box.dataset.method = method.text;
@@ -89,9 +97,12 @@ function methodLists() {
   const more = state.methods.filter(text => !known.includes(text)).map(text => ({ ...facts.methods.find(one => one.name === text.split(":")[0]), text })).filter(one => one.name);
   const chosen = facts.methods.filter(method => COMMON.includes(method.name) || state.methods.includes(method.text));
   if (facts.grades) chosen.sort((a, b) => grade(a) - grade(b));
-  $("methods").replaceChildren(...[...chosen, ...more].map(methodRow));
+  const others = facts.methods.filter(method => !chosen.includes(method));
   const wanted = $("filter").value.trim().toLowerCase();
-  $("all-methods").replaceChildren(...facts.methods.filter(method => !chosen.includes(method) && `${method.text} ${method.says} ${method.paper}`.toLowerCase().includes(wanted)).map(methodRow));
+  renew(() => {
+    $("methods").replaceChildren(...[...chosen, ...more].map(methodRow));
+    $("all-methods").replaceChildren(...others.filter(method => `${method.text} ${method.says} ${method.paper}`.toLowerCase().includes(wanted)).map(methodRow));
+  });
 }
 
 // ---- photos ---------------------------------------------------------------------------------------
@@ -165,24 +176,24 @@ function sentence(answer, question) {
   $("explained").textContent = answer.explained + (answer.signed ? `. Two colours: ${answer.sides[0]}, and ${answer.sides[1]}.` : "");
   $("class").placeholder = question.class === "" ? own : "the predicted class";
   scale(answer);
-  $("predictions").replaceChildren(...predictions.map(one => {
+  const rows = predictions.map(one => {
     const share = make("span", { className: "bar", "aria-hidden": "true" }), why = make("button", { type: "button", className: "quiet", "aria-label": `Why ${one.name}?` }, "why?");
     share.style.width = `${100 * one.probability}%`;
     const not = make("button", { type: "button", className: "quiet", "aria-label": `And not ${one.name}?` }, "and not?");
     const mine = one.index === answer.explains, index = String(one.index), rival = question.against.includes(index);
-    why.addEventListener("click", () => { state.class = index; state.against = state.against.filter(other => other !== index); ask(); });
+    why.addEventListener("click", () => { if (mine) return; state.class = index; state.against = state.against.filter(other => other !== index); ask(); });
     not.addEventListener("click", () => { state.against = rival ? state.against.filter(other => other !== index) : [index]; if (state.class === "") state.class = String(answer.explains); ask(); });
-    why.disabled = mine; not.disabled = mine;
+    not.disabled = mine;
     why.setAttribute("aria-pressed", mine); not.setAttribute("aria-pressed", rival);
     return make("div", { className: `prediction${mine ? " mine" : ""}${rival ? " rival" : ""}` }, share, make("span", { className: "name" }, one.name), make("span", { className: "share" }, `${(100 * one.probability).toFixed(1)} %`), why, not);
-  }));
+  });
+  renew(() => $("predictions").replaceChildren(...rows));
 }
 function scale(answer) {
   $("scale").replaceChildren(make("span", {}, answer.signed ? answer.sides[0] : "none"), make("canvas", { width: 256, height: 1 }), make("span", {}, answer.signed ? answer.sides[1] : "most, each map on its own scale"));
   $("scale").dataset.signed = answer.signed;
   paint();
 }
-import { paletteOf } from "/static/draw.js";
 function paint() {
   const canvas = $("scale").querySelector("canvas");
   if (!canvas) return;
