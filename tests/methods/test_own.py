@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -273,6 +275,107 @@ def command(capsys, *arguments):
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return code, out, err
+
+
+NUMBERS = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [NUMBERS.astype(">f4"), NUMBERS[:, ::-1], NUMBERS.astype(np.longdouble), NUMBERS.astype(">u2")],
+)
+def test_arrays_of_every_real_type_are_maps(model, images, kind):
+    found = run(model, images, lambda m, x, t: kind[: len(x)])
+    assert torch.allclose(found.signed[0].float(), torch.tensor(kind[0].astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        NUMBERS.astype(object), NUMBERS.astype(str), np.zeros((4, 16, 16), "M8[s]"),
+        torch.zeros(4, 16, 16).to_sparse(), torch.zeros(4, 16, 16, device="meta"),
+    ],
+)  # fmt: skip
+def test_what_holds_no_real_numbers_is_refused(model, images, kind):
+    with pytest.raises(MethodError, match="real numbers"):
+        run(model, images, lambda m, x, t: kind)
+
+
+def test_what_a_function_puts_in_place_of_a_module_is_told(model, images):
+    def swaps(model, inputs, target):
+        model[0] = torch.nn.Conv2d(3, 4, 3, padding=1)
+        return gradient(model, inputs, target)
+
+    def weighs(model, inputs, target):
+        model[0].weight = torch.nn.Parameter(torch.zeros_like(model[0].weight))
+        return gradient(model, inputs, target)
+
+    before = snapshot(model)
+    for one in (swaps, weighs):
+        with pytest.raises(MethodError, match="changed the model"):
+            run(model, images, one)
+    assert not differences(before, snapshot(model))
+
+
+def test_what_is_set_for_the_whole_process_is_put_back(model, images):
+    def sets(model, inputs, target):
+        found = gradient(model, inputs, target)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        return found
+
+    assert run(model, images, sets).maps.any()
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+
+
+def test_what_ends_the_process_fails_like_anything_else(model, images):
+    with pytest.raises(MethodError, match="SystemExit"):
+        run(model, images, lambda m, x, t: sys.exit(7))
+
+
+@dataclass
+class Scaled:
+    """Cannot be hashed, as dataclasses cannot that can be compared."""
+
+    by: float = 1.0
+
+    def __call__(self, model, inputs, target, *, start=torch.zeros(3), sizes=(1, 2)):  # noqa: ARG002, B008
+        return self.by * gradient(model, inputs, target)
+
+
+def test_objects_are_functions_and_tensors_are_options(model, images):
+    assert run(model, images, Scaled()).label == "test_own:Scaled"
+    assert run(model, images, Scaled(), start=torch.ones(3)).maps.any()
+
+
+def test_results_of_a_function_that_holds_other_values_are_not_taken_for_the_same(
+    model, images, tmp_path
+):
+    def times(by):
+        return lambda model, inputs, target: by * gradient(model, inputs, target)
+
+    pairs = [
+        (times(1), times(2)), (Scaled(1.0), Scaled(2.0)), (Scaled(1.0).__call__, Scaled(2.0).__call__),
+        (partial(gradient, power=1.0), partial(gradient, power=2.0)),
+    ]  # fmt: skip
+    for number, (one, other) in enumerate(pairs):
+        folder = tmp_path / str(number)
+        for _ in range(2):  # the same one goes on
+            camlucida.explain_each(model, images, method=one).save(folder)
+        with pytest.raises(camlucida.CamlucidaError, match="code"):
+            camlucida.explain_each(model, images, method=other).save(folder)
+
+
+def test_the_code_that_a_function_calls_belongs_to_it(tmp_path):
+    file = tmp_path / "helped.py"
+    text = "def help(x):\n    return x\n\n\ndef mine(model, inputs, target):\n    return help(inputs)\n"
+    found = []
+    for one in (text, text, text.replace("return x", "return -x ")):
+        file.write_text(one)
+        found.append(METHODS[f"{file}:mine"].origin["code"])
+        METHODS.remove(f"{file}:mine")
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.usefixtures("_place")

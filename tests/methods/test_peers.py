@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -140,6 +141,18 @@ def test_tokens_are_read_by_the_grid_that_is_found():
     theirs = camlucida.explain(net, x, method="pytorch-grad-cam:gradcam", target=1, steps="signed")
     ours = camlucida.explain(net, x, method="gradcam", target=1, steps="pytorch-grad-cam")
     assert torch.allclose(theirs.raw, ours.maps, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_library_that_fails_leaves_nothing_that_fails_later():
+    timm = pytest.importorskip("timm")
+    pytest.importorskip("pytorch_grad_cam")
+    tokens = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=3
+    ).eval()
+    with pytest.raises(MethodError, match="shapleycam failed"):
+        maps(tokens, torch.randn(1, 3, 32, 32), "pytorch-grad-cam:shapleycam")
+    gc.collect()
 
 
 def test_a_method_without_relus_to_change_says_so(images):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
+import linecache
+import pickle
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.grammar import nearest
+from camlucida.common.jsonable import digest
 from camlucida.common.optional import first_line
 
 
@@ -27,6 +34,50 @@ def code_name(thing: Any) -> str:
     """Where a function or class stands, or the class of an object: ``package.module:name``."""
     home = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{home.__module__}:{home.__qualname__}"
+
+
+_SESSION = secrets.token_hex(8)
+
+
+def code_digest(thing: Any) -> str:
+    """What tells later whether a function or class of the user's own is still the same.
+
+    It is a SHA-256 of the file that it stands in and of the values that it holds: arguments bound to it, an object's
+    attributes, variables of the functions around it. What cannot be told is the same in this process only.
+    """
+    try:
+        return digest(_told(thing, []))
+    except Exception:  # typed at a prompt; holds what cannot be pickled
+        return f"{_SESSION}-{id(thing)}"
+
+
+def _told(thing: Any, seen: list[Any]) -> list[Any]:
+    if any(thing is one for one in seen):
+        return []
+    seen.append(thing)
+    if isinstance(thing, partial):
+        return [*_told(thing.func, seen), *_told([thing.args, thing.keywords], seen)]
+    if inspect.ismethod(thing):
+        return [*_told(thing.__func__, seen), *_told(thing.__self__, seen)]
+    if inspect.isfunction(thing):
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        held = [*cells, thing.__defaults__, thing.__kwdefaults__]
+        told = [part for one in held for part in _told(one, seen)]
+        return [thing.__qualname__, _text_of(thing), *told]
+    if isinstance(thing, type):
+        return [thing.__qualname__, _text_of(thing)]
+    values = [hashlib.sha256(pickle.dumps(thing)).hexdigest()]
+    return [*_told(type(thing), seen), *values] if callable(thing) else values
+
+
+def _text_of(thing: Any) -> str:
+    """The text of the file that something stands in."""
+    file = inspect.getsourcefile(thing) or ""
+    linecache.checkcache(file)
+    text = "".join(linecache.getlines(file))
+    if not text:
+        raise OSError(f"{file!r} has no text")
+    return text
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from camlucida.common.errors import CamlucidaError, MethodError
+from camlucida.common.grammar import options_of
 from camlucida.common.jsonable import digest, plain
 from camlucida.common.provenance import Provenance, fingerprint
 from camlucida.common.seeds import Seed
@@ -54,6 +55,7 @@ class _Plan:
         label: of both, for people.
         module: the model as the target takes its outputs.
         outputs: what they are.
+        origin: what decides its maps beside the options.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class _Plan:
     label: str
     module: nn.Module
     outputs: Outputs
+    origin: Mapping[str, str]
 
 
 @dataclass
@@ -260,7 +263,7 @@ class Question:
                     {
                         "model": subject.name,
                         **method.describe(),
-                        **(row.origin if row else {}),
+                        **plan.origin,
                         "target": raw.target.describe(),
                         "outputs": outputs.describe(),
                         "layers": list(raw.layers),
@@ -294,7 +297,10 @@ def _read_by(
             module, meant, outputs = known.reader(target, batch, asks=_asks(method))
             if outputs.settled:
                 found = outputs
-            plans[position] = _Plan(method, meant, label, module, outputs)
+            row = row_of(method)
+            plans[position] = _Plan(
+                method, meant, label, module, outputs, row.origin if row else {}
+            )
     return plans
 
 
@@ -387,10 +393,13 @@ def settle(
         raise MethodError(
             f"a method is a name, a Method object or a pair of a name and options, got {type(method).__name__}"
         )
+    defaults = options_of(type(built.unsmoothed))
+    # As text, since arrays and tensors are neither equal nor different.
     changed = {
         name: value
         for name, value in built.describe()["options"].items()
-        if value != getattr(type(built.unsmoothed), name, None if name in WRAPPING else value)
+        if (name in defaults or name in WRAPPING)
+        and str(value) != str(defaults[name].default if name in defaults else None)
     }
     extra = [
         k.replace("_", " ") if k in WRAPPING else f"{k}={v}"

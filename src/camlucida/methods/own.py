@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
@@ -151,7 +151,7 @@ class OwnMethod(Method):
                 raise MethodError(f"{self.name}: {error}") from error
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise MethodError(
                     f"{self.name} failed with {type(error).__name__}: {first_line(error)}"
                 ) from error
@@ -160,12 +160,18 @@ class OwnMethod(Method):
 
     def _read(self, found: Any, inputs: Tensor) -> Tensor:
         """Maps ``(N, h, w)`` of what a function returned."""
-        maps = torch.as_tensor(found) if isinstance(found, np.ndarray) else found
         images, expected = len(inputs), "one map for each image, (N, h, w) or (N, C, h, w)"
-        if not isinstance(maps, Tensor) or maps.is_complex():
-            kind = str(maps.dtype) if isinstance(maps, Tensor) else type(found).__name__
+        maps = found
+        if isinstance(found, np.ndarray) and found.dtype.kind in "buif":
+            # Of whatever byte order, strides and precision.
+            maps = torch.tensor(np.array(found, np.float64 if found.itemsize > 4 else np.float32))
+        if not isinstance(maps, Tensor) or not _is_plain(maps):
+            kind = type(found).__name__
+            if isinstance(found, Tensor | np.ndarray):
+                where = getattr(found, "layout", ""), getattr(found, "device", "")
+                kind = " ".join(map(str, filter(None, ("values of type", found.dtype, *where))))
             raise MethodError(
-                f"{self.name} returned {kind}; it must return {expected}, as a tensor"
+                f"{self.name} returned {kind}; it must return {expected}, as a tensor of real numbers"
             )
         shape = tuple(maps.shape)
         if maps.ndim == 2 and images == 1:
@@ -181,7 +187,12 @@ class OwnMethod(Method):
         return maps.detach().to(inputs.device, wide)
 
 
-@cache
+def _is_plain(maps: Tensor) -> bool:
+    """Whether a tensor holds a real number in each place."""
+    there = maps.layout == torch.strided and not maps.is_meta and not maps.is_nested
+    return there and not maps.is_complex() and not maps.is_quantized
+
+
 def as_method(function: Explainer, name: str, *, alone: bool = False) -> type[OwnMethod]:
     """The class of a method whose maps a function computes.
 
@@ -198,6 +209,13 @@ def as_method(function: Explainer, name: str, *, alone: bool = False) -> type[Ow
     Raises:
         MethodError: the function takes something else.
     """
+    made = _class_of if isinstance(function, Hashable) else _class_of.__wrapped__
+    return made(function, name, alone)
+
+
+@cache
+def _class_of(function: Explainer, name: str, alone: bool) -> type[OwnMethod]:
+    """The same class for the same function."""
     try:
         given = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
@@ -228,7 +246,7 @@ def as_method(function: Explainer, name: str, *, alone: bool = False) -> type[Ow
     layered = any(p.name == _LAYER and p.default is p.empty for p in more)
     facts = {
         "__doc__": inspect.getdoc(function) or "A function of one's own.",
-        "__module__": function.__module__,
+        "__module__": getattr(function, "__module__", type(function).__module__),
         "function": staticmethod(function),
         "name": name,
         "alone": alone,
@@ -247,13 +265,19 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 @contextmanager
 def _drawing(seed: int) -> Iterator[None]:
-    """Whatever is drawn inside follows from the seed; torch's own state is kept by the loan of the model."""
+    """Whatever is drawn inside follows from the seed; what is set for the whole process is as before afterwards.
+
+    The state of torch's generators is kept by the loan of the model.
+    """
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    wide, differentiates = torch.get_default_dtype(), torch.is_grad_enabled()
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
+        torch.set_default_dtype(wide)
+        torch.set_grad_enabled(differentiates)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002

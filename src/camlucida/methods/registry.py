@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,9 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import Option, options_of, split
-from camlucida.common.jsonable import digest
 from camlucida.common.limits import check_fields
 from camlucida.common.optional import require
-from camlucida.common.own_code import OwnCode, code_name
+from camlucida.common.own_code import OwnCode, code_digest, code_name
 from camlucida.common.registry import Registry, Row, plain
 from camlucida.methods.base import Explains, Method
 from camlucida.methods.own import Explainer, OwnMethod, as_method
@@ -179,16 +177,13 @@ class MethodRow(Row[Method]):
 
     @property
     def origin(self) -> dict[str, str]:
-        """What decides its maps beside the options: the library's version, or the text of one's own function."""
+        """What decides its maps beside the options: the library's version, or the code of the user's own."""
         if self.library:
             name = LIBRARIES[self.library].distribution
             return {"library": f"{name} {metadata.version(name)}"}
-        if not issubclass(self.make, OwnMethod):
-            return {}
-        try:
-            return {"code": digest([inspect.getsource(self.make.function)])}
-        except (OSError, TypeError):  # typed at a prompt
-            return {"code": "unknown"}
+        made = self.make.function if issubclass(self.make, OwnMethod) else self.make
+        ours = made is self.make and made.__module__.partition(".")[0] == "camlucida"
+        return {} if ours else {"code": code_digest(made)}
 
     @property
     def explains(self) -> Explains:

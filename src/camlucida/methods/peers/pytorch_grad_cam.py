@@ -28,7 +28,11 @@ def _maps(
     for weight in model.parameters():
         if weight.is_leaf and weight.is_floating_point():
             weight.requires_grad_()
-    return cam(inputs.requires_grad_(), [ClassifierOutputTarget(0)] * len(inputs))
+    try:
+        return cam(inputs.requires_grad_(), [ClassifierOutputTarget(0)] * len(inputs))
+    finally:
+        # It detaches in place what it kept, which views refuse.
+        cam.activations_and_grads.activations, cam.activations_and_grads.gradients = [], []
 
 
 def _reshape(
