@@ -31,10 +31,10 @@ from camlucida.audits.verdicts import (
     sentences,
 )
 from camlucida.common.errors import CamlucidaError
-from camlucida.engine.maps import resize
+from camlucida.engine.maps import normalise, resize
 from camlucida.explanation import Explanation
 from camlucida.explanation.subject import ModelLike
-from camlucida.metrics.order import CELLS, Effects, effects, in_order, on_places, tells
+from camlucida.metrics.order import CELLS, FILLS, Effects, effects, in_order, on_places, tells
 from camlucida.report import Column, Table
 
 SAFE, UNSAFE = 0.7, 0.3
@@ -129,7 +129,8 @@ def faithfulness_audit(request: Request) -> AuditReport:
     tested = request.tested()
     judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
     trial = request.open(4 * ENOUGH, 100).ranked()
-    store = request.store(trial, "faithfulness", cells=CELLS)
+    fills = FILLS[:1] if request.quick else FILLS
+    store = request.store(trial, "faithfulness", cells=CELLS, fills=list(fills))
     found: dict[str, dict[str, Any]] = {}
     left, total = [*tested], len(trial.inputs)
     scales: tuple[Scale | str, ...] = ()
@@ -137,7 +138,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
     for start in range(0, total, ENOUGH):
         part = trial.part(start, start + ENOUGH)
         measured, adds = _block(
-            part, [*left, *judges], store, start, partial(_say, request, start, total)
+            part, [*left, *judges], store, start, fills, partial(_say, request, start, total)
         )
         places = places or {k: v[0].tolist() for k, v in vars(adds[0]).items()}
         for label, one in measured.items():
@@ -184,6 +185,10 @@ def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Ten
     signed = resize(explanation.signed.abs(), size)
     seen = on_places(explanation.maps, cells)
     either = seen if explanation.method.steps.rectify else on_places(signed, cells)
+    return _in_orders(seen, either, effect)
+
+
+def _in_orders(seen: Tensor, either: Tensor, effect: Effects) -> Tensor:
     return torch.stack([
         tells(seen, effect.own.clamp_min(0)),
         tells(seen, effect.margin.clamp_min(0), effect.own),
@@ -193,7 +198,7 @@ def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Ten
 
 
 def _block(
-    part: Trial, tested: Sequence[Candidate], store: Any, start: int, say: Any
+    part: Trial, tested: Sequence[Candidate], store: Any, start: int, fills: Sequence[Any], say: Any
 ) -> tuple[dict[str, Any], list[Effects]]:
     """Of some images: of each method its orders, or why there are none; and the effects of their places."""
     assert part.classes is not None and part.rivals is not None  # noqa: S101, PT018
@@ -201,20 +206,50 @@ def _block(
     say("hiding and showing places", 0.0)
 
     def measure() -> dict[str, Tensor]:
-        adds = effects(part.model, part.inputs, asked, batch_size=part.batch_size)
+        adds = effects(part.model, part.inputs, asked, fills=fills, batch_size=part.batch_size)
         return {f"{k}-{i}": v for i, one in enumerate(adds) for k, v in vars(one).items()}
 
     kept = store.tensors(f"effects-{start}", measure)
     adds = [Effects(kept[f"own-{i}"], kept[f"margin-{i}"]) for i in range(2)]
-    found: dict[str, Any] = {}
-    plain = grouped([one for one in tested if one.aggregator is None])
-    groups = [*plain, *((one,) for one in tested if one.aggregator is not None)]
+    hiding = [c for c in tested if c.row.control == "exact" and c.row.explains == "input"]
+    kept_key = f"hiding-{start}-{[one.key for one in hiding]}"
+    found: dict[str, Any] = store.value(kept_key, partial(_by_hiding, part, asked, hiding, adds))
+    rest = [one for one in tested if one not in hiding]
+    plain = grouped([one for one in rest if one.aggregator is None])
+    groups = [*plain, *((one,) for one in rest if one.aggregator is not None)]
     for number, group in enumerate(groups):
         name = group[0].label if len(group) == 1 else f"{len(group)} methods"
         say(f"maps by {name}", (1 + number) / (1 + len(groups)))
         key = f"orders-{start}-{[one.key for one in group]}"
         found |= store.value(key, partial(_orders, part, group, adds))
     return found, adds
+
+
+def _by_hiding(
+    part: Trial, asked: Tensor, hiding: Sequence[Candidate], adds: Sequence[Effects]
+) -> dict[str, Any]:
+    """The orders of the maps that hiding and showing gives, for both classes, score and margin by the same passes."""
+    found: dict[str, Any] = {}
+    made: dict[int, list[Effects]] = {}
+    for one in hiding:
+        cells = int({**one.row.options, **one.options}["cells"])
+        if cells not in made:
+            made[cells] = effects(part.model, part.inputs, asked, cells=cells, fills=("zero",))
+        values = []
+        for own, add in zip(made[cells], adds, strict=True):
+            flat = own.own if one.aggregator is None else own.margin
+            maps = flat.view(-1, cells, cells)
+            seen, either = (resize(m, part.size) for m in (normalise(maps), maps.abs()))
+            values.append(_in_orders(on_places(seen), on_places(either), add))
+        pixels = part.size[0] * part.size[1] / cells**2
+        found[one.label] = _row(torch.stack(values), pixels)
+    return found
+
+
+def _row(values: Tensor, pixels: float) -> dict[str, Any]:
+    """The mean over both classes, ready for JSON."""
+    rows = values.nanmean(0).tolist()
+    return {"orders": [[None if math.isnan(v) else v for v in r] for r in rows], "pixels": pixels}
 
 
 def _orders(part: Trial, group: Sequence[Candidate], adds: Sequence[Effects]) -> dict[str, Any]:
@@ -229,12 +264,7 @@ def _orders(part: Trial, group: Sequence[Candidate], adds: Sequence[Effects]) ->
         known = [e for e in made if not isinstance(e, str)]
         values = torch.stack([orders(e, add) for e, add in zip(known, adds, strict=True)])
         pixels = known[0].maps[0].numel() / known[0].signed[0].numel()
-        found[one.label] = {
-            "orders": [
-                [None if math.isnan(v) else v for v in row] for row in values.nanmean(0).tolist()
-            ],
-            "pixels": pixels,
-        }
+        found[one.label] = _row(values, pixels)
     return found
 
 
