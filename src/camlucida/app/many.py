@@ -11,7 +11,7 @@ import torch
 from camlucida.app.errors import PageError
 from camlucida.app.jobs import Job
 from camlucida.app.question import Question, number, text, texts
-from camlucida.app.studio import Studio, encoded
+from camlucida.app.studio import Studio, png
 from camlucida.app.works import Asked, Work
 from camlucida.common.errors import CamlucidaError, ImageError
 from camlucida.common.jsonable import to_json
@@ -135,7 +135,7 @@ def verifying(studio: Studio, asked: Asked) -> Work:
             except ImageError as error:
                 raise ImageError(f"{side}, {photo.name}: {error}") from error
         for side, face in zip(SIDES, sides, strict=True):
-            job.tell("face", side=side, key=studio.pictures.add(encoded(face.crop.image)))
+            job.tell("face", side=side, key=studio.pictures.add(png(face.crop.image)))
         for number_, method in enumerate(methods):
             try:
                 found = explain_pair(
@@ -151,9 +151,7 @@ def verifying(studio: Studio, asked: Asked) -> Work:
                 )  # fmt: skip
             for one in found.methods:
                 pictures = {
-                    f"{side} {kind}": studio.pictures.add(
-                        encoded(found.overlay(one.label, side, kind))
-                    )
+                    f"{side} {kind}": studio.pictures.add(png(found.overlay(one.label, side, kind)))
                     for side in SIDES
                     for kind in KINDS
                 }

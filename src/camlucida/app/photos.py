@@ -43,6 +43,7 @@ class Photo:
         path: the file on this machine, of photos that were not uploaded.
         boxes: where the object is, in pixels of the photo; empty where that is not known.
         label: its class, where the data set says it.
+        label_name: what the data set calls that class.
         mask: the exact mask of the object, where there is one.
     """
 
@@ -52,6 +53,7 @@ class Photo:
     path: Path | None = None
     boxes: tuple[Box, ...] = ()
     label: int | None = None
+    label_name: str = ""
     mask: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property
@@ -157,5 +159,12 @@ class Album:
         """The photo of a data set's sample."""
         name = name_of(sample.key)[-_NAME:]
         return Photo(
-            key, name, sample.picture(), sample.path, sample.boxes, sample.label, sample.mask()
+            key,
+            name,
+            sample.picture(),
+            sample.path,
+            sample.boxes,
+            sample.label,
+            sample.label_name,
+            sample.mask(),
         )

@@ -247,9 +247,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
     return {
         "key": photo.key,
         "name": photo.name,
-        "width": photo.picture.width,
-        "height": photo.picture.height,
-        "boxes": [list(box) for box in photo.boxes],
+        "label": photo.label_name,
     }
 
 

@@ -22,7 +22,6 @@ from camlucida.app.question import Question, Written
 from camlucida.audits.verdicts import MARKS, OUTCOMES
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import slug
-from camlucida.common.version import __version__
 from camlucida.data import DataSet, picture, picture_names
 from camlucida.data.boxes import map_boxes, map_mask
 from camlucida.explanation import Comparison, Explanation
@@ -152,7 +151,6 @@ class Studio:
     def facts(self) -> dict[str, Any]:
         """Models, methods, targets, samples, palettes and limits."""
         return {
-            "version": __version__,
             "models": [self._model_facts(model) for model in self.models],
             "methods": [self._method_facts(row) for row in list_methods()],
             "targets": [row.name for row in list_targets() if row.of_class],
@@ -163,11 +161,7 @@ class Studio:
             "faces": [{"key": f"face:{p.path.name}", "name": p.path.stem} for p in demo_photos()],
             "data": None
             if self.album.data is None
-            else {
-                "name": self.album.data.name,
-                "photos": len(self.album.data),
-                "folder": self.folder is not None,
-            },
+            else {"name": self.album.data.name, "folder": self.folder is not None},
             "grades": None if self.grades is None else self.grades.to_dict(),
             "outcomes": {name: [MARKS[name], said] for name, said in OUTCOMES.items()},
             "palettes": palettes(),
@@ -186,7 +180,6 @@ class Studio:
         return {
             "name": model.name,
             "classes": None if names is None else [name.partition(",")[0] for name in names],
-            "notes": list(model.notes),
         }
 
     def _method_facts(self, row: MethodRow) -> dict[str, Any]:
@@ -197,11 +190,9 @@ class Studio:
             "text": text,
             "says": row.use or words_of(row.summary),
             "paper": row.paper,
-            "explains": row.explains,
             "needs": row.needs_in_words,
             "cost": row.cost_in_words,
             "slow": bool(row.cost.times),
-            "asks": row.discriminative,
             "grade": None if self.grades is None else self.grades.of(row),
         }
 
@@ -239,8 +230,8 @@ def palettes() -> Mapping[str, str]:
     return found
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+def png(picture: Image.Image) -> bytes:
     """A picture as the bytes of a file."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    picture.save(buffer, "PNG")
     return buffer.getvalue()

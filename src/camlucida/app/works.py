@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from camlucida.app.errors import TimeOverError
 from camlucida.app.jobs import Job
+from camlucida.app.photos import Photo
 from camlucida.app.question import Question, by_name, command, python
 from camlucida.app.studio import Answer, Studio
 from camlucida.app.words import described
@@ -63,12 +64,10 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
         "label": found.label,
         "explained": found.explained[0],
         "sides": found.sides,
-        "value": float(found.target_values[0]),
         "size": list(attribution.shape),
         "signed": signed,
         "largest": max(largest, 1.0) if not signed else largest,
         "box": shares(view),
-        "cut": view.cut,
         "layers": list(found.layers),
         "predictions": [
             {"index": p.index, "name": p.name.partition(",")[0], "probability": p.probability}
@@ -80,6 +79,7 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
         "raw": [diagnostics.raw_min, diagnostics.raw_max],
         "described": described(attribution, found.sides),
         "mask": studio.mask(answer),
+        "boxes": _boxes(studio.album[answer.question.photo]),
         "seconds": round(answer.seconds, 3),
     }
 
@@ -87,6 +87,13 @@ def told(studio: Studio, answer: Answer) -> dict[str, Any]:
 def shares(view: View) -> list[float]:
     """The part of the photo that the model saw, as shares of its sides: left, top, right, bottom."""
     return [edge / side for edge, side in zip(view.box, 2 * view.picture.size, strict=True)]
+
+
+def _boxes(photo: Photo) -> list[list[float]]:
+    """Where the object is, as shares of the photo's sides."""
+    return [
+        [e / s for e, s in zip(box, 2 * photo.picture.size, strict=True)] for box in photo.boxes
+    ]
 
 
 def _class(answer: Answer) -> int | None:

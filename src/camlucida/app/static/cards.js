@@ -36,7 +36,7 @@ export function card(answer, asked, context, { small = false } = {}) {
     const parts = [];
     if (context.look.threshold > 0) parts.push(`above the threshold: ${(100 * told.area).toFixed(1)} % of what the model saw`);
     if (told.iou !== null && context.look.threshold > 0) parts.push(`IoU with the object ${told.iou.toFixed(3)}`);
-    area.textContent = parts.join("; ");
+    area.textContent = parts.join("; ").replace(/^./, first => first.toUpperCase());
     area.hidden = !parts.length;
     value.textContent = told.value === null ? "" : told.value === undefined ? "not seen" : number(told.value);
   });

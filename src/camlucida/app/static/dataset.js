@@ -9,7 +9,7 @@ export function openData(context) {
   const own = panel("data", { title: "Which photos does the model get wrong?", lead: "The model looks at the photos of the data set, spread evenly; choose one to ask about it.", button: "Look through the data set", fields: [count.label("Photos at most"), field("Order", sort), field("Show", which)] }, context);
   const neighbours = make("button", { type: "button", className: "quiet", hidden: true }, "Nearest training photos of the photo in question");
   const rows = [], gallery = make("div", { className: "gallery" }), said = make("p", { className: "note" }), near = make("div", {});
-  const tile = row => make("button", { type: "button", className: row.right === false ? "tile wrong" : "tile", onclick: () => context.choose({ key: row.key, name: row.name }) },
+  const tile = row => make("button", { type: "button", className: row.right === false ? "tile wrong" : "tile", onclick: () => context.choose({ key: row.key, name: row.name, label: row.label }) },
     make("img", { src: `${photoAddress(row.key)}?small=1`, alt: "", loading: "lazy" }), make("span", { className: "name" }, `${row.predicted} ${(100 * row.probability).toFixed(0)} %`),
     make("span", { className: "note" }, row.right === null ? row.name : row.right ? "✓ right" : `✗ it is ${row.label}`));
   function draw() {

@@ -53,7 +53,7 @@ export class Drawing {
     this.element = make("div", { className: "map" }, this.canvas, this.mark);
     this.element.drawing = this;
     all.add(this.element);
-    this.ready = this.load();
+    this.load();
     this.listen();
   }
   async load() {
@@ -100,6 +100,11 @@ export class Drawing {
     }
     const draw = this.canvas.getContext("2d");
     draw.putImageData(data, 0, 0);
+    const shown = (v, i) => (v - this.part[i % 2]) / (this.part[i % 2 + 2] - this.part[i % 2]) * (i % 2 ? height : width);
+    for (const box of this.answer.boxes ?? []) {
+      const [l, t, r, b] = box.map(shown);
+      for (const [colour, lineWidth] of [["#000", 4], ["#fff", 1.6]]) { Object.assign(draw, { strokeStyle: colour, lineWidth }); draw.strokeRect(l, t, r - l, b - t); }
+    }
     if (this.region) { draw.strokeStyle = "#fff"; draw.lineWidth = 2; draw.setLineDash([6, 4]); draw.strokeRect(...this.region); draw.setLineDash([]); }
     this.canvas.setAttribute("aria-label", `${this.answer.label}: ${this.answer.explained}. ${this.answer.described}`);
     this.place();

@@ -118,7 +118,7 @@ function thumb(photo) {
   $("thumb").src = photoAddress(photo.key);
   $("thumb").alt = `The photo ${photo.name}`;
   $("thumb").hidden = false;
-  $("photo-name").textContent = photo.name;
+  $("photo-name").textContent = photo.name + (photo.label ? ` (${photo.label})` : "");
 }
 async function take(file, use = choose) {
   if (!file) return;
