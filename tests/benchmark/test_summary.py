@@ -268,6 +268,7 @@ def test_what_is_in_one_run_only(tmp_path, values):
     assert set(found.table.method) == {"b"}
     assert set(found.table.metric) == {"up@0.5", "flat"}
     assert found.only_first == ("method a", "method c", "number down", "number seconds")
+    assert not any("]: only" in text for text in found.differences), "said once"
     assert found.only_second == ("method x",)
 
 

@@ -41,7 +41,7 @@ def test_two_photos(photos):
     text = run(photos / "0.png", photos / "1.png", "--aligned", *FAST, "--out", photos / "out")
     assert "cosine" in text
     assert " 0.200: " in text
-    assert "of the other's strength" in text
+    assert "of the strength of e" in text
     assert {p.name for p in (photos / "out/0-1").iterdir()} == {"pair.png", "pair.npz", "pair.json"}
     record = json.loads((photos / "out/0-1/pair.json").read_text())
     assert record["methods"][0]["label"].startswith("fame")
@@ -148,7 +148,7 @@ def test_a_list_that_does_not_say_who_is_who_is_explained_pair_by_pair(photos):
      (["--pairs", "c", "--layout", "scface:wear=scarf"], "no option 'wear'"),
      (["a", "b", "--method", "fam"], "unknown method"),
      (["a", "b", "--layer", "x", "--method", "fame"], "--layer goes with methods that explain layers"),
-     (["no.png", "no.png", "--aligned"], "probe 'no.png'")],
+     (["no.png", "no.png", "--aligned"], r"probe: .*'no.png'")],
 )  # fmt: skip
 def test_wrong_arguments(arguments, match):
     with pytest.raises(CamlucidaError, match=match):

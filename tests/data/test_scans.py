@@ -87,7 +87,7 @@ def test_a_window_is_black_to_white():
     Image.fromarray(deep).save("deep.png")
     assert (grey(read_image("deep.png", window=(840, 1240))) == wanted).all()
     assert not picture_notes(read_image("deep.png", window=(840, 1240)))
-    with pytest.raises(ImageError, match="--window LOW:HIGH"):
+    with pytest.raises(ImageError, match=r"FILE\[window=LOW:HIGH\]"):
         read_image("ct.npy")
 
 

@@ -47,6 +47,8 @@ def test_a_text_that_is_a_class_and_a_target_is_refused(net, photos):
         camlucida.explain(net, photos, target="rest", class_names=["rest", "b", "c"], **WORDS)
     with pytest.raises(TargetError, match="did you mean 'margin'"):
         camlucida.explain(net, photos, target="margn", class_names=["a", "b", "c"], **WORDS)
+    with pytest.raises(TargetError, match="; there are 'a', 'b', 'c'"):
+        camlucida.explain(net, photos, target="dog", class_names=["a", "b", "c"], **WORDS)
 
 
 def test_photos_may_be_a_folder_a_list_of_both_or_a_data_set(net, photos):

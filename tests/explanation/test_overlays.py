@@ -20,8 +20,9 @@ from camlucida.explanation.overlays import (
 
 
 def view(size=(40, 60), box=None, colour=(200, 40, 90)):
-    picture = Image.fromarray(np.full((*size, 3), colour, np.uint8))
-    return View(picture, box or (0, 0, size[1], size[0]))
+    pixels = np.full((*size, 3), colour, np.uint8)
+    pixels[size[0] // 2, size[1] // 2] = 0  # something to see
+    return View(Image.fromarray(pixels), box or (0, 0, size[1], size[0]))
 
 
 def test_colourise():
@@ -162,9 +163,12 @@ def test_a_view_knows_whether_something_was_cut_away():
     assert not view(box=(-10, -5, 70, 50)).cut
 
 
-def test_an_empty_map_is_marked():
-    plain = View.whole(Image.new("RGB", (320, 240), (90, 90, 90)))
+def test_a_map_that_is_empty_or_of_nothing_is_marked():
+    def marked(seen, some):
+        return (np.asarray(overlay(seen, some)) > 200).all(2).any()  # the mark's letters
+
     some = torch.zeros(6, 8)
-    assert (np.asarray(overlay(plain, some)) > 200).all(2).any()  # the mark's letters
+    assert marked(view((240, 320)), some)
     some[2, 3] = 1e-3
-    assert not (np.asarray(overlay(plain, some)) > 200).all(2).any()
+    assert not marked(view((240, 320)), some)
+    assert marked(View.whole(Image.new("RGB", (320, 240), (90, 90, 90))), some)

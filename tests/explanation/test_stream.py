@@ -112,6 +112,8 @@ def test_words_are_checked_before_anything_is_computed():
         each(networks.images(2, 3, SIZE), method="fame", itrations=3)
     with pytest.raises(CamlucidaError, match="batch_size"):
         each(networks.images(2, 3, SIZE), batch_size=0)
+    with pytest.raises(CamlucidaError, match="a function"):
+        each(networks.images(2, 3, SIZE), failed=[])
 
 
 # ---- shards -------------------------------------------------------------------------------------

@@ -133,6 +133,14 @@ def test_pytorch_grad_cam_computes_what_ours_does(model, images):
         assert torch.allclose(theirs.raw, ours.maps, atol=1e-5), name
 
 
+def test_pytorch_grad_cam_draws_its_bars_for_others_only(model, images, capsys):
+    module = pytest.importorskip("pytorch_grad_cam.score_cam")
+    maps(model, images, "pytorch-grad-cam:scorecam")
+    assert not capsys.readouterr().err
+    assert list(module.tqdm.tqdm([1, 2])) == [1, 2]
+    assert "2/2" in capsys.readouterr().err
+
+
 def test_tokens_are_read_by_the_grid_that_is_found():
     pytest.importorskip("pytorch_grad_cam")
     timm = pytest.importorskip("timm")

@@ -110,10 +110,14 @@ def compare(
     for number in numbers:  # block by block would need both runs' blocks to agree
         (_, a), (_, b) = next(one.blocks(methods, [number])), next(other.blocks(methods, [number]))
         rows += _describe(one, methods, number, a[0][here], b[0][there], seed, resamples)
+    sides = ("in the first", "in the second")
+    whole = tuple(f"]: only {side}" for side in sides)  # methods and numbers that `_only` names
     return RunComparison(
         pandas.DataFrame(rows),
         len(here),
-        tuple(differences(one.plan, other.plan, ("in the first", "in the second"))),
+        tuple(
+            text for text in differences(one.plan, other.plan, sides) if not text.endswith(whole)
+        ),
         _only(one, other),
         _only(other, one),
         tuple(left_out),

@@ -101,7 +101,10 @@ def show(found: Summary, *, tests: bool = False) -> None:
     elif tests:
         terminal.print()
         print_table(terminal, _tests(found))
-        terminal.print("\np values after Holm, over the pairs of a number.")
+        terminal.print(
+            "\np values after Holm, over the pairs of a number; rank-sum, as in published tables, "
+            "takes the photos of the two methods for different ones."
+        )
 
 
 def _means(found: Summary) -> Table:

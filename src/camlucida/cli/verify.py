@@ -212,7 +212,8 @@ def _explain(
             hint = " (--face largest, or --face N)" if "faces were found" in str(error) else ""
             if "there is no face" in str(error) and len(which) == 1:
                 hint = " (--face twice: the probe's, then the gallery photo's)"
-            raise ImageError(f"{name} '{shown(photo)}': {error}{hint}") from error
+            named = name if repr(str(photo)) in str(error) else f"{name} '{shown(photo)}'"
+            raise ImageError(f"{named}: {error}{hint}") from error
     with progress("explaining") as advance:
         return explain_pair(
             embedder,
@@ -263,8 +264,8 @@ def _show(explained: PairExplanation, files: dict[str, Path]) -> None:
     for one in explained.methods:
         for side, told in one.facts["sides"].items():
             plus, minus = told["strength"].values()
-            weaker, share = ("e-", minus) if minus <= plus else ("e+", plus)
-            text = f"  {one.label} {side}: {weaker} reaches {share:.0%} of the other's strength"
+            weaker, share, other = ("e-", minus, "e+") if minus <= plus else ("e+", plus, "e-")
+            text = f"  {one.label} {side}: {weaker} reaches {share:.0%} of the strength of {other}"
             if told["reproduced"] is not None and told["alike"] is not None:
                 text += f"; they correlate at {told['alike']:.3f}, each with itself at {told['reproduced']:.3f} or more"
             print_lines(text)

@@ -152,14 +152,14 @@ def refuse_unknown(
         what: What they are called.
 
     Raises:
-        CamlucidaError: One is unknown; the nearest one and all known ones are named.
+        CamlucidaError: One is unknown; the nearest one is named, or all where none is near.
     """
     listed = list(known)
     for name in names:
         if name not in listed:
             near = nearest(name, listed, 1)
-            all_ = ", ".join(listed) or "none"
-            raise error(f"{owner} has no {what} {name!r}{near} ({what}s: {all_})")
+            all_ = f" ({what}s: {', '.join(listed) or 'none'})"
+            raise error(f"{owner} has no {what} {name!r}{near or all_}")
 
 
 def refuse_arguments(
@@ -177,7 +177,7 @@ def refuse_arguments(
         error: What is raised.
 
     Raises:
-        CamlucidaError: One is unknown; the nearest one and all known ones are named.
+        CamlucidaError: One is unknown; the nearest one is named, or all where none is near.
     """
     parameters = inspect.signature(function).parameters.values()
     own = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -309,5 +309,5 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error for an unknown name: up to ``count`` similar names, or nothing."""
     listed = list(known)
     longer = [one for one in listed if name and one.startswith(name)]
-    near = longer[:count] or difflib.get_close_matches(name, listed, n=count, cutoff=0.5)
+    near = longer[:count] or difflib.get_close_matches(name, listed, n=count)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SYNSET = re.compile(r"n\d{8}")
 _LARGEST = 2**26  # bytes; a million classes of 64 letters each
 
+_FEW = 12  # classes, all of which an error names
 _DIGITS = 12  # of the index of a class, with its sign; more is refused unread
 
 
@@ -132,7 +133,9 @@ def resolve_class(name_or_index: str | int, class_names: Sequence[str] | None) -
     every = {part: i for i, parts in reversed(list(enumerate(synonyms))) for part in parts}
     near = difflib.get_close_matches(wanted, every, n=3, cutoff=0.6)
     shown = ", ".join(f"{every[part]} ({class_names[every[part]]})" for part in near)
-    hint = f"; the nearest are {shown}" if near else f"; the first is {class_names[0]!r}"
+    few = ", ".join(map(repr, class_names[:_FEW]))
+    all_ = f"there are {few}" if len(class_names) <= _FEW else f"the first are {few}"
+    hint = f"; the nearest are {shown}" if near else f"; {all_}"
     raise TargetError(f"no class is called {name_or_index!r}{hint}")
 
 

@@ -130,7 +130,7 @@ def read_image(
             return _noted(_decode(image, name, max_pixels, window), *_of_page(name, page, pages))
 
 
-_SHOWN = "it is shown from {:g} to {:g}, as its header says or its values run; --window LOW:HIGH takes another range"
+_SHOWN = "it is shown from {:g} to {:g}, as its header says or its values run; FILE[window=LOW:HIGH] is another range"
 
 
 def _pages(image: Image.Image) -> int:
@@ -431,7 +431,7 @@ def _of_range(found: Scaled) -> tuple[str, ...]:
     low, high = found.own
     said = (
         f"its 16-bit values run from {low} to {high} only, so these were taken for black and white; if the model "
-        "was trained on another range, say it with --window LOW:HIGH, or scale the values yourself"
+        "was trained on another range, say it with FILE[window=LOW:HIGH], or scale the values yourself"
     )
     return (said,)
 

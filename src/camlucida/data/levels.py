@@ -56,7 +56,7 @@ def scaled(values: Values, name: str, window: Window | None = None) -> Scaled:
 
 
 _EXPECTED = "expected uint8 (0 to 255), uint16 (0 to 65535), bool, or float (0 to 1)"
-_SAY = "say which values become black and white, as in --window LOW:HIGH"
+_SAY = "say which values become black and white, as in FILE[window=LOW:HIGH]"
 
 
 def _windowed(values: Values, window: Window, name: str) -> Levels:

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 import torch
 
-from camlucida.common.errors import MethodError
+from camlucida.common.errors import CamlucidaError, MethodError
 from camlucida.common.grammar import refuse_arguments
 from camlucida.common.seeds import Seed
 from camlucida.engine.layers import GridRule, Layers
@@ -172,6 +172,10 @@ def explain_each(
         ... ]
         True
     """
+    if failed is not None and not callable(failed):
+        raise CamlucidaError(
+            f"failed= is a function (position, reason), such as print, not {type(failed).__name__}"
+        )
     bound = inspect.signature(explain).bind(model, images, **asked)
     bound.apply_defaults()
     wanted = bound.arguments

@@ -237,11 +237,13 @@ def overlay(
     seen = np.zeros((view.picture.height, view.picture.width), dtype=np.bool_)
     seen[max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)] = True
     drawn = blend(view.picture, coloured, seen, style.alpha)
-    return drawn if bool(attribution.any()) else _marked(drawn)
+    bands: Any = view.cropped().getextrema()
+    empty = not bool(attribution.any()) or all(low == high for low, high in bands)
+    return _marked(drawn) if empty else drawn
 
 
 def _marked(picture: Image.Image) -> Image.Image:
-    """The picture with the mark of an empty map; the messages say why it is one."""
+    """The picture with the mark of a map that means nothing; the messages say why."""
     font = ImageFont.load_default(size=max(8, min(picture.size) // 10))
     draw = ImageDraw.Draw(picture)
     middle = (picture.width / 2, picture.height / 2)

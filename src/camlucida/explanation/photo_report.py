@@ -355,7 +355,9 @@ def _lead(rows: Sequence[PhotoRow]) -> list[str]:
             said.append(f"Most often: {', '.join(often)}.")
     marked = sum(any(_remarks(m) for m in row.methods) for row in rows)
     if marked:
-        said.append(f"{marked:,} have a remark on a map, which says where a map means little.")
+        said.append(
+            f"{marked:,} have a remark: on how the photo was read, or why a map means little."
+        )
     said.append(
         "Mistakes come first, then maps with remarks, then the photos of which the model is least sure."
     )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
+from math import floor, isnan
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ class _Bar(Progress):
             whole = f" of {task.total:g}" if task.total else ""
             rate = f", {task.speed:.3g} a second" if task.speed else ""
             left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
-            complain(f"{task.description}: {task.completed:.0f}{whole}{rate}{left}")
+            complain(f"{task.description}: {floor(task.completed)}{whole}{rate}{left}")
 
 
 def progress_bar() -> Progress:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -166,11 +167,11 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
     if assumed := _assumed(records):
         console.print("\nAssumed", style="bold")
         for message in assumed:
-            console.print(Text(f"  {message}"))
+            console.print(Padding(Text(message), (0, 0, 0, 2)))
     if remarks := _remarks(records, labels):
         console.print("\nRemarks", style="bold")
         for where, message in remarks:
-            console.print(Text(f"  {where}: {message}"))
+            console.print(Padding(Text(f"{where}: {message}"), (0, 0, 0, 2)))
     print_lines(f"\nWritten to {shown(out)}", style="bold")
     for record in records:
         files = record["files"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,10 +33,32 @@ def _maps(
         if weight.is_leaf and weight.is_floating_point():
             weight.requires_grad_()
     try:
-        return cam(inputs.requires_grad_(), [ClassifierOutputTarget(0)] * len(inputs))
+        with _without_bars(cam):
+            return cam(inputs.requires_grad_(), [ClassifierOutputTarget(0)] * len(inputs))
     finally:
         # It detaches in place what it kept, which views refuse.
         cam.activations_and_grads.activations, cam.activations_and_grads.gradients = [], []
+
+
+_SILENT = ContextVar("_SILENT", default=False)
+
+
+@contextmanager
+def _without_bars(cam: Any) -> Iterator[None]:
+    """Inside the block the module of the CAM draws no bars of its own; who else uses it keeps them."""
+    module = sys.modules[type(cam).__module__]
+    bars = getattr(module, "tqdm", None)
+    if bars is not None and not isinstance(bars, SimpleNamespace):
+
+        def shown(rows: Any, *given: Any, **options: Any) -> Any:
+            return rows if _SILENT.get() else bars.tqdm(rows, *given, **options)
+
+        module.tqdm = SimpleNamespace(tqdm=shown)  # type: ignore[attr-defined]
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
 
 
 def _reshape(

@@ -63,7 +63,7 @@ function draw() {
         cell.className = "strip";
         if (row[8]) make("img", null, cell, { src: row[8], alt: row[0] + " and its maps: " + labels.join(", "), title: ["photo", ...labels].join(" | "), loading: "lazy" });
         make("small", row[0], cell);
-      } else if (name === "remarks") (of(row)[6] ?? []).forEach(one => make("small", one, cell)), cell.classList.add("text");
+      } else if (name === "remarks") (of(row)[6] ?? []).forEach(one => make("small", one, cell)), cell.classList.add("text", "remarks");
       else if (name === "mistake") cell.textContent = number === null ? "" : number ? "yes" : "no";
       else cell.textContent = text ? number : number === null || number === undefined ? "" : name === "confidence" || name === "dead channels" ? (100 * number).toFixed(1) + " %" : number;
     });
