@@ -1,13 +1,14 @@
 """The report that all audits share: JSON, page and files."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
 from camlucida import CamlucidaError
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.verdicts import Verdict, sentences
+from camlucida.audits.verdicts import Verdict, decided, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
 from camlucida.report.tables import number
@@ -85,6 +86,16 @@ note: a {kind}
     assert verdict.to_dict()["said"] == [{"kind": "lit", "numbers": numbers}]
     assert said["lit"].of({"mean": 1.0, "other": 2}).numbers == {"mean": 1.0}
     assert Verdict("m", "pass", "Plain {words}.").text == "Plain {words}."
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_what_is_no_number_decides_nothing(value):
+    found = decided([0.1] * 6 + [value], most=0.5)
+    assert (found.outcome, found.within) == ("unclear", False)
+    assert "no number" in str(found.before[0])
+    for bounds in ((0.9, 0.1), (0.0, math.nan)):
+        with pytest.raises(CamlucidaError, match="bounds"):
+            decided([0.5] * 6, *bounds)
 
 
 def test_small_numbers():

@@ -660,12 +660,12 @@ def _failing_at(number, error):
     """``save`` that raises instead of saving the given photo."""
     real, count = results_module.save, 0
 
-    def save(*arguments):
+    def save(*arguments, **options):
         nonlocal count
         count += 1
         if count == number:
             raise error
-        return real(*arguments)
+        return real(*arguments, **options)
 
     return save
 
@@ -791,9 +791,9 @@ def test_the_same_command_goes_on_where_it_stopped(tiny, capsys, monkeypatch):
         photo(f"in/{n}.png")
     real, saved = results_module.save, []
 
-    def watched(*arguments):
+    def watched(*arguments, **options):
         saved.append(arguments[2].name)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr("camlucida.cli.shared.job.save", _failing_at(3, KeyboardInterrupt()))
     assert explain_json(capsys, "in", "--batch-size", 2)[0] == 130
@@ -824,6 +824,16 @@ def test_of_very_many_photos_the_table_shows_the_first(capsys, monkeypatch):
     assert "and 1 more" in out
 
 
+@pytest.mark.parametrize("other", ["[]", "null", '"x"', "{"])
+@pytest.mark.usefixtures("tiny")
+def test_a_file_that_is_no_record_is_nobodys(capsys, other):
+    photo("in/0.png")
+    Path("camlucida-out").mkdir()
+    Path("camlucida-out/0.json").write_text(other)
+    assert explain_json(capsys, "in")[0] == 0
+    assert json.loads(Path("camlucida-out/0.json").read_text())["photo"]
+
+
 def test_shards_in_place_of_pictures(tiny, capsys):
     for n in range(3):
         photo(f"in/{n}.png")
@@ -834,6 +844,9 @@ def test_shards_in_place_of_pictures(tiny, capsys):
         ".lock", "plan.json", "shard-000000.npz", "shard-000001.npz",
     ]  # fmt: skip
     assert camlucida.explanation.Stored("kept")[0].arrays["gradcam/maps"].shape == (32, 32)
+    code, again, err = explain_json(capsys, "in", "--shards", "--batch-size", 2, "--out", "kept")
+    assert (code, again) == (2, document)  # what failed before is said again
+    assert "broken.png" in err[0]
     code, out, err = run(capsys, "explain", "in", "--shards", "--alpha", "1", "--out", "kept")
     assert (code, out) == (2, "")
     assert "--shards" in err[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -67,12 +68,29 @@ def test_a_place_is_read_and_written(here):
 
 @pytest.mark.parametrize(
     "words",
-    ["0", "-1", "x", "", "window=3", "window=5:4", "window=nan:1", "window=0:inf", "1" * 40],
+    ["0", "-1", "x", "", "window=3", "window=5:4", "window=nan:1", "window=0:inf", "1" * 40, "1,2"],
 )
 def test_words_that_are_no_place_are_refused(words):
     np.save("a.npy", CT)
     with pytest.raises(ImageError, match=r"page|window"):
         read_image(f"a.npy[{words}]")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"page": 0}, {"page": -1}, {"page": 1.5}, {"page": "x"}]
+    + [{"window": w} for w in ((5, 1), (1, 1), (float("nan"), 1), (-1e308, 1e308), 5, "ab", (0,))],
+)
+def test_pages_and_windows_are_checked_in_python_too(given):
+    np.save("a.npy", np.stack([CT, CT]))
+    with pytest.raises(ImageError, match=r"page|window"):
+        read_image("a.npy", **{"window": (0, 1), **given})
+
+
+@pytest.mark.parametrize("window", [(16777216, 16777300), (0.1234567891, 0.2), (-1e-9, 1e20)])
+def test_a_window_is_written_as_exactly_as_it_is_read(here, window):
+    (here / "a.npy").touch()
+    assert Place.of(str(Place(here / "a.npy", 2, window))).window == window
 
 
 # ---- windows --------------------------------------------------------------------------------------
@@ -198,6 +216,14 @@ def test_an_array_that_promises_too_much_is_refused_before_it_is_read(here):
     (here / "lies.npy").write_bytes(raw.replace(b"(24, 30)", b"(24,3e9)").replace(b"3e9", b"999"))
     with pytest.raises(ImageError, match="damaged"):
         read_image("lies.npy")
+    for shape in ((2**32,), (3, 2**16, 2**16 + 1), (2, 2, 2, 2, 2**29)):
+        made = np.lib.format.open_memmap("huge.npy", "w+", np.uint8, shape)
+        del made
+        tracemalloc.start()
+        with pytest.raises(ImageError, match=r"channels first|not one picture"):
+            read_image("huge.npy")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(ImageError, match="damaged"):
         read_image("objects.npy")

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +77,18 @@ def test_what_is_wrong_is_said(tmp_path):
         photo_report(found, tmp_path / "p.txt")
     with pytest.raises(camlucida.TargetError, match="violet"):
         photo_report(found, tmp_path / "p.html", labels=["violet", 0, 0])
+    for label in (-1, 1.0, float("nan"), "-1"):
+        with pytest.raises(camlucida.CamlucidaError, match="label"):
+            photo_report(found, tmp_path / "p.html", labels=[label, 0, 0])
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, 1]), torch.tensor([0, 1, 1])])
+def test_labels_of_any_library_and_names_that_are_no_text(tmp_path, labels):
+    found = camlucida.explain(model(), photos(), class_names=NAMES)
+    odd = os.fsdecode(b"\xff.png")
+    page = photo_report(replace(found, sources=(odd, "b", "c")), tmp_path / "p.html", labels=labels)
+    assert [row["mistake"] for row in rows_of(page)] == ["false", "false", "true"]
+    assert any(row[0] == odd for row in data_of(page)["rows"])
 
 
 def test_thousands_of_photos_make_a_page_of_bounded_size(tmp_path):

@@ -184,8 +184,29 @@ def test_what_failed_is_kept_with_its_reason(tmp_path):
     (folder / "01.png").write_bytes(b"no picture")
     kept = each(folder, batch_size=1, failed=lambda *_: None).save(tmp_path / "out")
     assert kept.explained == [0, 2]
+    assert [*kept.failed] == [1]
     with pytest.raises(ImageError, match="01"):
         kept[1]
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="none of the images"):
+        each(folder, failed=lambda *_: None).all()
+
+
+@pytest.mark.parametrize("kind", [">u2", bool, np.longdouble])
+def test_arrays_of_any_type_are_kept(tmp_path, kind):
+    array = np.zeros((10, 12, 3), kind)
+    for _ in range(2):
+        assert len(each([array]).save(tmp_path / "out")) == 1
+
+
+def test_batches_are_whole_and_explanations_are_themselves(tmp_path):
+    folder = folder_of(tmp_path / "in", 2)
+    for size in (0, 1.5, "2"):
+        with pytest.raises(CamlucidaError, match="at least 1 image"):
+            each(folder, batch_size=size)
+    one, other = each(folder)
+    assert one == one and one != other  # noqa: PLR0124, PT018
 
 
 def test_a_folder_without_shards(tmp_path):

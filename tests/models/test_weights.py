@@ -407,6 +407,7 @@ def test_an_architecture_may_be_the_class_itself(nets, tmp_path):
         ("nets_of_mine.py:fails", ("ZeroDivisionError: nothing to divide",)),
         ("nets_of_mine.py:leaves", ("SystemExit",)),
         ("nets_of_mine.py:nothing", ("returned int",)),
+        ("empty.py:build", ("meta device",)),
         ("nets_of_mine.py:instance", ("must be a function or class",)),
         ("nowhere.py:Net", ("does not exist",)),
         ("no_such_package.nets:Net", ("no module 'no_such_package'", "timm:NAME")),
@@ -419,5 +420,8 @@ def test_an_architecture_may_be_the_class_itself(nets, tmp_path):
 def test_factories_that_fail(tmp_path, name, words):
     (tmp_path / "broken.py").write_text("def Net(:\n")
     (tmp_path / "misses.py").write_text("import not_installed_here\n")
+    (tmp_path / "empty.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Conv2d(3, 3, 1, device='meta')\n"
+    )
     torch.save(SD, tmp_path / "w.pth")
     refuse(*words, spec=tmp_path / "w.pth", architecture=name)

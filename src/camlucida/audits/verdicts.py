@@ -101,6 +101,7 @@ ENOUGH = 6
 
 _SAY = sentences("""
 few: Not enough to tell from {images:n image}, {enough} are the least. So far:
+no number: Not enough to tell, since a value of some image is no number. So far:
 undecided: Not enough to tell, since the interval meets the bound; more images may. So far:
 interval: (95 % interval of the mean {low:.3g} to {high:.3g}, {images:n image}.)
 images: ({images:n image}.)
@@ -137,8 +138,9 @@ class Evidence:
         """What is said before a verdict that the images do not decide."""
         if self.outcome != "unclear":
             return ()
+        kind = "no number" if math.isnan(self.value) else "undecided"
         return (
-            _SAY["few" if self.images < ENOUGH else "undecided"].of(
+            _SAY["few" if self.images < ENOUGH else kind].of(
                 {"images": self.images, "enough": ENOUGH}
             ),
         )
@@ -156,9 +158,12 @@ def decided(values: Sequence[float], least: float = -math.inf, most: float = mat
     It is decided where six images or more all lie on one side, or the 95 % interval of their mean (Student's t) does.
 
     Args:
-        values: one for each image, without NaN; one at least.
+        values: one for each image; where one is NaN, nothing is decided.
         least: the least mean that passes.
         most: the largest that does.
+
+    Raises:
+        CamlucidaError: no number lies between the bounds.
 
     Example:
         >>> from camlucida.audits import decided
@@ -167,11 +172,13 @@ def decided(values: Sequence[float], least: float = -math.inf, most: float = mat
         >>> decided([0.9, 0.1, 0.9, 0.1, 0.9, 0.8], most=0.5).outcome
         'unclear'
     """
+    if not least <= most:
+        raise CamlucidaError(f"no number lies between the bounds {least} and {most}")
     found = np.asarray(values, np.float64)
     value, (low, high) = float(found.mean()), student_interval(found)
     sides = (found > most).astype(int) - (found < least)
     outcome: Outcome = "unclear"
-    if len(found) >= ENOUGH:
+    if len(found) >= ENOUGH and not math.isnan(value):
         if (sides == 0).all() or (least <= low and high <= most):
             outcome = "pass"
         elif abs(sides.sum()) == len(found) or low > most or high < least:

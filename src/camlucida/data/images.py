@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from camlucida.common.errors import ImageError
 from camlucida.common.files import check_regular
 from camlucida.data.levels import Levels, Scaled, Values, from_integers, scaled
-from camlucida.data.place import Place, Window
+from camlucida.data.place import Place, Window, page_of, window_of
 from camlucida.data.scans import (
     check_size,
     checked_page,
@@ -84,6 +84,8 @@ def read_image(
         >>> camlucida.data.read_image(photo).size
         (64, 48)
     """
+    window = None if window is None else window_of(window)
+    page = None if page is None else page_of(str(page))
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels, window)
     if isinstance(source, Image.Image):

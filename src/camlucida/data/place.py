@@ -49,6 +49,10 @@ class Place:
         page, window = None, None
         for word in found["words"].split(","):
             name, equals, value = word.strip().partition("=")
+            if (page, window)[equals == "="] is not None:
+                raise ImageError(
+                    f"{text!r} says twice which {'window' if equals else 'page'} it is"
+                )
             if equals and name == "window":
                 window = window_of(value)
             else:
@@ -58,7 +62,8 @@ class Place:
     def __str__(self) -> str:
         """As it is written."""
         words = [] if self.page is None else [str(self.page)]
-        words += [] if self.window is None else ["window={:g}:{:g}".format(*self.window)]
+        ends = [repr(end).removesuffix(".0") for end in self.window or ()]
+        words += [f"window={':'.join(ends)}"] if ends else []
         return f"{self.file}[{','.join(words)}]" if words else str(self.file)
 
     @property
@@ -79,19 +84,19 @@ def page_of(text: str) -> int:
     return int(word)
 
 
-def window_of(text: str) -> Window:
-    """A window, from ``LOW:HIGH``.
+def window_of(given: str | Window) -> Window:
+    """A window, from ``LOW:HIGH`` or two numbers.
 
     Raises:
         ImageError: it is none.
     """
-    low, _, high = text.partition(":")
     try:
-        found = (float(low), float(high))
-    except ValueError:
-        found = (math.nan, math.nan)
-    if not -math.inf < found[0] < found[1] < math.inf:
+        low, high = map(float, given.split(":") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 < high - low < math.inf:
         raise ImageError(
-            f"a window is LOW:HIGH, the values that become black and white, such as -160:240, got {text!r:.40}"
+            "a window is LOW:HIGH, the values that become black and white, such as -160:240, got "
+            f"{given!r:.40}"
         )
-    return found
+    return low, high

@@ -174,7 +174,7 @@ def _array(path: Path, name: str, page: int | None, max_pixels: int) -> Scan:
         checked_page(page, 1, name)
     if values.ndim > 1:
         check_size(values.shape[1], values.shape[0], name, max_pixels)
-    return Scan(np.array(values), pages)
+    return Scan(np.asarray(values), pages)  # not read before its shape is known to be a picture's
 
 
 def _dicom(path: Path, name: str, page: int | None, max_pixels: int) -> Scan:

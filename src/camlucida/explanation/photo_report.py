@@ -13,6 +13,7 @@ from functools import partial
 from html import escape
 from importlib.resources import files
 from itertools import combinations
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _ROWS = 20_000
 _HEIGHT, _LEAST = 112, 44
 """Of a strip of pictures, in pixels: the usual one and the smallest."""
 _SHOWN = 8
+_ODD = "backslashreplace"
+"""How names of files that are no UTF-8 are written."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,8 @@ def photo_report(
         skipped |= one.skipped
         first = next(iter(one.values()))
         images = {label: e.record()["images"][0] for label, e in one.items()}
-        label = None if labels is None else labels[place]
         names = first.views.class_names
-        index = class_of(label, names) if isinstance(label, str) else label
-        known = names is not None and index is not None and index < len(names)
+        true = None if labels is None else _index(labels[place], names)
         rows.append(
             labelled(
                 PhotoRow(
@@ -131,12 +132,27 @@ def photo_report(
                     agreement(one),
                     strip=partial(bytes, strip_of(one)),
                 ),
-                index,
-                names[index].partition(",")[0] if known and names and index is not None else "",
+                true,
+                "" if true is None else "".join((names or ())[true : true + 1]).partition(",")[0],
             )
         )
     notes = [f"Left out: {method}: {why}." for method, why in skipped.items()]
     return write_photo_report(rows, path, title=title, notes=notes)
+
+
+def _index(label: Any, names: Sequence[str] | None) -> int | None:
+    """The class that a label means."""
+    if label is None or isinstance(label, str):
+        return None if label is None else class_of(label, names)
+    try:
+        found = index(label)  # of whatever library
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise CamlucidaError(
+            f"a label is the index of a class, its name, or None where it is not known, got {label!r}"
+        )
+    return found
 
 
 def _each(results: Result | Explanations) -> Iterator[tuple[int, Result]]:
@@ -214,9 +230,9 @@ def write_photo_report(
     if page.suffix.lower() not in (".html", ".htm"):
         raise CamlucidaError(f"a report is written to a file called .html, got {page.name!r}")
     kept = list(rows)
-    write_bytes(page.with_suffix(".csv"), _csv(kept).encode())
+    write_bytes(page.with_suffix(".csv"), _csv(kept).encode(errors=_ODD))
     kept.sort(key=lambda row: row.urgency)
-    return write_bytes(page, _html(kept, title, notes).encode())
+    return write_bytes(page, _html(kept, title, notes).encode(errors=_ODD))
 
 
 def _remarks(method: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ _SHOWN = 3  # images and messages in a text
 _METHODS = 6  # methods in a text
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation(Drawable):
     """Attribution maps of one method for a batch of images.
 

@@ -108,6 +108,11 @@ class Stored(Sequence[StoredExplanation]):
         return [place for record in self._records() for place in record["places"]]
 
     @property
+    def failed(self) -> dict[int, str]:
+        """The positions of the images that could not be explained, each with the reason."""
+        return {place: why for record in self._records() for place, why in record["failed"]}
+
+    @property
     def skipped(self) -> dict[str, str]:
         """The methods that were left out of a shard, each with the reason."""
         return {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
 
@@ -60,8 +61,14 @@ class Explanations(Sequence[Result]):
 
     def __post_init__(self) -> None:
         """Check the size of a batch."""
-        if self.batch_size < 1:
-            raise CamlucidaError(f"batch_size must be at least 1 image, got {self.batch_size}")
+        try:
+            whole = index(self.batch_size)
+        except TypeError:
+            whole = 0
+        if whole < 1:
+            raise CamlucidaError(
+                f"batch_size must be a whole number and at least 1 image, got {self.batch_size!r}"
+            )
 
     def __repr__(self) -> str:
         return f"Explanations of {len(self)} images, each made when it is read"
@@ -236,6 +243,8 @@ def reason_of(error: Exception) -> str:
 
 def joined(parts: Sequence[Result]) -> Result:
     """One result from those of consecutive batches."""
+    if not parts:
+        raise ImageError("none of the images can be explained")
     if len(parts) == 1:
         return parts[0]
     several = [part for part in parts if isinstance(part, Comparison)]

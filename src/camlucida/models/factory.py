@@ -95,4 +95,9 @@ class Factory:
             raise ModelError(
                 f"the architecture {self.text!r} returned {type(made).__name__}, not a torch.nn.Module"
             )
+        if any(tensor.is_meta for tensor in (*made.parameters(), *made.buffers())):
+            raise ModelError(
+                f"the architecture {self.text!r} returned a network on torch's meta device, which holds no values; "
+                "let it build one on the CPU"
+            )
         return LoadedModel(made.eval(), self.text, None, None)

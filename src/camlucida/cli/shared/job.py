@@ -191,6 +191,10 @@ def write_shards(job: Job, photos: Sequence[Path], outcome: Outcome) -> None:
             outcome.interrupted = True
         stored = Stored(job.out)
         outcome.stored = len(stored.explained)
+        said = {photo for photo, _ in outcome.failed}
+        for place, why in stored.failed.items():  # also in a run before this one
+            if photos[place] not in said:
+                outcome.fail(photos[place], why)
         outcome.skip(stored.skipped)
 
 

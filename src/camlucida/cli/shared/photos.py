@@ -158,7 +158,7 @@ class Names:
             if "path" in record:
                 return model if record["path"] in {None, exact(places[0])} else ""
             sources = [record[side]["source"] for side in ("probe", "gallery")]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None  # nobody's, or no record
         return model if [real(Path(source or "")) for source in sources] == [*places] else ""
 
