@@ -572,9 +572,10 @@ def test_one_class_against_another(capsys):
 
 @pytest.mark.usefixtures("tiny")
 def test_how_maps_are_drawn(capsys):
-    photo("red.png")
-    half = Image.new("RGB", (48, 40), (60, 0, 0))
-    half.save("dim.png")
+    for name, red in (("red", 255), ("dim", 60)):
+        made = Image.new("RGB", (48, 40), (red, 0, 0))
+        made.putpixel((24, 10), (0, 0, 0))  # a picture of one colour is marked
+        made.save(f"{name}.png")
     pair = ["red.png", "dim.png", "--class", "red", "--method", "gradcam", "--method", "layercam"]
 
     def brightness(*arguments):

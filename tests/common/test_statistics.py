@@ -86,7 +86,12 @@ def test_mean_ranks_by_hand():
     assert mean_ranks(values, "lower").tolist() == [(3 + 1) / 2, (1.5 + 2) / 2, (1.5 + 3) / 2]
     assert np.isnan(mean_ranks(values, "none")).all()
     assert np.isnan(mean_ranks(values[:, :1], "higher")).all()
-    assert np.isnan(mean_ranks(values[2:], "higher")).all()
+    assert np.isnan(mean_ranks(values[2:, :2], "higher")).all()
+    # A method without any value takes no ranks from the others.
+    broken = np.insert(values[:2], 1, np.nan, axis=1)
+    found = mean_ranks(broken, "higher")
+    assert np.isnan(found[1])
+    assert np.delete(found, 1).tolist() == mean_ranks(values[:2], "higher").tolist()
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -389,6 +389,13 @@ def test_it_is_named_on_the_command_line(capsys, name):
 
 
 @pytest.mark.usefixtures("_place")
+def test_it_has_a_page(capsys):
+    code, out, err = command(capsys, "methods", "own:mine")
+    assert code == 0, err
+    assert "power=1" in out
+
+
+@pytest.mark.usefixtures("_place")
 def test_it_is_audited(capsys, tmp_path):
     code, _, err = command(
         capsys, "audit", "all", "--data", "photo.png", "--method", "own:mine", "--method", "saliency", "--no-labels",

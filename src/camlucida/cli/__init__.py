@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
-            warnings.filterwarnings("default", module="camlucida")
+            warnings.filterwarnings("default", module=r"camlucida(\.|$)")
         warnings.showwarning = lambda message, *_args, **_options: complain(f"note: {message}")
         return _run(arguments)
 

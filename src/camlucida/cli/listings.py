@@ -93,7 +93,9 @@ def methods(
         for libraries in (False, True)
     )
     if name is not None:
-        rows = tuple(row for row in (*rows, *others) if row.name == method_row(name).name)
+        asked = method_row(name)
+        own = () if asked.library or ":" not in asked.name else (asked,)
+        rows = tuple(row for row in (*rows, *others, *own) if row.name == asked.name)
     if not rows:
         raise CamlucidaError("no method is like that; leave out one of the options")
     if model.name is not None:

@@ -106,24 +106,25 @@ def mean_ranks(values: Floats, direction: str) -> Floats:
     """The mean rank of each column, 1 for the best; values that are equal but for rounding share their ranks.
 
     Args:
-        values: ``(n, m)``; rows with a NaN are left out.
+        values: ``(n, m)``; columns without a value are not ranked, and rows with a NaN beside them left out.
         direction: ``"higher"`` or ``"lower"`` is better; NaN for any other word.
 
     Returns:
         ``(m,)``; NaN where no row counts or there is one column only.
     """
-    whole = values[np.isfinite(values).all(1)]
-    if direction not in {"higher", "lower"} or len(whole) == 0 or values.shape[1] < 2:
-        return np.full(values.shape[1], np.nan)
+    found: Floats = np.full(values.shape[1], np.nan)
+    there = np.isfinite(values).any(0)
+    whole = values[:, there][np.isfinite(values[:, there]).all(1)]
+    if direction not in {"higher", "lower"} or len(whole) == 0 or whole.shape[1] < 2:
+        return found
     signed = -whole if direction == "higher" else whole
     near = ROUNDING * np.abs(whole).max()
     # One half is for the value's own tie with itself.
-    return np.array(
-        [
-            0.5 + ((signed < own - near) + 0.5 * (np.abs(signed - own) <= near)).sum(1).mean()
-            for own in np.split(signed, signed.shape[1], axis=1)
-        ]
-    )
+    found[there] = [
+        0.5 + ((signed < own - near) + 0.5 * (np.abs(signed - own) <= near)).sum(1).mean()
+        for own in np.split(signed, signed.shape[1], axis=1)
+    ]
+    return found
 
 
 def settled(differences: Floats, *values: Floats) -> Floats:
