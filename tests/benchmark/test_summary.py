@@ -13,6 +13,7 @@ from camlucida.benchmark import local, table
 from camlucida.benchmark.compare import compare
 from camlucida.benchmark.shards import ImageRow, RunFolder, Shard, ShardColumn
 from camlucida.benchmark.summary import summarise
+from camlucida.cli.compare import _show
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.store import differences
 from reference.bench import Drop, Mass, Pictures, bench
@@ -258,7 +259,7 @@ def test_a_run_is_better_only_where_test_and_interval_say_so(tmp_path, values):
     assert (unclear.better == "").all()
 
 
-def test_what_is_in_one_run_only(tmp_path, values):
+def test_what_is_in_one_run_only(tmp_path, values, capsys):
     first = written(tmp_path / "a", values)
     fewer = {name: values[name][:, :2] for name in ("up@0.5", "flat")}
     second = written(
@@ -269,6 +270,8 @@ def test_what_is_in_one_run_only(tmp_path, values):
     assert set(found.table.metric) == {"up@0.5", "flat"}
     assert found.only_first == ("method a", "method c", "number down", "number seconds")
     assert not any("]: only" in text for text in found.differences), "said once"
+    _show(found)
+    assert "differs: nothing" not in capsys.readouterr().out
     assert found.only_second == ("method x",)
 
 

@@ -107,7 +107,7 @@ def test_a_checkpoint_in_an_architecture_of_ones_own(capsys):
     assert "Assumed" in out
     lines = out.partition("Assumed\n")[2].partition("\n\n")[0].splitlines()
     assert len(lines) > 1
-    assert all(line.startswith("  ") for line in lines)
+    assert all(line.startswith("  ") and line == line.rstrip() for line in lines)
     said = " ".join(out.split())
     assert (
         "side resized to 27 pixels, the centre cut out, bilinear interpolation, mean 0.485" in said

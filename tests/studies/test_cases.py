@@ -102,6 +102,7 @@ def test_every_photo_is_in_the_right_case(model, folder, tmp_path):
 def test_the_page_is_self_contained_and_escaped(model, folder):
     page = cases(model, folder, method=FAST, dial=0).html(most=1)
     assert page.count("<section") == 5
+    assert "White frames" not in page, "there are no boxes"
     assert "&lt;blue&gt;" in page
     assert "<blue>" not in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)

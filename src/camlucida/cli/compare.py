@@ -93,7 +93,8 @@ def _show(found: RunComparison) -> None:
         terminal.print(text, soft_wrap=True)
 
     say(f"{photos(found.images)} in both runs")
-    for text in found.differences or ("nothing",):
+    same = not (found.differences or found.only_first or found.only_second)
+    for text in ("nothing",) if same else found.differences:
         say(f"differs: {text}")
     for where, several in (("first", found.only_first), ("second", found.only_second)):
         if several:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -167,11 +166,11 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
     if assumed := _assumed(records):
         console.print("\nAssumed", style="bold")
         for message in assumed:
-            console.print(Padding(Text(message), (0, 0, 0, 2)))
+            _print_indented(message, console)
     if remarks := _remarks(records, labels):
         console.print("\nRemarks", style="bold")
         for where, message in remarks:
-            console.print(Padding(Text(f"{where}: {message}"), (0, 0, 0, 2)))
+            _print_indented(f"{where}: {message}", console)
     print_lines(f"\nWritten to {shown(out)}", style="bold")
     for record in records:
         files = record["files"]
@@ -182,6 +181,12 @@ def show(records: Sequence[dict[str, Any]], out: Path, console: Console) -> None
         f"Beside each: {beside}the maps NAME.METHOD.npz"
         f"{' of every method' if several else ''}, and the record NAME.json."
     )
+
+
+def _print_indented(text: str, console: Console) -> None:
+    for line in Text(text).wrap(console, console.width - 2):
+        line.rstrip()
+        console.print(Text("  ").append_text(line))
 
 
 def _labels(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -111,8 +111,10 @@ def study_page(study: CaseStudy, most: int) -> str:
     sections += _numerics(study)
     lead = (
         f"{len(study.photos)} photos; a prediction is confident from a probability of {study.threshold} on. Each photo "
-        f"is beside its map by {study.method['method']}: dark is 0, light is 1. White frames are the given boxes."
+        f"is beside its map by {study.method['method']}: dark is 0, light is 1."
     )
+    if any(photo.saliency is not None for photo in study.photos):
+        lead += " White frames are the given boxes."
     title = f"Where {study.model} looked, in four cases"
     parts = [cases_table(study), *(left_out if study.skipped else [])]
     return Document(title, [lead], sections, parts=parts, sortable=False).html()
