@@ -13,6 +13,7 @@ from camlucida import CamlucidaError, CosineSimilarity, MethodError, NegativeDis
 from camlucida.faces.align import Crop, inverse
 from camlucida.faces.pair import CARE, KINDS, SIDES, explain_pair
 from camlucida.faces.pair_side import PairSide, face_photo, photo_overlay
+from camlucida.faces.protocol import threshold_at
 from camlucida.faces.similarity_maps import similarity_maps
 from camlucida.methods import FAME, CorrRISE, GradCAM, GradCAMEW
 from camlucida.targets import Negated
@@ -141,6 +142,11 @@ def test_verdict(embedder):
     unknown = explain_pair(small(threshold=None), *crops(), method=FAST)
     assert unknown.match is None
     assert "no threshold" in unknown.verdict
+    for nothing in (float("nan"), float("inf")):
+        with pytest.raises(CamlucidaError, match="finite"):
+            explain_pair(embedder, *crops(), method=FAST, threshold=nothing)
+        with pytest.raises(CamlucidaError, match="finite"):
+            threshold_at(nothing, [0.1, 0.9], [False, True])
 
 
 # ------------------------------------------------------------------------------------------- diagnostics
@@ -152,7 +158,7 @@ def test_identical_photos_are_named(embedder):
     assert any("same embedding" in m for m in found.messages)
     distance = explain_pair(small("distance", -1.0), a, a, method=FAST)
     assert any("same embedding" in m for m in distance.messages)
-    assert any("no gradient" in m for m in distance["fame"].messages[0])
+    assert any("no small change" in m for m in distance["fame"].messages[0])
     assert distance["fame"].maps.isfinite().all()
 
 

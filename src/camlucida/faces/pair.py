@@ -24,7 +24,7 @@ from camlucida.explanation import overlays
 from camlucida.explanation.explain import MethodLike, listed
 from camlucida.faces.embedder import Embedder
 from camlucida.faces.pair_side import PairSide, WhichFace, face_photo, photo_overlay
-from camlucida.faces.protocol import decision
+from camlucida.faces.protocol import check_threshold, decision
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
     SimilarityMaps,
@@ -330,6 +330,7 @@ def explain_pair(
     embeddings = embedder.embed(inputs)
     similarity = float(embedder.similarity(embeddings[0], embeddings[1])) + 0.0  # not minus 0
     theta = embedder.threshold if threshold is None else threshold
+    check_threshold(theta)
     again = jittered(embedder, inputs, seed) if noise else None
     given = [inputs] if again is None else [inputs, again]
     every = [

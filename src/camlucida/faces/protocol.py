@@ -126,6 +126,16 @@ def eer_threshold(
     return threshold_at(round(value, 4) if round_theta else value, values, genuine)
 
 
+def check_threshold(value: float | None) -> None:
+    """Refuse a threshold that decides nothing.
+
+    Raises:
+        CamlucidaError: it is not finite.
+    """
+    if value is not None and not np.isfinite(value):
+        raise CamlucidaError(f"a threshold must be a finite number, got {value}")
+
+
 def threshold_at(value: float, scores: npt.ArrayLike, same: npt.ArrayLike) -> Threshold:
     """A threshold that is given, with its rates.
 
@@ -133,6 +143,7 @@ def threshold_at(value: float, scores: npt.ArrayLike, same: npt.ArrayLike) -> Th
         CamlucidaError: there are no genuine or no impostor pairs, or a score is not finite.
     """
     values, genuine = _checked(scores, same)
+    check_threshold(value)
     accepted = values >= value
     return Threshold(value, float(accepted[~genuine].mean()), float((~accepted[genuine]).mean()))
 
