@@ -265,7 +265,8 @@ def test_it_takes_part_in_a_benchmark(tmp_path):
 def _place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(CODE)
-    Image.effect_noise((24, 20), 60).convert("RGB").save(tmp_path / "photo.png")
+    with Image.open(camlucida.data.picture("cheetah")) as photo:
+        photo.save(tmp_path / "photo.png")
     yield
     sys.modules.pop("own", None)
 

@@ -78,7 +78,7 @@ def audit_metrics(
         CamlucidaError: a metric or world is unknown.
 
     Example:
-        >>> report = camlucida.audits.audit_metrics("energy_pointing", worlds=["wall"], count=6)
+        >>> report = camlucida.audits.audit_metrics("energy_pointing", worlds=["wall"])
         >>> report["energy_pointing"].outcome
         'pass'
     """

@@ -20,6 +20,10 @@ class PlantedProof:
         unmoved: largest change of the label's logit when everything that does not matter to it is taken away, as a
             share of the largest logit.
         images: how many.
+
+    Example:
+        >>> camlucida.training.prove_planted("wall", images=4).accuracy
+        1.0
     """
 
     accuracy: float

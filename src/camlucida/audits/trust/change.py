@@ -61,6 +61,10 @@ class TrustComparison:
         only_first: methods that the second lacks.
         only_second: those that the first lacks.
         paired: whether both were measured on the same images.
+
+    Example:
+        >>> camlucida.audits.TrustComparison(("before", "after"), (), (), ("gradcam",), True).only_second
+        ('gradcam',)
     """
 
     models: tuple[str, str]
