@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from reference.pages import NAMES, noise
+from reference.pages import NAMES, model_with_heads, noise, serving, small_model
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
@@ -94,6 +94,70 @@ def test_from_upload_to_picture_and_what_can_be_taken_along(browser, tmp_path, s
     href = browser.js("return document.getElementById('take-png').getAttribute('href')")
     assert served.ask("GET", href)[2].startswith(b"\x89PNG")
     assert not browser.errors()
+
+
+DROP = """
+    const transfer = new DataTransfer(), place = document.getElementById("drop");
+    if (arguments[0]) transfer.items.add(new File([new Uint8Array(arguments[0])], arguments[1]));
+    else transfer.setData("text/plain", arguments[1]);
+    for (const kind of ["dragover", "drop"])
+        place.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: transfer}));
+"""
+
+
+def test_a_photo_is_dropped(browser):
+    browser.js(DROP, list(noise((96, 64))), "dropped.png")
+    browser.wait(f"{READY} && document.getElementById('photo-name').textContent === 'dropped.png'")
+    assert browser.js("return document.querySelectorAll('#cards .card canvas').length") == 2
+    assert not browser.errors()
+    browser.js(DROP, list(b"no photo"), "letter.txt")
+    browser.wait("/not an image/.test(document.getElementById('trouble').textContent)")
+    assert browser.text("#photo-name") == "dropped.png"
+    browser.js(DROP, None, "words")
+    browser.wait("/No file/.test(document.getElementById('trouble').textContent)")
+
+
+def choose(browser, name, value):
+    browser.js(
+        "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+        "s.dispatchEvent(new Event('change'))",
+        name,
+        value,
+    )
+    browser.wait(READY)
+
+
+def test_outputs_and_models_are_chosen_and_stand_beside_each_other(tmp_path):
+    from camlucida.app.question import Written
+    from camlucida.app.studio import Studio
+
+    studio = Studio([model_with_heads(), small_model()], [Written("two"), Written("small")])
+    page, end = serving(studio)
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(page.address + "/#photo=sample:lion&methods=gradcam")
+        browser.wait(READY)
+        heads = "return [...document.getElementById('head').options].map(one => one.textContent)"
+        assert browser.js(heads) == ["kind", "more.0"]
+        browser.click("#keep")
+        choose(browser, "head", "1")
+        browser.wait("document.querySelectorAll('.prediction').length === 2")
+        browser.click("#keep")
+        choose(browser, "model", "2")
+        browser.wait("document.querySelectorAll('.prediction').length === 4")
+        assert not browser.js("return document.getElementById('heads').checkVisibility()")
+        kept = browser.js("return [...document.querySelectorAll('.keeping')].map(k => k.innerText)")
+        assert ["more.0" in words for words in kept] == [True, False]
+        browser.click("#zoom-in")
+        assert browser.js("return document.querySelectorAll('.map.zoomed').length") == 3
+        browser.click("#others summary")
+        browser.wait(
+            "/Does not fit this model/.test(document.getElementById('all-methods').innerText)"
+        )
+        assert not browser.errors()
+    finally:
+        browser.driver.quit()
+        end()
 
 
 def test_names_that_are_markup_stay_names(browser, tmp_path):

@@ -8,6 +8,7 @@ import shlex
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from camlucida.app.jobs import Desk
 from camlucida.app.question import Written
 from camlucida.app.studio import Studio
 from camlucida.common.errors import CamlucidaError
-from reference.pages import NAMES, noise, serving, small_model
+from reference.pages import NAMES, model_with_heads, noise, serving, small_model
 
 
 def test_the_page_runs_no_script_but_its_own_files(served):
@@ -312,10 +313,65 @@ def test_two_models_stand_beside_each_other():
         end()
 
 
+def test_each_output_of_a_model_is_asked_as_the_library_does():
+    model = model_with_heads()
+    page, end = serving(Studio([model, small_model()], [Written("two"), Written("small")]))
+    try:
+        facts = page.studio.facts["models"]
+        assert [(one["of"], one["head"]) for one in facts] == [
+            (0, "kind"), (0, "more.0"), (2, ""),
+        ]  # fmt: skip
+        assert facts[1]["classes"] is None  # nothing says that the names are of this output
+        events = page.work("explain", photo="sample:lion", methods=["gradcam"], model=1)
+        (shown,) = [e for e in events if e["event"] == "map"]
+        (asked,) = [e for e in events if e["event"] == "asked"]
+        bare = replace(model, class_names=None, outputs=None)
+        picture = page.studio.album["sample:lion"].picture
+        found = camlucida.explain(bare, picture, method="gradcam", head="more.0")
+        _, _, body = page.ask("GET", f"/api/values/{shown['key']}")
+        np.testing.assert_array_equal(np.frombuffer(body, "<f4"), found.numpy().ravel())
+        assert "--outputs head=more.0" in asked["command"]
+        region = {"top": 16, "left": 0, "bottom": 32, "right": 32}
+        for kind, more in (("check", {}), ("wall", {"region": region})):
+            done = page.work(kind, photo="sample:lion", methods=["saliency"], model=1, **more)
+            assert "error" not in {e["event"] for e in done}, done
+    finally:
+        end()
+
+
+def test_a_module_of_one_output_in_a_parallel_wrapper_is_checked_too():
+    from torch import nn
+
+    model = small_model()
+    module = nn.DataParallel(nn.Sequential(*model.module[:-1], nn.Linear(16, 1))).eval()
+    page, end = serving(Studio([replace(model, module=module, class_names=None)], [Written("one")]))
+    try:
+        done = page.work("check", photo="sample:lion", methods=["gradcam"])
+        assert "error" not in {e["event"] for e in done}, done
+        assert json.loads(page.ask("GET", "/api/layers/0")[2])["layers"]
+    finally:
+        end()
+
+
+def test_maps_that_are_the_same_say_so(served):
+    events = served.work(
+        "explain", photo="sample:lion", methods=["gradcam", "hirescam", "saliency"]
+    )
+    said = {e["method"]: " ".join(e["messages"]) for e in events if e["event"] == "map"}
+    assert "the map of gradcam again" in said["hirescam"]
+    assert "again" not in said["gradcam"] + said["saliency"]
+
+
+def test_methods_that_do_not_fit_say_why(served):
+    events = served.work("fits", model=0)
+    (reasons,) = [e["reasons"] for e in events if e["event"] == "misfits"]
+    assert "self-attention" in reasons["rollout"]
+    assert "gradcam" not in reasons
+    assert "cam" not in reasons
+
+
 @pytest.mark.parametrize("kind", ["labels", "regression", "binary", "dense", "embedding"])
 def test_models_of_other_kinds_are_explained_or_refused_in_words(kind):
-    from dataclasses import replace
-
     from torch import nn
 
     from camlucida.engine.reading import Outputs

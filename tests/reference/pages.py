@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 import camlucida
+from camlucida.engine.reading import Outputs
 
 NAMES = ("<img src=x onerror=document.title='hurt'>", "tabby, tabby cat", "tiger cat", "dog\u202e")
 
@@ -28,6 +29,24 @@ def small_model():
     ).eval()  # fmt: skip
     preprocess = camlucida.Preprocess(size=(32, 32), resize=36)
     return camlucida.LoadedModel(net, "small", preprocess, NAMES)
+
+
+class Heads(nn.Module):
+    """The small network with three outputs: classes, two classes, and positions that have no gradient."""
+
+    def __init__(self, body, size):
+        super().__init__()
+        self.body = body[:-1]
+        self.kind, self.age = body[-1], nn.Linear(size, 2)
+
+    def forward(self, images):
+        found = self.body(images)
+        return {"kind": self.kind(found), "more": (self.age(found), found.argmax(1))}
+
+
+def model_with_heads():
+    model = small_model()
+    return replace(model, module=Heads(model.module, 16).eval(), outputs=Outputs(head="kind"))
 
 
 @dataclass

@@ -170,5 +170,5 @@ def _warm(studio: Any, job: Job) -> None:
     """Explain a sample once, so that the first photo does not wait for what is made on first use."""
     from camlucida.app.question import Question
 
-    for number in range(len(studio.models)):
+    for number in {head.of for head in studio.heads}:
         studio.answer(Question("sample:chelsea", model=number), job)

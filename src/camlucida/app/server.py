@@ -25,13 +25,14 @@ from camlucida.app.many import neighbouring, ranking, verifying
 from camlucida.app.photos import MOST_BYTES, Photo
 from camlucida.app.question import texts
 from camlucida.app.studio import FORMATS, Studio
-from camlucida.app.works import Asked, Work, explaining
+from camlucida.app.works import Asked, Work, explaining, fitting
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.jsonable import plain, to_json
 from camlucida.report.template import jpeg, page
 
 WORKS: dict[str, Callable[[Studio, Asked], Work]] = {
     "explain": explaining,
+    "fits": fitting,
     "check": checking,
     "wall": walling,
     "layers": layering,
@@ -84,7 +85,7 @@ class _Routes:
         self.studio = studio
         self.reading = asyncio.Semaphore(_READING)
         self.finding: dict[int, asyncio.Future[Any]] = {}
-        names = [model.name for model in studio.models]
+        names = {head.of: head.model.name for head in studio.heads}
         self.html = page(
             "app.html", package="camlucida.app", secret=secret, models=names, limit=MOST_BYTES
         ).encode()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from camlucida.app.errors import GoneError
 from camlucida.app.grades import Grades
+from camlucida.app.heads import Head, heads
 from camlucida.app.jobs import Desk, Job
 from camlucida.app.photos import Album, Kept, Photo
 from camlucida.app.question import Question, Written
@@ -24,7 +25,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.printable import slug
 from camlucida.data import DataSet, picture, picture_names
 from camlucida.data.boxes import map_boxes, map_mask
-from camlucida.explanation import Comparison, Explanation
+from camlucida.explanation import Comparison, Explanation, methods_for
 from camlucida.explanation.overlays import COLOURS, SIGNED
 from camlucida.faces import demo_photos
 from camlucida.methods import MethodRow, list_methods
@@ -34,6 +35,8 @@ from camlucida.models import LoadedModel, describe_layers
 from camlucida.targets import list_targets
 
 _RESULTS = 200
+_USUAL = {"gradients", "pixel gradients", "second derivatives"}
+"""What nearly every model has, so that a method that needs no more is tried when it is asked for."""
 _SHOWN = 1024  # pixels of a photo's longer side on the page
 _SMALL = 240
 _PALETTES = (COLOURS, "viridis", "magma", "cividis", "gray", SIGNED, "coolwarm")
@@ -67,7 +70,7 @@ class Studio:
     """Everything behind the page.
 
     Args:
-        models: at least one; the others can be chosen beside it.
+        models: at least one; the others can be chosen beside it, and of each another of its outputs.
         written: how each is named on the command line.
         data: a data set to look through.
         folder: where its photos lie, one subfolder per class, if they do.
@@ -84,14 +87,18 @@ class Studio:
         grades: Grades | None = None,
         desk: Desk | None = None,
     ) -> None:
-        self.models = tuple(models)
-        self.written = tuple(written)
+        self.heads: list[Head] = []
+        for model, how in zip(models, written, strict=True):
+            self.heads += heads(model, how, len(self.heads))
+        self.models = tuple(head.model for head in self.heads)
+        self.written = tuple(head.written for head in self.heads)
         self.album = Album(data)
         self.folder = folder
         self.grades = grades
         self.desk = desk or Desk()
         self._answers: Kept[Answer] = Kept(_RESULTS)
         self._known: Kept[str] = Kept(_RESULTS)
+        self._misfits: dict[int, Mapping[str, str]] = {}
         self.pictures: Kept[bytes] = Kept(_RESULTS)
         self.values: Kept[np.ndarray[Any, Any]] = Kept(_RESULTS)
 
@@ -151,7 +158,7 @@ class Studio:
     def facts(self) -> dict[str, Any]:
         """Models, methods, targets, samples, palettes and limits."""
         return {
-            "models": [self._model_facts(model) for model in self.models],
+            "models": [self._model_facts(head) for head in self.heads],
             "methods": [self._method_facts(row) for row in list_methods()],
             "targets": [row.name for row in list_targets() if row.of_class],
             "samples": [
@@ -175,10 +182,12 @@ class Studio:
         return {"default": found.default, "layers": [row.to_dict() for row in rows]}
 
     @staticmethod
-    def _model_facts(model: LoadedModel) -> dict[str, Any]:
-        names = model.class_names
+    def _model_facts(head: Head) -> dict[str, Any]:
+        names = head.model.class_names
         return {
-            "name": model.name,
+            "name": head.model.name,
+            "of": head.of,
+            "head": head.name,
             "classes": None if names is None else [name.partition(",")[0] for name in names],
         }
 
@@ -195,6 +204,17 @@ class Studio:
             "slow": bool(row.cost.times),
             "grade": None if self.grades is None else self.grades.of(row),
         }
+
+    def misfits(self, number: int, job: Job) -> Mapping[str, str]:
+        """Why methods that ask something special of a model do not fit this one, by their names; found once."""
+        if number not in self._misfits:
+            special = [row.name for row in list_methods() if not _USUAL.issuperset(row.needs)]
+            found = methods_for(
+                self.model(number), methods=special, seconds=0.0,
+                progress=job.progress("which methods fit"),
+            )  # fmt: skip
+            self._misfits[number] = {one.name: one.reason for one in found if not one.fits}
+        return self._misfits[number]
 
     # ---- pictures ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from camlucida.app.errors import TimeOverError
 from camlucida.app.jobs import Job
 from camlucida.app.photos import Photo
-from camlucida.app.question import Question, by_name, command, python
+from camlucida.app.question import Question, by_name, command, number, python
 from camlucida.app.studio import Answer, Studio
 from camlucida.app.words import described
 from camlucida.common.errors import ImageError
@@ -32,12 +32,19 @@ def explaining(studio: Studio, asked: Asked) -> Work:
             command=command(said, photo, written),
             python=python(said, photo, written),
         )
-        answers = []
+        answers: list[Answer] = []
         for method in question.methods:
             job.check()
             try:
-                answers.append(studio.answer(question.of(method), job))
-                job.tell("map", **told(studio, answers[-1]))
+                answer = studio.answer(question.of(method), job)
+                facts = told(studio, answer)
+                if twin := next((one for one in answers if _same(one, answer)), None):
+                    facts["messages"].append(
+                        f"This is the map of {twin.explanation.label} again: on this model and question the two are "
+                        "one method, so that their agreement confirms nothing."
+                    )
+                answers.append(answer)
+                job.tell("map", **facts)
             except (TimeOverError, ImageError):
                 raise
             except Exception as error:
@@ -47,6 +54,26 @@ def explaining(studio: Studio, asked: Asked) -> Work:
         for answer in answers:
             # Hashed while the model is free, so that no download waits for another job.
             _ = answer.explanation.provenance.weights
+
+    return work
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    """Whether two maps cannot be told apart by eye."""
+    first, second = one.explanation.maps, other.explanation.maps
+    if first.shape != second.shape or not bool(first.any()):
+        return False
+    most = float(first.abs().max())
+    return float((first - second).abs().max()) < most / 256
+
+
+def fitting(studio: Studio, asked: Asked) -> Work:
+    """Which methods do not fit the model, and why."""
+    model = number(asked, "model")
+    studio.model(model)
+
+    def work(job: Job) -> None:
+        job.tell("misfits", reasons=studio.misfits(model, job))
 
     return work
 

@@ -66,6 +66,24 @@ def all_tensors(output: Any) -> list[Tensor]:
     return [tensor for item in items for tensor in all_tensors(item)]
 
 
+def heads_of(output: Any) -> dict[str, Tensor]:
+    """Every tensor of an output by the name, position or path that a head is chosen by; the same tensor once."""
+    found: dict[str, Tensor] = {}
+
+    def gather(inside: Any, path: str) -> None:
+        if isinstance(inside, Tensor):
+            if not any(inside is known for known in found.values()):
+                found[path] = inside
+            return
+        listed = isinstance(inside, tuple | list) and not hasattr(inside, "_fields")
+        for name, one in enumerate(inside) if listed else entries_of(inside).items():
+            if isinstance(one, Tensor | Mapping | tuple | list):
+                gather(one, f"{path}.{name}" if path else str(name))
+
+    gather(output, "")
+    return found
+
+
 def outcome(output: Any) -> list[Tensor]:
     """What the model is asked for: its logits where they can be told, else all tensors that it returns."""
     try:

@@ -10,6 +10,7 @@ from torch import nn
 
 from camlucida.common.arguments import argument
 from camlucida.common.errors import LayerError, ModelError
+from camlucida.engine.borrow import unwrap
 from camlucida.engine.layers import Evidence, Grid, default_layer, list_layers
 from camlucida.engine.layers.blocks import candidate_layers
 from camlucida.engine.layers.receptive_field import ReceptiveField, receptive_fields
@@ -144,7 +145,7 @@ def describe_layers(
     except LayerError as error:
         reason = str(error)
     rows = []
-    for layer, child in module.named_modules():
+    for layer, child in unwrap(module).named_modules():
         info = infos.get(layer)
         if info is None:
             rows.append(LayerRow(layer, type(child).__name__, reason="does not run by itself"))

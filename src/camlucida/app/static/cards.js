@@ -11,8 +11,8 @@ export function badge(grade) {
 }
 
 // The grade for the question that is asked, its weightiest reason, and the others folded away.
-function graded(grades, question, questions) {
-  const found = gradeFor(grades, question);
+function graded(grades, question, questions, model) {
+  const found = gradeFor(grades, question, model);
   if (!found) return null;
   const { grade, reasons } = found.answers[question];
   const rest = Object.entries(found.answers).filter(([name]) => name !== question);
@@ -25,8 +25,8 @@ function graded(grades, question, questions) {
       ...rest.map(([name, one]) => make("p", {}, badge(one.grade), ` for “${questions[name]}” ${one.reasons[0] ?? ""}`)),
       make("p", { className: "note" }, `As audited: ${found.label}.`)));
 }
-// With a rival the method explains a margin, and has the grades of that where it was audited on one.
-export function gradeFor(grades, question) { return (question === "contrast" && grades?.margin) || grades?.own || null; }
+// The first model was audited. With a rival the method explains a margin, and has the grades of that where it was audited on one.
+export function gradeFor(grades, question, model) { return model ? null : (question === "contrast" && grades?.margin) || grades?.own || null; }
 
 export function card(answer, asked, context, { small = false } = {}) {
   const value = make("output", { className: "value" }), area = make("p", { className: "note area" });
@@ -48,7 +48,7 @@ export function card(answer, asked, context, { small = false } = {}) {
     drawing.element,
     area,
     make("p", { className: "words" }, answer.described),
-    small ? null : graded(method?.grade, question, context.questions),
+    small ? null : graded(method?.grade, question, context.questions, asked.model),
     notes.length ? make("ul", { className: "notes" }, ...notes.map(text => make("li", {}, text))) : null,
     small ? null : checksOf(answer, asked, drawing, context),
     small ? null : make("details", { className: "about" }, make("summary", {}, "About this map"),

@@ -19,7 +19,7 @@ export function openFaces(context) {
     const place = make("div", { className: "drop", role: "group", "aria-label": words }, image, name, make("label", { className: "button", for: file.id }, "Choose a photo"), file, samples);
     places[side] = { image, name, samples };
     const use = photo => { context.say(""); set(side, photo); };
-    file.addEventListener("change", () => context.take(file.files[0], use));
+    file.addEventListener("change", () => { if (file.files.length) context.take(file.files[0], use); });
     place.addEventListener("dragover", event => { event.preventDefault(); place.classList.add("over"); });
     place.addEventListener("dragleave", () => place.classList.remove("over"));
     place.addEventListener("drop", event => { event.preventDefault(); event.stopPropagation(); place.classList.remove("over"); context.take(event.dataTransfer.files[0], use); });

@@ -9,6 +9,7 @@ import { openFaces } from "/static/faces.js";
 
 const $ = id => document.getElementById(id);
 const state = { photo: "", model: 0, class: "", against: [], target: "logit", layer: "", methods: ["gradcam", "layercam", "fame:iterations=40"], signed: false, seed: 0 };
+const misfits = {}; // by model: why methods do not fit it
 let facts = null, layers = null, running = null, answers = [], predictions = [];
 const context = { look, methods: [], questions: {}, say, card: (answer, asked, how) => card(answer, asked, context, how) };
 
@@ -47,7 +48,11 @@ function remember() { history.replaceState(null, "", toAddress()); }
 
 // ---- controls ---------------------------------------------------------------------------------------
 function fill() {
-  $("model").value = state.model;
+  const { of } = facts.models[state.model], heads = facts.models.map((one, number) => ({ ...one, number })).filter(one => one.of === of);
+  $("model").value = of;
+  $("heads").hidden = heads.length < 2;
+  $("head").replaceChildren(...heads.map(one => make("option", { value: one.number }, one.head)));
+  $("head").value = state.model;
   $("class").value = state.class === "" ? "" : written(state.class);
   $("against").value = state.against.map(written).join("; ");
   $("target").value = state.target;
@@ -86,18 +91,27 @@ function methodRow(method) {
     state.methods = box.checked ? [...state.methods, method.text] : state.methods.filter(one => one !== method.text);
     ask();
   });
-  const question = state.against.length ? "contrast" : "evidence", grade = gradeFor(method.grade, question)?.answers[question].grade;
-  return make("label", { className: "method", title: `Needs ${method.needs}. Takes ${method.cost}. ${method.paper}` }, box, make("span", { className: "name" }, method.text, method.slow ? make("span", { className: "note" }, " slower") : null), grade ? badge(grade) : null, make("span", { className: "says" }, method.says));
+  const question = state.against.length ? "contrast" : "evidence", grade = gradeFor(method.grade, question, state.model)?.answers[question].grade, misfit = misfits[state.model]?.[method.name];
+  return make("label", { className: "method", title: `Needs ${method.needs}. Takes ${method.cost}. ${method.paper}` }, box, make("span", { className: "name" }, method.text, method.slow ? make("span", { className: "note" }, " slower") : null), grade ? badge(grade) : null, make("span", { className: "says" }, misfit ? make("strong", {}, "Does not fit this model: ") : null, misfit ?? method.says));
+}
+async function fits() {
+  const { model } = state;
+  if (misfits[model] || !$("others").open) return;
+  misfits[model] = {};
+  const forget = () => delete misfits[model];
+  try { await work("fits", { model }, event => { if (event.event === "misfits") misfits[model] = event.reasons; }); methodLists(); } catch { forget(); }
 }
 const COMMON = ["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "saliency", "fame"];
 function methodLists() {
   const rank = facts.grades?.order ?? [], question = state.against.length ? "contrast" : "evidence";
-  const grade = method => { const at = rank.indexOf(gradeFor(method.grade, question)?.answers[question].grade); return at < 0 ? 9 : at; };
+  const grade = method => { const at = rank.indexOf(gradeFor(method.grade, question, state.model)?.answers[question].grade); return at < 0 ? 9 : at; };
   const known = facts.methods.map(method => method.text);
   const more = state.methods.filter(text => !known.includes(text)).map(text => ({ ...facts.methods.find(one => one.name === text.split(":")[0]), text })).filter(one => one.name);
   const chosen = facts.methods.filter(method => COMMON.includes(method.name) || state.methods.includes(method.text));
   if (facts.grades) chosen.sort((a, b) => grade(a) - grade(b));
   const others = facts.methods.filter(method => !chosen.includes(method));
+  $("graded").textContent = !facts.grades ? "No grades: start the page with --audit FOLDER of “camlucida audit all”." : state.model ? `The audit was of ${facts.grades.facts}; it says nothing of this model.` : `Grades of the last audit: ${facts.grades.facts}. ${facts.grades.warning}`;
+  fits();
   const wanted = $("filter").value.trim().toLowerCase();
   renew(() => {
     $("methods").replaceChildren(...[...chosen, ...more].map(methodRow));
@@ -121,7 +135,7 @@ function thumb(photo) {
   $("photo-name").textContent = photo.name + (photo.label ? ` (${photo.label})` : "");
 }
 async function take(file, use = choose) {
-  if (!file) return;
+  if (!file) return trouble(new Error("No file came with that; drop the photo’s file, or choose it."));
   trouble();
   say(`Reading ${file.name}`);
   try { use(await upload(file)); } catch (error) { say(""); trouble(error); }
@@ -154,7 +168,7 @@ async function ask() {
       else if (event.event === "skipped") places.get(event.method).replaceChildren(make("header", {}, make("h3", {}, event.method)), make("p", { className: "trouble" }, `Left out: ${event.words}`));
       else if (event.event === "map") arrived(event, question, places);
     }, own.signal);
-    if (own === running) say(`${answers.length} of ${question.methods.length} maps are ready.`);
+    if (own === running) { const all = question.methods.length, left = all - answers.length; say(`${left ? `${left} of ${all} methods left out; ` : ""}${answers.length} ${answers.length === 1 ? "map is" : "maps are"} ready.`); }
   } catch (error) {
     if (error.name === "AbortError") return;
     say(""); trouble(error);
@@ -209,7 +223,7 @@ function keep() {
   if (!answers.length) return;
   const question = asked(), title = `${$("photo-name").textContent}: ${$("sentence").textContent}`;
   const own = make("section", { className: "keeping", "aria-label": title });
-  own.append(make("header", {}, make("h3", {}, title), make("span", { className: "note" }, facts.models[question.model].name), make("button", { type: "button", className: "quiet", onclick: () => own.remove() }, "Remove")),
+  own.append(make("header", {}, make("h3", {}, title), make("span", { className: "note" }, [facts.models[question.model].name, facts.models[question.model].head].filter(Boolean).join(", ")), make("button", { type: "button", className: "quiet", onclick: () => own.remove() }, "Remove")),
     make("div", { className: "cards" }, ...answers.map(answer => card(answer, question, context, { small: true }))));
   $("kept").prepend(own);
   say("Kept below. Now choose another photo, class, layer or model: zoom and colours go in step.");
@@ -249,7 +263,7 @@ async function loadLayers() {
   $("layer").value = at + 1;
 }
 function listen() {
-  $("file").addEventListener("change", () => take($("file").files[0]));
+  $("file").addEventListener("change", () => { if ($("file").files.length) take($("file").files[0]); });
   for (const place of [$("drop"), document.body]) {
     place.addEventListener("dragover", event => { event.preventDefault(); $("drop").classList.add("over"); });
     place.addEventListener("dragleave", () => $("drop").classList.remove("over"));
@@ -263,13 +277,14 @@ function listen() {
   $("layer").addEventListener("input", () => { $("layer-name").textContent = layerName(); $("layer").setAttribute("aria-valuetext", layerName()); });
   $("layer").addEventListener("change", () => { state.layer = layers?.layers[$("layer").value - 1]?.name ?? ""; ask(); });
   $("more").addEventListener("toggle", () => { if (!layers) loadLayers().catch(trouble); });
-  $("model").addEventListener("change", () => { Object.assign(state, { model: Number($("model").value), class: "", against: [], layer: "" }); layers = null; $("more").open = false; classList(); ask(); });
+  for (const id of ["model", "head"]) $(id).addEventListener("change", () => { Object.assign(state, { model: Number($(id).value), class: "", against: [], layer: id === "head" ? state.layer : "" }); layers = null; $("more").open = false; predictions = []; $("predictions").replaceChildren(); classList(); ask(); });
   $("signed").addEventListener("change", () => { state.signed = $("signed").checked; ask(); });
   const looks = { opacity: value => { look.opacity = value / 100; }, threshold: value => { look.threshold = value / 100; }, palette: value => { look.palette = value; }, view: value => { look.view = value; } };
   for (const [id, set] of Object.entries(looks)) $(id).addEventListener("input", () => { set($(id).value); fill(); redraw(); paint(); remember(); });
   $("zoom-in").addEventListener("click", () => zoomTo(look.zoom * 1.5));
   $("zoom-out").addEventListener("click", () => zoomTo(look.zoom / 1.5));
   $("zoom-none").addEventListener("click", () => zoomTo(1));
+  $("others").addEventListener("toggle", fits);
   $("filter").addEventListener("input", methodLists);
   $("own-method").addEventListener("submit", event => { event.preventDefault(); const text = $("own").value.trim(); if (text && !state.methods.includes(text)) { state.methods.push(text); $("own").value = ""; ask(); } });
   $("keep").addEventListener("click", keep);
@@ -298,7 +313,6 @@ async function start() {
   $("target").replaceChildren(...facts.targets.map(name => make("option", { value: name }, name)));
   $("samples").replaceChildren(...sampleButtons(facts.samples));
   $("big-samples").replaceChildren(...sampleButtons(facts.samples));
-  $("graded").textContent = facts.grades ? `Grades of the last audit: ${facts.grades.facts}. ${facts.grades.warning}` : "No grades: start the page with --audit FOLDER of “camlucida audit all”.";
   if (facts.data) $("tab-data").hidden = false;
   document.body.dataset.ready = "yes";
   fromAddress(); classList(); listen(); methodLists(); restore();
