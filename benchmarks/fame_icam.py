@@ -2,15 +2,12 @@
 
 ``python -m benchmarks.fame_icam`` from the repository's root; see ``benchmarks/README.md``. The passes are what a
 careful user would write, as many as the method makes; all rows run with the memory settings of the command line. What
-is found out about a model once, its fastest form, layout and compiled step (which waits for 40 seconds of eager steps
-otherwise), is found before the clock runs.
+is found out about a model once, its fastest form, layout and compiled step, is found before the clock runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from benchmarks.command import main
@@ -18,7 +15,6 @@ from benchmarks.timing import Contender, Workload
 from torch import Tensor
 
 from camlucida.common.allocator import keep_freed_memory
-from camlucida.engine import compiled_step, layouts
 from camlucida.methods import FAME, ICAM, Method, Task
 
 ITERATIONS = 20
@@ -27,7 +23,6 @@ COPIES = 8
 
 def contenders(task: Workload) -> Iterator[Contender]:
     """Each method after the bare passes that it should not cost much more than."""
-    forms: dict[Any, Any] = {}  # the other rows keep their eager steps
     yield Contender(
         f"forward + backward to the pixels, x {ITERATIONS}",
         "torch",
@@ -39,8 +34,7 @@ def contenders(task: Workload) -> Iterator[Contender]:
     yield Contender(
         f"fame ({ITERATIONS} iterations, compiled step)",
         "camlucida",
-        lambda _: _run(task, FAME(ITERATIONS)),
-        build=lambda: _with(compiled_step, _AFTER=0.0, steps_of=lambda _: forms),
+        lambda: _run(task, FAME(ITERATIONS, compiled=True)),
     )
     yield Contender(
         f"fame ({ITERATIONS} iterations, bf16)",
@@ -55,20 +49,8 @@ def contenders(task: Workload) -> Iterator[Contender]:
     yield Contender(
         f"icam (n = {COPIES})",
         "camlucida",
-        lambda _: _run(task, ICAM(n_perturb=COPIES)),
-        build=lambda: _with(layouts, _AFTER=0),
+        lambda: _run(task, ICAM(n_perturb=COPIES)),
     )
-
-
-@contextmanager
-def _with(module: Any, **changes: Any) -> Iterator[None]:
-    """A module with other values."""
-    usual = {name: getattr(module, name) for name in changes}
-    vars(module).update(changes)
-    try:
-        yield
-    finally:
-        vars(module).update(usual)
 
 
 def _passes(task: Workload, count: int) -> Tensor:

@@ -397,10 +397,8 @@ def test_the_fast_form_moves_the_images_as_the_model_itself(monkeypatch):
     assert type(model[1]) is nn.BatchNorm2d
 
 
-def _compiling(monkeypatch, after=0.0):
-    """Steps are compiled after the first, whatever the clock says; returns what was compiled."""
-    monkeypatch.setattr(compiled_step, "_AFTER", after)
-    monkeypatch.setattr(compiled_step, "_WORTH", 1e9)
+def _compiling(monkeypatch):
+    """What was compiled."""
     made, real = [], compiled_step._compiled
 
     def watched(*args):
@@ -411,6 +409,9 @@ def _compiling(monkeypatch, after=0.0):
     return made
 
 
+COMPILED = FAME(iterations=20, compiled=True)
+
+
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs a compiler")
 def test_compiled_steps_move_the_images_as_eager_ones_whatever_is_explained(monkeypatch):
     model, x = _small(), torch.rand(3, 3, 16, 16)
@@ -418,8 +419,9 @@ def test_compiled_steps_move_the_images_as_eager_ones_whatever_is_explained(monk
     plain = camlucida.explain(model, x, method=method, target=[0, 1, 2])
     other = camlucida.explain(model, x, method=method, target=[3, 1, 0])
     made = _compiling(monkeypatch)
-    fast = camlucida.explain(model, x, method=method, target=[0, 1, 2])
-    again = camlucida.explain(model, x, method=method, target=[3, 1, 0])
+    fast = camlucida.explain(model, x, method=COMPILED, target=[0, 1, 2])
+    again = camlucida.explain(model, x, method=COMPILED, target=[3, 1, 0])
+    assert made
     assert all(run is not None for run in made)
     for found, wanted in ((fast, plain), (again, other)):
         moved = wanted.details["movement"]
@@ -427,8 +429,8 @@ def test_compiled_steps_move_the_images_as_eager_ones_whatever_is_explained(monk
         torch.testing.assert_close(found.details["movement"], moved, rtol=0, atol=bound)
 
 
-def test_steps_are_compiled_only_after_as_long_as_that_takes(monkeypatch):
-    made = _compiling(monkeypatch, after=1e9)
+def test_steps_are_compiled_only_where_that_is_asked_for(monkeypatch):
+    made = _compiling(monkeypatch)
     camlucida.explain(_small(), torch.rand(1, 3, 16, 16), method=FAME(iterations=20))
     assert made == []
 
@@ -436,7 +438,7 @@ def test_steps_are_compiled_only_after_as_long_as_that_takes(monkeypatch):
 @pytest.mark.parametrize("target", [lambda outputs: outputs[:, 0], Negated(Logit(1))])
 def test_a_function_or_a_shared_tensor_is_not_traced(monkeypatch, target):
     made = _compiling(monkeypatch)
-    camlucida.explain(_small(), torch.rand(1, 3, 16, 16), method=FAME(iterations=20), target=target)
+    camlucida.explain(_small(), torch.rand(1, 3, 16, 16), method=COMPILED, target=target)
     assert made == []
 
 
@@ -448,7 +450,7 @@ def test_without_a_compiler_steps_stay_eager_and_it_is_said(monkeypatch, caplog)
         raise RuntimeError("no compiler here\nand more")
 
     monkeypatch.setattr(torch, "compile", broken)
-    found = camlucida.explain(model, x, method=FAME(iterations=20))
+    found = camlucida.explain(model, x, method=COMPILED)
     assert made == [None]
     assert found.maps.amax() == 1
     assert "no compiler here" in caplog.text

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from statistics import median
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -161,17 +160,21 @@ def expects_channels_last(model: nn.Module, inputs: Tensor) -> bool:
 def _prefers_channels_last(
     run: Forward, images: Tensor, known: Tensor, expected: bool, wanted: Tensor | None = None
 ) -> bool:
-    """Whether channels-last is right and faster; what is expected decides unless the clock says clearly otherwise."""
+    """Whether channels-last is right and faster; what is expected decides unless the clock says clearly otherwise.
+
+    Of passes backward no clock decides, since maps are made of them: they would depend on what else the machine does.
+    """
+    if wanted is not None and not expected:
+        return False
     times = {}
     for channels_last in (True, False):
         forward = _in_layout(run, channels_last)
-        work = forward if wanted is None else partial(_gradient, forward)
         try:
             if channels_last and not same(forward(images.clone()), known):
                 return False
-            if channels_last and wanted is not None and not near(work(images), wanted):
-                return False
-            times[channels_last] = _seconds(work, images.clone())
+            if wanted is not None:
+                return near(_gradient(forward, images), wanted)
+            times[channels_last] = _seconds(forward, images.clone())
         except RuntimeError as error:
             # A model that reshapes its maps with view() wants them as usual; or the memory is small.
             _LOG.debug("images are not laid out channels-last: %s", error)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -15,23 +13,16 @@ from camlucida.engine.faster_forward import expects_channels_last, same
 
 R = TypeVar("R")
 
-_AFTER = 3
-"""Passes of a model in the usual layout before the other one is tried, which costs one of them."""
-
-
-@dataclass
-class _Seen:
-    passes: int = 0
-    channels_last: bool = False
-
-
-_SEEN: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Seen]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], bool]] = WeakKeyDictionary()
+"""Whether images are laid out channels-last for a model, by their shape, precision and device."""
 
 
 def in_fast_layout(
     model: nn.Module, images: Tensor, work: Callable[[Tensor], R], outputs: Callable[[R], Tensor]
 ) -> R:
-    """Do some work on images, laid out channels-last where a pass of this model showed that it is faster and the same.
+    """Do some work on images, laid out channels-last where convolutions like it and the model gives the same.
+
+    No clock decides, so that a map does not depend on what else the machine does; the first time costs both layouts.
 
     Args:
         model: whose passes they are, borrowed.
@@ -40,27 +31,19 @@ def in_fast_layout(
         outputs: the model's outputs in the work's result, to compare.
     """
     half = torch.is_autocast_enabled(images.device.type)
-    kind = (*images.shape, images.dtype, images.device, half)
-    seen = _SEEN.setdefault(model, {}).setdefault(kind, _Seen())
-    seen.passes += 1
-    if seen.channels_last:
-        return work(images.contiguous(memory_format=torch.channels_last))
-    if seen.passes != _AFTER + 1 or not expects_channels_last(model, images):
-        return work(images)
-    found, usual = _timed(work, images)
-    try:
-        other, taken = _timed(work, images.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:  # a model that reshapes its maps with view()
-        return found
-    seen.channels_last = taken < usual and same(outputs(other), outputs(found))
-    return found
-
-
-def _timed(work: Callable[[Tensor], R], images: Tensor) -> tuple[R, float]:
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    started = time.perf_counter()
+    kind = (*images.shape[1:], images.dtype, images.device, half)
+    known = _KNOWN.setdefault(model, {})
+    turned = images.contiguous(memory_format=torch.channels_last)
+    if kind in known:
+        return work(turned if known[kind] else images)
     found = work(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    return found, time.perf_counter() - started
+    known[kind] = False
+    if expects_channels_last(model, images):
+        try:
+            other = work(turned)
+        except RuntimeError:  # a model that reshapes its maps with view()
+            return found
+        if same(outputs(other), outputs(found)):
+            known[kind] = True
+            return other
+    return found

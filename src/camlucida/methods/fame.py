@@ -15,7 +15,7 @@ from camlucida.common.limits import Count, Kernel, Limits, NotNegative, Positive
 from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.borrow import borrowed
-from camlucida.engine.compiled_step import many_steps, step
+from camlucida.engine.compiled_step import compiled_steps, step
 from camlucida.engine.faster_forward import Forward, fast_forward
 from camlucida.engine.maps import Normalise, Steps, normalise, smooth
 from camlucida.engine.tap import run
@@ -228,6 +228,8 @@ class FAME(Method):
             gradients but for rounding. In nets with ReLUs rounding grows from step to step: after 20 steps of the
             embedded model either form has moved pixels 9 % otherwise (by norm) than double precision, and their maps,
             blurred, differ from it by 1.6 %.
+        compiled: compile a step forward and backward at the first one, which takes 10 to 50 seconds and pays from
+            thousands of passes on; without a compiler all steps run as by default. ``False`` by default.
         snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
             ``"map@75"`` and, before the blur, ``"movement@75"``.
         preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``;
@@ -255,6 +257,7 @@ class FAME(Method):
     tolerance: NotNegative = 1e-3
     precision: Precision = "full"
     plain: bool = False
+    compiled: bool = False
     snapshots: tuple[Annotated[int, Limits(0)], ...] = ()
     preset: Preset = "paper"
     eps: NotNegative = 0.0
@@ -355,7 +358,8 @@ class FAME(Method):
             isinstance(value, Tensor | Target) or callable(value) for value in rest.values()
         )
         key = (self.loss, self.precision, type(target), repr(rest), repr(pixels))
-        steps = many_steps(task.model, loss, key) if many and known else partial(step, loss)
+        traced = self.compiled and many and known
+        steps = compiled_steps(task.model, loss, key) if traced else partial(step, loss)
 
         def taken(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
             own = target.take(index)
