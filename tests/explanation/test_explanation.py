@@ -132,6 +132,7 @@ def test_repr_png(found):
 
 def test_overlay_is_the_size_of_the_photo_and_bright_where_the_map_is():
     bright = torch.zeros(1, 3, *SIZE, dtype=torch.float64)
+    bright[0, :, 2, 13] = 1  # a picture of one colour is marked
     e = explain(model(), bright, layers="features", target=0)
     maps = torch.zeros(1, *SIZE, dtype=torch.float64)
     maps[0, 2, 13] = 1
@@ -150,6 +151,7 @@ def cell_explanation(photo_size, preprocess):
     from dataclasses import replace
 
     picture = Image.fromarray(np.full((*photo_size, 3), 90, np.uint8))
+    picture.putpixel((photo_size[1] // 2, photo_size[0] // 2), (0, 0, 0))  # one colour is marked
     m = networks.build(size=preprocess.size, signed=False).float()
     e = explain(m, picture, layers="features", target=0, preprocess=preprocess)
     maps = torch.zeros(1, *preprocess.size)
