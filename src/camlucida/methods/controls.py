@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ def random_maps(images: Tensor, seed: int | ImageGenerators, cells: int = 7) -> 
 
 
 @dataclass(frozen=True)
-class _Blind(Method):
+class _Blind(Method, ABC):
     """A map of the images alone."""
 
     explains = "input"
@@ -39,9 +40,9 @@ class _Blind(Method):
         """Nothing is dropped."""
         return Steps(rectify=False)
 
+    @abstractmethod
     def draw(self, task: Task, pixels: Tensor, /) -> Tensor:
         """The maps ``(N, H, W)`` of images ``(N, C, H, W)``."""
-        raise NotImplementedError
 
     def run(self, task: Task) -> RawMap:
         """One forward pass, for the target's value alone."""
