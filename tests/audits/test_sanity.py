@@ -1,7 +1,8 @@
 """Sanity checks against their written-out formulas, closed forms, and methods that misbehave on purpose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from camlucida.audits.sanity.shuffled_labels import TwinPlan, train_twins, unlea
 from camlucida.audits.sanity.verdicts import mark, results, verdict
 from camlucida.audits.trial import Trial, copied
 from camlucida.common.errors import ModelError
+from camlucida.common.seeds import ImageGenerators
 from camlucida.common.store import Store
 from camlucida.engine.redraw import randomise
 from camlucida.methods import GradCAM, register
@@ -525,6 +527,38 @@ def test_misbehaviour_is_caught(model, inputs, kind, failing):
     assert (failing in failed) if failing else not failed
     if failing != "state":
         assert found["changed"] == []
+
+
+@dataclass(frozen=True)
+class Chaotic(GradCAM):
+    """Turns on the last bits of the image."""
+
+    def run(self, task):
+        raw = super().run(task)
+        drawn = task.generator.rand(raw.fused.shape[1:], raw.fused)
+        return replace(raw, fused=drawn, layers=dict.fromkeys(raw.layers, drawn))
+
+
+def test_a_map_that_does_not_come_out_again_is_noise(model, inputs):
+    bench = Trial(model, inputs, preprocess=camlucida.Preprocess((24, 24), 24)).ranked()
+    with Registered("test-chaos", Chaotic):
+        tested = choose(["test-chaos", "gradcam"], quick=True)
+        found = checks.reproducible(bench, tested, bench.maps(tested))
+        noise, stays = (
+            results(name, {"reproducible": twice(found[name])})["reproducible"] for name in found
+        )
+    drawn = ImageGenerators(1, inputs).rand(inputs.shape[1:], inputs)
+    std = torch.tensor(bench.preprocess.std)[:, None, None]
+    before, after = (
+        camlucida.explain(model, x, method="gradcam", target=bench.classes).maps
+        for x in (inputs, inputs + (2 * drawn - 1) / 255 / std)
+    )
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(before, after, strict=True)]
+    assert found["gradcam"]["again"] == pytest.approx(alike, abs=1e-6)
+    assert (noise.outcome, stays.outcome) == ("fail", "pass")
+    assert "one grey level" in noise.text
+    with pytest.raises(ModelError, match="preprocessing"):
+        checks.reproducible(Trial(model, inputs).ranked(), tested, {})
 
 
 def test_two_classes_get_two_maps_or_the_method_says_so(model, inputs):

@@ -19,6 +19,7 @@ from camlucida import (
     MethodError,
     Preprocess,
 )
+from camlucida.common.seeds import ImageGenerators
 from camlucida.engine import compiled_step
 from camlucida.engine.compiled_step import step
 from camlucida.methods import FAME, fame
@@ -245,6 +246,55 @@ def test_reference_code_preset_is_minmax_with_eps(net):
     np.testing.assert_allclose(preset.maps[0].numpy(), wanted, atol=1e-9)
     plain = camlucida.explain(net, x, method=FAME(iterations=6))
     assert plain.maps.min() > 0  # max normalisation keeps the floor
+
+
+COLOURS = Preprocess((9, 11), (9, 11), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.5))
+
+
+def test_several_starts_are_the_mean_of_paths_within_a_grey_level(net):
+    x = images(2)
+    method = FAME(iterations=5, starts=4, sigma=1.3, kernel=7)
+    found = camlucida.explain(net, x, method=method, target=[0, 1], preprocess=COLOURS, seed=3)
+    drawn = ImageGenerators(3, x)
+    draws = [2 * drawn.rand(x.shape[1:], x) - 1 for _ in range(4)]
+    std = torch.tensor(COLOURS.std, dtype=x.dtype)[:, None, None]
+    for i in range(2):
+        starts = [x[i] + d[i] / 255 / std for d in draws]
+        halves = []
+        for some in (starts, starts[::2], starts[1::2]):
+            moved = slow.mean_movement(lambda image, c=i: net(image)[:, c], some, 5)
+            halves.append(slow.blur(moved, 1.3, 7))
+        np.testing.assert_allclose(found.maps[i].numpy(), halves[0] / halves[0].max(), atol=1e-12)
+        alike = np.corrcoef(halves[1].ravel(), halves[2].ravel())[0, 1]
+        assert found.details["halves"][i] == pytest.approx(alike)
+        assert f"correlate at {alike:.3f}" in found.diagnostics[i].messages[0]
+    assert found.details["passes"].tolist() == [20, 20]
+    alone = camlucida.explain(net, x[1:], method=method, target=1, preprocess=COLOURS, seed=3)
+    torch.testing.assert_close(alone.maps[0], found.maps[1], rtol=0, atol=1e-12)
+
+
+def test_several_starts_take_no_more_memory_than_the_batch_or_one_image(net):
+    sizes = []
+    net.conv.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
+    options = {"iterations": 2, "sigma": 0}
+    for count, starts, most in ((3, 2, 3), (2, 5, 5)):
+        sizes.clear()
+        method = FAME(starts=starts, **options)
+        camlucida.explain(net, images(count), method=method, preprocess=COLOURS)
+        assert max(sizes) == most
+        assert sum(sizes[-2 * starts * count // most :]) == count * 2 * starts
+
+
+def test_several_starts_need_to_know_what_a_grey_level_is(net):
+    with pytest.raises(MethodError, match="grey level"):
+        camlucida.explain(net, images(), method=FAME(starts=2, iterations=1))
+
+
+def test_a_preset_leaves_what_is_given():
+    assert (FAME(preset="reproducible").starts, FAME(preset="reproducible").iterations) == (8, 62)
+    given = FAME(preset="reproducible", iterations=20)
+    assert (given.starts, given.iterations) == (8, 20)
+    assert (FAME().starts, FAME().iterations) == (1, 500)
 
 
 def test_small_images_get_a_smaller_kernel_and_a_note(net):

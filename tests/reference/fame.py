@@ -46,6 +46,12 @@ def movement(moved, start, how="gray_then_abs"):
     return np.sqrt((d**2).sum(0))
 
 
+def mean_movement(loss, starts, iterations):
+    """Of paths from several starts, each measured from its own start (spec 15.4)."""
+    moved = [movement(descend_one(loss, one, iterations)[0], one) for one in starts]
+    return sum(moved) / len(moved)
+
+
 def blur(picture, sigma, kernel):
     h, w = picture.shape
     kernel = min(kernel, 2 * min(h, w) - 1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from camlucida.common.files import write, write_bytes
 from camlucida.common.jsonable import to_json
 from camlucida.common.printable import distinct, slug
+from camlucida.common.seeds import ImageGenerators
 from camlucida.common.statistics import correlation, number
 from camlucida.common.version import __version__
 from camlucida.explanation import overlays
@@ -28,7 +29,6 @@ from camlucida.faces.protocol import check_threshold, decision
 from camlucida.faces.similarity_maps import (
     IDENTICAL,
     SimilarityMaps,
-    jittered,
     same_embedding,
     similarity_maps,
 )
@@ -331,8 +331,9 @@ def explain_pair(
     similarity = float(embedder.similarity(embeddings[0], embeddings[1])) + 0.0  # not minus 0
     theta = embedder.threshold if threshold is None else threshold
     check_threshold(theta)
-    again = jittered(embedder, inputs, seed) if noise else None
-    given = [inputs] if again is None else [inputs, again]
+    given = [inputs]
+    if noise and embedder.preprocess is not None:
+        given.append(embedder.preprocess.jittered(inputs, ImageGenerators(seed + 1, inputs)))
     every = [
         [
             similarity_maps(

@@ -199,15 +199,6 @@ def _strengths(steps: Steps, similar: Tensor, dissimilar: Tensor, like: Tensor) 
     return share[..., None, None].to(like)
 
 
-def jittered(embedder: Embedder, inputs: Tensor, seed: int) -> Tensor | None:
-    """The same faces with every pixel changed by at most one grey level; ``None`` without preprocessing."""
-    if embedder.preprocess is None:
-        return None
-    drawn = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(seed + 1)).to(inputs)
-    pixels = embedder.preprocess.denormalise(inputs) + (2 * drawn - 1) / 255
-    return embedder.preprocess.normalise(pixels.clamp(0, 1))
-
-
 def same_embedding(similarity: float, compare: str) -> bool:
     """Whether two embeddings are the same as far as single precision tells."""
     return similarity > 1 - 1e-6 if compare == "cosine" else similarity > -1e-5

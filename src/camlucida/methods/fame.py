@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from camlucida.common.arguments import argument
 from camlucida.common.errors import MethodError
 from camlucida.common.limits import Count, Kernel, Limits, NotNegative, Positive
 from camlucida.common.statistics import correlation
@@ -30,10 +32,19 @@ ChannelReduction = Literal["gray_then_abs", "abs_then_gray", "abs_mean", "abs_ma
 InputSpace = Literal["input", "pixel"]
 EarlyStop = Literal["sample", "batch_mean"]
 Precision = Literal["full", "bf16"]
-Preset = Literal["paper", "reference_code", "reference_code_faces"]
+Preset = Literal["paper", "reproducible", "reference_code", "reference_code_faces"]
 
 KERNEL, SIGMA = 49, 7.7
 """The paper's Gaussian, for inputs of 224 pixels."""
+
+_CODE: dict[str, Any] = {"normalise": "minmax", "eps": 1e-8}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "reproducible": {"starts": 8, "iterations": 62},
+    "reference_code": _CODE,
+    "reference_code_faces": {
+        **_CODE, "input_space": "pixel", "epsilon": 0.01, "early_stop": "batch_mean",
+    },
+}  # fmt: skip
 
 _GRAY = (0.2989, 0.587, 0.114)
 _NO_GRADIENT = 1e-12
@@ -186,7 +197,7 @@ def movement(
     year=2026,
     equation="3, 4",
     needs=("pixel gradients",),
-    cost=Cost(forward=1, backward=1, times=("iterations",), first=1),
+    cost=Cost(forward=1, backward=1, times=("starts", "iterations"), first=1),
     quick={"iterations": 40},
     quick_audits=False,
     before_blur="movement",
@@ -206,6 +217,10 @@ class FAME(Method):
     Attributes:
         iterations: steps, 500 by default (75 to 200 are already stable); ``"auto"`` stops each image when its
             map has settled, at the latest after 500.
+        starts: paths, 1 by default: the paper's, from the image itself. With more, each starts from the image with
+            every value changed at random within one grey level, all are descended together, and the map is that of
+            their mean movement: one long path is chaotic, the mean of short ones comes out again. It needs the
+            model's preprocessing, which says what a grey level is.
         step_size: largest move of a pixel in a step, 1/255 by default, in units of the space moved in.
         loss: what is descended: the ``"target"`` itself (default), 1 minus it (``"raise"``), or its absolute
             value (``"absolute"``, an older script of the authors; it turns around for negative logits).
@@ -232,9 +247,11 @@ class FAME(Method):
             thousands of passes on; without a compiler all steps run as by default. ``False`` by default.
         snapshots: iteration counts after which to keep the map as well; they arrive in ``details`` as
             ``"map@75"`` and, before the blur, ``"movement@75"``.
-        preset: ``"reference_code"`` sets the authors' code: ``normalise="minmax"`` and ``eps=1e-8``;
-            ``"reference_code_faces"`` what it does for verification besides: ``input_space="pixel"``,
-            ``epsilon=0.01`` and ``early_stop="batch_mean"``, which leaves many impostors' maps empty.
+        preset: sets what is not given otherwise. ``"reproducible"``: ``starts=8`` and ``iterations=62``, a map
+            that comes out again at the cost of the paper's. ``"reference_code"``: the authors' code,
+            ``normalise="minmax"`` and ``eps=1e-8``; ``"reference_code_faces"`` what it does for verification
+            besides: ``input_space="pixel"``, ``epsilon=0.01`` and ``early_stop="batch_mean"``, which leaves many
+            impostors' maps empty.
         eps: added to the denominators of the scaling before and after the blur; 0 by default.
 
     Example:
@@ -244,6 +261,7 @@ class FAME(Method):
     explains = "input"
 
     iterations: Count | Literal["auto"] = 500
+    starts: Count = 1
     step_size: Positive = 1 / 255
     loss: Loss = "target"
     channel_reduction: ChannelReduction = "gray_then_abs"
@@ -264,13 +282,9 @@ class FAME(Method):
 
     def __post_init__(self) -> None:
         """Check the options; apply the preset."""
-        if self.preset != "paper":
-            object.__setattr__(self, "normalise", "minmax")
-            object.__setattr__(self, "eps", 1e-8)
-        if self.preset == "reference_code_faces":
-            object.__setattr__(self, "input_space", "pixel")
-            object.__setattr__(self, "epsilon", 0.01)
-            object.__setattr__(self, "early_stop", "batch_mean")
+        for name, value in _PRESETS.get(self.preset, {}).items():
+            if getattr(self, name) == getattr(type(self), name):  # as by default
+                object.__setattr__(self, name, value)
         super().__post_init__()
         if self.clamp and self.input_space != "pixel":
             raise MethodError("clamp bounds pixels in [0, 1]; it needs input_space='pixel'")
@@ -296,7 +310,17 @@ class FAME(Method):
     def run(self, task: Task) -> RawMap:
         """Descend, then blur how far the pixels moved."""
         pixels = task.pixels(self.input_space, "input_space")
-        images = task.inputs if pixels is None else pixels.denormalise(task.inputs)
+        count, paths = len(task.inputs), self.starts
+        inputs = task.inputs
+        if paths > 1:
+            if task.preprocess is None:
+                raise MethodError(
+                    f"several starts lie within a grey level of the image, and it is not known what that is; say it "
+                    f"with {argument('preprocess')}, or use starts=1"
+                )
+            near = partial(task.preprocess.jittered, inputs, task.generator)
+            inputs = torch.stack([near() for _ in range(paths)], 1).flatten(0, 1)
+        images = inputs if pixels is None else pixels.denormalise(inputs)
         with borrowed(task.model, task.inputs) as module, torch.no_grad():
             task = replace(task, model=module)
             outputs, target, values = task.ask()
@@ -312,14 +336,26 @@ class FAME(Method):
                 settled=_Settled(self, images) if self.iterations == "auto" else None,
                 progress=task.progress,
             )
-            moved = movement(descent.images, descent.start, self.channel_reduction)
-            details = {"passes": descent.passes, "loss": descent.losses, "movement": moved}
-            for count, image in zip(self.snapshots, descent.kept, strict=True):
-                at = movement(image, descent.start, self.channel_reduction)
-                details[f"movement@{count}"] = at
-                details[f"map@{count}"] = self.steps.finish(self.smoothed(at), task.size)
-            blurred = self.smoothed(moved)
-        notes = self._notes(descent, task.size)
+
+            def each(values: Tensor) -> Tensor:
+                return values.reshape(count, paths, *values.shape[1:])
+
+            moved = each(movement(descent.images, descent.start, self.channel_reduction))
+            details = {
+                "passes": each(descent.passes).sum(1),
+                "loss": each(descent.losses).mean(1),
+                "movement": moved.mean(1),
+            }
+            for number, image in zip(self.snapshots, descent.kept, strict=True):
+                at = each(movement(image, descent.start, self.channel_reduction)).mean(1)
+                details[f"movement@{number}"] = at
+                details[f"map@{number}"] = self.steps.finish(self.smoothed(at), task.size)
+            if paths > 1:
+                halves = [self.smoothed(moved[:, i::2].mean(1)).flatten(1) for i in (0, 1)]
+                details["halves"] = correlation(*halves)
+            blurred = self.smoothed(details["movement"])
+        still = each((descent.images == descent.start).flatten(1).all(1)).all(1)
+        notes = self._notes(details, still, task.size)
         return RawMap.of_input(blurred, outputs, target, values, notes=notes, details=details)
 
     def smoothed(self, moved: Tensor) -> Tensor:
@@ -361,17 +397,31 @@ class FAME(Method):
         traced = self.compiled and many and known
         steps = compiled_steps(task.model, loss, key) if traced else partial(step, loss)
 
+        most = max(len(task.inputs), self.starts)  # at a time, for the memory's sake
+
         def taken(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-            own = target.take(index)
-            return steps(images, *(getattr(own, name) for name in names))
+            found = []
+            for some, at in zip(torch.split(images, most), torch.split(index, most), strict=True):
+                own = target.take(at // self.starts)
+                found.append(steps(some, *(getattr(own, name) for name in names)))
+            values, gradients = zip(*found, strict=True)
+            return torch.cat(values), torch.cat(gradients)
 
         return taken
 
-    def _notes(self, descent: Descent, size: tuple[int, int]) -> dict[int, list[str]]:
+    def _notes(
+        self, details: dict[str, Tensor], still: Tensor, size: tuple[int, int]
+    ) -> dict[int, list[str]]:
         notes: dict[int, list[str]] = {}
-        untouched = (descent.images == descent.start).flatten(1).all(1)
-        for i in untouched.nonzero()[:, 0].tolist():
-            first = float(descent.losses[i, 0])
+        for i, r in enumerate(details.get("halves", still.new_zeros(0)).tolist()):
+            if math.isfinite(r):
+                said = (
+                    f"the maps of its two halves of {self.starts} starts correlate at {r:.3f}, so that the map would "
+                    f"come out again at about {2 * r / (1 + r):.3f}; smaller differences between such maps mean nothing"
+                )
+                notes[i] = [said]
+        for i in still.nonzero()[:, 0].tolist():
+            first = float(details["loss"][i, 0])
             if self.epsilon is not None and first < self.epsilon:
                 why = (
                     f"the loss {first:.3g} lay below epsilon={self.epsilon} before the first step (as every "
@@ -382,12 +432,12 @@ class FAME(Method):
                     "no small change of the image changes what is explained (a dead cell, a saturated probability, or "
                     "the similarity of the image with itself)"
                 )
-            notes[i] = [f"the image was never moved, so the map is empty: {why}"]
+            notes.setdefault(i, []).append(f"the image was never moved, so the map is empty: {why}")
         sigma, kernel = self.blur(size)
         wanted = self.kernel if self.sigma != "scaled" else kernel
         if sigma and kernel < wanted:
             cut = f"the blur's kernel was cut from {wanted} to {kernel} pixels for a {size[0]}x{size[1]} image"
-            for i in range(len(descent.images)):
+            for i in range(len(still)):
                 notes.setdefault(i, []).append(cut)
         return notes
 

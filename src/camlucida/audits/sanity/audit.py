@@ -26,6 +26,7 @@ from camlucida.audits.sanity.measures import (
     logit_shift,
     other_class,
     parameters,
+    reproducible,
 )
 from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import SanityNumbers, report_of
@@ -90,7 +91,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     store = request.store(trial, "sanity", stages=record["stages"])
     groups = grouped(tested)
     ahead = _TWIN_STEPS if request.labels else 0
-    done, total = ahead, ahead + len(groups) * (len(stages) * (1 + independent) + 5)
+    done, total = ahead, ahead + len(groups) * (len(stages) * (1 + independent) + 6)
 
     def learning(what: str, part: float, parts: float) -> None:
         request.say(what, ahead * part / parts, total)
@@ -164,6 +165,7 @@ def _parts(
     measures: dict[str, tuple[str, Callable[[], Found]]] = {
         "class": ("other class", lambda: other_class(trial, group, base())),
         "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
+        "reproducible": ("jittered pixels", lambda: reproducible(trial, group, base())),
         "input shift": ("shifted inputs", lambda: input_shift(few, group)),
         "logit shift": ("shifted logits", lambda: logit_shift(few, group)),
         "completeness": ("sums", lambda: _sums(few, group)),

@@ -16,6 +16,9 @@ SHIFTED = 1e-3
 COMMON = 1e-6
 """Largest mean squared difference of maps in [0, 1] when no probability has changed: a thousandth of the range."""
 
+REPRODUCED = 0.95
+"""Least mean correlation with the map of an image that nobody tells apart: below, a tenth of its variance is noise."""
+
 USABLE = 0.1
 """Largest share of the maps that may hold nothing."""
 
@@ -100,6 +103,14 @@ CHECKS: dict[str, Check] = {
             f"At most {ROUNDING:g}, which leaves room for rounding. Needs two images and a batch size of 2.",
             "largest difference of a map in [0, 1]",
             part="behaviour", other="An image alone gets another map than in its batch",
+        ),
+        Check(
+            "reproducible", "comes out again",
+            "Does the map stay when each pixel is changed by at most one grey level, which nobody sees?",
+            f"At least {REPRODUCED:g}: with less, over a tenth of the map's variance would be noise. Needs "
+            "the model's preprocessing.",
+            "correlation of the finished map with that of the jittered image",
+            serious=False, numbers="again",
         ),
         Check(
             "state", "model untouched",

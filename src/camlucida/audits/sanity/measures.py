@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.sanity.models import shifted_input, shifted_logits
 from camlucida.audits.trial import Trial, copied
+from camlucida.common.errors import ModelError
 from camlucida.common.provenance import fingerprint
+from camlucida.common.seeds import ImageGenerators
+from camlucida.common.statistics import correlation
 from camlucida.data.preprocess import Preprocess
 from camlucida.engine.maps import normalise, resize
 from camlucida.engine.outputs import first_tensor
@@ -95,6 +98,25 @@ def other_class(
     last = compared(base, trial.maps(group, trial.others), alike)
     second = compared(base, trial.maps(group, trial.rivals), alike)
     return {k: {**v, "rival": second[k].get("signed", [])} for k, v in last.items()}
+
+
+def reproducible(
+    trial: Trial, group: Sequence[Candidate], base: Mapping[str, Explanation | str]
+) -> Found:
+    """How the finished maps correlate with those of images whose pixels differ by at most one grey level.
+
+    Raises:
+        ModelError: it is not known how pixels become inputs, nor therefore what a grey level is.
+    """
+    if trial.preprocess is None:
+        raise ModelError("what a grey level is, is not known without the model's preprocessing")
+    near = trial.preprocess.jittered(trial.inputs, ImageGenerators(trial.seed + 1, trial.inputs))
+    again = replace(trial, inputs=near).maps(group)
+
+    def compare(a: Explanation, b: Explanation) -> dict[str, Any]:
+        return {"again": _numbers(correlation(a.maps.flatten(1), b.maps.flatten(1)))}
+
+    return compared(base, again, compare)
 
 
 def input_shift(trial: Trial, group: Sequence[Candidate]) -> Found:

@@ -11,6 +11,7 @@ from camlucida.audits.sanity.checks import (
     ALIKE,
     CHECKS,
     COMMON,
+    REPRODUCED,
     ROUNDING,
     SAME_CLASS,
     SHIFTED,
@@ -65,6 +66,10 @@ usable: All {images} maps hold something.
 one image: One image is no batch: there is nothing to compare it with.
 another map: {what}: they differ by up to {said} (at most {most:g} passes).
 same map: Maps come out the same, to {said} (at most {most:g} passes).
+noise: Its map changes when each pixel changes by at most one grey level: correlation {said} (at least {least:g}
+    passes). A difference between two of its maps that is no larger means nothing.
+comes again: Its map comes out again when each pixel changes by at most one grey level: correlation {said} (at least
+    {least:g} passes).
 changed: Running it changed the model's {things}.
 untouched: The model is left exactly as it was.
 
@@ -93,7 +98,8 @@ def results(name: str, measured: Mapping[str, CheckNumbers | None]) -> dict[str,
     Args:
         name: registered name of the method.
         measured: by part: ``parameters`` (all weights redrawn), ``data``, ``class``, ``behaviour``,
-            ``input shift``, ``logit shift``, ``completeness``; ``None`` or missing where nothing was measured.
+            ``reproducible``, ``input shift``, ``logit shift``, ``completeness``; ``None`` or missing where nothing was
+            measured.
     """
     found = {}
     for key, check in CHECKS.items():
@@ -291,6 +297,15 @@ def _difference(check: Check, _: str, part: CheckNumbers) -> Verdict:
     return _verdict(check, fails, said, value, bound)
 
 
+def _reproducible(check: Check, _: str, part: CheckNumbers) -> Verdict:
+    evidence = decided(known(part["again"]), least=REPRODUCED)
+    value = evidence.value
+    said = _SAY["comes again" if evidence.within else "noise"](
+        said=beside(value, REPRODUCED), least=REPRODUCED
+    )
+    return _verdict(check, evidence.outcome, said, value, REPRODUCED, part, evidence)
+
+
 def _state(check: Check, _: str, part: CheckNumbers) -> Verdict:
     changed = part["changed"]
     said = _SAY["changed" if changed else "untouched"](things=" and ".join(changed))
@@ -346,6 +361,7 @@ _JUDGES: dict[str, Callable[[Check, str, CheckNumbers], Verdict]] = {
     "usable": _usable,
     "repeat": _difference,
     "single": _difference,
+    "reproducible": _reproducible,
     "state": _state,
     "input shift": _input,
     "logit shift": _logits,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from camlucida.common.errors import ImageError, ModelError
 from camlucida.common.limits import check_fields
+from camlucida.common.seeds import ImageGenerators
 from camlucida.data.preprocess.huggingface import check_same, huggingface_values
 from camlucida.data.preprocess.values import (
     IMAGENET_MEAN,
@@ -201,6 +202,16 @@ class Preprocess:
         """
         mean, std = self._constants(inputs)
         return inputs * std + mean
+
+    def jittered(self, inputs: Tensor, generator: ImageGenerators) -> Tensor:
+        """Model inputs `(N, C, H, W)` that nobody tells apart: each value moved at random within one grey level, 1/255.
+
+        Args:
+            inputs: As the model receives them.
+            generator: The random stream of each image.
+        """
+        _, std = self._constants(inputs)
+        return inputs + (2 * generator.rand(inputs.shape[1:], inputs) - 1) / 255 / std
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """What the model sees of a photo, in the photo's own pixels.
