@@ -266,3 +266,44 @@ def test_help(capsys, command):
     code, out, err = run(capsys, *command, "--help")
     assert (code, err) == (0, [])
     assert "--help" in out
+
+
+@pytest.mark.usefixtures("model")
+def test_figures_and_analyses_of_the_papers(capsys, photos, tmp_path):
+    photo, fast = photos / "ham" / "ham0.png", ("--method", FAST)
+    for name, arguments, shown in (
+        ("fame-figure1", (photo, "--iterations", 2, "--sigma", 0, "--sigma", 2), "sigma 2 px"),
+        ("fame-starts", (photos, "--setting", "1x2", "--setting", "2x1", "--paths", 2, "--steps", 2), "2 x 1"),
+        ("icam-figure1", (photo, "--method", "icam:n_perturb=3"), "agreement"),
+        ("icam-layers", (photos, *fast, "--label"), "pseudo-F"),
+        ("icam-ablation", (photo, *fast, "--part", "bias"), "bias=spatial"),
+    ):  # fmt: skip
+        out = tmp_path / name
+        code, text, err = run(capsys, "reproduce", name, *arguments, "--out", out)
+        assert (code, err) == (0, []), name
+        assert shown in text
+        written = {file.name for file in out.iterdir()}
+        assert {f"{name}.html", f"{name}.json"} < written
+        assert (f"{name}-1.png" in written) == (name not in {"fame-starts", "icam-ablation"})
+    code, _, err = run(capsys, "reproduce", "fame-starts", photo, "--setting", "8by62")
+    assert (code, len(err)) == (2, 1)
+    assert "8x62" in err[0]
+
+
+@pytest.mark.usefixtures("model")
+def test_cells_of_networks_side_by_side(capsys, photos, tmp_path):
+    arguments = (
+        "cells",
+        photos / "ham" / "ham0.png",
+        "--method",
+        "fame:iterations=1",
+        "--out",
+        tmp_path,
+    )
+    code, text, err = run(capsys, *arguments, "--layer", 2, "--beside", "other")
+    assert (code, err) == (0, [])
+    assert "tiny-2: 3" in text
+    document = json.loads((tmp_path / "ham0.cells.json").read_text())
+    assert [one["layer"] for one in document["layers"]] == ["2", "3"]
+    code, _, err = run(capsys, *arguments, "--depth", "--beside", "other")
+    assert (code, len(err)) == (2, 1)

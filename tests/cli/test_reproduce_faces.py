@@ -9,7 +9,7 @@ from camlucida import CamlucidaError
 from camlucida.cli.reproduce.group import reproduce
 from camlucida.faces import bench_pairs, load
 from camlucida.faces.detect import Face
-from camlucida.studies.published import fame_figure3
+from camlucida.studies.published import fame_figure3, fame_table1
 from reference.commands import invoke
 from reference.embedders import picture, small
 
@@ -101,9 +101,24 @@ def test_a_data_set_has_published_numbers_beside(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [([], "--data"), (["--standin", "--data", "x"], "--data"), (["--data", "x", "--photos", "y"], "--photos"),
-     (["--standin", *FAST, "--iterations", 3], "fame:iterations=N"), (["--data", "x"], "no list of pairs"),
+     (["--standin", *FAST, "--iterations", 3], "fame:iterations=N"),
+     (["--standin", *FAST, "--legacy"], "reference_code_faces"), (["--data", "x"], "no list of pairs"),
      (["--data", "x", "--layout", "ar:distance=far"], "no option 'distance'")],
 )  # fmt: skip
 def test_wrong_arguments(arguments, match, tmp_path):
     with pytest.raises(CamlucidaError, match=match):
         raise invoke(reproduce, "fame-table1", *arguments, "--out", tmp_path / "out").exception
+
+
+def test_legacy_is_the_authors_stopping_scaling_and_rounding(people, tmp_path, monkeypatch):
+    given = {}
+
+    def bench(_embedder, _pairs, methods, *, round_theta, **_):
+        given.update(methods=methods, round_theta=round_theta)
+        raise CamlucidaError("seen")
+
+    monkeypatch.setattr(fame_table1, "VerificationBenchmark", bench)
+    arguments = ["--standin", "--photos", people, "--legacy", "--out", tmp_path / "out"]
+    assert str(invoke(reproduce, "fame-table1", *arguments).exception) == "seen"
+    assert given["round_theta"] is True
+    assert given["methods"][-1] == ("fame", {"iterations": 20, "preset": "reference_code_faces"})

@@ -78,9 +78,13 @@ def fame_table1(
     limit: Annotated[
         int | None, option("N", "Use at most this many pairs, half of them genuine.", 2)
     ] = None,
-    round_theta: Annotated[
+    legacy: Annotated[
         bool,
-        typer.Option("--round-theta", help="Round the threshold as the authors' scripts did."),
+        typer.Option(
+            "--legacy",
+            help="Stop FAME at a loss of 0.01 on the batch's mean, scale its maps and round the threshold as the "
+            "authors' scripts did.",
+        ),
     ] = False,
     grid: Annotated[
         bool,
@@ -123,7 +127,7 @@ def fame_table1(
             limit=limit,
             out=out / "run",
             seed=seed,
-            round_theta=round_theta,
+            legacy=legacy,
             with_grid=grid,
             progress=part(say, "explaining pairs"),
         )

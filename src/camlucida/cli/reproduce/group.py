@@ -1,4 +1,4 @@
-"""``camlucida reproduce``: published tables, and ours beside them."""
+"""``camlucida reproduce``: published tables and figures, and ours beside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import typer
 
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.reproduce.faces import fame_table1
+from camlucida.cli.reproduce.figures import (
+    fame_figure1,
+    fame_starts,
+    icam_ablation,
+    icam_figure1,
+    icam_layers,
+)
 from camlucida.cli.shared.model import DETAILS, NOBODY, Chosen, takes_model
 from camlucida.cli.shared.options import (
     AsJson,
@@ -26,7 +33,7 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 
 reproduce = typer.Typer(
-    help="Run the protocol behind a published table, and print our numbers beside the published ones.",
+    help="Run the protocol behind a published table or figure; published numbers stand beside ours.",
     no_args_is_help=True,
 )
 
@@ -224,4 +231,12 @@ def wall_table1(
     finish(run, out, as_json=as_json)
 
 
-reproduce.command("fame-table1", cls=Command)(fame_table1)
+for _command in (
+    fame_table1,
+    fame_figure1,
+    fame_starts,
+    icam_figure1,
+    icam_layers,
+    icam_ablation,
+):
+    reproduce.command(cls=Command)(_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from camlucida.targets import Cell as CellTarget
 from camlucida.targets import Cells
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 PixelBox = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, ends exclusive."""
@@ -216,16 +216,15 @@ class CellAnalysis:
         Args:
             cell: width of a tile in inches.
         """
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        return beside({"": self}, cell)
+
+    def draw(self, figure: FigureBase, name: str = "") -> None:
+        """The same on a figure or a part of one, under the name of the network."""
         from matplotlib.patches import Rectangle
 
         all_rows = sorted({facts.row for facts in self.cells})
         all_columns = sorted({facts.col for facts in self.cells})
-        rows, columns = len(all_rows), len(all_columns)
-        tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-        figure = Figure(figsize=(cell * columns, cell * rows + 0.4), layout=tight)
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(len(all_rows), len(all_columns), squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         for facts, attribution in zip(self.cells, self.maps, strict=True):
@@ -245,11 +244,37 @@ class CellAnalysis:
             )
         inside, chance = self.mean("inside"), self.chance
         figure.suptitle(
-            f"{self.layer}: {inside:.0%} of a cell's attribution lies on the patch under it "
-            f"(chance {chance:.0%})",
+            f"{name}{': ' if name else ''}{self.layer}: {inside:.0%} of a cell's attribution lies on the patch under "
+            f"it (chance {chance:.0%})",
             fontsize=9,
         )
-        return figure
+
+
+def beside(analyses: Mapping[str, CellAnalysis], cell: float = 1.1) -> Figure:
+    """The cells of several networks side by side, each under its name (FAME, figure 2).
+
+    Args:
+        analyses: by the network's name.
+        cell: width of a tile in inches.
+
+    Example:
+        >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(7, 7)])
+        >>> camlucida.studies.fame.beside({"one": found, "two": found}).savefig("cells.png")
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns, rows = (
+        [len({getattr(facts, side) for facts in found.cells}) for found in analyses.values()]
+        for side in ("col", "row")
+    )
+    tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    size = (cell * sum(columns) + 0.2 * (len(columns) - 1), cell * max(rows) + 0.4)
+    figure = Figure(figsize=size, layout=tight)
+    parts = figure.subfigures(1, len(analyses), squeeze=False, width_ratios=columns)[0]
+    for part, (name, found) in zip(parts, analyses.items(), strict=True):
+        found.draw(part, name)
+    return figure
 
 
 def cells(
@@ -356,8 +381,12 @@ def _part(progress: Progress | None, start: int, count: int, total: int) -> Prog
     return lambda done, of: progress(start + count * done / of, total)
 
 
-def cells_table(analyses: Sequence[CellAnalysis]) -> Table:
+def cells_table(analyses: Sequence[CellAnalysis], networks: Sequence[str] = ()) -> Table:
     """Means over the cells of each layer: how much of a cell's attribution lies on its patch, and how wide it is.
+
+    Args:
+        analyses: of each layer.
+        networks: the network of each, where there are several.
 
     Example:
         >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(0, 0)])
@@ -366,7 +395,7 @@ def cells_table(analyses: Sequence[CellAnalysis]) -> Table:
     """
     rows = (
         (
-            a.layer,
+            f"{network}: {a.layer}" if networks else a.layer,
             "x".join(map(str, a.size)),
             str(a.field) if a.field else "?",
             100 * a.mean("inside"),
@@ -375,7 +404,7 @@ def cells_table(analyses: Sequence[CellAnalysis]) -> Table:
             a.mean("rms_radius"),
             sum(cell.dead for cell in a.cells),
         )
-        for a in analyses
+        for a, network in zip(analyses, networks or [""] * len(analyses), strict=True)
     )
     columns = (
         "layer",

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from camlucida.common.errors import MethodError
+from camlucida.common.statistics import correlation
 from camlucida.explanation.explain import explain
 from camlucida.explanation.overlays import View, grid, overlay
 from camlucida.explanation.photos import Photo
 from camlucida.methods.build import build_as
 from camlucida.methods.fame import FAME, SIGMA
 from camlucida.models import LoadedModel
+from camlucida.report import Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+ITERATIONS = (75, 200, 500)
+SIGMAS = (0, 2, 4, SIGMA, 15)
 
 
 @dataclass(frozen=True)
@@ -36,21 +42,40 @@ class Smoothing:
     maps: dict[tuple[int, float], Tensor]
     view: View
 
+    @property
+    def table(self) -> Table:
+        """How each map correlates with that of the most iterations and the paper's blur, or the widest below it."""
+        counts, sigmas = (sorted(set(side)) for side in zip(*self.maps, strict=True))
+        paper = max([s for s in sigmas if s <= SIGMA] or sigmas)
+        wanted = self.maps[max(counts), paper].flatten()
+        rows = [
+            (str(n), *(float(correlation(self.maps[n, s].flatten(), wanted)) for s in sigmas))
+            for n in counts
+        ]
+        columns: list[str | Column] = ["iterations", *(Column(_blur(s), places=3) for s in sigmas)]
+        caption = f"Correlation with the map of {max(counts)} iterations, {_blur(paper)}"
+        return Table.of_rows("smoothing", caption, columns, rows)
+
     def figure(self) -> Figure:
         """A grid: one row per iteration count, one column per sigma."""
         counts = sorted({count for count, _ in self.maps})
         sigmas = sorted({sigma for _, sigma in self.maps})
         pictures = [[overlay(self.view, self.maps[n, s]) for s in sigmas] for n in counts]
-        columns = ["no blur" if s == 0 else f"sigma {s:g} px" for s in sigmas]
-        return grid(pictures, columns=columns, rows=[f"{n} iterations" for n in counts])
+        return grid(
+            pictures, columns=[_blur(s) for s in sigmas], rows=[f"{n} iterations" for n in counts]
+        )
+
+
+def _blur(sigma: float) -> str:
+    return "no blur" if sigma == 0 else f"sigma {sigma:g} px"
 
 
 def iterations(
     model: nn.Module | LoadedModel,
     image: Photo | Tensor,
     *,
-    iterations: Sequence[int] = (75, 200, 500),
-    sigmas: Sequence[float] = (0, 2, 4, SIGMA, 15),
+    iterations: Sequence[int] = ITERATIONS,
+    sigmas: Sequence[float] = SIGMAS,
     method: FAME | str = "fame",
     **options: Any,
 ) -> Smoothing:
@@ -81,8 +106,9 @@ def iterations(
             f"iteration counts must be >= 1 and sigmas >= 0, got {list(iterations)} and {list(sigmas)}"
         )
     fame = replace(
-        build_as(FAME, method), iterations=max(iterations), snapshots=tuple(sorted(set(iterations)))
-    )
+        build_as(FAME, method), preset="paper", iterations=max(iterations),
+        snapshots=tuple(sorted(set(iterations))),
+    )  # fmt: skip
     explanation = explain(model, image, method=fame, **options)
     size = (int(explanation.maps.shape[1]), int(explanation.maps.shape[2]))
     maps = {}

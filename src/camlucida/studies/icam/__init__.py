@@ -20,6 +20,7 @@ with the training images *of that class*, each explained for its own label.
 """
 
 from camlucida.studies.icam.ablate import Ablation, ablation
+from camlucida.studies.icam.copies import PerturbedCopies, copies
 from camlucida.studies.icam.four_cases.run import cases
 from camlucida.studies.icam.four_cases.study import CaseStudy
 from camlucida.studies.icam.importance import LayerImportance, layer_importance
@@ -32,8 +33,10 @@ __all__ = [
     "Examples",
     "LayerImportance",
     "LayerReport",
+    "PerturbedCopies",
     "ablation",
     "cases",
+    "copies",
     "examples",
     "layer_importance",
     "layer_report",

@@ -75,8 +75,9 @@ class Ablation:
             "rows": [asdict(row) for row in self.rows],
         }
 
-    def __rich__(self) -> Any:
-        """A table for the terminal."""
+    @property
+    def table(self) -> Table:
+        """A row per setting, the reference first."""
         correlation, mse = self.noise_floor
         rows = [
             {**vars(row), "remark": row.proof or (f"{row.empty} empty maps" if row.empty else "")}
@@ -95,7 +96,11 @@ class Ablation:
                 "remark": Column("remark"),
             },
             legend=f"The reference at another seed: correlation {correlation:.4f}, MSE {mse:.2g}.",
-        ).rich()
+        )
+
+    def __rich__(self) -> Any:
+        """The table for the terminal."""
+        return self.table.rich()
 
 
 def ablation(

@@ -120,8 +120,9 @@ class LayerImportance:
             "tests": [vars(test) for test in self.tests],
         }
 
-    def __rich__(self) -> Any:
-        """A table for the terminal: layers down, classes across."""
+    @property
+    def summary(self) -> Table:
+        """Layers down, classes across."""
         legend = "Shares of the layer score, mean ± standard deviation over images."
         if self.overall is not None:
             legend += f" All layers together: pseudo-F {self.overall.statistic:.2f}, p = {self.overall.p:.3g}."
@@ -132,7 +133,11 @@ class LayerImportance:
             rows.append((layer, *cells, *([self.tests[i].adjusted] if self.tests else [])))
         columns: list[str | Column] = ["layer", *self.classes]
         columns += [Column("p (Holm)", digits=3)] if self.tests else []
-        return Table.of_rows("layer-importance", "Layer importance", columns, rows, legend).rich()
+        return Table.of_rows("layer-importance", "Layer importance", columns, rows, legend)
+
+    def __rich__(self) -> Any:
+        """The table for the terminal."""
+        return self.summary.rich()
 
     def figure(self) -> Figure:
         """Mean share of each layer per class as lines with their spread, on a matplotlib figure."""

@@ -17,7 +17,7 @@ from camlucida.benchmark.summary import Summary, summarise
 from camlucida.common.progress import Say, part
 from camlucida.common.version import __version__
 from camlucida.report import Cell, Column, Document, Section, Table, save
-from camlucida.report.page import facts, paragraph
+from camlucida.report.page import facts, paragraph, picture
 from camlucida.report.tables import Direction
 
 
@@ -31,6 +31,7 @@ class Reproduced:
         lead: what was measured, on what, and what of it can be compared; sentences of plain text.
         tables: one per data set.
         record: everything that is needed to do it again, ready for JSON.
+        pictures: PNG bytes by what is to be seen; written as NAME-1.png and so on.
         complete: whether all of the work was done; ``False`` after Ctrl-C.
 
     Example:
@@ -48,6 +49,7 @@ class Reproduced:
     tables: tuple[Table, ...]
     record: Mapping[str, Any] = field(default_factory=dict)
     complete: bool = True
+    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -62,7 +64,9 @@ class Reproduced:
 
     def html(self) -> str:
         """One page with everything in it; nothing is fetched."""
-        sections = [Section(table.name, table.caption, (table,)) for table in self.tables]
+        seen = tuple(picture(content, said, said) for said, content in self.pictures.items())
+        sections = [Section("pictures", "Pictures", seen)] if seen else []
+        sections += [Section(table.name, table.caption, (table,)) for table in self.tables]
         known = [
             (key, str(value)) for key, value in self.record.items() if isinstance(value, str | int)
         ]
@@ -77,7 +81,10 @@ class Reproduced:
         Raises:
             CamlucidaError: the folder cannot be written to.
         """
-        return save(folder, self.name, self.html(), self.to_dict(), self.tables)
+        pictures = {
+            f"{self.name}-{i}.png": content for i, content in enumerate(self.pictures.values(), 1)
+        }
+        return save(folder, self.name, self.html(), self.to_dict(), self.tables, pictures)
 
     def __rich__(self) -> Group:
         """The tables on a terminal."""

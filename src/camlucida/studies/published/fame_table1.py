@@ -241,7 +241,7 @@ def fame_table1(
     out: str | os.PathLike[str] | None = None,
     device: str | None = None,
     seed: int = 0,
-    round_theta: bool = False,
+    legacy: bool = False,
     with_grid: bool = True,
     progress: Progress | None = None,
 ) -> FameTable1:
@@ -264,7 +264,8 @@ def fame_table1(
         out: a folder that keeps what is done, so that a stopped run goes on.
         device: the device, such as ``"cuda"``.
         seed: the seed of masks, variations and bootstrap.
-        round_theta: round the threshold to 4 decimals, as the published pipeline does.
+        legacy: as the authors' scripts: FAME stops at a loss of 0.01, judged on the batch's mean, its maps are scaled
+            by minimum and maximum, and the threshold is rounded to 4 decimals.
         with_grid: also make their figure 3, of the first genuine pair's photo or of one of the package.
         progress: is called with the work done and its whole.
 
@@ -276,9 +277,10 @@ def fame_table1(
             "say what to run it on, one of them: the folder of AR, SCface or CFP or a list of pairs (--data), or "
             "varied photos of people, standin=True (--standin)"
         )
-    if methods and iterations is not None:
+    if methods and (iterations is not None or legacy):
         raise CamlucidaError(
-            "iterations (--iterations) is for the five methods of the table; among others write fame:iterations=N"
+            "iterations (--iterations) and legacy (--legacy) are for the five methods of the table; among others write "
+            "fame:iterations=N and fame:preset=reference_code_faces"
         )
     embedder = (
         backbone if isinstance(backbone, Embedder) else load_embedder(backbone, device=device)
@@ -302,12 +304,13 @@ def fame_table1(
             "skipped": list(listed.skipped),
         }
     steps = iterations or (20 if standin else 500)
-    chosen = methods or [("fame", {"iterations": steps}) if m == "fame" else m for m in METHODS]
+    own = {"iterations": steps} | ({"preset": "reference_code_faces"} if legacy else {})
+    chosen = methods or [("fame", own) if m == "fame" else m for m in METHODS]
     bench = VerificationBenchmark(
         embedder,
         pairs if limit is None else evenly(pairs, limit),
         chosen,
-        round_theta=round_theta,
+        round_theta=legacy,
         seed=seed,
     )
     report = run_verification(bench, None if out is None else Path(out), progress=progress)

@@ -1,4 +1,4 @@
-"""The published tables by name."""
+"""The published tables and figures by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from camlucida.studies.published.base import Reproduced
 from camlucida.studies.published.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.studies.published.fame_table1 import FameTable1, fame_table1
 from camlucida.studies.published.fame_table2 import fame_table2
+from camlucida.studies.published.figures import (
+    fame_figure1,
+    fame_starts,
+    icam_ablation,
+    icam_figure1,
+    icam_layers,
+)
 from camlucida.studies.published.icam_table1 import icam_table1
 from camlucida.studies.published.wall_table1 import wall_table1
 
 TABLES: Mapping[str, Callable[..., Reproduced | FameTable1]] = {
     "fame-table1": fame_table1,
     "fame-table2": fame_table2,
+    "fame-figure1": fame_figure1,
+    "fame-starts": fame_starts,
     "icam-table1": icam_table1,
+    "icam-figure1": icam_figure1,
+    "icam-layers": icam_layers,
+    "icam-ablation": icam_ablation,
     "wall-table1": wall_table1,
     "diff-table1": diff_table1,
     "diff-table2": diff_table2,
