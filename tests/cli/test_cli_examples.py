@@ -273,7 +273,7 @@ def test_figures_and_analyses_of_the_papers(capsys, photos, tmp_path):
     photo, fast = photos / "ham" / "ham0.png", ("--method", FAST)
     for name, arguments, shown in (
         ("fame-figure1", (photo, "--iterations", 2, "--sigma", 0, "--sigma", 2), "sigma 2 px"),
-        ("fame-starts", (photos, "--setting", "1x2", "--setting", "2x1", "--paths", 2, "--steps", 2), "2 x 1"),
+        ("fame-starts", (photos, "--setting", "1x2", "--setting", "2x1", "--paths", 2, "--length", 2), "2 x 1"),
         ("icam-figure1", (photo, "--method", "icam:n_perturb=3"), "agreement"),
         ("icam-layers", (photos, *fast, "--label"), "pseudo-F"),
         ("icam-ablation", (photo, *fast, "--part", "bias"), "bias=spatial"),
@@ -305,5 +305,3 @@ def test_cells_of_networks_side_by_side(capsys, photos, tmp_path):
     assert "tiny-2: 3" in text
     document = json.loads((tmp_path / "ham0.cells.json").read_text())
     assert [one["layer"] for one in document["layers"]] == ["2", "3"]
-    code, _, err = run(capsys, *arguments, "--depth", "--beside", "other")
-    assert (code, len(err)) == (2, 1)

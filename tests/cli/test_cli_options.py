@@ -119,6 +119,7 @@ UNUSED = [
     ("evaluate photos --estimate 4 --engine ray", "--engine goes without --estimate"),
     ("cells a.png --most 3", "--most goes with --depth"),
     ("cells a.png --depth --batch-size 3", "--batch-size goes without --depth"),
+    ("cells a.png --depth --beside b", "--beside goes without --depth"),
     ("report run --no-gallery --data x", "--data goes with the gallery"),
     ("verify a b --draw 3", "--draw goes with --pairs"),
     ("verify a b --layout csv --split 1 --both", "--layout, --split and --both go with --pairs"),

@@ -87,7 +87,7 @@ def fame_starts(
     paths: Annotated[
         int, option("N", "The mean of how many long paths the maps are held against.", 2)
     ] = 4,
-    steps: Annotated[int, option("N", "How many steps each of these takes.", 1)] = 500,
+    length: Annotated[int, option("N", "How many steps each of these takes.", 1)] = 500,
     seed: Seed = 0,
     device: Device = None,
     out: TableOut = Path("camlucida-out/fame-starts"),
@@ -100,7 +100,7 @@ def fame_starts(
     settings = {"settings": [_setting(text) for text in setting]} if setting else {}
     _finish(
         "fame-starts", model, device, _all_of(photos, out), out, as_json=as_json, method=method, paths=paths,
-        steps=steps, seed=seed, **settings,
+        steps=length, seed=seed, **settings,
     )  # fmt: skip
 
 
