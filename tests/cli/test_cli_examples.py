@@ -145,6 +145,14 @@ def test_cases(capsys, photos, tmp_path):
     }  # fmt: skip
     document = json.loads((out / "cases.json").read_text())
     assert sum(row["photos"] for row in document["cases"]) == 6
+    near = ("--train", photos, "--nearest", 1, "--selection", "paper")
+    code, _, err = run(capsys, *arguments, *near, "--out", tmp_path / "near")
+    assert (code, err) == (0, [])
+    chosen = json.loads((tmp_path / "near" / "cases.json").read_text())
+    assert set(chosen["selection"]) == {"ham", "egg"}
+    sides = [side for photo in chosen["photos"] for side in photo["sides"]]
+    assert sides
+    assert all(len(side["nearest"]) == 1 for side in sides)
     assert document["confidence_dialled"]["images"] == 1
     code, text, _ = run(capsys, *arguments, "--out", out, "--dial", 0, "--json")
     assert json.loads(text)["confidence_dialled"] is None

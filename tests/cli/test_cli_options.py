@@ -120,6 +120,7 @@ UNUSED = [
     ("cells a.png --most 3", "--most goes with --depth"),
     ("cells a.png --depth --batch-size 3", "--batch-size goes without --depth"),
     ("cells a.png --depth --beside b", "--beside goes without --depth"),
+    ("cases . --nearest 2", "--nearest goes with --train"),
     ("report run --no-gallery --data x", "--data goes with the gallery"),
     ("verify a b --draw 3", "--draw goes with --pairs"),
     ("verify a b --layout csv --split 1 --both", "--layout, --split and --both go with --pairs"),

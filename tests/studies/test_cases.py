@@ -13,14 +13,16 @@ from torch import nn
 
 from camlucida import explain
 from camlucida.common.errors import CamlucidaError, ImageError, MethodError
+from camlucida.data.folders import open_folder
 from camlucida.data.preprocess import Preprocess
 from camlucida.methods.icam import ICAM
 from camlucida.metrics.localisation import saliency_score
 from camlucida.models import LoadedModel
-from camlucida.studies.icam import cases
+from camlucida.studies.icam import cases, examples
 from camlucida.studies.icam.four_cases import run as measure
 from camlucida.studies.icam.four_cases.patchiness import VARIANTS
 from camlucida.studies.icam.four_cases.run import box_mask
+from camlucida.studies.icam.four_cases.selection import as_published
 from camlucida.studies.icam.four_cases.study import DIALLED
 from reference import networks
 
@@ -172,11 +174,11 @@ def test_a_file_name_that_is_no_text_can_be_written(model, folder):
 
 @pytest.fixture
 def explained(monkeypatch):
-    """How many photos were explained since it was last asked."""
+    """How many photos were explained since it was last asked, the other class of wrong ones aside."""
     counts = []
 
     def counted(model, pictures, **options):
-        counts.append(len(pictures))
+        counts.append(len(pictures) if "batch_size" in options else 0)
         return explain(model, pictures, **options)
 
     monkeypatch.setattr(measure, "explain_photos", counted)
@@ -257,3 +259,81 @@ def test_a_cache_that_cannot_be_written(model, folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CamlucidaError, match="cannot write"):
         cases(model, folder, method=FAST, dial=0, cache=tmp_path / "file")
+
+
+# ---- both classes of a wrong prediction, and the paper's selection --------------------------------
+
+
+def test_a_wrong_prediction_has_both_maps_and_what_is_near_in_each(model, folder):
+    study = cases(model, folder, method="gradcam", train=folder, nearest=2)
+    wrong = [photo for photo in study.photos if photo.case.endswith("wrong")]
+    assert wrong
+    for photo in study.photos:
+        assert bool(photo.sides) == photo.case.endswith("wrong")
+    for photo in wrong:
+        predicted, true = photo.sides
+        assert (predicted.role, true.role) == ("predicted", "true")
+        assert (predicted.class_name, true.class_name) == (photo.predicted_class, photo.true_class)
+        assert predicted.mapped == photo.mapped
+        picture = Image.open(photo.file)
+        label = model.class_names.index(photo.true_class)
+        own = explain(model, picture, method="gradcam", target=label)
+        assert true.mapped == measure.jpeg(measure.drawn(own, ())[1])
+        found = examples(model, photo.file, folder, true=label, k=2)
+        near = {side.class_name: [n.distance for n in side.neighbours] for side in found.sides}
+        for side in photo.sides:
+            assert [n.distance for n in side.nearest] == pytest.approx(near[side.class_name])
+            assert all(n.file != photo.file for n in side.nearest)
+    page = study.html()
+    assert page.count("for the predicted:") == page.count("for the true:") == len(wrong)
+    assert page.count("near, true:") == sum(len(photo.sides[1].nearest) for photo in wrong)
+    told = json.loads(json.dumps(study.to_dict()["photos"]))
+    assert [len(photo["sides"]) for photo in told] == [len(p.sides) for p in study.photos]
+
+
+def test_another_class_is_shown_beside_both(model, folder):
+    study = cases(model, folder, explain="red")
+    wrong = [photo for photo in study.photos if photo.case.endswith("wrong")]
+    plain = [p for p in wrong if "red" not in (p.predicted_class, p.true_class)]
+    assert plain
+    assert all(len({p.mapped, *(side.mapped for side in p.sides)}) == 3 for p in plain)
+    assert study.html().count(">its map<") == len(study.photos) - len(wrong) + len(plain)
+
+
+def slow_selection(rows, classes, most):
+    """F1 by precision and recall, and the most confident photos of the best classes."""
+    scores = {}
+    for one in {label for _, label, _, _ in rows}:
+        hit = sum(label == one and said == one for _, label, said, _ in rows)
+        said_so = sum(said == one for _, _, said, _ in rows)
+        precision = hit / said_so if said_so else 0.0
+        recall = hit / sum(label == one for _, label, _, _ in rows)
+        total = precision + recall
+        scores[one] = 2 * precision * recall / total if total else 0.0
+    best = sorted(scores, key=lambda one: (-scores[one], one))[:classes]
+    kept = set()
+    for one in best:
+        own = sorted((row for row in rows if row[1] == one), key=lambda row: -row[3])
+        kept |= {row[0] for row in own[:most]}
+    return kept, {one: scores[one] for one in best}
+
+
+def test_the_papers_selection(model, folder):
+    data = open_folder(folder, model.class_names, labels=True)
+    rows = []
+    for sample in data:
+        with torch.no_grad():
+            p = model.module(model.preprocess(sample.picture())[None]).softmax(1)[0]
+        rows.append((sample.key, sample.label, int(p.argmax()), float(p.max())))
+    wanted, scores = slow_selection(rows, 2, 2)
+    found, own = as_published(model, data, [], classes=2, most=2, batch_size=4)
+    assert {sample.key for sample in found} == wanted
+    assert own == pytest.approx(scores)
+    study = cases(model, folder, selection="paper")
+    assert (
+        len(study.photos) == 9
+    )  # three photos of three classes, fewer than the paper's ten of five
+    assert set(study.selection) == set(model.class_names)
+    assert "highest F1" in study.html()
+    with pytest.raises(MethodError, match="paper"):
+        cases(model, folder, selection="best")

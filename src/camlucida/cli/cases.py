@@ -20,12 +20,14 @@ from camlucida.cli.shared.options import (
     OneMethod,
     Out,
     option,
+    refuse_unused,
 )
 from camlucida.cli.shared.writing import claim, out_folder, write_figure, write_json, write_text
 
 
 @takes_model
 def cases(
+    context: typer.Context,
     folder: ClassFolder,
     model: Model = EMBEDDED,
     method: OneMethod = "gradcam",
@@ -57,6 +59,24 @@ def cases(
             "the confidence of so many photos by a constant added to the explained logit. (default: no study)",
         ),
     ] = None,
+    train: Annotated[
+        Path | None,
+        option(
+            "FOLDER",
+            "A folder of training photos, FOLDER/CLASS/photo.jpg: beside each wrong prediction the nearest ones of the "
+            "predicted and of the true class are shown, as camlucida examples finds them.",
+        ),
+    ] = None,
+    nearest: Annotated[
+        int, option("N", "With --train: how many training photos of either class.", 1)
+    ] = 3,
+    selection: Annotated[
+        str,
+        option(
+            "all|paper",
+            "Which photos: all, or those of the five classes of highest F1, the ten most confident of each.",
+        ),
+    ] = "all",
     seed: MethodsSeed = 0,
     device: Device = None,
     batch_size: BatchSize = 8,
@@ -65,13 +85,15 @@ def cases(
 ) -> None:
     """Where did the model go wrong? Photos in four cases: sure or unsure, right or wrong, each with its map.
 
-    The page is cases.html, and the numbers are in cases.json. Ctrl-C keeps what is done, in parts/; the same command
-    goes on from there.
+    A wrong prediction has two maps, of the predicted and of the true class. The page is cases.html, and the numbers
+    are in cases.json. Ctrl-C keeps what is done, in parts/; the same command goes on from there.
 
     [bold]camlucida cases photos/ --method gradcam --explain label[/]
     """
     from camlucida.studies.icam import cases as sorted_cases
 
+    if train is None:
+        refuse_unused(context, ("nearest",), "with --train")
     (method,) = known_methods([method])
     loaded = model.load(device)
     claim(out, loaded.name, "cases")
@@ -86,6 +108,9 @@ def cases(
             layers=layer or None,
             seed=seed,
             dial=dial,
+            train=train,
+            nearest=nearest,
+            selection=selection,  # type: ignore[arg-type]
             batch_size=batch_size,
             cache=out,
             progress=advance,

@@ -36,7 +36,7 @@ from camlucida.targets.base import join_targets
     paper="Singh et al. 2024",
     year=2024,
     equation="3-31",
-    remark="random; runs=10 averages ten draws, as the authors did",
+    remark="random; runs=10 averages ten maps, while the authors evaluated ten runs, each by its own map",
     cost=Cost(forward=1, backward=1, times=("runs", "n_perturb"), first=1),
     weights="cell",
     quick={"n_perturb": 4},

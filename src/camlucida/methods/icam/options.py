@@ -51,7 +51,8 @@ class ICAMOptions(Method):
         relu: rectify each layer's map.
         layer_normalise: scaling of each layer's map before the fusion; without it layers with
             many channels or large activations dominate whatever their weight.
-        runs: independent draws of the copies whose maps are averaged; the authors took 10.
+        runs: independent draws of the copies whose maps are averaged. The authors evaluated 10 runs and averaged the
+            numbers, not the maps.
         chunk: most images and copies that pass the model at a time.
     """
 

@@ -49,7 +49,7 @@ def icam_table1(
 
     The predicted class is explained, and only photos that are predicted correctly count. A map is thresholded at
     half its maximum, a box is fitted to the largest region, and held against the best of the photo's boxes. I-CAM
-    draws perturbations, so it is run several times and its runs are averaged; the baselines draw nothing.
+    draws perturbations, so it is run several times and the runs' numbers are averaged; the baselines draw nothing.
 
     Args:
         sets: the data sets by name: a model and the labelled photos with boxes that it is measured on.

@@ -115,6 +115,14 @@ def study_page(study: CaseStudy, most: int) -> str:
     )
     if any(photo.saliency is not None for photo in study.photos):
         lead += " White frames are the given boxes."
+    if study.selection:
+        named = ", ".join(f"{n.partition(',')[0]} {f1:.2f}" for n, f1 in study.selection.items())
+        lead += f" Of the classes of highest F1 ({named}), the most confident photos of each were taken."
+    if any(side.nearest for photo in study.photos for side in photo.sides):
+        lead += (
+            " Beside a wrong prediction stand the training photos that are nearest in what the maps mark, of the "
+            "predicted and of the true class."
+        )
     title = f"Where {study.model} looked, in four cases"
     parts = [cases_table(study), *(left_out if study.skipped else [])]
     return Document(title, [lead], sections, parts=parts, sortable=False).html()
@@ -151,10 +159,17 @@ def _strip(photo: CasePhoto) -> Strip:
         f"the map explains {photo.explained}",
         *photo.messages,
     ]
-    return Strip(
-        f"{'; '.join(told)}.",
-        (
-            Tile("the photo", "", f"{name} as the model sees it", photo.seen),
-            Tile("its map", "", f"map of {name} for {photo.explained}", photo.mapped),
-        ),
-    )
+    tiles = [Tile("the photo", "", f"{name} as the model sees it", photo.seen)]
+    if photo.mapped not in [side.mapped for side in photo.sides]:
+        tiles.append(Tile("its map", "", f"map of {name} for {photo.explained}", photo.mapped))
+    for side in photo.sides:
+        of = side.class_name.partition(",")[0]
+        words = f"{side.role}: {of}"
+        tiles.append(Tile(f"for the {words}", "", f"map of {name} for {of}", side.mapped))
+        for near in side.nearest:
+            file = name_of(near.file)
+            title = f"near, {words}"
+            told_of = f"{file}, distance {near.distance:.3f}"
+            tiles.append(Tile(title, told_of, f"training photo {file}", near.seen))
+            tiles.append(Tile("its map", "", f"map of {file} for its class", near.mapped))
+    return Strip(f"{'; '.join(told)}.", tuple(tiles))

@@ -6,6 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from camlucida.common.errors import ImageError, MethodError
+from camlucida.common.jsonable import digest
 from camlucida.common.statistics import correlation, mean, number
 from camlucida.common.store import Store
 from camlucida.data import resolve_class
@@ -41,7 +43,16 @@ from camlucida.studies.icam.four_cases.patchiness import (
     numerics,
     patchiness,
 )
-from camlucida.studies.icam.four_cases.study import DIALLED, CasePhoto, CaseStudy, Dial
+from camlucida.studies.icam.four_cases.selection import as_published
+from camlucida.studies.icam.four_cases.study import (
+    DIALLED,
+    CasePhoto,
+    CaseSide,
+    CaseStudy,
+    Dial,
+    NearPhoto,
+)
+from camlucida.studies.icam.neighbours.nearest import ClassExamples, examples
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,9 @@ class Examination:
         seed: of methods that draw random numbers.
         explained: the class: the predicted one (``None``), the true one (``"label"``), or one for all, by its index.
         numerics: whether I-CAM's numerics are varied too.
+        train: a folder of training photos; those nearest to a wrongly predicted photo are shown with it.
+        nearest: how many of either class.
+        cache: keeps what is measured of the training photos.
     """
 
     model: nn.Module | LoadedModel
@@ -65,6 +79,9 @@ class Examination:
     seed: int
     explained: Literal["label"] | int | None = None
     numerics: bool = False
+    train: Path | None = None
+    nearest: int = 0
+    cache: str | os.PathLike[str] | None = None
 
     def facts(self) -> dict[str, Any]:
         """What the results depend on besides the photos, ready for JSON."""
@@ -77,8 +94,14 @@ class Examination:
             "class_names": None if self.class_names is None else list(self.class_names),
             "explained": self.explained,
             "numerics": self.numerics,
+            "nearest": self.nearest,
+            "train": None if self.train is None else digest([_state(p) for p in self._training]),
             **facts_of(self.model, self.method, self.layers, self.seed),
         }
+
+    @property
+    def _training(self) -> Sequence[Sample]:
+        return open_folder(self.train or "", self.class_names, labels=True)
 
     def __call__(self, photos: Sequence[Sample], dialled: Sequence[bool]) -> dict[str, Any]:
         """What is measured of some photos, ready for JSON; each is named by its place among them.
@@ -149,9 +172,50 @@ class Examination:
             else None,
             "islands": islands(attribution),
             "messages": explanation.diagnostics[0].messages,
-            "seen": base64.b64encode(jpeg(seen)).decode("ascii"),
-            "mapped": base64.b64encode(jpeg(mapped)).decode("ascii"),
+            "seen": _text(seen),
+            "mapped": _text(mapped),
+            "sides": [] if predicted.index == photo.label else self._sides(photo, explanation),
         }
+
+    def _sides(self, photo: Sample, explanation: Explanation) -> list[dict[str, Any]]:
+        """Of a wrongly predicted photo: the maps of the predicted and of the true class, and what is near in each."""
+        how: dict[str, Any] = {"method": self.method, "layers": self.layers, "seed": self.seed}
+        wanted = {"predicted": explanation.predictions[0][0].index, "true": photo.label or 0}
+        role_of: dict[Any, str] = {None: "predicted", "label": "true"}
+        near: dict[int, ClassExamples] = {}
+        if self.train is not None:
+            with suppress(ImageError):  # no training photo of either class
+                found = examples(
+                    self.model, photo.file, self.train, true=photo.label, k=self.nearest, cache=self.cache, **how
+                )  # fmt: skip
+                near = {side.class_index: side for side in found.sides}
+        sides = []
+        for role, index in wanted.items():
+            side = near.get(index)
+            if self.explained == index or role_of.get(self.explained) == role:
+                one = explanation
+            elif side:
+                one = side.explanation
+            else:
+                one = explain_photos(self.model, [photo.picture()], target=[index], **how)
+            sides.append({
+                "role": role,
+                "class_name": self.class_names[index] if self.class_names else f"class {index}",
+                "mapped": _text(drawn(one, photo.boxes)[1]),
+                "nearest": [
+                    {
+                        "file": str(n.photo.path), "distance": n.distance,
+                        "seen": _text(n.explanation.seen().picture), "mapped": _text(drawn(n.explanation, ())[1]),
+                    }
+                    for n in (side.neighbours if side else ())
+                ],
+            })  # fmt: skip
+        return sides
+
+
+def _text(picture: Image.Image) -> str:
+    """A picture as JSON holds it: JPEG in base 64."""
+    return base64.b64encode(jpeg(picture)).decode("ascii")
 
 
 def _at(computed: Numerics, i: int) -> Numerics:
@@ -180,11 +244,26 @@ def case_photo(measured: Mapping[str, Any], photo: Path, threshold: float) -> Ca
     sure = "confident" if measured["confidence"] >= threshold else "unsure"
     own = {name: v for name, v in measured.items() if name not in {"place", "dialled", "right"}}
     own["messages"] = tuple(own["messages"])
-    for picture in ("seen", "mapped"):
-        own[picture] = base64.b64decode(own[picture])
+    own = _pictures_read(own)
+    own["sides"] = tuple(
+        CaseSide(**{**side, "nearest": tuple(NearPhoto(**near) for near in side["nearest"])})
+        for side in own["sides"]
+    )
     return CasePhoto(
         file=str(photo), case=f"{sure}-{'right' if measured['right'] else 'wrong'}", **own
     )
+
+
+def _pictures_read(value: Any) -> Any:
+    """The same with its pictures as JPEG."""
+    if isinstance(value, list):
+        return [_pictures_read(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: base64.b64decode(one) if name in {"seen", "mapped"} else _pictures_read(one)
+        for name, one in value.items()
+    }
 
 
 def dial_means(turned: Sequence[Sequence[dict[str, Any]]]) -> Dial:
@@ -254,6 +333,9 @@ def cases(
     layers: Layers | None = None,
     seed: int = 0,
     dial: int | None = None,
+    train: str | os.PathLike[str] | None = None,
+    nearest: int = 3,
+    selection: Literal["all", "paper"] = "all",
     batch_size: int = 8,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -271,6 +353,10 @@ def cases(
         seed: of methods that draw random numbers, and of the permutation tests.
         dial: with I-CAM only: also study what its numerics do to its maps, and let so many photos, spread over the
             folder, take part in the experiment on confidence. ``None`` leaves the study out.
+        train: a folder of training photos like ``folder``; beside every wrongly predicted photo the nearest ones of
+            the predicted and of the true class are shown with their maps, see :func:`camlucida.studies.icam.examples`.
+        nearest: how many of either class.
+        selection: ``"all"`` photos, or the ``"paper"``'s: five classes of highest F1, ten most confident photos each.
         batch_size: photos at a time.
         cache: a folder that keeps what is measured, so that a stopped study goes on where it was, and another
             threshold costs nothing; what is kept is used only for the same model, options, batch size and
@@ -292,6 +378,10 @@ def cases(
             f"threshold must lie in (0, 1), batch_size be >= 1 and dial >= 0, got {threshold}, {batch_size} "
             f"and {dial}"
         )
+    if nearest < 1 or selection not in {"all", "paper"}:
+        raise MethodError(
+            f"nearest must be >= 1 and selection all or paper, got {nearest}, {selection!r}"
+        )
     if dial is not None:
         if isinstance(method, tuple) or callable(method):
             raise MethodError("the study of numerics takes I-CAM as text or as an object")
@@ -299,18 +389,25 @@ def cases(
     names = model.class_names if isinstance(model, LoadedModel) else class_names_of(model)
     root = Path(folder)
     every = open_folder(root, names, labels=True, boxes=None if boxes is None else os.fspath(boxes))
-    total = len(every)
+    skipped = list(every.skipped)
+    chosen: Sequence[Sample] = every
+    scores: dict[int, float] = {}
+    if selection == "paper":
+        chosen, scores = as_published(model, every, skipped, batch_size=batch_size)
+    total = len(chosen)
     count = min(dial or 0, total)
-    turning = {every[i * total // count].file for i in range(count)}
+    turning = {chosen[i * total // count].file for i in range(count)}
     fixed = {"predicted": None, "label": "label"}
     explained: Any = fixed[explain] if explain in fixed else resolve_class(explain, names)
-    examine = Examination(model, names, method, layers, seed, explained, dial is not None)
+    examine = Examination(
+        model, names, method, layers, seed, explained, dial is not None,
+        None if train is None else Path(train), nearest if train else 0, cache,
+    )  # fmt: skip
     facts = {} if cache is None else {**examine.facts(), "root": str(root.resolve())}
-    skipped = list(every.skipped)
     found: list[CasePhoto] = []
     turned: list[list[dict[str, Any]]] = []
     for start in range(0, total, batch_size):
-        photos = every[start : start + batch_size]
+        photos = chosen[start : start + batch_size]
         dialled = [photo.file in turning for photo in photos]
         store = Store(cache, {**facts, "photos": [_state(p) for p in photos], "dialled": dialled})
         part = store.value(f"cases {start:06d}", partial(examine, photos, dialled))
@@ -332,6 +429,7 @@ def cases(
         model=model.name if isinstance(model, LoadedModel) else type(model).__name__,
         method=told(method),
         seed=seed,
+        selection={names[i] if names else f"class {i}": score for i, score in scores.items()},
     )
 
 

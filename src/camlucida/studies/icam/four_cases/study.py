@@ -24,6 +24,40 @@ DIALLED = (0.1, 0.4, 0.6, 0.9, 0.98, 0.99, 0.999, 0.9999)
 
 
 @dataclass(frozen=True)
+class NearPhoto:
+    """A training photo near a wrongly predicted one.
+
+    Attributes:
+        file: the photo.
+        distance: one minus the cosine of the features.
+        seen: what the model saw, as JPEG.
+        mapped: the same under its map for its own class.
+    """
+
+    file: str
+    distance: float
+    seen: bytes = field(default=b"", repr=False)
+    mapped: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class CaseSide:
+    """A class that a wrongly predicted photo is explained for.
+
+    Attributes:
+        role: ``"predicted"`` or ``"true"``.
+        class_name: its name.
+        mapped: the photo under its map for this class, as JPEG.
+        nearest: the nearest training photos of this class.
+    """
+
+    role: str
+    class_name: str
+    mapped: bytes = field(default=b"", repr=False)
+    nearest: tuple[NearPhoto, ...] = ()
+
+
+@dataclass(frozen=True)
 class CasePhoto:
     """One photo, and what was measured of its map.
 
@@ -45,6 +79,7 @@ class CasePhoto:
         messages: warnings about the map.
         seen: what the model saw, as JPEG, boxes drawn.
         mapped: the same under its map.
+        sides: of a wrong prediction, the maps of the predicted and of the true class, and what is near in each.
     """
 
     file: str
@@ -62,10 +97,20 @@ class CasePhoto:
     messages: tuple[str, ...] = ()
     seen: bytes = field(default=b"", repr=False)
     mapped: bytes = field(default=b"", repr=False)
+    sides: tuple[CaseSide, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
-        return {k: v for k, v in vars(self).items() if k not in {"seen", "mapped"}}
+        told = {k: v for k, v in vars(self).items() if k not in {"seen", "mapped"}}
+        told["sides"] = [
+            {
+                "role": side.role,
+                "class_name": side.class_name,
+                "nearest": [{"file": n.file, "distance": n.distance} for n in side.nearest],
+            }
+            for side in self.sides
+        ]
+        return told
 
 
 @dataclass(frozen=True)
@@ -103,6 +148,7 @@ class CaseStudy:
         model: its name.
         method: the method and its options.
         seed: of methods that draw random numbers, and of the permutation tests.
+        selection: F1 of the classes that the paper's selection leaves; empty where all photos were taken.
 
     Example:
         >>> study = camlucida.studies.icam.cases(loaded, "photos")
@@ -116,6 +162,7 @@ class CaseStudy:
     model: str
     method: dict[str, Any]
     seed: int
+    selection: dict[str, float] = field(default_factory=dict)
 
     @property
     def has_numerics(self) -> bool:
@@ -179,6 +226,7 @@ class CaseStudy:
             "method": self.method,
             "seed": self.seed,
             "threshold": self.threshold,
+            "selection": self.selection,
             "cases": self.table(),
             "saliency_of_right_predictions": mean(right),
             "patchiness_and_confidence": self.patchy() if self.has_numerics else None,
