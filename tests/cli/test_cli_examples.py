@@ -313,3 +313,15 @@ def test_cells_of_networks_side_by_side(capsys, photos, tmp_path):
     assert "tiny-2: 3" in text
     document = json.loads((tmp_path / "ham0.cells.json").read_text())
     assert [one["layer"] for one in document["layers"]] == ["2", "3"]
+
+
+@pytest.mark.usefixtures("model")
+def test_audit_of_layer_scores(capsys, photos, tmp_path):
+    arguments = ("audit", "layer-scores", "--data", photos, "--method", FAST, "--out", tmp_path)
+    code, text, err = run(capsys, *arguments)
+    assert code == 0, err
+    assert "layer-scores.html" in text
+    document = json.loads((tmp_path / "layer-scores.json").read_text())
+    assert [v["outcome"] for v in document["verdicts"]] == [
+        "not tested"
+    ] * 2  # two layers are no order

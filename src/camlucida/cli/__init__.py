@@ -19,7 +19,7 @@ from camlucida.cli.audit.all_and_sanity import all_, sanity
 from camlucida.cli.audit.group import audit
 from camlucida.cli.audit.registered import Audits
 from camlucida.cli.audit.sham import logit_shift, residual_logits, sham
-from camlucida.cli.audit.trials import grades
+from camlucida.cli.audit.trials import grades, layer_scores
 from camlucida.cli.audit.trials import metrics as metrics_trial
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
@@ -76,7 +76,7 @@ app.add_typer(survey, name="survey", rich_help_panel=_RESEARCH)
 app.add_typer(train, name="train", rich_help_panel=_RESEARCH)
 app.add_typer(reproduce, name="reproduce", rich_help_panel=_RESEARCH)
 audit.command("all", cls=Command)(all_)
-for _command in (sanity, sham, logit_shift, residual_logits, grades, metrics_trial):
+for _command in (sanity, sham, logit_shift, residual_logits, grades, metrics_trial, layer_scores):
     audit.command(cls=Command)(_command)
 for _command in (diff_table1, diff_table2, diff_table3):
     reproduce.command(cls=Command)(_command)

@@ -1,4 +1,4 @@
-"""``camlucida audit grades`` and ``camlucida audit metrics``: the audits themselves on trial."""
+"""``camlucida audit grades``, ``metrics`` and ``layer-scores``: grades, metrics and I-CAM's layer score on trial."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from typing import Annotated
 import typer
 
 from camlucida.cli.audit.group import write_report
+from camlucida.cli.shared.model import EMBEDDED, Model, takes_model
 from camlucida.cli.shared.opening import known_methods
-from camlucida.cli.shared.options import AsJson, AuditedMethods, AuditOut, Seed
+from camlucida.cli.shared.options import (
+    AsJson,
+    AuditData,
+    AuditedMethods,
+    AuditOut,
+    Count,
+    Device,
+    IcamMethod,
+    ImageBatchSize,
+    Quick,
+    Seed,
+)
+from camlucida.cli.shared.writing import claim
 
 Worlds = Annotated[
     list[str] | None,
@@ -70,3 +83,30 @@ def metrics(
         out,
         as_json=as_json,
     )
+
+
+@takes_model
+def layer_scores(
+    model: Model = EMBEDDED,
+    data: AuditData = None,
+    method: IcamMethod = "icam",
+    count: Count = None,
+    batch_size: ImageBatchSize = 8,
+    device: Device = None,
+    quick: Quick = True,
+    seed: Seed = 0,
+    out: AuditOut = Path("camlucida-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Does a low layer score of Integrative CAM say that the layer can be bypassed or pruned with little loss?"""
+    from camlucida.studies.icam import audit_layer_scores
+
+    loaded = model.load(device)
+    claim(out, loaded.name, "layer-scores")
+    write_report(
+        lambda say: audit_layer_scores(
+            loaded, data, method=method, count=count, batch_size=batch_size, quick=quick, seed=seed, say=say
+        ),
+        out,
+        as_json=as_json,
+    )  # fmt: skip

@@ -25,6 +25,7 @@ from camlucida.studies.icam.four_cases.run import cases
 from camlucida.studies.icam.four_cases.study import CaseStudy
 from camlucida.studies.icam.importance import LayerImportance, layer_importance
 from camlucida.studies.icam.layers import LayerReport, layer_report
+from camlucida.studies.icam.leave_out import audit_layer_scores
 from camlucida.studies.icam.neighbours.nearest import Examples, examples
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "LayerReport",
     "PerturbedCopies",
     "ablation",
+    "audit_layer_scores",
     "cases",
     "copies",
     "examples",
