@@ -508,7 +508,7 @@ def test_one_method_is_not_many():
 def test_stacked_images_are_not_resized_again(plain, tmp_path):
     """Their seam stays where the wall is, whatever the model does to photos (spec 9.2)."""
     from camlucida.data.preprocess import Preprocess
-    from camlucida.data.stack_mix import StackGen, StackMix
+    from camlucida.data.stack_mix import StackFolder, StackMix
     from camlucida.models import LoadedModel
 
     for number, grey in enumerate((0, 255)):
@@ -522,7 +522,7 @@ def test_stacked_images_are_not_resized_again(plain, tmp_path):
     pixels = preprocess.denormalise(inputs)[0, 0].round()
     assert (pixels[:20] == pixels[0, 0]).all()
     assert (pixels[20:] == 1 - pixels[0, 0]).all()
-    drawn = StackGen(tmp_path, size=32, resize=32)
+    drawn = StackFolder(tmp_path, size=32, resize=32)
     assert torch.equal(
         Request(model, drawn, count=1).open().inputs[0], preprocess(drawn[0].picture())
     )

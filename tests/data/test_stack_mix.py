@@ -8,7 +8,14 @@ from PIL import Image
 from camlucida import CamlucidaError
 from camlucida.data.digits import Digits
 from camlucida.data.regions import Region
-from camlucida.data.stack_mix import ANIMALS, DEAD_ROWS, StackGen, StackMix, stack_mix
+from camlucida.data.stack_mix import (
+    ANIMALS,
+    DEAD_ROWS,
+    StackFolder,
+    StackMix,
+    stack_gen_prompts,
+    stack_mix,
+)
 
 
 @pytest.fixture
@@ -77,9 +84,11 @@ def test_a_seed_draws_the_same_everywhere(folder):
 def test_what_a_look_rules_out_is_replaced(folder):
     options = {"dead": Region.rows(20, 31), "size": 32}
     keys = [s.key for s in StackMix(folder, None, **options)]
-    again = [s.key for s in StackMix(folder, None, leave_out=keys[:1], **options)]
+    data = StackMix(folder, None, leave_out=[keys[0], "another"], **options)
+    again = [s.key for s in data]
     assert again[0] != keys[0]
     assert again[1:] == keys[1:]
+    assert data.left_out == {keys[0]}
 
 
 def test_classes_are_restricted(folder):
@@ -105,7 +114,7 @@ def test_stack_gen_resizes_and_cuts(tmp_path):
     wide[:, 512:] = 200
     Image.fromarray(wide).save(tmp_path / "b.png")
     Image.new("RGB", (300, 400)).save(tmp_path / "a.png")
-    data = StackGen(tmp_path)
+    data = StackFolder(tmp_path)
     assert [s.key for s in data] == ["a.png", "b.png"]
     assert data[0].label is None
     picture = np.asarray(data[1].picture())
@@ -115,7 +124,39 @@ def test_stack_gen_resizes_and_cuts(tmp_path):
     labelled = tmp_path / "all" / "1"
     labelled.mkdir(parents=True)
     Image.new("RGB", (300, 400)).save(labelled / "a.png")
-    assert StackGen(tmp_path / "all", ["zero", "one"])[0].label == 1
+    assert StackFolder(tmp_path / "all", ["zero", "one"])[0].label == 1
+
+
+def test_finished_pictures_are_taken_as_they_are(tmp_path):
+    """Resized to 256 and cut to 224, the seam at row 170 would be at 178 (spec 15.1)."""
+    first, second = Image.new("RGB", (224, 224)), Image.new("RGB", (224, 224), (255,) * 3)
+    for name in ("b.png", "a.png", "c.png"):
+        stack_mix(first, second).save(tmp_path / name)
+    for resize in (256, None):
+        data = StackFolder(tmp_path, resize=resize, leave_out=["c.png", "d.png"])
+        assert ([s.key for s in data], data.left_out) == (["a.png", "b.png"], {"c.png"})
+        assert data.resize is None
+        rows = np.asarray(data[0].picture())[:, 0, 0]
+        assert (rows[:170].max(), rows[170:].min()) == (0, 255)
+    Image.new("RGB", (300, 300)).save(tmp_path / "c.png")
+    with pytest.raises(CamlucidaError, match=r"1 of the 3 .* 224 x 224 .*c\.png has 300 x 300"):
+        StackFolder(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (300, 300)).save(tmp_path / name)
+    assert StackFolder(tmp_path).resize == 256
+    with pytest.raises(CamlucidaError, match="in a folder per class"):
+        StackFolder(tmp_path, resize=None)
+
+
+def test_prompts_are_of_the_classes_that_are_stacked(folder):
+    options = {"count": 3, "seed": 5}
+    names = [f"beast {i}" for i in range(398)]
+    data = StackMix(folder, None, dead=Region.rows(20, 31), size=32, classes=range(4), **options)
+    made = stack_gen_prompts(names, range(4), **options)
+    assert [label for label, *_ in made] == [s.label for s in data]
+    label, name, prompt = made[0]
+    assert (name, prompt) == (f"beast {label}", f"photo of {name} stacked on top of {name}")
+    assert len({label for label, *_ in stack_gen_prompts(names)}) == 100
 
 
 @pytest.mark.parametrize("class_names", [None, ["cat", "dog"]])

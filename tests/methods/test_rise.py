@@ -29,14 +29,17 @@ def masks_of(method, x, i, seed=0):
     generator = ImageGenerators.of(seed, x)
     drawn = [method.draw(generator, x)[i] for _ in range(-(-method.masks // 100))]
     numbers = torch.cat(drawn)[: method.masks].double().numpy()
-    return [slow.mask(row, method.s, method.p1, SIZE) for row in numbers]
+    return [slow.mask(row, method.s, method.p1, SIZE, method.border) for row in numbers]
 
 
 @pytest.mark.parametrize("debias", [False, True])
-@pytest.mark.parametrize(("s", "p1"), [(7, 0.5), (3, 0.2), (4, 0.9)])
-def test_equals_the_slow_reference(net, s, p1, debias):
+@pytest.mark.parametrize(
+    ("s", "p1", "border"),
+    [(7, 0.5, "clamp"), (3, 0.2, "reflect"), (4, 0.9, "clamp"), (1, 0.5, "reflect")],
+)
+def test_equals_the_slow_reference(net, s, p1, border, debias):
     x = images(2)
-    method = RISE(masks=130, s=s, p1=p1, debias=debias, chunk=33)
+    method = RISE(masks=130, s=s, p1=p1, border=border, debias=debias, chunk=33)
     found = camlucida.explain(net, x, method=method, target=[2, 0])
     for i, c in enumerate((2, 0)):
 
@@ -46,6 +49,23 @@ def test_equals_the_slow_reference(net, s, p1, debias):
 
         wanted = slow.rise(score, masks_of(method, x, i), p1, debias)
         np.testing.assert_allclose(found.raw[i].numpy(), wanted, atol=1e-6)  # offsets in float32
+
+
+@pytest.mark.parametrize("s", [2, 7])
+def test_a_reflected_border_is_the_authors(s):
+    """They enlarge their grids with scikit-image, whose ``mode="reflect"`` mirrors without repeating the border."""
+    transform = pytest.importorskip("skimage.transform")
+    x = torch.zeros(1, 3, 6 * s, 5 * s)
+    drawn = torch.rand(20, s * s + 2, generator=torch.Generator().manual_seed(0))
+    masks = RISE(s=s, border="reflect").make(drawn, x)
+    for numbers, mask in zip(drawn, masks, strict=True):
+        grid = (numbers[: s * s] < 0.5).float().view(s, s).numpy()
+        size = ((s + 1) * 6, (s + 1) * 5)
+        large = transform.resize(grid, size, order=1, mode="reflect", anti_aliasing=False)
+        top, left = (numbers[s * s :] * torch.tensor([6, 5])).long().tolist()
+        np.testing.assert_allclose(
+            mask.numpy(), large[top : top + 6 * s, left : left + 5 * s], atol=1e-5
+        )
 
 
 def test_masks_are_cells_at_random_offsets():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import camlucida
@@ -425,19 +424,19 @@ def test_close_to_torch_cam(single):
         assert torch.corrcoef(both)[0, 1] > 0.99
 
 
-def test_equals_pytorch_grad_cam_but_for_the_enlargement(single, monkeypatch):
-    """Theirs aligns corners when it enlarges the masks; with that, the maps are the same."""
+def test_equals_pytorch_grad_cam_with_aligned_corners(single):
     package = pytest.importorskip("pytorch_grad_cam")
     targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
     x = torch.randn(2, 3, 24, 24)
     with package.ScoreCAM(single, [single[2]]) as cam:
         wanted = cam(x, [targets.ClassifierOutputTarget(1)] * 2)
 
-    def corners(maps, size):
-        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
-
-    monkeypatch.setattr(scoring, "resize", corners)
-    found = camlucida.explain(
-        single, x, method=ScoreCAM(), target=1, layers="2", steps="pytorch-grad-cam"
-    )
-    np.testing.assert_allclose(found.maps.numpy(), wanted, atol=1e-4)
+    apart = []
+    for align_corners in (True, False):
+        method = ScoreCAM(align_corners=align_corners)
+        found = camlucida.explain(
+            single, x, method=method, target=1, layers="2", steps="pytorch-grad-cam"
+        )
+        apart.append(np.abs(found.maps.numpy() - wanted).max())
+    assert apart[0] < 1e-5
+    assert apart[1] > 1e-3

@@ -125,5 +125,5 @@ def fullgrad(input_term, spatial, scale="channel"):
         else:
             psi = np.stack([steps.normalise(channel) for channel in psi])
         for channel in psi:
-            total += steps.resize(channel, size)
+            total += steps.resize(channel, size, align_corners=scale == "sample")
     return total

@@ -3,7 +3,14 @@
 import numpy as np
 
 
-def mask(numbers, s, p1, size):
+def _inside(at, s, border):
+    if border == "reflect":
+        at = -at if at < 0 else at
+        at = 2 * (s - 1) - at if at > s - 1 else at
+    return min(max(at, 0), s - 1)
+
+
+def mask(numbers, s, p1, size, border="clamp"):
     """One mask (H, W) from s * s + 2 random numbers: the cells, then the offset."""
     height, width = size
     cell = (-(-height // s), -(-width // s))
@@ -13,8 +20,8 @@ def mask(numbers, s, p1, size):
     out = np.zeros(size)
     for i in range(height):
         for j in range(width):
-            y = min(max((i + down + 0.5) * s / large[0] - 0.5, 0), s - 1)
-            x = min(max((j + right + 0.5) * s / large[1] - 0.5, 0), s - 1)
+            y = _inside((i + down + 0.5) * s / large[0] - 0.5, s, border)
+            x = _inside((j + right + 0.5) * s / large[1] - 0.5, s, border)
             top, left = int(y), int(x)
             below, beside = min(top + 1, s - 1), min(left + 1, s - 1)
             a, b = y - top, x - left

@@ -22,16 +22,20 @@ def normalise(L, how="minmax", eps=0.0):
     return np.array([[value / (top + eps) for value in row] for row in shifted])
 
 
-def resize(L, size):
-    """Bilinear, half-pixel centres, the border repeated."""
+def resize(L, size, align_corners=False):
+    """Bilinear, half-pixel centres, the border repeated; or corners on corners."""
     height, width = L.shape
     out = np.zeros(size)
     for i in range(size[0]):
         y = max(0.0, (i + 0.5) * height / size[0] - 0.5)
+        if align_corners:
+            y = i * (height - 1) / max(size[0] - 1, 1)
         top = min(math.floor(y), height - 1)
         below = min(top + 1, height - 1)
         for j in range(size[1]):
             x = max(0.0, (j + 0.5) * width / size[1] - 0.5)
+            if align_corners:
+                x = j * (width - 1) / max(size[1] - 1, 1)
             left = min(math.floor(x), width - 1)
             right = min(left + 1, width - 1)
             a, b = y - top, x - left

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from reference import steps
+
 
 def gradcam_by_loops(image, filters, weights, *, pool):
     """GradCAM at the ReLU of [CNN] with one dense layer whose lower rows are zero, cell by cell.
@@ -52,3 +54,40 @@ def mu_by_loops(attribution, dead):
             whole += square
             inside += square if dead[r, c] else 0.0
     return math.sqrt(inside / whole) if whole else 0.0
+
+
+def residual_features(image, filters, branch):
+    """Of the residual [CNN]: rectified convolution x, then the rectified sum of x and its 3 x 3 convolution, by loops.
+
+    ``image`` (H, W); ``filters`` (V, k, k); ``branch`` (V, V, 3, 3).
+    """
+    k = filters.shape[1]
+    h, w = image.shape[0] - k + 1, image.shape[1] - k + 1
+    x = torch.zeros(len(filters), h, w, dtype=torch.float64)
+    for v, kernel in enumerate(filters):
+        for i in range(h):
+            for j in range(w):
+                x[v, i, j] = max(float((kernel * image[i : i + k, j : j + k]).sum()), 0.0)
+    out = torch.zeros_like(x)
+    for v in range(len(filters)):
+        for i in range(h):
+            for j in range(w):
+                total = float(x[v, i, j])
+                for di in range(3):
+                    for dj in range(3):
+                        r, c = i + di - 1, j + dj - 1
+                        if 0 <= r < h and 0 <= c < w:
+                            total += float((branch[v, :, di, dj] * x[:, r, c]).sum())
+                out[v, i, j] = max(total, 0.0)
+    return out
+
+
+def mean_scores(attribution, dead):
+    """Means of a map, rectified, enlarged to the image and divided by its maximum, on dead and on other pixels."""
+    large = steps.resize(attribution.clamp_min(0).numpy(), tuple(dead.shape))
+    top = large.max() or 1.0
+    inside, outside = [], []
+    for r in range(dead.shape[0]):
+        for c in range(dead.shape[1]):
+            (inside if dead[r, c] else outside).append(large[r, c] / top)
+    return sum(inside) / len(inside), sum(outside) / len(outside)

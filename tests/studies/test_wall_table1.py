@@ -1,5 +1,6 @@
 """Table 1 of the walls paper: whose numbers are printed, and that they are not another model's."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,55 @@ def test_what_does_not_fit_is_said():
         wall_table1(thin(0), sets(), count=0)
 
 
+def finished(folder, *, seam=106, count=3):
+    """Pictures as the authors hand them around: 112 pixels, flat, stacked at a row."""
+    folder.mkdir()
+    for number in range(count):
+        rows = np.random.default_rng(number).integers(0, 60, (112, 112, 3)).astype(np.uint8)
+        rows[seam:] += 150
+        Image.fromarray(rows).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def untuned(monkeypatch):
+    tuned = {"options": {"learning_rate": 0.2, "iterations": 2}, "tried": []}
+    monkeypatch.setattr(
+        "camlucida.studies.published.wall_table1.tune_opticam", lambda *_, **__: tuned
+    )
+
+
+@pytest.mark.usefixtures("untuned")
+@pytest.mark.parametrize(("seam", "said"), [(106, "row 106, where"), (96, "row 96, but the dead")])
+def test_finished_pictures_and_the_options_are_said(tmp_path, seam, said):
+    model = kept(tmp_path)
+    found = made_stacks(model, str(finished(tmp_path / "mix", seam=seam)), leave_out=["1.png"])
+    assert [s.key for s in found["STACK-MIX"]] == ["0.png", "2.png"]
+    table = wall_table1(model, found, count=2)
+    assert any(f"2 finished pictures, taken as they are. From row to row they change most at {said}" in t
+               for t in table.lead)  # fmt: skip
+    legend = table.tables[0].legend
+    for option in (
+        "gradcam++:eps=1e-06", "scorecam:align_corners=True", "eigencam:sign=none", "learning_rate=0.2",
+    ):  # fmt: skip
+        assert option in legend
+    assert table.record["mu"]["STACK-MIX"]["hirescam"] == [0, 0]
+
+
+def test_what_cannot_be_left_out_or_taken_as_it_is(tmp_path):
+    model = kept(tmp_path)
+    mix = finished(tmp_path / "mix")
+    with pytest.raises(CamlucidaError, match=r"not among the images: 7\.png"):
+        made_stacks(model, str(mix), leave_out=["7.png", "1.png"])
+    Image.new("RGB", (224, 224)).save(mix / "larger.png")
+    with pytest.raises(CamlucidaError, match=r"1 of the 4 pictures .* 112 x 112"):
+        made_stacks(model, str(mix))
+    drawn = made_stacks(model, photos(tmp_path / "pairs", 3, 9))["STACK-MIX"]
+    again = made_stacks(model, str(tmp_path / "pairs"), leave_out=[drawn[0].key])["STACK-MIX"]
+    assert again[0].key != drawn[0].key
+    assert again[1].key == drawn[1].key
+
+
 # ---- the command --------------------------------------------------------------------------------
 
 
@@ -120,3 +170,37 @@ def test_a_model_needs_images(capsys, tmp_path):
     kept(tmp_path)
     assert main(["reproduce", "wall-table1", "--model", f"masked-vgg:{tmp_path / 'best.pt'}"]) == 2
     assert "--stack-mix DATA, --stack-gen FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("untuned")
+def test_the_authors_artefacts_from_the_command_line(capsys, tmp_path):
+    """Their checkpoint and both of their folders, as they lie on the disk."""
+    model = kept(tmp_path).module.state_dict()
+    names = {"classifier": "31", "features": ""}
+    theirs = {
+        f"{names[part]}.{rest}".lstrip("."): value
+        for name, value in model.items()
+        for part, _, rest in [name.partition(".")]
+    }
+    torch.save(theirs, tmp_path / "params_vgg16_masked.pt")
+    gen = tmp_path / "stackgen"
+    gen.mkdir()
+    for number in range(2):
+        Image.effect_noise((150, 140), 50).save(gen / f"{number}.jpg")
+    code = main([
+        "reproduce", "wall-table1", "--model", f"masked-vgg:{tmp_path / 'params_vgg16_masked.pt'}",
+        "--stack-mix", str(finished(tmp_path / "stackmix")), "--stack-gen", str(gen),
+        "--leave-out", "2.png", "--out", str(tmp_path / "out"), "--json",
+    ])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (code, "Traceback" in err) == (0, False)
+    found = json.loads(out)
+    assert {k: len(v["gradcam"]) for k, v in found["record"]["mu"].items()} == {
+        "STACK-MIX": 2,
+        "STACK-GEN": 2,
+    }
+    assert any(
+        "shorter side resized to 128 and 112 pixels cut out" in text for text in found["lead"]
+    )
+    assert found["record"]["weights_sha256"]

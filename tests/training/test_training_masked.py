@@ -41,7 +41,7 @@ def test_two_steps_and_what_they_leave(data, tmp_path):
     assert all(0 <= row["top1"] <= row["top5"] <= 1 for row in record["curve"])
     assert seen[-1] == ("epoch 2 of 2", 1, 1)
     assert json.loads((tmp_path / "out" / RECORD).read_text()) == json.loads(json.dumps(record))
-    loaded = load_masked_vgg(tmp_path / "out" / WEIGHTS, seen_rows=1)
+    loaded = load_masked_vgg(tmp_path / "out" / WEIGHTS["best"], seen_rows=1)
     dense = loaded.module.classifier[0]
     assert (dense.weight.view(dense.out_features, -1, 2, 2)[:, :, 1] == 0).all()
     assert dense.weight.abs().max() > 0
@@ -74,9 +74,33 @@ def test_another_recipe_does_not_go_on(data, tmp_path):
         train(data, tmp_path / "out")
 
 
+def test_the_authors_keep_the_last_epoch(data, tmp_path, monkeypatch):
+    """Theirs is the last, ours the best, which is the first here."""
+    scores = iter([{"top1": 0.9, "top5": 1.0}, {"top1": 0.2, "top5": 1.0}] * 2)
+    monkeypatch.setattr("camlucida.training.masked._Loaders.accuracies", lambda *_: next(scores))
+    kept = {}
+    for keep in ("best", "last"):
+        record = train(data, tmp_path / keep, replace(TINY, keep=keep))
+        assert record["kept"]["epoch"] == {"best": 0, "last": 1}[keep]
+        (kept[keep],) = (tmp_path / keep).glob("*.pt")
+    last = torch.load(tmp_path / "last" / CHECKPOINT, weights_only=True)["model"]
+    best, written = (torch.load(kept[k], weights_only=True) for k in ("best", "last"))
+    assert all(torch.equal(written[k], last[k]) for k in last)
+    assert any(not torch.equal(best[k], last[k]) for k in last)
+
+
+def test_the_authors_first_weights_are_an_option(data, tmp_path):
+    record = train(data, tmp_path / "out", replace(TINY, epochs=1, initialisation="authors"))
+    assert record["plan"]["initialisation"] == "authors"
+    with pytest.raises(CamlucidaError, match=r"another plan.*initialisation"):
+        train(data, tmp_path / "out", replace(TINY, epochs=1))
+    with pytest.raises(CamlucidaError, match="initialisation"):
+        MaskedRecipe(initialisation="kaiming")
+
+
 def test_the_twin_sees_everything(data, tmp_path):
     train(data, tmp_path / "out", replace(TINY, epochs=1), masked=False)
-    state = torch.load(tmp_path / "out" / WEIGHTS, weights_only=True)
+    state = torch.load(tmp_path / "out" / WEIGHTS["best"], weights_only=True)
     assert (state["classifier.0.weight"] != 0).all()
 
 
@@ -162,5 +186,5 @@ def test_two_processes_train_validate_and_resume(data, tmp_path):
     assert record["resumed_from"] == 1
     assert record["steps"] == 6
     assert all(row["top1"] in (0, 1) and row["top5"] == 1 for row in record["curve"])
-    dense = load_masked_vgg(tmp_path / "out" / WEIGHTS, seen_rows=2).module.classifier[0]
+    dense = load_masked_vgg(tmp_path / "out" / WEIGHTS["best"], seen_rows=2).module.classifier[0]
     assert (dense.weight.view(dense.out_features, -1, 2, 2)[:, :, 1] == 0).all()

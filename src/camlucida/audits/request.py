@@ -25,7 +25,7 @@ from camlucida.data.images import is_image_file
 from camlucida.data.open import open_known, own_data
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
-from camlucida.data.stack_mix import StackGen, StackMix
+from camlucida.data.stack_mix import StackFolder, StackMix
 from camlucida.engine.layers import resolve
 from camlucida.engine.reading import OutputsLike
 from camlucida.explanation.explain import listed
@@ -277,7 +277,7 @@ def _unresized(data: Any, preprocess: Preprocess | None) -> Preprocess | None:
     Raises:
         CamlucidaError: they are of another size than the model's.
     """
-    if not isinstance(data, StackMix | StackGen) or preprocess is None:
+    if not isinstance(data, StackMix | StackFolder) or preprocess is None:
         return preprocess
     if preprocess.size != (data.size, data.size):
         height, width = preprocess.size

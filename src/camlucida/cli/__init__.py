@@ -24,13 +24,14 @@ from camlucida.cli.audit.trials import metrics as metrics_trial
 from camlucida.cli.cases import cases
 from camlucida.cli.cells import cells
 from camlucida.cli.compare import compare
+from camlucida.cli.data import data
 from camlucida.cli.demo import demo
 from camlucida.cli.evaluate import evaluate
 from camlucida.cli.examples import examples
 from camlucida.cli.explain import explain
 from camlucida.cli.layers import layers
 from camlucida.cli.layers_report import layers_report
-from camlucida.cli.listings import audits, data, methods, metrics, targets
+from camlucida.cli.listings import audits, methods, metrics, targets
 from camlucida.cli.report import report
 from camlucida.cli.reproduce.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.cli.reproduce.group import reproduce
@@ -64,11 +65,12 @@ _DAILY, _JUDGING, _RESEARCH = "Daily use", "Comparisons and audits", "Research"
 _command: Callable[..., None]
 app.command("app", cls=Command, rich_help_panel=_DAILY)(page)
 for _command in (
-    explain, cases, examples, demo, layers, methods, metrics, targets, data, audits, verify, version
+    explain, cases, examples, demo, layers, methods, metrics, targets, audits, verify, version
 ):  # fmt: skip
     app.command(cls=Command, rich_help_panel=_DAILY)(_command)
 for _command in (evaluate, summary, compare, report):
     app.command(cls=Command, rich_help_panel=_JUDGING)(_command)
+app.add_typer(data, name="data", rich_help_panel=_DAILY)
 app.add_typer(audit, name="audit", cls=Audits, rich_help_panel=_JUDGING)
 for _command in (layers_report, cells):
     app.command(cls=Command, rich_help_panel=_RESEARCH)(_command)

@@ -1,4 +1,4 @@
-"""``camlucida methods``, ``metrics``, ``targets``, ``data`` and ``audits``: what can be called by its name."""
+"""``camlucida methods``, ``metrics``, ``targets`` and ``audits``: what can be called by its name."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def targets(as_json: AsJson = False) -> None:
     """
     from camlucida.targets import list_targets
 
-    _print_summaries(list_targets(), as_json=as_json)
+    print_summaries(list_targets(), as_json=as_json)
 
 
 def audits(as_json: AsJson = False) -> None:
@@ -173,20 +173,10 @@ def audits(as_json: AsJson = False) -> None:
     console().print(listing((row.name, {"title": row.title, "asks": row.asks}) for row in rows))
 
 
-def data(as_json: AsJson = False) -> None:
-    """List the kinds of data sets and their options.
-
-    Options are set as in camlucida evaluate voc:VOCdevkit,year=2012
-    """
-    from camlucida.data import list_data
-
-    _print_summaries(list_data(), as_json=as_json)
-
-
 # ---- what is said -------------------------------------------------------------------------------
 
 
-def _print_summaries(registry: Iterable[Row[Any]], *, as_json: bool) -> None:
+def print_summaries(registry: Iterable[Row[Any]], *, as_json: bool) -> None:
     """Rows of which there is no more to say than what they are and which options they have."""
     rows = list(registry)
     records = [

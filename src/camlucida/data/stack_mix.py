@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ ANIMALS = range(398)
 """ImageNet's animals, labels 0 to 397, from which the paper draws its 100 classes."""
 
 Picture = TypeVar("Picture", Tensor, Image.Image)
+Label = TypeVar("Label", bound=int | str)
 
 
 def stack_mix(first: Picture, second: Picture, dead: Region = DEAD_ROWS) -> Picture:
@@ -112,6 +113,9 @@ class StackMix(SampleList):
         leave_out: keys of images that a look has ruled out; another pair of the class takes their place.
         seed: chooses classes and photos.
 
+    Attributes:
+        left_out: those keys in ``leave_out`` that would have been among the images.
+
     Raises:
         CamlucidaError: no class has two photos.
     """
@@ -147,8 +151,8 @@ class StackMix(SampleList):
                 f"{len(by_class)} fitting classes with at most "
                 f"{max(map(len, by_class.values()), default=0)} photos each, count is {count}"
             )
-        chosen = sorted(pairs, key=lambda label: _draw(seed, "class", label))[:count]
-        chosen.sort(key=lambda label: (isinstance(label, str), label))
+        self.left_out: set[str] = set()
+        chosen = _chosen(pairs, count, seed)
         found = [self._pair(label, pairs[label], set(leave_out)) for label in chosen]
         samples = [sample for sample in found if sample is not None]
         super().__init__(f"stack-mix:{source.name}", samples, source.skipped)
@@ -160,7 +164,9 @@ class StackMix(SampleList):
         for first in order:
             for second in order:
                 key = f"{first.key}+{second.key}"
-                if first is not second and key not in leave_out:
+                if key in leave_out:
+                    self.left_out.add(key)
+                elif first is not second:
                     return StackSample(
                         key=key,
                         label=first.label,
@@ -179,6 +185,7 @@ class StackMix(SampleList):
             "size": self.size,
             "resize": self.resize,
             "seed": self.seed,
+            "left_out": sorted(self.left_out),
         }
         return {**super().describe(), "options": options}
 
@@ -196,38 +203,93 @@ class CutSample(Sample):
         return self.make(super().picture())
 
 
-class StackGen(SampleList):
-    """The authors' STACK-GEN, or any folder of such photos: resized to 256, cut to 224 about the centre.
+class StackFolder(SampleList):
+    """Pictures that were stacked elsewhere, such as the authors' STACK-MIX and STACK-GEN, which are flat folders.
+
+    Where all of them have the wanted size they are finished and taken as they are: resized, the seam of a STACK-MIX
+    would move away from the wall. Others are resized to 256 and cut to 224 about the centre, as the authors do with
+    STACK-GEN.
 
     Args:
-        root: the folder; with one subfolder per class where labels are known.
+        source: a data set, or a folder; with one subfolder per class where labels are known.
         class_names: the model's, to understand the subfolders' names; without them, or without subfolders,
             the photos have no label; the predicted class is explained.
+        what: the name of the set.
         size: height and width of the images.
-        resize: length of the shorter side before the cut.
+        resize: length of the shorter side before the cut; ``None`` refuses what is not finished.
+        leave_out: keys of images that a look has ruled out.
+
+    Attributes:
+        resize: ``None`` where the pictures are taken as they are.
+        left_out: those keys in ``leave_out`` that are there.
 
     Raises:
-        ImageError: there are no photos.
+        ImageError: there are no photos; or not all of them are finished, but some, or all have to be.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        source: DataSet | str | os.PathLike[str],
         class_names: Sequence[str] | None = None,
         *,
+        what: str = "stack-gen",
         size: int = 224,
-        resize: int = 256,
+        resize: int | None = 256,
+        leave_out: Collection[str] = (),
     ) -> None:
-        self.size = size
-        cut = partial(_cut, preprocess=Preprocess(size=(size, size), resize=resize))
-        found = open_folder(root, class_names, labels=None if class_names else False)
-        samples = [CutSample(s.key, s.label, s.label_name, s.path, make=cut) for s in found]
-        super().__init__(f"stack-gen:{Path(root).name}", samples, found.skipped)
+        if isinstance(source, str | os.PathLike):
+            source = open_folder(source, class_names, labels=None if class_names else False)
+        found = [s for s in source if s.key not in leave_out]
+        self.left_out = {s.key for s in source} & set(leave_out)
+        sizes = {s.key: s.picture().size for s in found}
+        other = [f"{key} has {w} x {h}" for key, (w, h) in sizes.items() if (w, h) != (size, size)]
+        if other and (resize is None or len(other) < len(found)):
+            raise ImageError(
+                f"{len(other)} of the {len(found)} pictures of {source.name} are not finished pictures of {size} x "
+                f"{size} pixels ({other[0]}); give finished ones only"
+                + (
+                    ", or photos in a folder per class, which are stacked"
+                    if resize is None
+                    else ", or none"
+                )
+            )
+        self.size, self.resize = size, resize if other else None
+        if other:
+            cut = partial(_cut, preprocess=Preprocess(size=(size, size), resize=resize))
+            found = [CutSample(s.key, s.label, s.label_name, s.path, make=cut) for s in found]
+        super().__init__(f"{what}:{source.name}", found, source.skipped)
+
+
+def stack_gen_prompts(
+    class_names: Sequence[str],
+    classes: Collection[int] = ANIMALS,
+    *,
+    count: int = 100,
+    seed: int = 0,
+) -> list[tuple[int, str, str]]:
+    """What STACK-GEN's pictures are asked of an image generator with: label, name and prompt of each class.
+
+    Args:
+        class_names: ImageNet's.
+        classes: the labels to draw from; all animals by default.
+        count: how many.
+        seed: that of :class:`StackMix`, whose classes these are then.
+
+    Source: Taimeskhanov, Sicre and Garreau (ECML 2024), section 3.2; theirs went to ChatGPT with DALL-E 3.
+    """
+    named = ((label, class_names[label]) for label in _chosen(classes, count, seed))
+    return [(label, name, f"photo of {name} stacked on top of {name}") for label, name in named]
 
 
 def _cut(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     pixels = preprocess.pixels(image)
     return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def _chosen(labels: Iterable[Label], count: int, seed: int) -> list[Label]:
+    """As many of the labels as wanted, in their order; which ones, the seed decides."""
+    chosen = sorted(labels, key=lambda label: _draw(seed, "class", label))[:count]
+    return sorted(chosen, key=lambda label: (isinstance(label, str), label))
 
 
 def _draw(seed: int, *what: object) -> bytes:

@@ -54,15 +54,17 @@ def normalise(maps: Tensor, how: Normalise = "minmax", *, eps: float = 0.0) -> T
     return torch.where(positive, scaled, torch.zeros_like(maps))
 
 
-def resize(maps: Tensor, size: tuple[int, int], mode: Resize = "bilinear") -> Tensor:
+def resize(
+    maps: Tensor, size: tuple[int, int], mode: Resize = "bilinear", *, align_corners: bool = False
+) -> Tensor:
     """Resize ``(N, h, w)`` to ``(N, *size)`` with half-pixel centres and no antialiasing.
 
     Bilinear equals OpenCV's ``INTER_LINEAR`` when enlarging. Bicubic rings below zero and is never a
-    default.
+    default. Some published codes align the centres of the corner pixels instead (``align_corners``).
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    options = {} if mode == "nearest" else {"align_corners": False}
+    options = {} if mode == "nearest" else {"align_corners": align_corners}
     return F.interpolate(maps[:, None], size=size, mode=mode, **options)[:, 0]
 
 

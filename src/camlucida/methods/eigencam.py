@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,8 @@ class EigenCAM(Method):
         center: subtract each channel's spatial mean first (default, as in pytorch-grad-cam); the original
             paper does not.
         sign: a singular vector has no sign of its own. ``"auto"`` (default) makes the larger extreme positive
-            (centred) or the sum positive (not centred); ``"none"`` keeps what LAPACK returns.
+            (centred) or the sum positive (not centred); ``"none"`` keeps what numpy's SVD returns, as
+            pytorch-grad-cam does.
 
     Example:
         >>> found = camlucida.explain(model, images, method=camlucida.methods.EigenCAM(center=False))
@@ -58,7 +60,7 @@ class EigenCAM(Method):
         finite = cells.isfinite().flatten(1).all(1)
         cells = torch.where(finite[:, None, None], cells, 0)
         # One image at a time: batched drivers differ in the sign and in the last digits.
-        first = torch.stack([torch.linalg.svd(c, full_matrices=False).Vh[0] for c in cells])
+        first = torch.stack([_first(c, numpys=self.sign == "none") for c in cells])
         flat = torch.einsum("npk,nk->np", cells, first)
         if self.sign == "auto":
             negative = -flat.amin(1) > flat.amax(1) if self.center else flat.sum(1) < 0
@@ -70,6 +72,14 @@ class EigenCAM(Method):
         return torch.where(noise, 0, flat).view(-1, *activation.shape[2:])
 
 
+def _first(cells: Tensor, *, numpys: bool) -> Tensor:
+    """The first right-singular vector of ``(cells, K)``, with numpy's sign or torch's, which differ."""
+    if not numpys:
+        return torch.linalg.svd(cells, full_matrices=False).Vh[0]
+    array = cells.detach().cpu().numpy()
+    return torch.from_numpy(np.linalg.svd(array, full_matrices=False)[2][0]).to(cells)
+
+
 def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:
     """The first principal component of per-channel maps, ``(N, K, h, w)`` to ``(N, h, w)``.
 
@@ -79,7 +89,7 @@ def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:
         products: what a method adds up over the channels.
         sign: a principal component has no sign of its own. ``"evidence"`` (default) makes it run with the
             sum over the channels; ``"extreme"`` makes the larger extreme positive; ``"none"`` keeps what
-            LAPACK returns.
+            numpy's SVD returns.
     """
     component = EigenCAM(sign="none" if sign == "none" else "auto").project(products)
     if sign != "evidence":

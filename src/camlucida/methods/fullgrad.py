@@ -43,7 +43,7 @@ class FullGrad(Method):
 
     Attributes:
         scale: each term is scaled to [0, 1] per ``"channel"`` (default; pytorch-grad-cam) or per
-            ``"sample"`` over all its channels (the authors' code).
+            ``"sample"`` over all its channels and enlarged with aligned corners (the authors' code).
 
     Example:
         >>> found = camlucida.explain(model, images, method=camlucida.methods.FullGrad())
@@ -86,7 +86,8 @@ class FullGrad(Method):
         else:
             scaled = normalise(term.reshape(n, k * h, w)).reshape(n * k, h, w)
         # Resizing is linear: the channels may be summed first.
-        return resize(scaled.view(n, k, h, w).sum(1), (size[0], size[1]))
+        summed = scaled.view(n, k, h, w).sum(1)
+        return resize(summed, (size[0], size[1]), align_corners=self.scale == "sample")
 
 
 @dataclass(frozen=True)

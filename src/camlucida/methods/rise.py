@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.limits import Count, Limits, Positive
@@ -23,6 +22,7 @@ from camlucida.methods.task import Task
 from camlucida.targets import Target, target_values
 
 Score = Literal["probability", "target"]
+Border = Literal["clamp", "reflect"]
 Interrupt = Literal["raise", "keep"]
 
 _BLOCK = 100  # masks drawn at a time: what is drawn depends on neither batch nor chunk
@@ -55,6 +55,8 @@ class RISE(Method):
         masks: N, 4000 by default (the paper's number for VGG; 8000 for ResNet).
         s: cells of a mask's side, 7 by default.
         p1: probability that a cell is kept, 0.5 by default.
+        border: how the grid goes on beyond its outermost cells when it is enlarged: they are repeated
+            (``"clamp"``, default) or the cells behind them mirrored (``"reflect"``, the authors' code).
         debias: divide by how often each pixel was kept instead of by $N p_1$, which removes the pattern of
             the finite sample; ``False`` by default.
         score: ``"probability"`` (default, the paper) turns a class's logit into its softmax probability;
@@ -80,6 +82,7 @@ class RISE(Method):
     masks: Count = 4000
     s: Annotated[int, Limits(1, 1000)] = 7
     p1: Annotated[float, Limits(0, 1, open_low=True, open_high=True)] = 0.5
+    border: Border = "clamp"
     debias: bool = False
     score: Score = "probability"
     mask_space: MaskSpace = "input"
@@ -151,15 +154,28 @@ class RISE(Method):
         height, width = (int(side) for side in inputs.shape[-2:])
         dtype = torch.promote_types(inputs.dtype, torch.float32)
         cells = self.s**2
-        kept = (drawn[:, :cells] < self.p1).to(dtype).view(-1, 1, self.s, self.s)
+        kept = (drawn[:, :cells] < self.p1).to(dtype).view(-1, self.s, self.s)
         cell = (-(-height // self.s), -(-width // self.s))
-        size = ((self.s + 1) * cell[0], (self.s + 1) * cell[1])
-        large = F.interpolate(kept, size=size, mode="bilinear", align_corners=False)[:, 0]
+        large = kept
+        for dim, side in enumerate(cell, 1):
+            large = self._enlarged(large, dim, (self.s + 1) * side)
         offset = (drawn[:, cells:] * torch.tensor(cell, device=drawn.device)).long()
         rows = offset[:, :1] + torch.arange(height, device=drawn.device)
         columns = offset[:, 1:] + torch.arange(width, device=drawn.device)
         which = torch.arange(len(large), device=drawn.device)[:, None, None]
         return large[which, rows[:, :, None], columns[:, None]]
+
+    def _enlarged(self, cells: Tensor, dim: int, size: int) -> Tensor:
+        """The cells along a dimension as pixels: linearly, with half-pixel centres."""
+        pixels = torch.arange(size, dtype=cells.dtype, device=cells.device)
+        at, last = (pixels + 0.5) * self.s / size - 0.5, self.s - 1
+        if self.border == "reflect":
+            at = last - (at.abs() - last).abs()
+        at = at.clamp(0, last)
+        below = at.long()
+        one, other = (cells.index_select(dim, i) for i in (below, (below + 1).clamp_max(last)))
+        share = (at - below).view([-1 if d == dim else 1 for d in range(cells.ndim)])
+        return one + share * (other - one)
 
     def _scored(self, target: Target, outputs: Tensor) -> Target:
         """The probability of the class whose logit is to be explained."""

@@ -54,6 +54,7 @@ class ScoreCAM(Method):
             in [0, 1], which needs the preprocessing, or ``"auto"``, pixels where it is known.
         top_k: only so many channels, those with the most energy $\sum (A^k)^2$; the others weigh nothing. An
             approximation; ``None`` (default) for all.
+        align_corners: enlarge the masks with aligned corners, as pytorch-grad-cam does; ``False`` by default.
         precision: ``"full"`` (default), or ``"bf16"`` to run the masked images under bfloat16 autocast: an
             approximation.
         compiled: run the masked images through ``torch.compile``: an approximation, to rounding; the first
@@ -72,6 +73,7 @@ class ScoreCAM(Method):
     weighting: Weighting = "softmax_logit"
     mask_space: MaskSpace = "input"
     top_k: Count | None = None
+    align_corners: bool = False
     precision: Precision = "full"
     compiled: bool = False
     check: bool = False
@@ -121,7 +123,9 @@ class ScoreCAM(Method):
             per_copy = footprint.per_image + views.per_image
             chunks = views.chunks = Chunks(self.chunk, self.memory, per_copy, task.inputs.device)
             plans = {
-                name: Channels(activation, seeds, self.top_k, self.repeats)
+                name: Channels(
+                    activation, seeds, self.top_k, self.repeats, align_corners=self.align_corners
+                )
                 for name, activation in tapped.activations.items()
             }
             bar = Bar(task, sum(plan.passes for plan in plans.values()))

@@ -34,6 +34,7 @@ class Channels:
         seeds: of the noise, one per image.
         top_k: how many channels of each image, those with the most energy; ``None`` for all.
         repeats: passes per channel.
+        align_corners: how masks are enlarged, see :func:`camlucida.engine.maps.resize`.
 
     Attributes:
         left_out: whether channels of an image are not scored.
@@ -43,9 +44,15 @@ class Channels:
     """
 
     def __init__(
-        self, activation: Tensor, seeds: list[int], top_k: int | None, repeats: int
+        self,
+        activation: Tensor,
+        seeds: list[int],
+        top_k: int | None,
+        repeats: int,
+        *,
+        align_corners: bool,
     ) -> None:
-        self.repeats = repeats
+        self.repeats, self.align_corners = repeats, align_corners
         self.activation = activation
         self.seeds = seeds
         flat = activation.flatten(2)
@@ -80,7 +87,10 @@ class Channels:
 
             def score(start: int, stop: int, repeat: int = repeat) -> Tensor:
                 rows, ks = images[start:stop], channels[start:stop]
-                masks = normalise(resize(self.activation[rows, ks], views.task.size))
+                large = resize(
+                    self.activation[rows, ks], views.task.size, align_corners=self.align_corners
+                )
+                masks = normalise(large)
                 noise = self._noise(rows, ks, repeat, masks)
                 return views.changed(rows, lambda x: masked(x, masks[:, None], repeat, noise))
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ SEEN_ROWS = 5
 
 TARGET_LAYER = "features.29"
 """The last ReLU, which the paper explains."""
+
+Initialisation: TypeAlias = Literal["torchvision", "authors"]
 
 RECORD = "record.json"
 """What a training writes beside the weights: curves, options and class names."""
@@ -113,6 +115,8 @@ class MaskedVGG(nn.Module):
         size: (H, W) of the images, multiples of 16.
         width: multiplies all channels and the width of the dense layers; thin ones are for tests.
         dropout: probability of the two dropout layers.
+        initialisation: ``"torchvision"`` gives all layers VGG's; ``"authors"`` leaves the two layers that they
+            replace, ``features.28`` and ``classifier.0``, biases included, with PyTorch's own.
 
     Source: Taimeskhanov, Sicre and Garreau (ECML 2024), section 3.1 and figure 4.
     """
@@ -126,6 +130,7 @@ class MaskedVGG(nn.Module):
         size: int | Sequence[int] = 224,
         width: float = 1.0,
         dropout: float = 0.5,
+        initialisation: Initialisation = "torchvision",
     ) -> None:
         super().__init__()
         height, breadth = (size, size) if isinstance(size, int) else tuple(size)
@@ -159,10 +164,14 @@ class MaskedVGG(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(dense, num_classes),
         )
-        self._initialise()
+        self._initialise(
+            () if initialisation == "torchvision" else (self.features[-2], self.classifier[0])
+        )
 
-    def _initialise(self) -> None:
+    def _initialise(self, replaced: Sequence[nn.Module]) -> None:
         for module in self.modules():
+            if module in replaced:
+                continue
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.Linear):
@@ -178,18 +187,32 @@ class MaskedVGG(nn.Module):
         return logits
 
     def load_masked(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights of this layout, also with ``module.`` before each name; the mask is applied.
+        """Load weights of this layout, under its names or those of the authors' files; the mask is applied.
 
         Raises:
             ModelError: names or shapes do not fit.
         """
-        plain = OrderedDict((name.removeprefix("module."), value) for name, value in state.items())
         try:
-            self.load_state_dict(plain)
+            self.load_state_dict(_named(state))
         except RuntimeError as error:
             first = str(error).splitlines()
             reason = first[1].strip() if len(first) > 1 else first[0]
             raise ModelError(f"the weights do not fit this MaskedVGG: {reason}") from error
+
+
+def _named(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Weights under our names: without ``module.``, and those of the authors' plain ``Sequential`` renamed.
+
+    Theirs holds the features, a ``Flatten`` at 30 and the classifier at 31: ``0.weight`` ... ``31.6.weight``.
+    """
+    plain = OrderedDict((name.removeprefix("module."), value) for name, value in state.items())
+    if "31.0.weight" not in plain:
+        return plain
+    parts = ((name.partition(".")[::2], value) for name, value in plain.items())
+    return OrderedDict(
+        (f"classifier.{rest}" if first == "31" else f"features.{first}.{rest}", value)
+        for (first, rest), value in parts
+    )
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -197,7 +220,7 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def load_masked_vgg(path: str | os.PathLike[str], *, seen_rows: int | None = None) -> LoadedModel:
-    """A trained masked VGG, as :func:`camlucida.training.masked.train_masked_vgg` writes it.
+    """A trained masked VGG: the authors' file, or one that :func:`camlucida.training.masked.train_masked_vgg` writes.
 
     Width, size and number of classes are read off the file. So is the mask: the last rows of the first dense
     layer's map whose weights are all exactly zero. Weights without such rows are the unmasked twin's.
@@ -212,7 +235,7 @@ def load_masked_vgg(path: str | os.PathLike[str], *, seen_rows: int | None = Non
         ModelError: the file cannot be read or holds another network.
     """
     path = Path(path)
-    state = {k.removeprefix("module."): v for k, v in read_state_dict(path).items()}
+    state = _named(read_state_dict(path))
     names = [
         f"{part}.weight" for part in ("features.0", "features.28", "classifier.0", "classifier.6")
     ]

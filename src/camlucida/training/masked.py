@@ -23,7 +23,7 @@ from camlucida.common.store import write_torch
 from camlucida.data.images import read_image
 from camlucida.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from camlucida.data.train_val import Part, named, photos_of
-from camlucida.models.masked_vgg import RECORD, SEEN_ROWS, MaskedVGG, remask
+from camlucida.models.masked_vgg import RECORD, SEEN_ROWS, Initialisation, MaskedVGG, remask
 from camlucida.training.loop import FitOptions, Fitted, Precision, fit, make_fabric
 
 
@@ -104,6 +104,9 @@ class MaskedRecipe(FitOptions):
         size: height and width of the images.
         workers: how many processes read photos for each device.
         steps: steps per epoch at most, for a trial; ``None`` for all.
+        initialisation: of the weights, see :class:`camlucida.models.masked_vgg.MaskedVGG`.
+        keep: whose weights are written: of the ``"best"`` epoch on the validation photos, or of the ``"last"``
+            one, as the authors do.
     """
 
     epochs: Count = 90
@@ -118,6 +121,8 @@ class MaskedRecipe(FitOptions):
     size: int = 224
     workers: Annotated[int, Limits(0)] = 8
     steps: Count | None = None
+    initialisation: Initialisation = "torchvision"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -131,8 +136,8 @@ class MaskedRecipe(FitOptions):
                 )
 
 
-CHECKPOINT, WEIGHTS = "last.ckpt", "best.pt"
-"""Files of a training, beside the record of curves and options: where it goes on, the best epoch's weights."""
+CHECKPOINT, WEIGHTS = "last.ckpt", {"best": "best.pt", "last": "last.pt"}
+"""Files of a training, beside the record of curves and options: where it goes on, the weights that are kept."""
 
 PUBLISHED = {"masked": {"top1": 0.665, "top5": 0.870}, "unmasked": {"top1": 0.715, "top5": 0.904}}
 """Accuracies on ImageNet."""
@@ -238,8 +243,9 @@ def train_masked_vgg(
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         model = MaskedVGG(
-            len(classes), masked=masked, seen_rows=rows, size=recipe.size, width=width
-        )
+            len(classes), masked=masked, seen_rows=rows, size=recipe.size, width=width,
+            initialisation=recipe.initialisation,
+        )  # fmt: skip
     loaders = _Loaders(fabric, recipe, photos, {name: i for i, name in enumerate(classes)})
 
     def record(fitted: Fitted) -> dict[str, Any]:
@@ -248,15 +254,15 @@ def train_masked_vgg(
             "class_names": classes,
             "devices": fabric.world_size,
             "curve": fitted.curves,
-            "best": max(fitted.curves, key=lambda row: row["top1"], default=None),
+            "kept": fitted.curves[fitted.best_epoch if recipe.keep == "best" else -1],
             "steps": fitted.steps,
             "resumed_from": fitted.resumed_from,
             "published": PUBLISHED,
         }
 
     def keep(fitted: Fitted) -> None:
-        if fitted.best_epoch == len(fitted.curves) - 1:
-            write_torch(folder / WEIGHTS, model.state_dict())
+        if recipe.keep == "last" or fitted.best_epoch == len(fitted.curves) - 1:
+            write_torch(folder / WEIGHTS[recipe.keep], model.state_dict())
         write_bytes(folder / RECORD, to_json(record(fitted)).encode())
 
     def told(done: int, _: int, numbers: Mapping[str, float]) -> None:

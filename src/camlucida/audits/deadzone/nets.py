@@ -103,18 +103,16 @@ class WalledNet:
     record: dict[str, Any]
 
 
-def stacked(
-    dead_from: int, count: int, seed: int = 0, split: Literal["train", "test"] = "test"
-) -> Digits:
+def stacked(dead_from: int, count: int, seed: int = 0, *, size: int = SIZE) -> Digits:
     """Images with the labelled digit in the seen rows and one of another class in the dead rows."""
     return Digits(
-        split,
+        "test",
         count=count,
-        size=SIZE,
+        size=size,
         seed=seed,
         second=True,
         object_rows=(0, dead_from),
-        second_rows=(dead_from, SIZE),
+        second_rows=(dead_from, size),
     )
 
 

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlucida.common.errors import CamlucidaError
-from camlucida.methods import Progress
+from camlucida.engine.tap import tap
+from camlucida.methods import GradCAM, Progress
+from camlucida.targets import Logit
 
 LAYER = "relu"
 """The layer that the theory explains: the rectified convolution."""
@@ -42,6 +44,9 @@ class TheoryCNN(nn.Module):
         scale: standard deviation of all weights.
         seed: of the weights.
         channels: of the images; the paper's have 1.
+        residual: between the convolution and the pooling stands a residual block, $B = \sigma(x + G * x)$ with
+            $x = \sigma(F * \xi)$, whose output is explained, as that of a ResNet's last block is. $G$ is 3 x 3, and
+            its weights have the standard deviation ``scale / sqrt(9 V)``, so that both branches are about as large.
 
     Raises:
         CamlucidaError: the pooling does not divide the map, or nothing is left to see.
@@ -60,6 +65,7 @@ class TheoryCNN(nn.Module):
         scale: float = 1.0,
         seed: int = 0,
         channels: int = 1,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         h, w = (side - kernel + 1 for side in size)
@@ -75,6 +81,7 @@ class TheoryCNN(nn.Module):
             )
         self.filters = filters
         self.conv = nn.Conv2d(channels, filters, kernel, bias=False)
+        self.branch = nn.Conv2d(filters, filters, 3, padding=1, bias=False) if residual else None
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(pool)
         widths = [filters * self.pooled_size[0] * self.pooled_size[1], *hidden, outputs]
@@ -84,13 +91,19 @@ class TheoryCNN(nn.Module):
             for weight in self.parameters():
                 drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
                 weight.copy_(scale * drawn)
+            if self.branch is not None:
+                self.branch.weight.div_(math.sqrt(9 * filters))
             if dead_rows:
                 first = self.dense[0].weight.view(-1, filters, *self.pooled_size)  # type: ignore[operator]
                 first[:, :, -dead_rows:] = 0
 
     def preactivations(self, x: Tensor) -> list[Tensor]:
         r"""The dense layers' outputs before their $\sigma$, $a^{(1)}$ to $a^{(L)}$, each ``(N, d)``."""
-        values = self.pool(self.relu(self.conv(x))).flatten(1)
+        values = self.conv(x)
+        if self.branch is not None:
+            values = values.relu()
+            values = values + self.branch(values)
+        values = self.pool(self.relu(values)).flatten(1)
         found = []
         for index, layer in enumerate(self.dense):
             values = layer(values.relu() if index else values)
@@ -191,10 +204,13 @@ class Theorem1:
 
         It depends on the patch alone, not on whether the cell is in the dead half: that is the point.
         """
+        return self._factor * self.tau * expected_root(self.filters) * self.patch_norms(image)
+
+    @property
+    def _factor(self) -> float:
+        r"""What $E\sqrt Y$ is multiplied with, whatever the features are that stand before the dense layer."""
         h, w = self.map_size
-        pooled = h * w / self.pool**2
-        factor = self.tau * math.sqrt(pooled) / (2 * h * w * math.sqrt(math.pi))
-        return factor * self.tau * expected_root(self.filters) * self.patch_norms(image)
+        return self.tau * math.sqrt(h * w) / (2 * self.pool * h * w * math.sqrt(math.pi))
 
     def bound(self, image: Tensor) -> Tensor:
         r"""The theorem's lower bound, ``(h, w)``; of use for V > 20.
@@ -219,11 +235,7 @@ class Theorem1:
         Raises:
             CamlucidaError: fewer than two networks, which have no standard error, or the image has another size.
         """
-        if draws < 2 or tuple(image.shape) != tuple(self.size):
-            raise CamlucidaError(
-                f"at least two networks and an image of {self.size} are needed, got {draws} and "
-                f"{tuple(image.shape)}"
-            )
+        self._check(image, draws)
         h, w = self.map_size
         pooled = (h // self.pool) * (w // self.pool)
         generator = torch.Generator().manual_seed(seed)
@@ -244,9 +256,53 @@ class Theorem1:
             squares += maps.square().sum(0)
             if progress is not None:
                 progress(start + count, draws)
-        mean = total / draws
-        variance = (squares / draws - mean**2) * draws / (draws - 1)
-        return MonteCarlo(mean.reshape(h, w), (variance / draws).sqrt().reshape(h, w), draws)
+        return MonteCarlo.of(total.reshape(h, w), squares.reshape(h, w), draws)
+
+    def network(self, seed: int = 0, *, residual: bool = False) -> TheoryCNN:
+        """A random network of the theorem, or its residual version, in double precision."""
+        model = TheoryCNN(
+            self.size, filters=self.filters, kernel=self.kernel, pool=self.pool, scale=self.tau, seed=seed,
+            dead_rows=self.map_size[0] // self.pool // 2, residual=residual,
+        )  # fmt: skip
+        return model.double().eval()
+
+    def by_autograd(
+        self,
+        image: Tensor,
+        draws: int = 400,
+        seed: int = 0,
+        *,
+        residual: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[MonteCarlo, MonteCarlo]:
+        r"""GradCAM of many random networks as it is computed for any network: by autograd.
+
+        Returns:
+            GradCAM; and its distance from what is expected of it given the features,
+            $\frac{\tau \sqrt{h'w'}}{2 hw \sqrt\pi} \sqrt{\sum_v (B^v_{ij})^2}$, which is 0 on average for any features
+            that stand before one random dense layer: the theorem's proof uses nothing else of them.
+
+        Raises:
+            CamlucidaError: as :meth:`sample`.
+        """
+        self._check(image, draws)
+        sums = torch.zeros(4, *self.map_size, dtype=torch.float64)
+        for draw in range(draws):
+            model = self.network(seed + draw, residual=residual)
+            activation, gradient = tap(model, image[None, None].double(), LAYER, Logit(0)).only
+            found = GradCAM().combine(activation, gradient)[0].relu()
+            off = found - self._factor * activation[0].square().sum(0).sqrt()
+            sums += torch.stack([found, found.square(), off, off.square()])
+            if progress is not None:
+                progress(draw + 1, draws)
+        return MonteCarlo.of(*sums[:2], draws), MonteCarlo.of(*sums[2:], draws)
+
+    def _check(self, image: Tensor, draws: int) -> None:
+        if draws < 2 or tuple(image.shape) != tuple(self.size):
+            raise CamlucidaError(
+                f"at least two networks and an image of {self.size} are needed, got {draws} and "
+                f"{tuple(image.shape)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -263,7 +319,14 @@ class MonteCarlo:
     error: Tensor
     draws: int
 
-    def z(self, expected: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, total: Tensor, squares: Tensor, draws: int) -> MonteCarlo:
+        """From the sums of the values and of their squares."""
+        mean = total / draws
+        variance = (squares / draws - mean**2).clamp_min(0) * draws / (draws - 1)
+        return cls(mean, (variance / draws).sqrt(), draws)
+
+    def z(self, expected: Tensor | float) -> Tensor:
         """Distance from the expectation in standard errors, ``(h, w)``; 0 where both are 0."""
         off = self.mean - expected
         return torch.where(self.error > 0, off / self.error.clamp_min(1e-300), off)

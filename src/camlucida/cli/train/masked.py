@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -47,6 +47,17 @@ def masked_vgg(
     lr_every: Annotated[
         int, typer.Option(metavar="N", min=1, help="Epochs after which the learning rate falls to a tenth.")
     ] = 30,
+    init: Annotated[
+        Literal["torchvision", "authors"],
+        typer.Option(
+            help="First weights: those of VGG in all layers, or, as the authors do, PyTorch's own in the two layers "
+            "that they replace."
+        ),
+    ] = "torchvision",
+    keep: Annotated[
+        Literal["best", "last"],
+        typer.Option(help="Whose weights are written: the best epoch's, or the last one's, as the authors do."),
+    ] = "best",
     steps_per_epoch: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Steps per epoch, for a trial. (default: all photos)")
     ] = None,
@@ -74,8 +85,9 @@ def masked_vgg(
 ) -> None:  # fmt: skip
     """Train the masked VGG of the dead-zone paper, which provably sees a part of the image only.
 
-    The defaults are the published training on ImageNet. After every epoch the checkpoint, the record and the best
-    weights are written. Several machines must share the folder RUN.
+    The defaults are the published training on ImageNet, but for the first weights and the epoch that is kept:
+    --init authors --keep last are theirs. After every epoch the checkpoint, the record and the weights, RUN/best.pt or
+    RUN/last.pt, are written. Several machines must share the folder RUN.
 
     [bold]camlucida train masked-vgg ILSVRC2012 --out RUN[/]
     [bold]camlucida audit deadzone --model masked-vgg:RUN/best.pt --data imagenet:ILSVRC2012[/]
@@ -88,6 +100,7 @@ def masked_vgg(
     recipe = MaskedRecipe(
         epochs=epochs, batch_size=batch_size, learning_rate=lr, step_size=lr_every, size=size,
         precision=precision, seed=seed, workers=workers, steps=steps_per_epoch,  # type: ignore[arg-type]
+        initialisation=init, keep=keep,
     )  # fmt: skip
     with out_folder(out), bars(one=True) as say:
         record = train_masked_vgg(
@@ -106,7 +119,7 @@ def masked_vgg(
         )
     if not is_first_process():
         return
-    files = [shown(out / name) for name in (WEIGHTS, RECORD)]
+    files = [shown(out / name) for name in (WEIGHTS[keep], RECORD)]
     if as_json:
         print_json({**record, "files": files})
         return
@@ -114,12 +127,12 @@ def masked_vgg(
 
 
 def _said(record: dict[str, Any]) -> str:
-    plan, best = record["plan"], record["best"]
+    plan, kept = record["plan"], record["kept"]
     kind = "masked" if plan["masked"] else "unmasked"
     text = (
-        f"top-1 {best['top1']:.1%}, top-5 {best['top5']:.1%} on the validation photos after epoch "
-        f"{best['epoch'] + 1:.0f} of {len(record['curve'])}, the best; trained on {plan['photos']:,} photos of "
-        f"{plan['classes']} classes"
+        f"top-1 {kept['top1']:.1%}, top-5 {kept['top5']:.1%} on the validation photos after epoch "
+        f"{kept['epoch'] + 1:.0f} of {len(record['curve'])}, the {plan['keep']}; trained on {plan['photos']:,} photos "
+        f"of {plan['classes']} classes"
     )
     published = record["published"][kind]
     if plan["classes"] != 1000:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from camlucida.audits.deadzone.activity import tune_opticam
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, WalledNets, WallPlan, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
+from camlucida.audits.deadzone.vgg import VGGPlan, two_digits, walled_vgg
 from camlucida.audits.request import Request, described
 from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
@@ -24,7 +25,7 @@ from camlucida.common.store import Store
 from camlucida.data.open import open_known
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
-from camlucida.data.stack_mix import ANIMALS, StackGen, StackMix
+from camlucida.data.stack_mix import ANIMALS, StackFolder, StackMix
 from camlucida.explanation.explain import explain
 from camlucida.methods import (
     AblationCAM,
@@ -44,6 +45,7 @@ from camlucida.report import Column, Table
 from camlucida.studies.published.base import Reproduced, slug
 
 Numbers = tuple[float, float]
+StandIn: TypeAlias = Literal["small", "vgg16"]
 
 PUBLISHED: Mapping[str, Mapping[str, Numbers]] = {
     "gradcam": {"STACK-MIX": (22.7, 13.4), "STACK-GEN": (21.6, 11.6)},
@@ -74,7 +76,7 @@ _SAME = "The published numbers are means over 100 images each, with the authors'
 
 
 def parity_methods(opticam: Mapping[str, Any]) -> dict[str, Method]:
-    """The eight methods with the options behind the published numbers.
+    """The eight methods with the options behind the published numbers, which are pytorch-grad-cam's.
 
     Learning rate and iterations of Opti-CAM are tuned to a low average drop; the paper does not give its own.
     """
@@ -82,7 +84,7 @@ def parity_methods(opticam: Mapping[str, Any]) -> dict[str, Method]:
         "gradcam": GradCAM(),
         "gradcam++": GradCAMpp(eps=1e-6),
         "xgradcam": XGradCAM(),
-        "scorecam": ScoreCAM(),
+        "scorecam": ScoreCAM(align_corners=True),
         "opticam": OptiCAM(**opticam),
         "ablationcam": AblationCAM(),
         "eigencam": EigenCAM(sign="none"),
@@ -98,6 +100,7 @@ def wall_table1(
     count: int = 100,
     seed: int = 0,
     batch_size: int = 10,
+    standin: StandIn = "small",
     quick: bool = True,
     out: str | os.PathLike[str] | None = None,
     say: Say | None = None,
@@ -108,14 +111,16 @@ def wall_table1(
 
     Args:
         model: the trained masked VGG, see :func:`camlucida.models.masked_vgg.load_masked_vgg`; without it a small
-            masked network is trained on digits on photos, whose numbers have the same structure, not the same
-            values.
-        sets: images by name, such as ``{"STACK-MIX": StackMix(...), "STACK-GEN": StackGen(...)}``.
+            network is trained on digits on photos, whose numbers have the same structure, not the same values.
+        sets: images by name, such as ``{"STACK-MIX": StackMix(...), "STACK-GEN": StackFolder(...)}``.
         layer: the explained layer of the given model.
         count: images of each set.
         seed: the seed of noise and stand-in.
         batch_size: images at a time.
-        quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training.
+        standin: without a model, ``"small"`` trains a small masked network, ``"vgg16"`` the head of the masked VGG on
+            VGG16's ImageNet convolutions, see :mod:`camlucida.audits.deadzone.vgg`; that takes half an hour.
+        quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training, for
+            that on VGG16 6 images and no tuning.
         out: the folder where finished parts are kept.
         say: is told about the progress.
 
@@ -123,33 +128,18 @@ def wall_table1(
         CamlucidaError: a model without sets, one with no dead pixels, or a STACK-MIX whose seam is elsewhere.
     """
     report = say or (lambda *_: None)
-    inputs: dict[str, Tensor] = {}
-    preprocess: Preprocess | None
     if count < 1 or batch_size < 1:
         raise CamlucidaError(f"count and batch_size must be at least 1, got {count}, {batch_size}")
+    if (model is None) != (not sets):
+        raise CamlucidaError(
+            "a model and images of your own go together, such as sets={'STACK-MIX': StackMix(folder, names)}; give "
+            "both or none"
+        )
     if model is None:
-        if sets:
-            raise CamlucidaError(
-                "images of your own go with a model of your own; give both or none"
-            )
-        plan = WallPlan.of(quick=quick, seed=seed)
-        trained = Store(out, {"table": "wall-table1", "plan": asdict(plan)})
-        nets = WalledNets(plan, trained, report)
-        module, zone, layer = nets.get("masked").model, nets.zone, LAYER
-        inputs["two digits"] = audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]
-        preprocess, name = PREPROCESS, "a small masked network, digits on photos"
+        case = _stand_in(standin, count, seed, out, report, quick=quick)
     else:
-        if not sets:
-            raise CamlucidaError(
-                "give the images too, such as sets={'STACK-MIX': StackMix(folder, names)}"
-            )
-        for key, data in sets.items():
-            report(f"reading {key}", 0, 1)
-            trial = Request(model, data, count=count).open()
-            module, inputs[key], preprocess = trial.model, trial.inputs, trial.preprocess
-            report(f"reading {key}", 1, 1)
-        zone = dead_zone(module, next(iter(inputs.values()))[:4], seed=seed)
-        name = model.name if isinstance(model, LoadedModel) else type(model).__name__
+        case = _own(model, sets or {}, layer, count, seed, report)
+    module, inputs, zone, layer, name = case.model, case.inputs, case.zone, case.layer, case.name
     if zone.empty:
         raise CamlucidaError(f"{name} has no dead pixels, so there is nothing to measure")
     for key, data in (sets or {}).items():
@@ -159,28 +149,39 @@ def wall_table1(
             raise CamlucidaError(
                 f"{key} has its second photos in {data.dead}, but of {name} {zone}; make it with dead= what is dead"
             )
+    taken = [_taken(key, data, inputs[key], zone) for key, data in (sets or {}).items()]
     record = {
         "model": name,
         "weights_sha256": fingerprint(module),
         "layer": layer,
         "dead_pixels": zone.to_dict(),
         "images": {key: described(data) for key, data in inputs.items()},
+        "sets": {key: data.describe() for key, data in (sets or {}).items()},
         "quick": quick,
         "seed": seed,
     }
     store = Store(
         out,
-        {"table": "wall-table1", **record, "batch_size": batch_size, "preprocess": str(preprocess)},
+        {
+            "table": "wall-table1",
+            **record,
+            "batch_size": batch_size,
+            "preprocess": str(case.preprocess),
+        },
     )
     ours: dict[str, dict[str, list[float]]] = {}
     tunings: dict[str, Any] = {}
+    methods: dict[str, dict[str, Method]] = {}
     for key, images in inputs.items():
         trial = Trial(
-            module, images, layer=layer, preprocess=preprocess, seed=seed, batch_size=batch_size
-        )
+            module, images, layer=layer, preprocess=case.preprocess, seed=seed,
+            batch_size=batch_size,
+        )  # fmt: skip
         tuned = replace(trial.few(6 if quick else 20), seed=0, batch_size=16)
-        tunings[key] = store.value(f"{key}-tuning", partial(tune_opticam, tuned))
-        chosen = parity_methods(tunings[key]["options"])
+        tunings[key] = {"options": {}}
+        if case.tuned:
+            tunings[key] = store.value(f"{key}-tuning", partial(tune_opticam, tuned))
+        chosen = methods[key] = parity_methods(tunings[key]["options"])
         for i, (label, method) in enumerate(chosen.items()):
             report(f"{label} on {key}", i, len(chosen))
             values = store.value(f"{key}-{label}", partial(_activity, method, trial, zone))
@@ -193,10 +194,77 @@ def wall_table1(
     return Reproduced(
         "wall-table1",
         "Through walls, Table 1: published and ours",
-        (measured, _summary(ours), _STAND_IN if model is None else _SAME),
-        tuple(_table(key, ours[key], len(images)) for key, images in inputs.items()),
-        {**record, "opticam": tunings, "mu": ours, "published": PUBLISHED},
+        (measured, *taken, _summary(ours), _STAND_IN if model is None else _SAME),
+        tuple(_table(key, ours[key], len(inputs[key]), methods[key]) for key in inputs),
+        {
+            **record,
+            "training": case.training,
+            "opticam": tunings,
+            "mu": ours,
+            "published": PUBLISHED,
+        },
     )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is measured: a model and its images, and what is dead; whether Opti-CAM is tuned on them."""
+
+    model: nn.Module
+    inputs: Mapping[str, Tensor]
+    preprocess: Preprocess | None
+    name: str
+    zone: DeadZone
+    layer: str
+    tuned: bool = True
+    training: Mapping[str, Any] | None = None
+
+
+def _stand_in(kind: StandIn, count: int, seed: int, out: Any, say: Say, *, quick: bool) -> _Case:
+    key = "two digits"
+    if kind == "small":
+        small = WallPlan.of(quick=quick, seed=seed)
+        nets = WalledNets(small, Store(out, {"table": "wall-table1", "plan": asdict(small)}), say)
+        net = nets.get("masked")
+        inputs = {key: audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]}
+        name = "a small masked network, digits on photos"
+        return _Case(net.model, inputs, PREPROCESS, name, nets.zone, LAYER, training=net.record)
+    plan = VGGPlan(seed=seed)
+    loaded, training = walled_vgg(
+        plan, Store(out, {"table": "wall-table1", "plan": asdict(plan)}), say
+    )
+    inputs = {key: two_digits(6 if quick else count, seed + 2)}
+    zone = dead_zone(loaded.module, inputs[key][:2], seed=seed)
+    # Tuned, Opti-CAM would take as long as all else.
+    return _Case(
+        loaded.module,
+        inputs,
+        loaded.preprocess,
+        loaded.name,
+        zone,
+        TARGET_LAYER,
+        not quick,
+        training,
+    )
+
+
+def _own(
+    model: nn.Module | LoadedModel,
+    sets: Mapping[str, DataSet],
+    layer: str,
+    count: int,
+    seed: int,
+    say: Say,
+) -> _Case:
+    inputs = {}
+    for key, data in sets.items():
+        say(f"reading {key}", 0, 1)
+        trial = Request(model, data, count=count).open()
+        inputs[key] = trial.inputs
+        say(f"reading {key}", 1, 1)
+    zone = dead_zone(trial.model, next(iter(inputs.values()))[:4], seed=seed)
+    name = model.name if isinstance(model, LoadedModel) else type(model).__name__
+    return _Case(trial.model, inputs, trial.preprocess, name, zone, layer)
 
 
 def stacks(
@@ -205,22 +273,27 @@ def stacks(
     stack_gen: str | os.PathLike[str] | None = None,
     *,
     count: int = 100,
+    leave_out: Collection[str] = (),
     seed: int = 0,
     say: Say | None = None,
 ) -> dict[str, DataSet]:
     """The images of the table, of the model's size, with the seam where its dead part begins.
 
+    Flat folders of finished pictures of the model's size, such as the authors', are taken as they are.
+
     Args:
         model: a masked VGG.
         stack_mix: photos that STACK-MIX is made of, or as :func:`camlucida.data.open_data` takes them; of ImageNet's
-            classes the animals, as published.
+            classes the animals, as published. Or finished pictures, in a folder without subfolders.
         stack_gen: the folder with the pictures of STACK-GEN.
         count: images of STACK-MIX.
+        leave_out: keys of images that a look has ruled out, see :class:`StackMix`.
         seed: the seed of its pairs.
         say: is told about the progress.
 
     Raises:
-        CamlucidaError: the model takes no square inputs or has no dead rows, or the photos cannot be used.
+        CamlucidaError: the model takes no square inputs or has no dead rows, the photos cannot be used, or what is to
+            be left out is not among them.
     """
     if model.preprocess is None or len(set(model.preprocess.size)) > 1:
         known = "unknown" if model.preprocess is None else "{} x {}".format(*model.preprocess.size)
@@ -228,11 +301,15 @@ def stacks(
             f"the images are stacked for a model of square inputs, but the input size of {model.name} is {known}"
         )
     size = model.preprocess.size[0]
-    sets: dict[str, DataSet] = {}
-    if stack_mix is not None:
-        photos = stack_mix
-        if isinstance(photos, str):
-            photos = open_known(photos, class_names=model.class_names)
+    sets: dict[str, StackMix | StackFolder] = {}
+    photos = stack_mix
+    if isinstance(photos, str):
+        photos = open_known(photos, class_names=model.class_names)
+    if photos is not None and all(s.label is None and not s.label_name for s in photos):
+        sets["STACK-MIX"] = StackFolder(
+            photos, what="stack-mix", size=size, resize=None, leave_out=leave_out
+        )
+    elif photos is not None:
         told = part(say, "proving what is dead")
         zone = dead_zone(model, (size, size), draws=2, progress=told)
         dead = zone.region
@@ -244,8 +321,9 @@ def stacks(
         animals = ANIMALS if zone.proof["outputs"] == _IMAGENET else None
         try:
             sets["STACK-MIX"] = StackMix(
-                photos, dead=dead, size=size, count=count, classes=animals, seed=seed
-            )
+                photos, dead=dead, size=size, count=count, classes=animals, leave_out=leave_out,
+                seed=seed,
+            )  # fmt: skip
         except CamlucidaError as error:
             if animals is None:
                 raise
@@ -254,8 +332,14 @@ def stacks(
             ) from error
     if stack_gen is not None:
         # Published: 256 on the shorter side, of which 224 are left.
-        sets["STACK-GEN"] = StackGen(stack_gen, size=size, resize=round(size * 256 / 224))
-    return sets
+        sets["STACK-GEN"] = StackFolder(
+            stack_gen, size=size, resize=round(size * 256 / 224), leave_out=leave_out
+        )
+    if unknown := set(leave_out).difference(*(one.left_out for one in sets.values())):
+        raise CamlucidaError(
+            f"to be left out, but not among the images: {', '.join(sorted(unknown))}"
+        )
+    return dict(sets)
 
 
 def _activity(method: Method, trial: Trial, zone: DeadZone) -> list[float]:
@@ -273,7 +357,29 @@ def _activity(method: Method, trial: Trial, zone: DeadZone) -> list[float]:
     return values
 
 
-def _table(key: str, ours: Mapping[str, Sequence[float]], images: int) -> Table:
+def _taken(key: str, data: DataSet, images: Tensor, zone: DeadZone) -> str:
+    """How the images were made, and where their seam is."""
+    if isinstance(data, StackMix):
+        return f"{key}: {len(images)} pairs of photos, stacked where the dead part begins."
+    if not isinstance(data, StackFolder) or data.resize is not None:
+        cut = getattr(data, "resize", None)
+        done = f", the shorter side resized to {cut} and {data.size} pixels cut out" if cut else ""
+        return f"{key}: {len(images)} photos{done}."
+    steps = images.diff(dim=2).abs().mean((0, 1, 3))
+    seam = int(steps.argmax()) + 1
+    begins = None if zone.rows is None else zone.rows[0]
+    where = (
+        "where the dead rows begin" if seam == begins else f"but the dead rows begin at {begins}"
+    )
+    return (
+        f"{key}: {len(images)} finished pictures, taken as they are. From row to row they change most at row "
+        f"{seam}, {where}."
+    )
+
+
+def _table(
+    key: str, ours: Mapping[str, Sequence[float]], images: int, methods: Mapping[str, Method]
+) -> Table:
     rows = (
         (
             method,
@@ -292,8 +398,18 @@ def _table(key: str, ours: Mapping[str, Sequence[float]], images: int) -> Table:
         f"Dead-zone activity μ × 100 on {key}, {images} images",
         ("method", *columns),
         rows,
-        "Mean and standard deviation over images.",
+        "Mean and standard deviation over images. Maps are rectified and scaled as pytorch-grad-cam does, but not "
+        f"Opti-CAM's. Options that are not the usual ones: {_options(methods)}. Eigen-CAM has the sign of numpy's SVD.",
     )
+
+
+def _options(methods: Mapping[str, Method]) -> str:
+    """What differs from the defaults, as it is written on the command line."""
+    changed = {
+        name: [f"{f.name}={v}" for f in fields(m) if (v := getattr(m, f.name)) != f.default]
+        for name, m in methods.items()
+    }
+    return ", ".join(f"{name}:{','.join(some)}" for name, some in changed.items() if some)
 
 
 def _summary(ours: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
