@@ -37,8 +37,13 @@ def test_pictures_are_looked_over_and_left_out(photos, tmp_path, capsys):
     assert picture.getpixel((0, 169)) != picture.getpixel((0, 170))
     (tmp_path / "ruled-out.txt").write_text(rows[0]["key"] + "\n")
     code, _, err = run(
-        capsys, "stack-mix", photos, "--leave-out", tmp_path / "ruled-out.txt", "--count", 2, "--out", out
+        capsys, "stack-mix", photos, "--leave-out", tmp_path / "ruled-out.txt", "--out", out
     )  # fmt: skip
+    assert (code, err) == (0, "")
+    again = list(csv.DictReader((out / "keys.csv").open()))
+    assert again[0]["key"] != rows[0]["key"]
+    assert again[1:] == rows[1:]
+    code, _, err = run(capsys, "stack-mix", photos, "--count", 2, "--out", out)
     assert (code, "1 other pictures" in err) == (0, True)
     code, _, err = run(capsys, "stack-mix", photos, "--leave-out", "none.jpg", "--out", out)
     assert (code, "not among the images: none.jpg" in err) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,9 +49,10 @@ def left_out(texts: list[str] | None) -> set[str]:
             keys.add(text)
             continue
         try:
-            keys |= set(Path(text).read_text(encoding="utf-8").split("\n")) - {""}
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise CamlucidaError(f"the list {text!r} cannot be read: {error}") from error
+        keys |= {line.strip() for line in lines} - {""}
     return keys
 
 
@@ -130,7 +132,10 @@ def stack_gen_prompts(
     from camlucida.data.stack_mix import stack_gen_prompts as prompts_for
     from camlucida.models.torchvision_models import describe_torchvision
 
-    classes = ANIMALS if photos is None else [s.label for s in _drawn(photos, count, seed, set())]
+    classes: Collection[int] = ANIMALS
+    if photos is not None:
+        drawn = _drawn(photos, count, seed, set())
+        classes = [s.label for s in drawn if s.label is not None]
     names = describe_torchvision("vgg16")[1] or ()
     made = prompts_for(names, classes, count=count, seed=seed)
     if out is not None:

@@ -74,10 +74,11 @@ class EigenCAM(Method):
 
 def _first(cells: Tensor, *, numpys: bool) -> Tensor:
     """The first right-singular vector of ``(cells, K)``, with numpy's sign or torch's, which differ."""
-    if not numpys:
-        return torch.linalg.svd(cells, full_matrices=False).Vh[0]
-    array = cells.detach().cpu().numpy()
-    return torch.from_numpy(np.linalg.svd(array, full_matrices=False)[2][0]).to(cells)
+    if numpys:
+        array = cells.detach().cpu().numpy()
+        return torch.from_numpy(np.linalg.svd(array, full_matrices=False)[2][0]).to(cells)
+    first: Tensor = torch.linalg.svd(cells, full_matrices=False).Vh[0]
+    return first
 
 
 def principal(products: Tensor, sign: Sign = "evidence") -> Tensor:

@@ -40,7 +40,7 @@ class VGGPlan(SmallPlan):
 
 
 def walled_vgg(
-    plan: VGGPlan, store: Store, say: Say | None = None
+    plan: VGGPlan, store: Store, say: Say = lambda *_: None
 ) -> tuple[LoadedModel, dict[str, Any]]:
     """The network, trained now or from the store, and its record with accuracies on images that it has not seen.
 
@@ -62,6 +62,7 @@ def walled_vgg(
         model.eval(),
         "the masked VGG on ImageNet's convolutions, its head trained on digits on photos",
         PREPROCESS,
+        tuple("0123456789"),
     )
     return loaded, {"plan": asdict(plan), **record}
 
@@ -76,7 +77,7 @@ def _input(images: Tensor) -> Tensor:
     return PREPROCESS.normalise(images.float().div(255))
 
 
-def _train(model: MaskedVGG, tail: nn.Module, plan: VGGPlan, say: Say | None) -> dict[str, Any]:
+def _train(model: MaskedVGG, tail: nn.Module, plan: VGGPlan, say: Say) -> dict[str, Any]:
     half, seen = plan.train // 2, (0, DEAD_ROWS.top)
     drawn = partial(Digits, size=SIZE)
     sets = {
@@ -85,7 +86,6 @@ def _train(model: MaskedVGG, tail: nn.Module, plan: VGGPlan, say: Say | None) ->
         "test": drawn("test", count=plan.test, seed=plan.seed, object_rows=seen),
         "two": stacked(DEAD_ROWS.top, plan.test, plan.seed, size=SIZE),
     }
-    told = part(say, "features of digits on photos")
     total, done = sum(map(len, sets.values())), 0
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, data in sets.items():
@@ -95,7 +95,7 @@ def _train(model: MaskedVGG, tail: nn.Module, plan: VGGPlan, say: Say | None) ->
             with torch.no_grad():
                 maps.append(model.features[:_TRAINED_FROM](_input(some)))
             done += len(some)
-            told(done, total)
+            say("features of digits on photos", done, total)
         found[name] = (torch.cat(maps), made.labels)
         if made.second_labels is not None:
             found["other"] = (found[name][0], made.second_labels)

@@ -24,7 +24,7 @@ from camlucida.audits.theory.theorems import (
     proposition_1,
 )
 from camlucida.audits.verdicts import Verdict, decided, sentences
-from camlucida.common.progress import Say
+from camlucida.common.progress import Say, part
 from camlucida.common.statistics import mean_std
 from camlucida.common.store import Store
 from camlucida.data.digits import mnist
@@ -46,8 +46,8 @@ _SHOWN = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 _DIGITS = (0, 3, 5, 7)
 
 _SAY = sentences("""
-autograd: By autograd, through {draws} random networks of 32 filters, it is the same: {z:.1f} standard errors from the
-    exact expectation at most (at most {most:g} passes).
+autograd: Through {draws} random networks of 32 filters GradCAM, by autograd, lies {z:.1f} standard errors at most (at
+    most {most:g} passes) from the exact expectation.
 residual: Through {draws} residual networks GradCAM, by autograd, lies {z:.1f} standard errors at most (at most {most:g}
     passes) from what the theorem's proof gives for any features in front of one random dense layer.
 closed form: The closed form of GradCAM's channel weights differs from autograd by at most {worst:.1e} of the largest
@@ -221,7 +221,7 @@ def _by_autograd(net: str, draws: int, seed: int, say: Say) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(theorem.size, generator=generator, dtype=torch.float64)
     found, off = theorem.by_autograd(
-        image, draws, seed, residual=residual, progress=partial(say, f"autograd, {net}")
+        image, draws, seed, residual=residual, progress=part(say, f"autograd, {net}")
     )
     z = off.z(0) if residual else found.z(theorem.exact(image))
     return {"net": net, "residual": residual, "draws": draws, "z": float(z.abs().max())}

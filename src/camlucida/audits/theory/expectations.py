@@ -31,7 +31,8 @@ NETS = {"[CNN]": False, "residual": True}
 _NUMBERS = ("dead", "seen", "mu", "blank")
 
 _SAY = sentences("""
-lit: Lights up what is dead: the expected score of a dead pixel is {nets}, that of a seen one {seen}.
+lit: Lights up what is dead: the expected score of a dead pixel is {nets}, that of a seen one {seen}. {mean:.1 %} of the
+    map's norm lies there.
 quiet: Exactly 0 on dead pixels of all {draws:n network} of either kind.
 """)
 
@@ -98,7 +99,7 @@ def verdicts(found: Sequence[Mapping[str, Any]]) -> dict[str, Verdict]:
                 for one, v in zip(found, values, strict=True)
             ]
             seen = [f"{np.mean(v['seen']):.3f}" for v in values]
-            text = _SAY["lit"](nets=", ".join(nets), seen=" and ".join(seen))
+            text = _SAY["lit"](nets=", ".join(nets), seen=" and ".join(seen), mean=evidence.value)
         else:
             text = _SAY["quiet"](draws=found[0]["draws"])
         said[name] = Verdict(
@@ -146,7 +147,7 @@ def chart(found: Sequence[Mapping[str, Any]]) -> Illustration:
     )
     return Illustration.chart(
         bars, "expected-scores", "Expected score behind the wall", caption, points,
-        x_label="score, of a map divided by its maximum", x_range=(0.0, 1.0),
+        x_label="score, of a map divided by its maximum",
     )  # fmt: skip
 
 

@@ -295,7 +295,7 @@ class Theorem1:
             sums += torch.stack([found, found.square(), off, off.square()])
             if progress is not None:
                 progress(draw + 1, draws)
-        return MonteCarlo.of(*sums[:2], draws), MonteCarlo.of(*sums[2:], draws)
+        return MonteCarlo.of(sums[0], sums[1], draws), MonteCarlo.of(sums[2], sums[3], draws)
 
     def _check(self, image: Tensor, draws: int) -> None:
         if draws < 2 or tuple(image.shape) != tuple(self.size):

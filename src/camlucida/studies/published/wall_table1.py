@@ -361,10 +361,11 @@ def _taken(key: str, data: DataSet, images: Tensor, zone: DeadZone) -> str:
     """How the images were made, and where their seam is."""
     if isinstance(data, StackMix):
         return f"{key}: {len(images)} pairs of photos, stacked where the dead part begins."
-    if not isinstance(data, StackFolder) or data.resize is not None:
-        cut = getattr(data, "resize", None)
-        done = f", the shorter side resized to {cut} and {data.size} pixels cut out" if cut else ""
-        return f"{key}: {len(images)} photos{done}."
+    if not isinstance(data, StackFolder):
+        return f"{key}: {len(images)} photos."
+    if data.resize is not None:
+        cut = f"the shorter side resized to {data.resize} and {data.size} pixels cut out"
+        return f"{key}: {len(images)} photos, {cut}."
     steps = images.diff(dim=2).abs().mean((0, 1, 3))
     seam = int(steps.argmax()) + 1
     begins = None if zone.rows is None else zone.rows[0]
