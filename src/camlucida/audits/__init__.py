@@ -5,6 +5,7 @@ from camlucida.audits.deadzone.audit import audit_dead_zone
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
 from camlucida.audits.deadzone.walls import Wall, feature_wall, input_wall
 from camlucida.audits.fooling.audit import audit_sham
+from camlucida.audits.fooling.given import audit_fooled
 from camlucida.audits.fooling.logit_shift import audit_logit_shift
 from camlucida.audits.fooling.residual_logits import audit_residual_logits
 from camlucida.audits.fooling.tune import Attack
@@ -39,6 +40,7 @@ __all__ = [
     "audit_all",
     "audit_dead_zone",
     "audit_faithfulness",
+    "audit_fooled",
     "audit_grades",
     "audit_logit_shift",
     "audit_metrics",

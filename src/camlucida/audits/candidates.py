@@ -11,7 +11,7 @@ from torch import Tensor
 from camlucida.common.errors import CamlucidaError
 from camlucida.methods import MethodRow, build, list_methods, method_row, read_method
 from camlucida.targets import LogitMargin, Target
-from camlucida.targets.classes import Aggregator
+from camlucida.targets.margin import Aggregator
 
 AGGREGATORS: tuple[Aggregator, ...] = ("mean", "max", "lse")
 

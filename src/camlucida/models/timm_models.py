@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -87,6 +87,12 @@ def class_names_of_timm(module: nn.Module) -> tuple[str, ...] | None:
     except (AssertionError, FileNotFoundError, KeyError):
         return None
     return tuple(info.label_descriptions()) if info and info.num_classes() == count else None
+
+
+def imagenet_names(classes: Sequence[int]) -> tuple[str, ...]:
+    """What some of ImageNet's 1000 classes are called."""
+    names = _info("imagenet-1k").label_descriptions()
+    return tuple(names[one] for one in classes)
 
 
 @cache

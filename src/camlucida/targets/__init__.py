@@ -6,13 +6,10 @@ is a property of the target, not of the method: DiffGradCAM is Grad-CAM on a :cl
 
 from camlucida.targets.base import Negated, Target
 from camlucida.targets.classes import (
-    Aggregator,
     Classes,
     ClassTarget,
-    Contrast,
     ExpLogit,
     Logit,
-    LogitMargin,
     LogProbability,
     Probability,
     Segmentation,
@@ -22,6 +19,7 @@ from camlucida.targets.embeddings import CosineSimilarity, DotProduct, NegativeD
 from camlucida.targets.features import Cell, Cells, HalfSquaredDistance
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
 from camlucida.targets.kinds import Kind, Label, Nothing, OneLogit, Value, for_kind
+from camlucida.targets.margin import Aggregator, Contrast, LogitMargin
 from camlucida.targets.registry import TARGETS, TargetRow, build_target, list_targets, register
 
 __all__ = [

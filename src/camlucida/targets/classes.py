@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from camlucida.common.arguments import argument
 from camlucida.common.errors import TargetError
-from camlucida.common.limits import check_fields
 from camlucida.common.optional import first_line
 from camlucida.targets.base import Target, any_of, tensor_of
 
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | None
 """One class for all images, one per image, or ``None`` for the predicted class of each image."""
-
-Aggregator = Literal["mean", "max", "lse", "lae"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +64,8 @@ class ClassTarget(Target):
 
     def resolve(self, lookup: Callable[[str], int]) -> Self:
         """Turn class names into indices."""
-        named = _named(self.classes)
-        return replace(self, classes=_looked_up(self.classes, lookup)) if named else self
+        named = is_named(self.classes)
+        return replace(self, classes=looked_up(self.classes, lookup)) if named else self
 
     def indices(self, logits: Tensor) -> Tensor:
         """The class index of each image, ``(N,)``.
@@ -183,130 +179,6 @@ class LogProbability(ClassTarget):
 
 
 @dataclass(frozen=True, eq=False)
-class Contrast(ClassTarget):
-    """Base of the targets that compare a class with others.
-
-    Attributes:
-        rivals: the classes that it is compared with, by name or index: one, several for all images ``(R,)``, or
-            several for each image ``(N, R)``; ``None`` leaves the choice to the target.
-
-    Example:
-        >>> isinstance(camlucida.FinerMargin("tabby", rivals=["tiger cat"]), camlucida.targets.Contrast)
-        True
-    """
-
-    rivals: tuple[int | str, ...] | Sequence[Any] | Tensor | None = field(
-        default=None, kw_only=True
-    )
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        given = (self.rivals,) if isinstance(self.rivals, int | str) else self.rivals
-        given = given if _named(given) else tensor_of(given, "rivals")
-        object.__setattr__(self, "rivals", given)
-        check_fields(self, TargetError)
-        if isinstance(given, Tensor) and (given.ndim not in (1, 2) or not given.numel()):
-            raise TargetError(
-                f"rivals must be class indices (R,) or (N, R), got {tuple(given.shape)}"
-            )
-
-    @property
-    def per_image(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The classes, and the rivals where each image has its own."""
-        own = isinstance(self.rivals, Tensor) and self.rivals.ndim == 2
-        return ("classes", "rivals") if own else ("classes",)
-
-    def resolve(self, lookup: Callable[[str], int]) -> Self:
-        """Turn the names of classes and rivals into indices."""
-        found = super().resolve(lookup)
-        named = _named(self.rivals)
-        return replace(found, rivals=_looked_up(self.rivals, lookup)) if named else found
-
-    def against(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """The given rivals of each image, ``(N, R)``.
-
-        Raises:
-            TargetError: one is a name, out of range or the explained class, or there are not as many rows as images.
-        """
-        n, m = logits.shape
-        if not isinstance(self.rivals, Tensor):
-            raise TargetError(
-                f"the rivals {self.rivals!r} hold a name, but the model's class names are not known; give indices, "
-                f"or the names with {argument('class_names')}"
-            )
-        rivals = self.rivals.to(logits.device)
-        if rivals.is_floating_point() or rivals.dtype == torch.bool:
-            raise TargetError(f"rivals must be integers, got {rivals.dtype}")
-        rivals = rivals.long().expand(n, -1) if rivals.ndim == 1 else rivals.long()
-        if len(rivals) != n:
-            raise TargetError(f"{len(rivals)} rows of rivals were given for {n} images")
-        if any_of(out := (rivals < 0) | (rivals >= m)):
-            raise TargetError(
-                f"class {int(rivals[out][0])} does not exist: the model has {m} classes, 0 to {m - 1}"
-            )
-        if any_of(own := rivals == classes[:, None]):
-            raise TargetError(
-                f"class {int(rivals[own][0])} is what is explained, so it cannot be among its own rivals; name another "
-                "rival, or another class to explain"
-            )
-        return rivals
-
-
-@dataclass(frozen=True, eq=False)
-class LogitMargin(Contrast):
-    r"""How far a class's logit lies above its rivals' (DiffGradCAM eq. 1-2).
-
-    $\Delta_i = z_i - \beta(z_{-i})$ with $\beta$ over the other M - 1 logits, or over those of the named
-    ``rivals``: their mean, their maximum (the first of equal ones), $\log\sum\exp$ (``"lse"``; over all others
-    $\Delta = \log(p/(1-p))$) or its average form ``"lae"``, which differs from ``"lse"`` by the constant
-    $\log(M-1)$ only. Of a single rival all four are $z_i - z_j$.
-
-    Attributes:
-        aggregator: ``"mean"`` (default), ``"max"``, ``"lse"`` or ``"lae"``.
-        rivals: the classes to compare with, see :class:`Contrast`; ``None`` (default) takes all others.
-
-    Source: Piland, Sweet and Czajka, "DiffGradCAM", arXiv 2506.08514, equations 1, 2.
-
-    Example:
-        >>> logits = torch.tensor([[1.0, 5.0, 3.0]])
-        >>> camlucida.LogitMargin(1, aggregator="max")(logits), camlucida.LogitMargin(1, rivals=[0])(logits)
-        (tensor([2.]), tensor([4.]))
-    """
-
-    aggregator: Aggregator = "mean"
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """``(N, M)`` to ``(N,)``; raises ``TargetError`` for a single output."""
-        self._rivals(logits := self.logits(outputs), "LogitMargin")
-        classes = self.indices(logits)
-        own = F.one_hot(classes, logits.shape[1]).bool()
-        left_out = own
-        if self.rivals is not None:
-            left_out = torch.ones_like(own).scatter(1, self.against(logits, classes), value=False)
-        count = (~left_out).sum(1)
-        if self.aggregator == "mean":
-            rivals = logits.masked_fill(left_out, 0).sum(1) / count
-        else:
-            masked = logits.masked_fill(left_out, -torch.inf)
-            if self.aggregator == "max":
-                rivals = masked.max(dim=1).values
-            else:
-                rivals = masked.logsumexp(1)
-                if self.aggregator == "lae":
-                    rivals = rivals - count.to(logits).log()
-        return self._gather(logits) - rivals
-
-    def opposite(self) -> Target:
-        """Of a single rival its margin over the class, else minus this one."""
-        if not isinstance(self.rivals, Tensor) or self.rivals.shape[-1] != 1:
-            return super().opposite()
-        if not isinstance(self.classes, Tensor) or self.classes.ndim != 1:
-            return super().opposite()
-        rivals = self.rivals.to(self.classes.device).expand(len(self.classes), 1)
-        return replace(self, classes=rivals[:, 0], rivals=self.classes[:, None])
-
-
-@dataclass(frozen=True, eq=False)
 class Segmentation(ClassTarget):
     r"""The logits of a class summed over a region of a dense output ``(N, M, H, W)``.
 
@@ -396,15 +268,15 @@ class Segmentation(ClassTarget):
                 )
 
 
-def _named(classes: Any) -> bool:
+def is_named(classes: Any) -> bool:
     """Whether a class, or one in a list, is given by its name."""
     if isinstance(classes, str):
         return True
-    return isinstance(classes, Sequence) and any(_named(one) for one in classes)
+    return isinstance(classes, Sequence) and any(is_named(one) for one in classes)
 
 
-def _looked_up(classes: Any, lookup: Callable[[str], int]) -> Any:
+def looked_up(classes: Any, lookup: Callable[[str], int]) -> Any:
     """The same with indices in place of names."""
     if isinstance(classes, str):
         return lookup(classes)
-    return [_looked_up(c, lookup) for c in classes] if isinstance(classes, Sequence) else classes
+    return [looked_up(c, lookup) for c in classes] if isinstance(classes, Sequence) else classes

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from camlucida.common.limits import Count
-from camlucida.targets.classes import ClassTarget, Contrast
+from camlucida.targets.classes import ClassTarget
+from camlucida.targets.margin import Contrast
 
 Weights = Literal["probability", "mean"]
 

@@ -17,12 +17,12 @@ from camlucida.targets.classes import (
     ClassTarget,
     ExpLogit,
     Logit,
-    LogitMargin,
     LogProbability,
     Probability,
     Segmentation,
 )
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
+from camlucida.targets.margin import LogitMargin
 
 Kind: TypeAlias = Literal["classes", "labels", "binary", "regression", "dense", "embedding"]
 """What a model's outputs are.

@@ -14,13 +14,13 @@ from camlucida.targets.classes import (
     Classes,
     ExpLogit,
     Logit,
-    LogitMargin,
     LogProbability,
     Probability,
     Segmentation,
 )
 from camlucida.targets.features import Cell
 from camlucida.targets.finer import FinerMargin, ResidualSoftmax
+from camlucida.targets.margin import LogitMargin
 
 T = TypeVar("T", bound=type[Target])
 

@@ -29,7 +29,8 @@ from camlucida.methods import build
 from camlucida.methods.base import GradientCAM
 from camlucida.metrics.concentration import cam_entropy
 from camlucida.targets import LogitMargin, Target
-from camlucida.targets.classes import Aggregator, Logit
+from camlucida.targets.classes import Logit
+from camlucida.targets.margin import Aggregator
 from camlucida.training.sham import HUMAN_ENTROPY, border_mask
 
 CAMClass: TypeAlias = Literal["label", "pred"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from camlucida.audits.candidates import Candidate, with_margins
-from camlucida.audits.fooling.figures import attack_chart, bar_chart, panel
+from camlucida.audits.fooling.figures import FIGURE2, attack_chart, moves_drawn
 from camlucida.audits.fooling.measure import CORE
 from camlucida.audits.fooling.nets import LAYER, PREPROCESS, DigitNet, DigitPlan, stand_in
 from camlucida.audits.fooling.study import FoolingCase, Study, described
@@ -63,12 +63,6 @@ ATTACKERS = (
     "layercam",
 )
 """The maps that are attacked in turn; the first is the control."""
-
-FIGURE2 = (
-    Candidate("gradcam"), Candidate("gradcam", "mean"), Candidate("gradcam", "max"), Candidate("gradcam", "lse"),
-    Candidate("eigencam"),
-)  # fmt: skip
-"""The methods of the paper's Figure 2."""
 
 
 def audit_sham(
@@ -380,24 +374,11 @@ def _pictures(
     matrix: Mapping[str, Moves],
 ) -> tuple[Illustration, ...]:
     _, fooled, mask = study.attacked(asked.main)
-
-    def mean(numbers: Mapping[str, Any]) -> tuple[float, float]:
-        return mean_std(numbers.get("susceptibility", []))
-
-    known = [one for one in asked.methods if "error" not in found[one.label]]
-    rows = [(o.label, *mean(found[o.label]), mean(quiet.get(o.label, {}))[0]) for o in known]
-    rows.sort(key=lambda row: -row[1])
-    shown = [one for one in FIGURE2 if any(k.label == one.label for k in known)]
-    pictures = []
-    if shown:
-        caption = (
-            "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on the right "
-            "the mask that the maps were pushed to."
-        )
-        pictures.append(panel(study.case.trial.few(4), fooled, shown, mask, caption))
-    if rows:
-        pictures.append(bar_chart(rows))
+    pictures = moves_drawn(study.case.trial.few(4), fooled, mask, asked.methods, found, quiet)
     if len(asked.attacks) > 1 and labels:
-        values = [[mean(matrix[a][c])[0] for c in labels] for a in asked.attacks]
+        values = [
+            [mean_std(matrix[a][c].get("susceptibility", []))[0] for c in labels]
+            for a in asked.attacks
+        ]
         pictures.append(attack_chart(list(asked.attacks), labels, values))
     return tuple(pictures)

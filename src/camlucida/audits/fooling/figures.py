@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import Illustration
 from camlucida.audits.trial import Trial
+from camlucida.common.statistics import mean_std
 from camlucida.engine.maps import normalise, rectify, resize
 from camlucida.explanation.overlays import View, colourise, grid, overlay
 from camlucida.report.charts import Point, bars, matrix
@@ -21,6 +22,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDE = 224  # pixels of a drawn map
+
+FIGURE2 = (
+    Candidate("gradcam"), Candidate("gradcam", "mean"), Candidate("gradcam", "max"), Candidate("gradcam", "lse"),
+    Candidate("eigencam"),
+)  # fmt: skip
+"""The methods of the paper's Figure 2."""
+
+
+def moves_drawn(
+    trial: Trial,
+    fooled: nn.Module,
+    mask: Tensor,
+    methods: Sequence[Candidate],
+    found: Mapping[str, Mapping[str, Any]],
+    control: Mapping[str, Mapping[str, Any]],
+) -> list[Illustration]:
+    """The paper's Figure 2 of a few images, and how far each method's maps were moved.
+
+    Args:
+        trial: the clean model, and the images that are drawn.
+        fooled: the other.
+        mask: that maps were pushed to, ``(h, w)``.
+        methods: which were measured.
+        found: what happened to their maps, by label.
+        control: the same of the control.
+    """
+
+    def mean(numbers: Mapping[str, Any]) -> tuple[float, float]:
+        return mean_std(numbers.get("susceptibility", []))
+
+    known = [one for one in methods if "error" not in found[one.label]]
+    rows = [(o.label, *mean(found[o.label]), mean(control.get(o.label, {}))[0]) for o in known]
+    rows.sort(key=lambda row: -row[1])
+    shown = [one for one in FIGURE2 if any(k.label == one.label for k in known)]
+    pictures = []
+    if shown:
+        caption = (
+            "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on the right "
+            "the mask that the maps were pushed to."
+        )
+        pictures.append(panel(trial, fooled, shown, mask, caption))
+    if rows:
+        pictures.append(bar_chart(rows))
+    return pictures
 
 
 def panel(
