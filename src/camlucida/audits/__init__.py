@@ -8,6 +8,7 @@ from camlucida.audits.fooling.audit import audit_sham
 from camlucida.audits.fooling.given import audit_fooled
 from camlucida.audits.fooling.logit_shift import audit_logit_shift
 from camlucida.audits.fooling.residual_logits import audit_residual_logits
+from camlucida.audits.fooling.train import train_sham
 from camlucida.audits.fooling.tune import Attack
 from camlucida.audits.metrics_trial import audit_metrics
 from camlucida.audits.ours import list_audits, register
@@ -55,4 +56,5 @@ __all__ = [
     "input_wall",
     "list_audits",
     "register",
+    "train_sham",
 ]

@@ -248,17 +248,13 @@ def _with_maps(
     return found, skipped
 
 
-def _map_files(maps: Path) -> list[Path]:
-    arrays = [p for p in maps.rglob("*.npy") if p.is_file() and not p.name.startswith(".")]
+def _map_files(maps: Path) -> Sequence[Path]:
     try:
-        pictures = list(find_images(maps))
-    except ImageError:
-        pictures = []
-    if not arrays and not pictures:
+        return find_images(maps)
+    except ImageError as error:
         raise ImageError(
             f"no annotation map in {str(maps)!r}; expected grey pictures or .npy arrays"
-        )
-    return sorted([*arrays, *pictures])
+        ) from error
 
 
 def _check_shape(size: tuple[int, int], map_path: Path) -> None:

@@ -88,8 +88,9 @@ def load_model(
     ==========================  ===================================================================
     spec                        model
     ==========================  ===================================================================
-    `embedded`                  EfficientNet-Lite0, ImageNet; `embedded:lite1` is one size larger.
-                                From an installed package, no network needed
+    `embedded`                  EfficientNet-Lite0, ImageNet; `embedded:lite1` is one size larger,
+                                `embedded:dogs` a MobileNetV2 for 19 breeds of dogs. From an installed
+                                package, no network needed
     `digits`                    the small network for digits on photos that `camlucida train digits`
                                 trained; `digits:FOLDER` if it was trained with `--out FOLDER`
     `torchvision:NAME`          such as `torchvision:resnet50`, or with chosen weights

@@ -197,6 +197,62 @@ def named_attack(name: str, main: Attack, published: Attack, control: Attack) ->
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A copy of a model that is about to be attacked.
+
+    Attributes:
+        model: the copy; what is not trained is frozen.
+        attack: with the layer, and whatever else follows from the model.
+        loss: of a batch of inputs and labels.
+        mask: where its maps are pushed, ``(h, w)``.
+        layer: the layer whose map is attacked.
+    """
+
+    model: nn.Module
+    attack: Attack
+    loss: Loss
+    mask: Tensor
+    layer: str
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, first: Tensor, labels: Tensor, attack: Attack, layer: str | None
+    ) -> Begun:
+        """Of a model, one input and all labels.
+
+        Raises:
+            CamlucidaError: the model does not allow the attack, or labels are none of its classes.
+        """
+        copied = copy.deepcopy(model)
+        check_labels(labels, copied, first)
+        if attack.trainable == "head":
+            head = last_linear(copied, first)
+            for p in copied.parameters():
+                p.requires_grad_(False)
+            for p in head.parameters():
+                p.requires_grad_(True)
+            attack = replace(attack, cam=replace(attack.cam, mode="eval"))
+        else:
+            for p in copied.parameters():
+                p.requires_grad_(p.is_floating_point())
+        if layer is not None:
+            attack = replace(attack, cam=replace(attack.cam, cam_layer=layer))
+        if attack.kind == "location":
+            attack = replace(attack, cam=replace(HEO, cam_layer=attack.cam.cam_layer))
+        cam = TrainableCAM(copied, first, attack.cam)
+        mask = sham_mask(cam.size, attack.layout, entropy=attack.entropy)
+        loss, mask = _loss(attack, cam, copied, mask)
+        return cls(copied, attack, loss, mask, cam.layer)
+
+    def done(self, model: nn.Module) -> nn.Module:
+        """The copy, trained, with the gradient flags of the model that it was made of."""
+        for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            mine.requires_grad_(theirs.requires_grad)
+            mine.grad = None
+        return self.model
+
+
+@dataclass(frozen=True)
 class Fooled:
     """An attacked copy.
 
@@ -236,27 +292,8 @@ def fool(
     """
     attack = attack or Attack()
     make = prepare or (lambda some: some)
-    copied = copy.deepcopy(model)
-    where = next(copied.parameters()).device
-    first = make(images[:1]).to(where)
-    check_labels(labels, copied, first)
-    if attack.trainable == "head":
-        head = last_linear(copied, first)
-        for p in copied.parameters():
-            p.requires_grad_(False)
-        for p in head.parameters():
-            p.requires_grad_(True)
-        attack = replace(attack, cam=replace(attack.cam, mode="eval"))
-    else:
-        for p in copied.parameters():
-            p.requires_grad_(p.is_floating_point())
-    if layer is not None:
-        attack = replace(attack, cam=replace(attack.cam, cam_layer=layer))
-    if attack.kind == "location":
-        attack = replace(attack, cam=replace(HEO, cam_layer=attack.cam.cam_layer))
-    cam = TrainableCAM(copied, first, attack.cam)
-    mask = sham_mask(cam.size, attack.layout, entropy=attack.entropy)
-    loss, mask = _loss(attack, cam, copied, mask)
+    where = next(model.parameters()).device
+    begun = Begun.of(model, make(images[:1]).to(where), labels, attack, layer)
     places = Shuffled(len(images), attack.batch, attack.seed)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -265,28 +302,25 @@ def fool(
     start = time.perf_counter()
     on_cpu = where.type == "cpu"
     fitted = fit(
-        copied,
+        begun.model,
         batches,
-        loss,
-        options=replace(attack, accelerator=accelerator or ("cpu" if on_cpu else "gpu")),
+        begun.loss,
+        options=replace(begun.attack, accelerator=accelerator or ("cpu" if on_cpu else "gpu")),
         steps_per_epoch=places.steps,
         checkpoint=checkpoint,
         progress=None if say is None else lambda d, t, _: say("fine-tuning", d, t),
     )
-    for mine, theirs in zip(copied.parameters(), model.parameters(), strict=True):
-        mine.requires_grad_(theirs.requires_grad)
-        mine.grad = None
-    copied.to(where)
+    copied = begun.done(model).to(where)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     record = {
-        "attack": attack.describe(),
+        "attack": begun.attack.describe(),
         "images": len(images),
         "steps": fitted.steps,
         "seconds": time.perf_counter() - start,
         "curves": fitted.curves,
     }
-    return Fooled(copied.eval(), mask, cam.layer, record)
+    return Fooled(copied.eval(), begun.mask, begun.layer, record)
 
 
 def check_labels(labels: Tensor, model: nn.Module, inputs: Tensor) -> None:

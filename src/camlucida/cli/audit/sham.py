@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlucida.cli.audit.group import write_report
-from camlucida.cli.shared.model import DETAILS, NOBODY, AttackedModel, Chosen, takes_model
-from camlucida.cli.shared.opening import labelled_case
+from camlucida.cli.shared.model import (
+    DETAILS,
+    NOBODY,
+    AttackedModel,
+    Chosen,
+    CleanModel,
+    ControlModel,
+    FooledModel,
+    takes_model,
+)
+from camlucida.cli.shared.opening import compared_case, labelled_case
 from camlucida.cli.shared.options import (
     AsJson,
     AttackedLayer,
     AuditOut,
     Device,
     OnlyMethods,
+    PerClass,
     QuickTable,
     Seed,
     ShamLayout,
@@ -42,8 +52,11 @@ Data = Annotated[
 @takes_model
 def sham(
     context: typer.Context,
-    model: AttackedModel = NOBODY,
+    model: CleanModel = NOBODY,
     data: Data = None,
+    fooled: FooledModel = None,
+    control: ControlModel = None,
+    per_class: PerClass = None,
     layer: AttackedLayer = None,
     attack: Annotated[
         list[str] | None,
@@ -81,15 +94,35 @@ def sham(
     """Can maps be made to lie without changing what the model decides?
 
     A copy is fine-tuned so that its maps light up the border (SHAM); then every method, on the logit and on margins,
-    explains the same images before and after.
+    explains the same images before and after. With --fooled nothing is trained: the two given models are compared, on
+    any number of photos.
+
+    [bold]camlucida audit sham --clean timm:densenet121 --fooled RUN/fooled.pt --data ILSVRC2012/val[/]
     """
-    from camlucida.audits import Attack, audit_sham
+    from camlucida.audits import Attack, audit_fooled, audit_sham
     from camlucida.audits.fooling.audit import HEAD_RATE, QUICK_ATTACK
     from camlucida.audits.fooling.nets import DigitPlan
 
     if model.name is None:
-        refuse_unused(context, (*DETAILS, "data", "layer", "device"), "with --model")
+        refuse_unused(context, (*DETAILS, "data", "layer", "device", "fooled"), "with --model")
+    if fooled is None:
+        refuse_unused(context, ("control", "per_class"), "with --fooled")
     else:
+        refuse_unused(
+            context,
+            ("attack", "trainable", "epochs", "lr", "classes", "long_tail"),
+            "without --fooled, as it is about a training",
+        )
+        asked = compared_case(model, fooled, control, data, layer, count, device)
+        asked |= {"methods": method, "layout": layout, "quick": quick, "seed": seed, "out": out}
+        write_report(
+            lambda say: audit_fooled(**asked, per_class=per_class, say=say),
+            out,
+            as_json=as_json,
+            named=method,
+        )
+        return
+    if model.name is not None:
         refuse_unused(context, ("classes", "long_tail"), "with the small network, not with --model")
     main = Attack(epochs=5) if model.name is not None else QUICK_ATTACK
     changed: dict[str, Any] = {"trainable": trainable, "layout": layout}

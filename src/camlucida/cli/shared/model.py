@@ -156,7 +156,28 @@ NamedModel = Annotated[Chosen, typer.Argument(metavar="MODEL", help=MODELS)]
 AttackedModel = Annotated[
     Chosen, model_option("A copy of it is attacked. (default: a small network that is trained now)")
 ]
+CleanModel = Annotated[
+    Chosen,
+    typer.Option(
+        "--model",
+        "-m",
+        "--clean",
+        metavar="NAME|FILE",
+        help=f"{MODELS} A copy of it is attacked; with --fooled it is the clean model. (default: a small network that "
+        "is trained now)",
+    ),
+]
 """Annotations of a command's parameter ``model``, for :func:`takes_model`."""
+_OTHER = "The weights of the clean model after {}: a checkpoint file for the same architecture, or a model's name."
+FooledModel = Annotated[
+    str | None,
+    option(
+        "FILE|NAME", _OTHER.format("the fine-tuning, such as fooled.pt of camlucida train sham")
+    ),
+]
+ControlModel = Annotated[
+    str | None, option("FILE|NAME", _OTHER.format("the same fine-tuning without an attack"))
+]
 
 
 def takes_model(command: Callable[..., Any]) -> Callable[..., Any]:

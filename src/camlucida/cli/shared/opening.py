@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from camlucida.cli.shared.console import complain, shown
 from camlucida.cli.shared.device import on_device
@@ -91,8 +91,32 @@ def labelled_case(
     return loaded, inputs, labels, f"{loaded.name} on {opened.name}"
 
 
-def explained_layer(loaded: LoadedModel, inputs: Tensor, layer: str | None) -> str:
-    """The layer that was named, or the model's last feature map."""
-    from camlucida.engine.layers import default_layer
+def compared_case(
+    model: Chosen,
+    fooled: str | None,
+    control: str | None,
+    data: str | None,
+    layer: str | None,
+    count: int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """A clean model, one that was fooled, and photos, as functions that compare two given models take them.
 
-    return layer or default_layer(loaded.module, inputs[:1])
+    Raises:
+        CamlucidaError: one of them was not named.
+    """
+    lacking = [
+        name
+        for name, given in (("--clean", model.name), ("--fooled", fooled), ("--data", data))
+        if given is None
+    ]
+    if lacking:
+        raise CamlucidaError(
+            f"two given models are compared on photos: {', '.join(lacking)} is missing; weights are made with "
+            "camlucida train sham"
+        )
+    opened = photos_of(str(data), (loaded := model.load(device)).class_names)
+    return {
+        "clean": loaded, "fooled": fooled, "control": control, "data": opened, "layers": layer, "count": count,
+        "batch_size": 50,
+    }  # fmt: skip

@@ -199,6 +199,9 @@ def count_option(least: int = 1, what: str = "Use at most this many images.") ->
 
 
 Count = Annotated[int | None, count_option()]
+PerClass = Annotated[
+    int | None, option("N", "Draw so many photos of each class. (default: every photo is used)", 1)
+]
 
 
 def quick_option(full: str = "everything") -> Any:

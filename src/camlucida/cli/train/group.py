@@ -11,8 +11,10 @@ import typer
 
 from camlucida.cli.shared.console import bars, print_json, print_lines, shown
 from camlucida.cli.shared.options import AsJson, Command, out_option, seed_option
+from camlucida.cli.train.balance import balance
 from camlucida.cli.train.masked import masked_vgg
 from camlucida.cli.train.salience import salience
+from camlucida.cli.train.sham import sham
 from camlucida.common.errors import CamlucidaError
 
 train = typer.Typer(
@@ -27,6 +29,8 @@ def _train() -> None:
 
 
 train.command(cls=Command)(salience)
+train.command(cls=Command)(sham)
+train.command(cls=Command)(balance)
 train.command("masked-vgg", cls=Command)(masked_vgg)
 
 
