@@ -21,6 +21,7 @@ from camlucida import (
     TargetError,
 )
 from camlucida.targets import Custom, as_target, build_target, target_values
+from reference import sham as written
 from reference import targets as slow
 
 AGGREGATORS = ["mean", "max", "lse", "lae"]
