@@ -64,9 +64,8 @@ def audit_fooled(
     sides = Sides.open(request, others, per_class)
     plain = request.methods is None and request.quick
     methods = CORE if plain else with_margins(request.tested(everything=True), quick=request.quick)
-    measured = tuple(replace(one, images=None) for one in methods)
-    compared = sides.compare((*measured, GUIDED), layout=layout, say=request.say)
-    return _report(sides, compared, measured, quick=request.quick)
+    compared = sides.compare((*methods, GUIDED), layout=layout, say=request.say)
+    return _report(sides, compared, methods, quick=request.quick)
 
 
 def _report(

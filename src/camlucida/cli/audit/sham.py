@@ -113,7 +113,7 @@ def sham(
             ("attack", "trainable", "epochs", "lr", "classes", "long_tail"),
             "without --fooled, as it is about a training",
         )
-        asked = compared_case(model, fooled, control, data, layer, count, device)
+        asked = compared_case(model, data, layer, count, device, fooled=fooled, control=control)
         asked |= {"methods": method, "layout": layout, "quick": quick, "seed": seed, "out": out}
         write_report(
             lambda say: audit_fooled(**asked, per_class=per_class, say=say),

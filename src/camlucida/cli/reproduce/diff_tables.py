@@ -121,9 +121,8 @@ def diff_table2(
     if model.name is None:
         refuse_unused(context, _OF_A_MODEL, "with --model")
     else:
-        asked = compared_case(model, "", None, data, layer, count, device)
-        del asked["fooled"], asked["control"]
-        options |= {**asked, "model": asked.pop("clean"), "per_class": per_class}
+        asked = compared_case(model, data, layer, count, device)
+        options |= {"model": asked.pop("clean"), **asked, "per_class": per_class}
     _finish("diff-table2", out, as_json, **options)
 
 
@@ -153,7 +152,7 @@ def diff_table3(
     if model.name is None:
         refuse_unused(context, (*_OF_A_MODEL, "fooled", "control"), "with --clean")
     else:
-        asked = compared_case(model, fooled, control, data, layer, count, device)
+        asked = compared_case(model, data, layer, count, device, fooled=fooled, control=control)
         options |= {**asked, "per_class": per_class}
     _finish("diff-table3", out, as_json, **options)
 

@@ -93,30 +93,31 @@ def labelled_case(
 
 def compared_case(
     model: Chosen,
-    fooled: str | None,
-    control: str | None,
     data: str | None,
     layer: str | None,
     count: int | None,
     device: str | None,
+    **others: str | None,
 ) -> dict[str, Any]:
-    """A clean model, one that was fooled, and photos, as functions that compare two given models take them.
+    """A clean model, photos, and others such as ``fooled``, as functions that compare given models take them.
 
     Raises:
         CamlucidaError: one of them was not named.
     """
-    lacking = [
-        name
-        for name, given in (("--clean", model.name), ("--fooled", fooled), ("--data", data))
-        if given is None
-    ]
+    named = {"clean": model.name, "data": data, **others}
+    lacking = [f"--{name}" for name, given in named.items() if given is None and name != "control"]
     if lacking:
         raise CamlucidaError(
             f"two given models are compared on photos: {', '.join(lacking)} is missing; weights are made with "
             "camlucida train sham"
         )
-    opened = photos_of(str(data), (loaded := model.load(device)).class_names)
+    loaded = model.load(device)
+    opened = photos_of(str(data), loaded.class_names)
     return {
-        "clean": loaded, "fooled": fooled, "control": control, "data": opened, "layers": layer, "count": count,
+        "clean": loaded,
+        "data": opened,
+        "layers": layer,
+        "count": count,
         "batch_size": 50,
-    }  # fmt: skip
+        **others,
+    }
