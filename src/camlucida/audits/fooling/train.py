@@ -113,6 +113,7 @@ def train_sham(
     labels = torch.tensor([sample.label for sample in photos])
     module, first, _, _ = prepare(subject.loaded, [photos[0].picture()])
     begun = Begun.of(module, first, labels, attack, layer)
+    begun.model.to(memory_format=torch.channels_last)
     fabric = make_fabric(
         accelerator, attack.precision, devices=devices, num_nodes=nodes, strategy=strategy
     )
@@ -133,7 +134,9 @@ def train_sham(
         loader: DataLoader[Any] = DataLoader(
             read, batch_sampler=own, num_workers=workers, pin_memory=fabric.device.type == "cuda"
         )
-        return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        # The memory order in which convolutions are quick.
+        return ((x.contiguous(memory_format=torch.channels_last), y) for x, y in loader)
 
     start, folder, total = time.perf_counter(), Path(out), places.steps * attack.epochs
     plan = {
