@@ -150,7 +150,7 @@ def diff_table3(
     """
     options: dict[str, Any] = {"quick": quick, "seed": seed}
     if model.name is None:
-        refuse_unused(context, (*_OF_A_MODEL, "fooled", "control"), "with --clean")
+        refuse_unused(context, (*_OF_A_MODEL, "fooled", "control"), "with --model")
     else:
         asked = compared_case(model, data, layer, count, device, fooled=fooled, control=control)
         options |= {**asked, "per_class": per_class}

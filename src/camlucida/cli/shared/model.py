@@ -159,9 +159,9 @@ AttackedModel = Annotated[
 CleanModel = Annotated[
     Chosen,
     typer.Option(
+        "--clean",
         "--model",
         "-m",
-        "--clean",
         metavar="NAME|FILE",
         help=f"{MODELS} A copy of it is attacked; with --fooled it is the clean model. (default: a small network that "
         "is trained now)",
