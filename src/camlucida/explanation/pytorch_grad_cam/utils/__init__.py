@@ -1,0 +1,1 @@
+"""Targets and pictures, under the names of pytorch-grad-cam."""
