@@ -126,7 +126,7 @@ def test_a_data_set_is_looked_through(tmp_path):
 
 def test_two_faces_are_compared_as_verify_does(served):
     pytest.importorskip("dlib")
-    first, second = "barack-obama-2.jpg", "joe-biden-1.jpg"
+    first, second = "eileen-collins-1.jpg", "grace-hopper-1.jpg"
     asked = {"probe": f"face:{first}", "gallery": f"face:{second}", "methods": ["gradcam"]}
     events = served.work("verify", **asked)
     (verdict,) = [e for e in events if e["event"] == "verdict"]

@@ -28,13 +28,11 @@ def _archive(path, members):
             archive.addfile(info, io.BytesIO(content))
 
 
-def test_the_package_has_four_people_one_of_them_three_times():
+def test_the_package_has_two_people_twice():
     people = by_identity(demo_photos())
     assert {name: len(found) for name, found in people.items()} == {
-        "barack-obama": 2,
-        "eileen-collins": 1,
-        "grace-hopper": 1,
-        "joe-biden": 1,
+        "eileen-collins": 2,
+        "grace-hopper": 2,
     }
     origin = demo_photos()[0].path.with_name("ORIGIN.md").read_text("utf-8")
     for photo in face_photos():
@@ -91,7 +89,6 @@ def test_photos_are_taken_out_of_packages(tmp_path):
         "barack-obama",
         "eileen-collins",
         "grace-hopper",
-        "joe-biden",
     }
     assert [p.path.name for p in people["barack-obama"]] == ["obama2.jpg"]
     assert people["tabler-m1"][0].path.read_bytes() == _jpeg(1)
@@ -111,7 +108,7 @@ def test_a_folder_of_packages_is_as_good_as_one_of_people(tmp_path):
             entry.size = 4
             archive.addfile(entry, io.BytesIO(b"jpeg"))
     found = face_photos(tmp_path)
-    assert {"tabler-m1", "tabler-m2", "barack-obama"} <= {photo.identity for photo in found}
+    assert {"tabler-m1", "tabler-m2", "grace-hopper"} <= {photo.identity for photo in found}
     assert all(photo.path.is_relative_to(tmp_path / "people") for photo in found)
     assert face_photos(tmp_path) == found == face_photos(tmp_path / "people")
 

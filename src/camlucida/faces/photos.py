@@ -27,7 +27,7 @@ class FacePhoto(os.PathLike[str]):
 
     Example:
         >>> camlucida.faces.demo_photos()[-1].identity
-        'joe-biden'
+        'grace-hopper'
     """
 
     identity: str
@@ -98,11 +98,11 @@ SOURCES = (
 
 
 def demo_photos() -> tuple[FacePhoto, ...]:
-    """The photos in the package: four people, one of them three times; see ``pictures/ORIGIN.md``.
+    """The pictures in the package: two people, each photo a second time mirrored, turned and darker (``ORIGIN.md``).
 
     Example:
         >>> len(camlucida.faces.demo_photos())
-        5
+        4
     """
     folder = Path(str(files("camlucida.faces") / "pictures"))
     return tuple(
@@ -127,7 +127,7 @@ def face_photos(folder: str | os.PathLike[str] | None = None) -> tuple[FacePhoto
     Example:
         >>> people = {photo.identity for photo in camlucida.faces.face_photos()}
         >>> sorted(people)
-        ['barack-obama', 'eileen-collins', 'grace-hopper', 'joe-biden']
+        ['eileen-collins', 'grace-hopper']
     """
     if folder is None:
         return demo_photos()
