@@ -33,3 +33,12 @@ def _no_width_from_outside(monkeypatch):
 def _fixed_random_state():
     """Each test draws the same random weights, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _printed_documents_are_as_their_schemas_say():
+    """Agents rely on the shapes of ``--json``."""
+    from reference.documents import held
+
+    with held():
+        yield
