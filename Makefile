@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-all lint format docs docs-quick dist bench clean
 .DEFAULT_GOAL := demo
 
 # What the demo needs; DEMO and TEST_ARGS may be given on the command line.
@@ -21,6 +21,23 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(MAKE) docs-quick
+
+# Every page without what is drawn or run: warnings are errors, inner links lead somewhere, words are spelt right.
+docs-quick: $(VENV)/.lint
+	rm -rf docs/_build/quick
+	$(BIN)/sphinx-build -q -W --keep-going -t quick docs docs/_build/quick
+	$(BIN)/python docs/check.py docs/_build/quick
+
+# The same with tutorials, the gallery and the README's picture: minutes.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/verdict.py
+	rm -rf docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
+
+dist: $(VENV)/.dist
+	$(BIN)/python -m hatchling build -d dist
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix
@@ -34,7 +51,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.curves $(BENCH)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build docs/built dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,7 +72,15 @@ $(VENV)/.test: $(VENV)/.pip pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip pyproject.toml constraints.txt
-	$(INSTALL) --editable "." --group lint
+	$(INSTALL) --editable ".[docs]" --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[all,docs]"
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.pip pyproject.toml constraints.txt
+	$(INSTALL) --group dist
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.pip pyproject.toml constraints.txt
