@@ -35,8 +35,8 @@ class VGGPlan(SmallPlan):
     epochs: Count = 6
     learning_rate: Positive = 1e-4
     warmup: int = 5
-    train: Count = 800
-    test: Count = 100
+    train: Count = 500
+    test: Count = 60
 
 
 def walled_vgg(

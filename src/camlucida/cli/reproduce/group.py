@@ -196,7 +196,7 @@ def wall_table1(
     count: Annotated[
         int,
         count_option(
-            what="How many images each set has; without --model and with --quick there are 20, or 6 on VGG16."
+            what="How many images each set has; without --model and with --quick there are 20, or 4 on VGG16."
         ),
     ] = 100,
     seed: Seed = 0,

@@ -120,7 +120,7 @@ def wall_table1(
         standin: without a model, ``"small"`` trains a small masked network, ``"vgg16"`` the head of the masked VGG on
             VGG16's ImageNet convolutions, see :mod:`camlucida.audits.deadzone.vgg`; that takes half an hour.
         quick: Opti-CAM is tuned on 6 images instead of 20; for the stand-in also 20 images and a short training, for
-            that on VGG16 6 images and no tuning.
+            that on VGG16 4 images and no tuning.
         out: the folder where finished parts are kept.
         say: is told about the progress.
 
@@ -233,7 +233,7 @@ def _stand_in(kind: StandIn, count: int, seed: int, out: Any, say: Say, *, quick
     loaded, training = walled_vgg(
         plan, Store(out, {"table": "wall-table1", "plan": asdict(plan)}), say
     )
-    inputs = {key: two_digits(6 if quick else count, seed + 2)}
+    inputs = {key: two_digits(4 if quick else count, seed + 2)}
     zone = dead_zone(loaded.module, inputs[key][:2], seed=seed)
     # Tuned, Opti-CAM would take as long as all else.
     return _Case(
