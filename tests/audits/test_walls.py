@@ -514,7 +514,7 @@ def test_convolutions_that_are_not_there_or_others(tmp_path, monkeypatch):
     from camlucida.models import vgg16_convolutions as reader
 
     monkeypatch.setattr(reader, "PACKAGE", "no-such-tumor")
-    with pytest.raises(CamlucidaError, match=r'pip install "no-such-tumor==0\.1\.1" onnx'):
+    with pytest.raises(CamlucidaError, match=r'pip install "no-such-tumor==0\.1\.1"'):
         reader.vgg16_convolutions()
     onnx = pytest.importorskip("onnx")
     folder = tmp_path / "some_tumor"

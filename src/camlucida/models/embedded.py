@@ -120,7 +120,8 @@ def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
             f"{', '.join(f'embedded:{name}' for name in _VARIANTS)}"
         )
     chosen = _VARIANTS[variant]
-    file = _weights(chosen) if pretrained else None
+    install = chosen.install or chosen.package
+    file = weights_in(chosen.package, chosen.suffix, install) if pretrained else None
     timm = require("timm", "embedded")
     module = cast(
         "nn.Module", timm.create_model(chosen.architecture, pretrained=False, **chosen.options)
@@ -157,18 +158,19 @@ def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
     )
 
 
-def _weights(chosen: _Variant) -> Path:
-    """The one file of weights of an installed package, found without importing it."""
-    spec = importlib.util.find_spec(chosen.package.replace("-", "_"))
+def weights_in(package: str, suffix: str, install: str, what: str = "the embedded model") -> Path:
+    """The one file of weights of an installed package, found without importing it.
+
+    Raises:
+        ModelError: it is not there; naming what needs it and what to install.
+    """
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        files = sorted(Path(folder).rglob(f"*{chosen.suffix}"))
+        files = sorted(Path(folder).rglob(f"*{suffix}"))
         if len(files) == 1:
             return files[0]
-    install = chosen.install or chosen.package
     given = install if install.startswith("--") else f'"{install}"'
-    raise ModelError(
-        f"the embedded model needs the package {chosen.package}; install it with: pip install {given}"
-    )
+    raise ModelError(f"{what} needs the package {package}; install it with: pip install {given}")
 
 
 def _renamed(state: Mapping[str, Tensor], module: nn.Module, package: str) -> dict[str, Tensor]:

