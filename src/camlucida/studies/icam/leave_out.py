@@ -1,9 +1,4 @@
-"""Does a low layer score say that a layer can be left out? The claim of I-CAM's section 4, put to the test.
-
-A layer is left out in two ways. *Bypassed*: its block returns what it received, where both have one shape; the block is
-the one that the layer is, or lies in. *Halved*: of the layer's channels, the half with the smallest mean size is set to
-zero. What it costs is what the logarithm of the predicted class's probability loses.
-"""
+"""Does a low layer score say that a layer can be left out? The claim of I-CAM's section 4, put to the test."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from torch import Tensor, nn
 from camlucida.audits import AuditReport, Illustration, Request, Verdict, decided
 from camlucida.audits.request import AuditData
 from camlucida.audits.trial import Trial
-from camlucida.audits.verdicts import sentences
+from camlucida.audits.verdicts import OUTCOMES, sentences
 from camlucida.common.statistics import mean_std, permuted_p, rank_correlation, spearman
 from camlucida.engine.borrow import borrowed
 from camlucida.engine.layers.blocks import candidate_layers
@@ -31,6 +26,13 @@ from camlucida.methods.icam import ICAM
 from camlucida.report import Column, Table
 from camlucida.report.charts import Point, scatter
 
+ABOUT = (
+    "The authors say that layers of low score can be bypassed or pruned with little loss. Bypassed: the block that the "
+    "layer is, or lies in, returns what it received, where both have one shape. Halved: of the layer's channels, the "
+    "half with the smallest mean size on these images is set to zero. What it costs is what the logarithm of the "
+    "predicted class's probability loses."
+)
+
 PREDICTS = 0.5
 """Least mean rank correlation of score and cost: with less, three quarters of the order are something else's."""
 
@@ -40,7 +42,8 @@ predicts: A layer with a low score can be {way} with little loss: on each image 
     over {layers} layers is {value:.2f} (at least {least:g} passes).
 does not: A low score does not say that a layer can be {way}: on each image the rank correlation of score and cost over
     {layers} layers is {value:.2f} (at least {least:g} passes).
-depth: The place of the layer in the network alone gets {depth:.2f} (the nearer the input, the more it costs).
+depth: To say that a layer costs the more the nearer it is to the input gets {depth:.2f}.
+dearest: Of the half with lower scores, {layer} costs most: {cost:.2f} of log-probability, at {share:.1 %} of the score.
 layers: Mean score and mean cost of the layers correlate at {rho:.2f} (p = {p:.2g}).
 too few: Only {layers:n layer} can be {way}, too few for an order.
 """)
@@ -121,11 +124,11 @@ def audit_layer_scores(
         ),
     ]  # fmt: skip
     table = Table.of_rows("layer-scores", "Means over the images, in network order", columns, rows)
-    said = "; ".join(f"{v.subject}: {v.outcome}" for v in verdicts)
+    said = "; ".join(f"{v.subject}: {OUTCOMES[v.outcome]}" for v in verdicts)
     return AuditReport(
         "layer-scores",
         f"Can layers of a low score be left out? {trial.name}",
-        f"{(__doc__ or '').strip()}\n{trial.name}, {len(trial.inputs)} images, the predicted class.",
+        f"{ABOUT}\n{trial.name}, {len(trial.inputs)} images, the predicted class.",
         f"Does a low I-CAM score say that a layer can be left out? {said}.",
         verdicts,
         (table,),
@@ -253,11 +256,13 @@ def _verdict(one: LeftOut, names: Sequence[str], share: Tensor, seed: int) -> Ve
     p = permuted_p(
         [abs(rho)], lambda g: [abs(spearman(g.permutation(a), b) or 0.0)], 999, seed
     )  # fmt: skip
+    dearest = max(a.argsort()[: count // 2].tolist(), key=lambda i: float(b[i]))
     said = (
         _SAY["predicts" if evidence.within else "does not"](
             way=one.way, layers=count, value=evidence.value, least=PREDICTS
         ),
         _SAY["layers"](rho=rho, p=float(p[0])),
+        _SAY["dearest"](layer=one.layers[dearest], cost=float(b[dearest]), share=float(a[dearest])),
         _SAY["depth"](depth=mean_std(v for v in depth if not math.isnan(v))[0]),
     )
     return Verdict(
