@@ -294,6 +294,8 @@ def test_maps_that_differ_by_noise_only_say_so(embedder):
     assert saliency.facts["sides"]["probe"]["reproduced"] <= 1
     for side in (0, 1):
         assert "within the method's own noise" in saliency.messages[side][-1]
+        assert "within the noise" in saliency.apart[side]
+        assert "within the noise" not in corrrise.apart[side]
         assert not any("noise" in text for text in corrrise.messages[side])
     quick = explain_pair(embedder, *crops(), method="saliency", noise=False)
     assert quick["saliency"].facts["sides"]["probe"]["reproduced"] is None

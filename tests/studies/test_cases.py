@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -287,6 +288,10 @@ def test_a_wrong_prediction_has_both_maps_and_what_is_near_in_each(model, folder
     page = study.html()
     assert page.count("for the predicted:") == page.count("for the true:") == len(wrong)
     assert page.count("near, true:") == sum(len(photo.sides[1].nearest) for photo in wrong)
+    shutil.rmtree(folder / "0")
+    for photo in cases(model, folder, method="gradcam", train=folder).photos:
+        missing = any(side.class_name == "red" for side in photo.sides)
+        assert any("no training photo of red" in text for text in photo.messages) == missing
     told = json.loads(json.dumps(study.to_dict()["photos"]))
     assert [len(photo["sides"]) for photo in told] == [len(p.sides) for p in study.photos]
 

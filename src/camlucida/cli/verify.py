@@ -50,7 +50,7 @@ def verify(
     preset: Preset = None,
     method: Annotated[
         list[str] | None,
-        methods_option("fame:iterations=75"),
+        methods_option("fame:preset=reproducible, with --pairs fame:iterations=75"),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -153,7 +153,8 @@ def verify(
     which = [_which(text) for text in face or ["only" if pairs is None else "largest"]]
     if len(which) > (2 if pairs is None else 1):
         raise CamlucidaError("--face is given once for all photos, or twice for PROBE and GALLERY")
-    methods = known_methods(method or ["fame:iterations=75"])
+    usual = "fame:preset=reproducible" if pairs is None else "fame:iterations=75"
+    methods = known_methods(method or [usual])
     if layer is not None and not any(build(text)[0].uses_layers for text in methods):
         raise CamlucidaError("--layer goes with methods that explain layers, and none is chosen")
     embedder = load_embedder(model, preset=preset, device=on_device(device))
@@ -262,12 +263,6 @@ def _show(explained: PairExplanation, files: dict[str, Path]) -> None:
         where = f"{', '.join(dict.fromkeys(about))}: " if about else ""
         print_lines(f"  {where}{text}")
     for one in explained.methods:
-        for side, told in one.facts["sides"].items():
-            plus, minus = told["strength"].values()
-            weaker, share, other = ("e-", minus, "e+") if minus <= plus else ("e+", plus, "e-")
-            text = f"  {one.label} {side}: {weaker} reaches {share:.0%} of the strength of {other}"
-            if told["reproduced"] is not None and told["alike"] is not None:
-                text += f"; they correlate at {told['alike']:.3f}, each with itself at {told['reproduced']:.3f} or more"
-            print_lines(text)
+        print_lines(*(f"  {line}" for line in one.apart))
     print_lines("\nWritten:", style="bold")
     print_lines(*(f"  {shown(file)}" for file in files.values()))

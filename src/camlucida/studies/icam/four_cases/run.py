@@ -161,6 +161,7 @@ class Examination:
         mask = box_mask(photo.boxes, explanation.views[0].box, size)
         names = self.class_names
         seen, mapped = drawn(explanation, photo.boxes)
+        sides = [] if predicted.index == photo.label else self._sides(photo, explanation)
         return {
             "right": predicted.index == photo.label,
             "true_class": names[photo.label or 0] if names else f"class {photo.label}",
@@ -171,10 +172,17 @@ class Examination:
             if bool(mask.any())
             else None,
             "islands": islands(attribution),
-            "messages": explanation.diagnostics[0].messages,
+            "messages": [
+                *explanation.diagnostics[0].messages,
+                *(
+                    f"there is no training photo of {side['class_name']} to show"
+                    for side in sides
+                    if self.train is not None and not side["nearest"]
+                ),
+            ],
             "seen": _text(seen),
             "mapped": _text(mapped),
-            "sides": [] if predicted.index == photo.label else self._sides(photo, explanation),
+            "sides": sides,
         }
 
     def _sides(self, photo: Sample, explanation: Explanation) -> list[dict[str, Any]]:
