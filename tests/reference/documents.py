@@ -27,7 +27,7 @@ def commands() -> dict[str, Any]:
 
     def walk(command: Any, words: tuple[str, ...]) -> None:
         inside = getattr(command, "commands", None)
-        if inside is None:
+        if inside is None or command.invoke_without_command:
             found[" ".join(words)] = command
         for name in inside or ():
             walk(inside[name], (*words, name))

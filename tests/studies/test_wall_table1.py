@@ -184,6 +184,8 @@ def test_the_authors_artefacts_from_the_command_line(capsys, tmp_path):
         for part, _, rest in [name.partition(".")]
     }
     torch.save(theirs, tmp_path / "params_vgg16_masked.pt")
+    taken = made_stacks(kept(tmp_path), None, finished(tmp_path / "finished"))["STACK-GEN"]
+    assert taken.resize is None
     gen = tmp_path / "stackgen"
     gen.mkdir()
     for number in range(2):

@@ -90,12 +90,11 @@ def stack_mix(
     [bold]camlucida data stack-mix imagenet:ILSVRC2012 --out stackmix[/]
     """
     from camlucida.data.images import find_images
+    from camlucida.data.stack_mix import refuse_unknown
 
-    drawn = _drawn(photos, count, seed, left_out(leave_out))
-    if unknown := left_out(leave_out) - drawn.left_out:
-        raise CamlucidaError(
-            f"to be left out, but not among the images: {', '.join(sorted(unknown))}"
-        )
+    keys = left_out(leave_out)
+    drawn = _drawn(photos, count, seed, keys)
+    refuse_unknown(keys, drawn)
     rows = []
     with out_folder(out):
         for number, sample in enumerate(drawn):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -214,7 +214,7 @@ class StackFolder(SampleList):
         source: a data set, or a folder; with one subfolder per class where labels are known.
         class_names: the model's, to understand the subfolders' names; without them, or without subfolders,
             the photos have no label; the predicted class is explained.
-        what: the name of the set.
+        what: which of the two it is.
         size: height and width of the images.
         resize: length of the shorter side before the cut; ``None`` refuses what is not finished.
         leave_out: keys of images that a look has ruled out.
@@ -232,7 +232,7 @@ class StackFolder(SampleList):
         source: DataSet | str | os.PathLike[str],
         class_names: Sequence[str] | None = None,
         *,
-        what: str = "stack-gen",
+        what: Literal["stack-mix", "stack-gen"] = "stack-gen",
         size: int = 224,
         resize: int | None = 256,
         leave_out: Collection[str] = (),
@@ -253,11 +253,23 @@ class StackFolder(SampleList):
                     else ", or none"
                 )
             )
-        self.size, self.resize = size, resize if other else None
+        self.what, self.size, self.resize = what, size, resize if other else None
         if other:
             cut = partial(_cut, preprocess=Preprocess(size=(size, size), resize=resize))
             found = [CutSample(s.key, s.label, s.label_name, s.path, make=cut) for s in found]
         super().__init__(f"{what}:{source.name}", found, source.skipped)
+
+
+def refuse_unknown(leave_out: Collection[str], *sets: StackMix | StackFolder) -> None:
+    """Refuse keys that were to be left out and are in none of the sets.
+
+    Raises:
+        CamlucidaError: naming them.
+    """
+    if unknown := set(leave_out).difference(*(one.left_out for one in sets)):
+        raise CamlucidaError(
+            f"to be left out, but not among the images: {', '.join(sorted(unknown))}"
+        )
 
 
 def stack_gen_prompts(

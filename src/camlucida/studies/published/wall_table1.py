@@ -25,7 +25,7 @@ from camlucida.common.store import Store
 from camlucida.data.open import open_known
 from camlucida.data.preprocess import Preprocess
 from camlucida.data.samples import DataSet
-from camlucida.data.stack_mix import ANIMALS, StackFolder, StackMix
+from camlucida.data.stack_mix import ANIMALS, StackFolder, StackMix, refuse_unknown
 from camlucida.explanation.explain import explain
 from camlucida.methods import (
     AblationCAM,
@@ -335,10 +335,7 @@ def stacks(
         sets["STACK-GEN"] = StackFolder(
             stack_gen, size=size, resize=round(size * 256 / 224), leave_out=leave_out
         )
-    if unknown := set(leave_out).difference(*(one.left_out for one in sets.values())):
-        raise CamlucidaError(
-            f"to be left out, but not among the images: {', '.join(sorted(unknown))}"
-        )
+    refuse_unknown(leave_out, *sets.values())
     return dict(sets)
 
 
@@ -366,16 +363,15 @@ def _taken(key: str, data: DataSet, images: Tensor, zone: DeadZone) -> str:
     if data.resize is not None:
         cut = f"the shorter side resized to {data.resize} and {data.size} pixels cut out"
         return f"{key}: {len(images)} photos, {cut}."
-    steps = images.diff(dim=2).abs().mean((0, 1, 3))
-    seam = int(steps.argmax()) + 1
+    text = f"{key}: {len(images)} finished pictures, taken as they are."
+    if data.what == "stack-gen":
+        return text
+    seam = int(images.diff(dim=2).abs().mean((0, 1, 3)).argmax()) + 1
     begins = None if zone.rows is None else zone.rows[0]
     where = (
         "where the dead rows begin" if seam == begins else f"but the dead rows begin at {begins}"
     )
-    return (
-        f"{key}: {len(images)} finished pictures, taken as they are. From row to row they change most at row "
-        f"{seam}, {where}."
-    )
+    return f"{text} From row to row they change most at row {seam}, {where}."
 
 
 def _table(
