@@ -254,8 +254,8 @@ def beside(analyses: Mapping[str, CellAnalysis], cell: float = 1.1) -> Figure:
     """The cells of several networks side by side, each under its name (FAME, figure 2).
 
     Args:
-        analyses: by the network's name.
-        cell: width of a tile in inches.
+        analyses: by the network's name; all are drawn as large as the first.
+        cell: width of one of its tiles in inches.
 
     Example:
         >>> found = camlucida.studies.fame.cells(model, images[0], "3", cells=[(7, 7)])
@@ -264,14 +264,15 @@ def beside(analyses: Mapping[str, CellAnalysis], cell: float = 1.1) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    first = next(iter(analyses.values()))
     columns, rows = (
-        [len({getattr(facts, side) for facts in found.cells}) for found in analyses.values()]
-        for side in ("col", "row")
+        len({getattr(facts, side) for facts in first.cells}) for side in ("col", "row")
     )
     tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    size = (cell * sum(columns) + 0.2 * (len(columns) - 1), cell * max(rows) + 0.4)
+    count = len(analyses)
+    size = (cell * columns * count + 0.2 * (count - 1), cell * rows + 0.4)
     figure = Figure(figsize=size, layout=tight)
-    parts = figure.subfigures(1, len(analyses), squeeze=False, width_ratios=columns)[0]
+    parts = figure.subfigures(1, count, squeeze=False, wspace=0.02)[0]
     for part, (name, found) in zip(parts, analyses.items(), strict=True):
         found.draw(part, name)
     return figure
