@@ -38,10 +38,12 @@ def test_parts_that_are_there_stay_apart(tmp_path):
 
 def test_photos_of_one_folder_are_dealt_and_none_twice(tmp_path):
     photos(tmp_path / "all", {"real": 30, "print": 7})
-    found = balance(tmp_path / "all", tmp_path / "out", {"train": 4, "val": 4, "test": 8})
-    assert all(
-        count == (4, 4, 8)[i] for i, part in enumerate(found) for count, _ in found[part].values()
-    )
+    found = balance(tmp_path / "all", tmp_path / "out", {"train": 4, "val": 5, "test": 8})
+    assert found == {
+        "train": {"print": (4, 2), "real": (4, 4)},
+        "val": {"print": (5, 2), "real": (5, 5)},
+        "test": {"print": (8, 3), "real": (8, 8)},
+    }
     for name in ("real", "print"):
         parts = [
             {n.replace("~2", "").replace("~3", "") for n in names(tmp_path / "out" / p / name)}

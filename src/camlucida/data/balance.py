@@ -33,7 +33,8 @@ def balance(
 
     Args:
         source: a folder with train, val and test, each with a subfolder for each class; or with subfolders for
-            classes, whose photos are first dealt to the parts, as many to each as its size says.
+            classes, whose photos are first dealt to the parts: to each as many as it asks for, the smallest first, or
+            an equal share of what is left.
         out: made anew.
         sizes: photos of each class by part.
         maps: people's maps of the photos, which go to ``out/maps`` for those to train on; photos without one are
@@ -100,20 +101,16 @@ def _parts(source: Path, sizes: Mapping[str, int], seed: int) -> dict[str, dict[
                 raise CamlucidaError(f"{part} and train have other classes: {odd}")
         return found
     dealt: dict[str, dict[str, list[Path]]] = {part: {} for part in sizes}
-    total = sum(sizes.values())
     for name, paths in _by_class(source).items():
         if len(paths) < len(sizes):
             raise CamlucidaError(
                 f"class {name!r} has {len(paths)} photos, too few for {', '.join(sizes)}; each needs one of its own"
             )
         order = _shuffled(paths, f"{seed} deal")
-        start = 0
-        for i, (part, size) in enumerate(sizes.items()):
-            left = len(sizes) - i - 1  # each needs one
-            share = max(1, min(round(size * len(order) / total), len(order) - start - left))
-            stop = start + share if left else len(order)
-            dealt[part][name] = order[start:stop]
-            start = stop
+        # The smallest part first: it gets what it asks for, or an equal share of what is left.
+        for i, part in enumerate(sorted(sizes, key=lambda part: sizes[part])):
+            share = min(sizes[part], len(order) // (len(sizes) - i))
+            dealt[part][name], order = order[:share], order[share:]
     return dealt
 
 
