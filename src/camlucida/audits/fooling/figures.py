@@ -37,6 +37,7 @@ def moves_drawn(
     methods: Sequence[Candidate],
     found: Mapping[str, Mapping[str, Any]],
     control: Mapping[str, Mapping[str, Any]],
+    named: Sequence[str] | None = None,
 ) -> list[Illustration]:
     """The paper's Figure 2 of a few images, and how far each method's maps were moved.
 
@@ -47,6 +48,7 @@ def moves_drawn(
         methods: which were measured.
         found: what happened to their maps, by label.
         control: the same of the control.
+        named: what the classes are called.
     """
 
     def mean(numbers: Mapping[str, Any]) -> tuple[float, float]:
@@ -62,14 +64,19 @@ def moves_drawn(
             "The same images explained on the clean and on the fooled model, as in Figure 2 of the paper; on the right "
             "the mask that the maps were pushed to."
         )
-        pictures.append(panel(trial, fooled, shown, mask, caption))
+        pictures.append(panel(trial, fooled, shown, mask, caption, named))
     if rows:
         pictures.append(bar_chart(rows))
     return pictures
 
 
 def panel(
-    trial: Trial, fooled: nn.Module, methods: Sequence[Candidate], mask: Tensor, caption: str
+    trial: Trial,
+    fooled: nn.Module,
+    methods: Sequence[Candidate],
+    mask: Tensor,
+    caption: str,
+    named: Sequence[str] | None = None,
 ) -> Illustration:
     """Each image with its maps on the clean and on the fooled model, and the ``(h, w)`` mask they were pushed to.
 
@@ -88,7 +95,8 @@ def panel(
         pictures.append([seen, *(overlay(view, one) for one in maps), wanted])
     short = [one.label.replace("DiffGradCAM", "Diff") for one in methods]
     columns = [f"{label}\n{side}" for label in short for side in ("clean", "fooled")]
-    rows = [] if trial.classes is None else [f"class {c}" for c in trial.classes.tolist()]
+    classes = [] if trial.classes is None else trial.classes.tolist()
+    rows = [named[c].partition(",")[0] if named else f"class {c}" for c in classes]
     figure = grid(pictures, columns=["image", *columns, "mask"], rows=rows, cell=1.15)
     return Illustration.of("maps", caption, figure)
 

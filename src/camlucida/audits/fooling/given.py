@@ -92,6 +92,9 @@ def _report(
         )
         for name in (CLEAN, *sides.others)
     ]
+    pictures = moves_drawn(
+        _few(sides), sides.others[FOOLED], compared.mask, methods, found, quiet, sides.named
+    )
     return AuditReport(
         "sham",
         "Fooling audit of two given models",
@@ -102,7 +105,7 @@ def _report(
         + f" {said_of_guideline(compared)}",
         verdicts,
         (model_table(rows), susceptibility_table((*methods, GUIDED), found, quiet)),
-        tuple(moves_drawn(_few(sides), sides.others[FOOLED], compared.mask, methods, found, quiet)),
+        tuple(pictures),
         {
             "quick": quick,
             "model": sides.trial.name,
