@@ -216,7 +216,9 @@ class Sides:
         key = [*(w.key for w in wanted), str(layout)]
         for i in range(len(self.photos)):
             say(f"explaining the images of {len(self.others) + 1} models", i, len(self.photos))
-            parts.append(self.store.value(f"{key}-batch-{i}", lambda i=i: one(*self.photos[i])))  # type: ignore[misc]
+            batch = self.photos[i]
+            part = f"{fingerprint(*batch)}-{key}"
+            parts.append(self.store.value(part, lambda batch=batch: one(*batch)))  # type: ignore[misc]
         say("explaining", len(self.photos), len(self.photos))
         return Compared(**_joined(parts), mask=one.mask)
 
