@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latex2mathml.converter import convert
+from PIL import Image
 
 import camlucida
 from camlucida.methods import MethodRow
@@ -90,7 +92,7 @@ def scrape(_block: object, block_vars: dict[str, Any], gallery_conf: dict[str, A
 
 def draw(row: MethodRow) -> tuple[str, str]:
     """A method's picture of the photos that all methods are drawn on, and how it was made; or why there is none."""
-    file = BUILT / "pictures" / f"{_slug(row.name)}.png"
+    file = BUILT / "pictures" / f"{_slug(row.name)}.jpg"
     file.parent.mkdir(parents=True, exist_ok=True)
     options = ",".join(f"{key}={_word(value)}" for key, value in row.quick.items())
     name = f"{row.name}:{options}" if options else row.name
@@ -109,7 +111,7 @@ def draw(row: MethodRow) -> tuple[str, str]:
     except camlucida.CamlucidaError as error:
         return "", f"Not drawn here: {error}."
     seconds = (time.perf_counter() - started) / images
-    file.write_bytes(found._repr_png_())
+    Image.open(io.BytesIO(found._repr_png_())).convert("RGB").save(file, quality=85)
     how = f"`{name}`, {of}: {seconds:.2g} s a picture on the processor that built this page."
     return f"../pictures/{file.name}", how
 
@@ -277,6 +279,8 @@ def _metrics() -> str:
             *([("remark", row.remark)] if row.remark else []),
         ]
         parts += [f"## {row.name}", _table(("", ""), facts), _auto("autoclass", row.make)]
+        if inspect.isroutine(number := getattr(camlucida.metrics, row.name, None)):
+            parts.append(_auto("autofunction", number))
     return "\n\n".join(parts)
 
 
