@@ -31,11 +31,9 @@ for message in nothing.diagnostics[0].messages:
     print("note:", message)
 
 # %%
-# The layer was chosen, too. These are the blocks to try beside it:
+# The layer was chosen, too; ``camlucida layers MODEL`` says why, and which blocks to try beside it.
 
 print(explanation.layers)
-for layer in camlucida.list_layers(model)[-6:]:
-    print(layer.name, layer.shape)
 
 # %%
 # Take it along: maps as arrays, a picture, a record of everything that is needed to get it again.

@@ -15,6 +15,7 @@ from camlucida.methods import GradientCAM, register
 
 model = camlucida.load_model("embedded")
 photo = camlucida.data.picture("tower")
+photos = [camlucida.data.picture(name) for name in camlucida.data.picture_names()]
 
 
 # %%
@@ -53,7 +54,7 @@ camlucida.explain(model, photo, method=["gradcam", "median-cam"])
 # It is judged like ours:
 
 report = camlucida.audits.audit_dead_zone(
-    model, [photo], wall="rows:168-223", methods=["median-cam", squared]
+    model, photos, wall="rows:168-223", methods=["median-cam", squared]
 )
 for verdict in report.verdicts:
     print(verdict.subject, verdict.outcome, verdict.text, sep=": ")

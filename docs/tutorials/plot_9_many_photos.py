@@ -11,7 +11,7 @@ from pathlib import Path
 import camlucida
 
 model = camlucida.load_model("embedded")
-photos = [camlucida.data.picture(name) for name in camlucida.data.picture_names()]
+photos = [camlucida.data.picture(name).path for name in camlucida.data.picture_names()]
 
 # %%
 # A sequence of which nothing is computed before it is read, and nothing is kept. Photos are opened as they are needed,

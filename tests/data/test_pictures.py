@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import camlucida
 from camlucida.common.errors import ImageError
 from camlucida.data.images import read_image
 from camlucida.data.offline_photos import picture, picture_names
@@ -30,3 +31,12 @@ def test_unknown_picture_suggests_the_nearest():
         picture("Cheeta")
     with pytest.raises(ImageError, match="there are cheetah"):
         picture("zzzzzz")
+
+
+def test_an_explanation_names_the_file_of_a_picture():
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    how = {"preprocess": {"size": 32}}
+    (source,) = camlucida.explain(net, camlucida.data.picture("lion"), **how).sources
+    assert source.endswith("lion.jpg")

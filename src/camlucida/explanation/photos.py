@@ -131,7 +131,7 @@ class Photos:
         item = self._items[index]
         if isinstance(item, Sample):
             return item.key if item.path is None else str(item.path)
-        return str(item) if isinstance(item, str | Path) else None
+        return os.fspath(item) if isinstance(item, str | os.PathLike) else None
 
     def marks(self, index: int) -> list[Any]:
         """What tells later whether the image at a position is still the same."""
