@@ -35,7 +35,7 @@ say(audit_logit_shift(model, photos, methods=["gradcam", "diffgradcam"]))
 # **A network that has learned nothing.** If the map stays the same when weights are redrawn, it shows the photo and not
 # the model.
 
-say(audit_sanity(model, photos, methods=["gradcam", "eigencam"], labels=False))
+say(audit_sanity(model, photos, methods=["gradcam"], labels=False))
 
 # %%
 # ``camlucida audit all --model M --data D`` asks all audits and grades each method for four questions: safe, with caution,
