@@ -113,14 +113,13 @@ def load_embedded(variant: str, *, pretrained: bool) -> LoadedModel:
     preprocess = Preprocess(
         size=(chosen.size, chosen.size),
         resize=chosen.resize or (chosen.size, chosen.size),
-        crop=chosen.resize is not None,
         interpolation="bicubic",
         mean=(chosen.mean,) * 3,
         std=(chosen.std,) * 3,
     )
     # timm's own weights of this architecture were made for other numbers: say what is true here.
     own: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std}
-    own |= {"interpolation": "bicubic", "crop_mode": "center" if preprocess.crop else "squash"}
+    own |= {"interpolation": "bicubic", "crop_mode": "center" if chosen.resize else "squash"}
     own |= {"crop_pct": chosen.size / (chosen.resize or chosen.size)}
     own |= {"input_size": (3, chosen.size, chosen.size)}
     if chosen.classes:
