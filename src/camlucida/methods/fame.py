@@ -315,7 +315,7 @@ class FAME(Method):
         if paths > 1:
             if task.preprocess is None:
                 raise MethodError(
-                    f"several starts lie within a grey level of the image, and it is not known what that is; say it "
+                    "several starts lie within a grey level of the image, and it is not known what that is; say it "
                     f"with {argument('preprocess')}, or use starts=1"
                 )
             near = partial(task.preprocess.jittered, inputs, task.generator)
@@ -415,9 +415,10 @@ class FAME(Method):
         notes: dict[int, list[str]] = {}
         for i, r in enumerate(details.get("halves", still.new_zeros(0)).tolist()):
             if math.isfinite(r):
+                whole = 2 * r / (1 + r) if r > 0 else 0.0  # Spearman and Brown
                 said = (
                     f"the maps of its two halves of {self.starts} starts correlate at {r:.3f}, so that the map would "
-                    f"come out again at about {2 * r / (1 + r):.3f}; smaller differences between such maps mean nothing"
+                    f"come out again at about {whole:.3f}; smaller differences between such maps mean nothing"
                 )
                 notes[i] = [said]
         for i in still.nonzero()[:, 0].tolist():
