@@ -542,14 +542,26 @@ def test_a_head_on_given_convolutions_is_trained_and_kept(tmp_path, monkeypatch)
     bias = torch.full((2,), 0.25)
     monkeypatch.setattr(vgg, "MaskedVGG", partial(MaskedVGG, width=1 / 32))
     monkeypatch.setattr(vgg, "vgg16_convolutions", lambda: {"features.0.bias": bias})
-    plan = vgg.VGGPlan(train=6, test=2, epochs=1, batch=2)
+    few = vgg.open_data("photos")[-3:]
+    monkeypatch.setattr(vgg, "open_data", lambda _: few)
+    plan = vgg.VGGPlan(train=1, test=1, epochs=1, batch=7)
     first, record = vgg.walled_vgg(plan, Store(tmp_path, {}))
     assert torch.equal(first.module.features[0].bias, bias)
-    assert set(record["accuracy"]) >= {"two digits, names the seen one"}
+    assert set(record["accuracy"]) >= {"two photos, names the seen one"}
     again, kept = vgg.walled_vgg(plan, Store(tmp_path, {}))
     assert kept == record
-    x = vgg.two_digits(2, 0)
-    assert x.shape == (2, 3, 224, 224)
+    x, seen, other = vgg.stacked_photos(3, 0)
+    assert x.shape == (3, 3, 224, 224)
+    whole, labels = vgg._crops(None, 0)
+    for image, one, two in zip(x, seen, other, strict=True):
+        assert any(
+            torch.equal(image[:, :170], w[:, :170]) and label == one
+            for w, label in zip(whole, labels, strict=True)
+        )
+        assert any(
+            torch.equal(image[:, 170:], w[:, 170:]) and label == two
+            for w, label in zip(whole, labels, strict=True)
+        )
     assert torch.equal(first.module(x), again.module(x))
     dense = again.module.classifier[0]
     assert (dense.weight.view(-1, 8, 14, 14)[:, :, 5:] == 0).all()

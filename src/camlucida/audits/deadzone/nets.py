@@ -103,16 +103,16 @@ class WalledNet:
     record: dict[str, Any]
 
 
-def stacked(dead_from: int, count: int, seed: int = 0, *, size: int = SIZE) -> Digits:
+def stacked(dead_from: int, count: int, seed: int = 0) -> Digits:
     """Images with the labelled digit in the seen rows and one of another class in the dead rows."""
     return Digits(
         "test",
         count=count,
-        size=size,
+        size=SIZE,
         seed=seed,
         second=True,
         object_rows=(0, dead_from),
-        second_rows=(dead_from, size),
+        second_rows=(dead_from, SIZE),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camlucida.audits.deadzone.activity import tune_opticam
 from camlucida.audits.deadzone.nets import LAYER, PREPROCESS, WalledNets, WallPlan, audit_images
 from camlucida.audits.deadzone.proof import DeadZone, dead_zone
-from camlucida.audits.deadzone.vgg import VGGPlan, two_digits, walled_vgg
+from camlucida.audits.deadzone.vgg import VGGPlan, stacked_photos, walled_vgg
 from camlucida.audits.request import Request, described
 from camlucida.audits.trial import Trial
 from camlucida.common.errors import CamlucidaError
@@ -221,24 +221,23 @@ class _Case:
 
 
 def _stand_in(kind: StandIn, count: int, seed: int, out: Any, say: Say, *, quick: bool) -> _Case:
-    key = "two digits"
     if kind == "small":
         small = WallPlan.of(quick=quick, seed=seed)
         nets = WalledNets(small, Store(out, {"table": "wall-table1", "plan": asdict(small)}), say)
         net = nets.get("masked")
-        inputs = {key: audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]}
+        inputs = {"two digits": audit_images(nets.dead_from, 20 if quick else count, seed + 2)[0]}
         name = "a small masked network, digits on photos"
         return _Case(net.model, inputs, PREPROCESS, name, nets.zone, LAYER, training=net.record)
     plan = VGGPlan(seed=seed)
     loaded, training = walled_vgg(
         plan, Store(out, {"table": "wall-table1", "plan": asdict(plan)}), say
     )
-    inputs = {key: two_digits(4 if quick else count, seed + 2)}
-    zone = dead_zone(loaded.module, inputs[key][:2], seed=seed)
+    images = stacked_photos(4 if quick else count, seed + 2)[0]
+    zone = dead_zone(loaded.module, images[:2], seed=seed)
     # Tuned, Opti-CAM would take as long as all else.
     return _Case(
         loaded.module,
-        inputs,
+        {"two photos": images},
         loaded.preprocess,
         loaded.name,
         zone,
