@@ -83,7 +83,7 @@ def scrape(_block: object, block_vars: dict[str, Any], gallery_conf: dict[str, A
     """The picture of a tutorial's last value, where it draws itself."""
     from sphinx_gallery.scrapers import figure_rst
 
-    value = block_vars["example_globals"].pop("___", None)
+    value = block_vars["example_globals"].get("___")
     if not hasattr(value, "_repr_png_"):
         return ""
     path = Path(next(block_vars["image_path_iterator"]))
