@@ -79,13 +79,17 @@ def _skip() -> None:
 # ---- pictures -----------------------------------------------------------------------------------
 
 
+_DRAWN: list[Any] = [None]
+
+
 def scrape(_block: object, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
     """The picture of a tutorial's last value, where it draws itself."""
     from sphinx_gallery.scrapers import figure_rst
 
     value = block_vars["example_globals"].get("___")
-    if not hasattr(value, "_repr_png_"):
+    if not hasattr(value, "_repr_png_") or value is _DRAWN[-1]:  # of an earlier block
         return ""
+    _DRAWN.append(value)
     path = Path(next(block_vars["image_path_iterator"]))
     path.write_bytes(value._repr_png_())
     return figure_rst([str(path)], gallery_conf["src_dir"])
