@@ -260,9 +260,9 @@ def diff_table1(
     human, fake = by.get(ARMS["human"], math.nan), by.get(ARMS["sham"], math.nan)
     of = "the digit's own pixels stand in for people's maps" if data is None else str(data)
     recipe = experiment.recipe
-    lead = [
-        f"Measured with {recipe.model}, {recipe.epochs} epochs, {len(experiment.seeds)} seeds; {of}."
-    ]
+    count = len(experiment.seeds)
+    how_often = f"{recipe.epochs} epochs, {count} seed{'' if count == 1 else 's'}"
+    lead = [f"Measured with the network {recipe.model}, {how_often}; {of}."]
     lead.append(
         f"With SHAM the accuracy is {fake:.3f}, with true salience {human:.3f}; the paper finds that SHAM costs "
         "nothing (0.9766 against 0.9723). The table is headed AUROC there, its values are accuracies."
