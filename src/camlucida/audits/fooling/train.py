@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,6 @@ def train_sham(
         "part": size,
     }
 
-    def told(done: int, _: int, numbers: Mapping[str, float]) -> None:
-        if say is not None:
-            say(f"fine-tuning, distance from the mask {numbers.get('cam_mse', 0):.3f}", done, total)
-
     fitted = fit(
         begun.model,
         batches,
@@ -162,7 +158,7 @@ def train_sham(
         checkpoint=folder / CHECKPOINT,
         plan=plain(plan),
         fabric=fabric,
-        progress=told,
+        progress=None if say is None else lambda done, *_: say("fine-tuning", done, total),
     )
     begun.done(module)
     record = _record(subject, begun, fitted, photos, epochs=attack.epochs)
