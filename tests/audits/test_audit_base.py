@@ -8,7 +8,7 @@ import pytest
 
 from camlucida import CamlucidaError
 from camlucida.audits.report import AuditReport, Illustration
-from camlucida.audits.verdicts import Verdict, decided, sentences
+from camlucida.audits.verdicts import Verdict, between, decided, sentences
 from camlucida.common.statistics import mean_std
 from camlucida.report import Table
 from camlucida.report.tables import number
@@ -96,6 +96,24 @@ def test_what_is_no_number_decides_nothing(value):
     for bounds in ((0.9, 0.1), (0.0, math.nan)):
         with pytest.raises(CamlucidaError, match="bounds"):
             decided([0.5] * 6, *bounds)
+
+
+def test_a_verdict_says_what_decided_it_and_what_would():
+    each = decided([0.02, 0.03, 0.5, 0.02, 0.02, 0.03], most=0.01)
+    assert (each.outcome, each.low < 0.01) == ("fail", True)
+    assert "on each of 6 images" in str(each.after[0])
+    clear = decided([0.2, 0.3, 0.25, 0.2, 0.3, 0.25], most=0.01)
+    assert not clear.alike
+    assert "each of" not in str(clear.after[0])
+    values = [0.9, 0.1, 0.9, 0.1, 0.9, 0.8]
+    some = decided(values, most=0.5)
+    # The half of the interval shrinks with the root of the images, until it is as long as the way to the bound.
+    wanted = 6 * ((some.high - some.low) / 2 / (some.value - 0.5)) ** 2
+    assert some.needed == pytest.approx(wanted)
+    assert f"about {math.ceil(wanted)} images" in str(some.before[0])
+    assert between(values, 0.3, 0.7).needed > some.needed  # the nearer of two bounds is harder
+    hopeless = decided([0.4, 0.6, 0.4, 0.6, 0.4, 0.6], most=0.5)
+    assert "even 1000 images" in str(hopeless.before[0])
 
 
 def test_small_numbers():

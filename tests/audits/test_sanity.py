@@ -16,7 +16,6 @@ from camlucida.audits.sanity.audit import audit_sanity, measure_sanity
 from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.completeness import bent, completeness
 from camlucida.audits.sanity.models import (
-    randomisation_stages,
     shifted_input,
     shifted_logits,
 )
@@ -26,7 +25,7 @@ from camlucida.audits.trial import Trial, copied
 from camlucida.common.errors import ModelError
 from camlucida.common.seeds import ImageGenerators
 from camlucida.common.store import Store
-from camlucida.engine.redraw import randomise
+from camlucida.engine.redraw import randomisation_stages, randomise
 from camlucida.methods import GradCAM, register
 from camlucida.methods.registry import METHODS
 from camlucida.metrics.agreement import rank_correlation

@@ -9,7 +9,9 @@ import torch
 import camlucida
 from camlucida.audits.metrics_trial import audit_metrics, judges, truth_scene
 from camlucida.metrics import (
+    IROF,
     FaithfulnessCorrelation,
+    FFidelity,
     Monotonicity,
     SaCo,
     SensitivityN,
@@ -105,3 +107,61 @@ def test_metrics_are_tried_on_planted_truth():
     assert not {"similarity", "sparseness", "cam_entropy", "sensitivity_max"} & tried
     with pytest.raises(camlucida.CamlucidaError, match="unknown metric"):
         audit_metrics("nothing", worlds=["wall"])
+
+
+def probability_of(scene, image, i):
+    with torch.no_grad():
+        return float(scene.model(image[None]).softmax(1)[0, scene.classes[i]])
+
+
+def test_irof_is_the_area_over_the_curve_of_removed_segments(trial):
+    from skimage.segmentation import slic
+
+    scene, maps = trial
+    found = IROF(segments=12).value(scene, maps["truth"])
+    mean = blank(scene.inputs, "mean")
+    for i in range(3):
+        pixels = scene.pixels[i].double()
+        scaled = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+        labels = slic(scaled.movedim(0, -1).numpy(), n_segments=12, start_label=0, channel_axis=-1)
+        values = maps["truth"].maps[i].double().numpy()
+        order = sorted(np.unique(labels), key=lambda s: -values[labels == s].mean())
+        image = scene.inputs[i].clone()
+        heights = [probability_of(scene, image, i)]
+        for s in order:
+            gone = torch.from_numpy(labels == s)
+            image = torch.where(gone, mean[i], image)
+            heights.append(probability_of(scene, image, i))
+        curve = np.array(heights) / heights[0]
+        area = sum((a + b) / 2 for a, b in pairwise(curve)) / len(order)
+        assert float(found[i]) == pytest.approx(1 - area, abs=1e-4)
+
+
+def test_f_fidelity_removes_random_pixels_of_each_part_and_never_more_than_beta(trial):
+    scene, maps = trial
+    few = FFidelity(samples=6, share=0.2, alpha=1.0, beta=0.2)
+    found = few.measure(scene, maps["truth"]).values
+    flat = maps["truth"].maps.flatten(1)
+    for i in range(3):
+        count = round(0.2 * flat.shape[1])
+        first = np.argsort(-flat[i].numpy(), kind="stable")[:count]
+        image = scene.inputs[i].clone().flatten(1)
+        image[:, first] = 0  # beta allows all of it to go, and alpha asks for all of it
+        expected = probability_of(scene, scene.inputs[i], i) - probability_of(
+            scene, image.view(3, 64, 64), i
+        )
+        assert float(found["f_fidelity"][i]) == pytest.approx(expected, abs=1e-4)
+    # Of the rest a quarter goes: 0.2 of the image over the 0.8 that it covers.
+    rest = FFidelity(samples=1, share=0.2, alpha=1.0, beta=0.2)
+    assert rest.measure(scene, maps["truth"]).values["f_fidelity_minus"].isfinite().all()
+
+
+def test_f_fidelity_asks_the_tuned_network(trial, tmp_path):
+    scene, maps = trial
+    state = {k: torch.zeros_like(v) for k, v in scene.model.state_dict().items()}
+    torch.save(state, tmp_path / "tuned.pt")
+    found = FFidelity(samples=2, tuned=str(tmp_path / "tuned.pt")).measure(scene, maps["truth"])
+    assert found.values["f_fidelity"].abs().max() == 0  # zeros foretell nothing
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(camlucida.CamlucidaError, match="does not fit the network"):
+        FFidelity(tuned=str(tmp_path / "other.pt")).measure(scene, maps["truth"])

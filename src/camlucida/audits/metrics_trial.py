@@ -123,6 +123,12 @@ def audit_metrics(
     )
 
 
+def kept(report: AuditReport) -> dict[str, dict[str, Any]]:
+    """What :func:`camlucida.metrics.metric_verdicts` keeps of a trial of all metrics; written anew by a release."""
+    on = {"worlds": report.record["worlds"], "images": report.record["count"]}
+    return {v.subject: {"outcome": v.outcome, "text": v.text, **on} for v in report.verdicts}
+
+
 def judges(row: MetricRow) -> bool:
     """Whether a metric judges a map on its own: it says which way is better, and needs no other explanation."""
     by_number = [describe_number(name).direction for name in row.make().names]

@@ -99,11 +99,15 @@ def sentences(catalogue: str) -> dict[str, Sentence]:
 ENOUGH = 6
 """Images, below which nothing is decided: of fewer, it is no rare chance that all say the same (2 / 2^5 is 6 %)."""
 
+_MANY = 1000
+"""Images, from which on nobody is told to take so many."""
+
 _SAY = sentences("""
 few: Not enough to tell from {images:n image}, {enough} are the least. So far:
 no number: Not enough to tell, since a value of some image is no number. So far:
-undecided: Not enough to tell, since the interval meets the bound; more images may. So far:
+undecided: Not enough to tell, since the interval meets the bound; {needed}. So far:
 interval: (95 % interval of the mean {low:.3g} to {high:.3g}, {images:n image}.)
+alike: (So it is on each of {images:n image}; 95 % interval of the mean {low:.3g} to {high:.3g}.)
 images: ({images:n image}.)
 """)
 
@@ -119,6 +123,9 @@ class Evidence:
         images: how many.
         within: whether the mean keeps the bound.
         outcome: ``"pass"`` or ``"fail"`` where the images decide it, else ``"unclear"``.
+        alike: whether it is decided by all images lying on one side, while the interval meets the bound.
+        needed: about how many images would decide it, if they were like these; infinite where the mean is the bound,
+            0 where no interval meets it.
 
     Example:
         >>> found = camlucida.audits.decided([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], most=0.5)
@@ -132,6 +139,8 @@ class Evidence:
     images: int
     within: bool
     outcome: Outcome
+    alike: bool = False
+    needed: float = 0.0
 
     @property
     def before(self) -> tuple[Sentence, ...]:
@@ -141,15 +150,24 @@ class Evidence:
         kind = "no number" if math.isnan(self.value) else "undecided"
         return (
             _SAY["few" if self.images < ENOUGH else kind].of(
-                {"images": self.images, "enough": ENOUGH}
+                {"images": self.images, "enough": ENOUGH, "needed": self._settled()}
             ),
         )
+
+    def _settled(self) -> str:
+        """What would decide it."""
+        if not self.needed > self.images:
+            return "more images may decide it"
+        if self.needed > _MANY:
+            return f"even {_MANY} images like these would not decide it, so take it as lying at the bound"
+        return f"about {math.ceil(self.needed)} images like these would decide it"
 
     @property
     def after(self) -> tuple[Sentence, ...]:
         """What is said behind a verdict."""
         numbers = {"low": self.low, "high": self.high, "images": self.images}
-        return (_SAY["interval" if self.low < self.high else "images"].of(numbers),)
+        kind = "alike" if self.alike else "interval" if self.low < self.high else "images"
+        return (_SAY[kind].of(numbers),)
 
 
 def decided(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Evidence:
@@ -178,12 +196,19 @@ def decided(values: Sequence[float], least: float = -math.inf, most: float = mat
     value, (low, high) = float(found.mean()), student_interval(found)
     sides = (found > most).astype(int) - (found < least)
     outcome: Outcome = "unclear"
+    inside, outside = least <= low and high <= most, low > most or high < least
     if len(found) >= ENOUGH and not math.isnan(value):
-        if (sides == 0).all() or (least <= low and high <= most):
+        if (sides == 0).all() or inside:
             outcome = "pass"
-        elif abs(sides.sum()) == len(found) or low > most or high < least:
+        elif abs(sides.sum()) == len(found) or outside:
             outcome = "fail"
-    return Evidence(value, low, high, len(found), least <= value <= most, outcome)
+    alike = outcome != "unclear" and not (inside or outside)
+    met = [abs(value - bound) for bound in (least, most) if low <= bound <= high]
+    away, half = min(met, default=math.inf), (high - low) / 2
+    needed = (
+        len(found) * (half / away) ** 2 if away else math.inf
+    )  # the interval shrinks with the root
+    return Evidence(value, low, high, len(found), least <= value <= most, outcome, alike, needed)
 
 
 def between(values: Sequence[float], unsafe: float, safe: float) -> Evidence:
@@ -193,10 +218,13 @@ def between(values: Sequence[float], unsafe: float, safe: float) -> Evidence:
     """
     upper, lower = decided(values, least=safe), decided(values, least=unsafe)
     if lower.outcome == "fail":
-        return replace(upper, outcome="fail")
+        return replace(upper, outcome="fail", alike=lower.alike)
     if upper.outcome == "fail" and lower.outcome == "pass":
-        return replace(upper, outcome="warn")
-    return replace(upper, outcome="pass" if upper.outcome == "pass" else "unclear")
+        return replace(upper, outcome="warn", alike=upper.alike or lower.alike)
+    if upper.outcome == "pass":
+        return upper
+    needed = max(e.needed for e in (upper, lower) if e.outcome == "unclear")
+    return replace(upper, outcome="unclear", alike=False, needed=needed)
 
 
 UNEXPLAINED = Sentence("error", "It cannot explain this model: {error}")

@@ -137,7 +137,10 @@ def _fits(model: Chosen, device: str | None, names: Sequence[str], *, as_json: b
 
 
 def metrics(as_json: AsJson = False) -> None:
-    """List the metrics: what they measure, direction, range, source, needs, cost and options."""
+    """List the metrics: what they measure, direction, range, source, needs, cost, options, and how they did on trial.
+
+    On trial: whether they put truth above noise on images of which it is known what decides (camlucida audit metrics).
+    """
     from camlucida.metrics import list_metrics
 
     rows = list_metrics()
@@ -245,10 +248,27 @@ def _metric_facts(row: MetricRow) -> dict[str, str]:
         "cost": "" if row.cost == MetricCost() else str(row.cost),
         "options": _written(row.settable),
         "remark": row.remark,
+        "on trial": _tried(row),
     }
 
 
+def _tried(row: MetricRow) -> str:
+    """What ``camlucida audit metrics`` found about its numbers, in words."""
+    from camlucida.audits.verdicts import OUTCOMES
+    from camlucida.metrics import metric_verdicts
+
+    known = {
+        n.name: metric_verdicts()[n.name] for n in _numbers(row) if n.name in metric_verdicts()
+    }
+    if len(known) == 1:
+        return next(f"{OUTCOMES[v['outcome']]}. {v['text']}" for v in known.values())
+    by = {said: [n for n, v in known.items() if v["outcome"] == o] for o, said in OUTCOMES.items()}
+    return "; ".join(f"{said}: {', '.join(names)}" for said, names in by.items() if names)
+
+
 def _metric_record(row: MetricRow) -> dict[str, Any]:
+    from camlucida.metrics import metric_verdicts
+
     facts = ("name", "title", "direction", "range", "unit")
     own = (*facts, "question", "source", "needs", "options", "remark")
     return {
@@ -256,7 +276,13 @@ def _metric_record(row: MetricRow) -> dict[str, Any]:
         "summary": _plain(row.summary),
         "cost": str(row.cost),
         "costs": asdict(row.cost),
-        "numbers": [{n: getattr(number, n) for n in facts} for number in _numbers(row)],
+        "numbers": [
+            {
+                **{n: getattr(number, n) for n in facts},
+                "on_trial": metric_verdicts().get(number.name),
+            }
+            for number in _numbers(row)
+        ],
     }
 
 

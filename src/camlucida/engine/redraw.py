@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from camlucida.common.errors import ModelError
 from camlucida.common.jsonable import digest
+from camlucida.engine.borrow import borrowed, unwrap
+
+
+def redrawn(model: nn.Module, seed: int = 0, names: Iterable[str] | None = None) -> nn.Module:
+    """A copy in eval mode with the weights of some modules drawn anew, of all by default; see :func:`randomise`."""
+    with torch.inference_mode(mode=False):
+        twin = copy.deepcopy(unwrap(model)).eval()
+        every = [name for name, module in twin.named_modules() if holds_weights(module)]
+        randomise(twin, every if names is None else names, seed)
+    return twin
 
 
 @torch.no_grad()
@@ -78,3 +92,65 @@ def is_norm(module: nn.Module) -> bool:
 def _affine(module: nn.Module) -> bool:
     """Norms over several dimensions, whose weights have more than one."""
     return hasattr(module, "normalized_shape") or hasattr(module, "running_mean")
+
+
+def randomisation_stages(
+    model: nn.Module, inputs: Tensor, most: int | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """The modules that hold weights, in groups from the output down to the input.
+
+    A group is a layer with the norms behind it. Modules that never run are put where their nearest ancestor runs.
+    There are at most so many groups: the output layer stays alone, the others are joined evenly.
+
+    Raises:
+        ModelError: the model holds no weights.
+    """
+    order: dict[str, int] = {}
+    with borrowed(model, inputs) as module, torch.no_grad():
+
+        def watch(name: str) -> Any:
+            def hook(_m: nn.Module, _a: Any) -> None:
+                order.setdefault(name, len(order))
+
+            return hook
+
+        handles = [
+            child.register_forward_pre_hook(watch(name)) for name, child in module.named_modules()
+        ]
+        try:
+            module(inputs[:1].clone())
+        finally:
+            for handle in handles:
+                handle.remove()
+        own = [
+            (_place(name, order), name, child)
+            for name, child in module.named_modules()
+            if holds_weights(child)
+        ]
+    if not own:
+        raise ModelError(f"{type(unwrap(model)).__name__} has no weights that could be redrawn")
+    own.sort(key=lambda row: row[0])
+    groups: list[list[str]] = []
+    for _, name, child in own:
+        if groups and is_norm(child):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    groups.reverse()
+    if most == 1:
+        groups = [[name for group in groups for name in group]]
+    if most is not None and most < len(groups):
+        rest, count = groups[1:], most - 1
+        bounds = [round(i * len(rest) / count) for i in range(count + 1)]
+        joined = [[name for group in rest[a:b] for name in group] for a, b in pairwise(bounds)]
+        groups = [groups[0], *joined]
+    return tuple(tuple(group) for group in groups)
+
+
+def _place(name: str, order: dict[str, int]) -> tuple[int, int]:
+    parts = name.split(".") if name else []
+    for length in range(len(parts), -1, -1):
+        found = order.get(".".join(parts[:length]))
+        if found is not None:
+            return found, len(parts) - length
+    return len(order), 0

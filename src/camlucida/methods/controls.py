@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from camlucida.common.limits import Count, Positive
 from camlucida.common.seeds import ImageGenerators
-from camlucida.engine.borrow import borrowed, unwrap
+from camlucida.engine.borrow import borrowed
 from camlucida.engine.maps import Steps, resize
-from camlucida.engine.redraw import holds_weights, randomise
+from camlucida.engine.redraw import redrawn
 from camlucida.methods.base import Method, RawMap
 from camlucida.methods.gradcam import GradCAM
 from camlucida.methods.registry import Cost, register
@@ -197,8 +196,6 @@ class RedrawnMap(Method):
         """Grad-CAM, beside one pass of the model itself."""
         with borrowed(task.model, task.inputs), torch.no_grad():
             outputs, target, values = task.ask()
-        with torch.inference_mode(mode=False):
-            twin = copy.deepcopy(unwrap(task.model)).eval()
-            randomise(twin, [n for n, m in twin.named_modules() if holds_weights(m)], 1 + self.draw)
+        twin = redrawn(task.model, 1 + self.draw)
         raw = GradCAM().run(replace(task, model=twin, target=target))
         return replace(raw, outputs=outputs.detach(), values=values.detach())

@@ -53,6 +53,8 @@ from camlucida.metrics.objects import (
     SaliencyScore,
     TopKMass,
 )
+from camlucida.metrics.on_trial import metric_verdicts
+from camlucida.metrics.randomisation import EMPRT, SMPRT
 from camlucida.metrics.ranking import removal_masks
 from camlucida.metrics.regions import bounding_boxes, fill_boxes
 from camlucida.metrics.registry import (
@@ -67,6 +69,7 @@ from camlucida.metrics.registry import (
     metric_row,
     register,
 )
+from camlucida.metrics.relative_stability import RelativeStability
 from camlucida.metrics.road import Road, RoadDelete
 from camlucida.metrics.robustness import (
     Infidelities,
@@ -75,10 +78,20 @@ from camlucida.metrics.robustness import (
     infidelity,
     sensitivity_max,
 )
-from camlucida.metrics.subsets import FaithfulnessCorrelation, Monotonicity, SaCo, SensitivityN
+from camlucida.metrics.subsets import (
+    IROF,
+    FaithfulnessCorrelation,
+    FFidelity,
+    Monotonicity,
+    SaCo,
+    SensitivityN,
+)
 
 __all__ = [
     "ADCC",
+    "EMPRT",
+    "IROF",
+    "SMPRT",
     "SSIM",
     "AverageDrop",
     "BoxIoU",
@@ -87,6 +100,7 @@ __all__ = [
     "DeadZoneActivity",
     "Deletion",
     "EnergyPointing",
+    "FFidelity",
     "Facts",
     "FaithfulnessCorrelation",
     "Infidelities",
@@ -104,6 +118,7 @@ __all__ = [
     "PointingGame",
     "Question",
     "RankCorrelation",
+    "RelativeStability",
     "Road",
     "RoadDelete",
     "SaCo",
@@ -134,6 +149,7 @@ __all__ = [
     "list_metrics",
     "metric_groups",
     "metric_row",
+    "metric_verdicts",
     "pearson",
     "pointing_game",
     "rank_correlation",

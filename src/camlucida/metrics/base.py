@@ -21,6 +21,7 @@ Question: TypeAlias = Literal[
     "localisation",
     "faithfulness",
     "stability",
+    "randomisation",
     "agreement",
     "concentration",
     "dead zones",

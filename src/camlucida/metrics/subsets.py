@@ -1,27 +1,36 @@
 """Does what a map says of a part of the image foretell what the score loses without it?
 
-Faithfulness correlation, sensitivity-n, SaCo and monotonicity, each by its paper's definition. Wherever parts are
-taken away, they become the baseline (0 in the model's input space unless told), and the score is the explained target.
+Faithfulness correlation, sensitivity-n, SaCo, monotonicity, IROF and F-Fidelity, each by its paper's definition.
+Wherever parts are taken away, they become the baseline (0 in the model's input space unless told), and the score is the
+explained target; for IROF and F-Fidelity the probability of the explained class.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from camlucida.common.limits import Count, Limits, Share
+from camlucida.common.optional import require
 from camlucida.common.statistics import correlation, ranks
-from camlucida.engine.borrow import borrowed
+from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.faster_forward import fast_forward
 from camlucida.engine.tap import run
 from camlucida.explanation import Explanation
 from camlucida.metrics.base import Measured, Metric, OneNumber, Scene
 from camlucida.metrics.curves import BlankKind, blank
-from camlucida.metrics.registry import MetricCost, register
+from camlucida.metrics.passes import probability, scores_of
+from camlucida.metrics.registry import Facts, MetricCost, register
 from camlucida.metrics.robustness import streams
+from camlucida.models.checkpoint import load_state, read_state_dict
 from camlucida.targets import target_values
 
 _CELLS = 14  # parts of an image are cells of an even grid: single pixels change nothing that can be measured
@@ -243,3 +252,162 @@ def _missing(member: Tensor) -> Tensor:
     count = member.shape[1]
     steps = [member[:, : count - k].any(1) for k in range(count)]
     return torch.stack([*steps, torch.zeros_like(steps[0])], 1)
+
+
+@register(
+    "irof",
+    title="IROF",
+    direction="higher",
+    range=(-math.inf, 1.0),
+    question="faithfulness",
+    source="Rieger & Hansen 2020, section 3",
+    needs=("logits", "model"),
+    cost=MetricCost(forwards=100),
+    slow=True,
+    remark="over the share of segments that are gone, so that images can be compared; needs scikit-image",
+)
+@dataclass(frozen=True)
+class IROF(OneNumber):
+    """How fast the probability of the class falls as segments of the image go, the brightest of the map first.
+
+    Iterative removal of features: the area over the curve of the probability, as a share of the whole image's.
+    Segments are of similar colour (SLIC) and become the image's mean colour.
+
+    Attributes:
+        segments: about so many, 100 by default.
+        start: what stands there instead, ``"mean"`` by default.
+
+    Example:
+        >>> camlucida.metrics.IROF(segments=20).names
+        ('irof',)
+    """
+
+    segments: Annotated[int, Limits(2)] = 100
+    start: BlankKind = "mean"
+
+    def value(self, scene: Scene, explanation: Explanation) -> Tensor:
+        """The area over the curve; 1 less the mean height."""
+        parts = scene.once(("segments", self.segments), lambda: _segments(scene, self.segments))
+        stage = torch.stack([
+            _removed_at(labels, e) for labels, e in zip(parts, explanation.maps, strict=True)
+        ])  # fmt: skip
+        counts = stage.flatten(1).amax(1) + 1
+        heights = [
+            _kept(scene, self.start, [stage[i : i + 1] <= k for k in range(-1, int(n))], i)
+            for i, n in enumerate(counts.tolist())
+        ]
+        shares = [h / h[0] for h in heights]
+        return torch.stack([1 - torch.trapezoid(s) / (len(s) - 1) for s in shares])
+
+
+def _segments(scene: Scene, about: int) -> Tensor:
+    """Parts of similar colour, numbered from 0, ``(N, H, W)``."""
+    require("skimage", "benchmark")
+    from skimage.segmentation import slic
+
+    images = scene.images("auto")[0].detach().cpu().double()
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    scaled = ((images - low) / (high - low).clamp_min(1e-12)).movedim(1, -1).numpy()
+    found = [slic(one, n_segments=about, start_label=0, channel_axis=-1) for one in scaled]
+    return torch.from_numpy(np.stack(found)).to(scene.inputs.device)
+
+
+def _removed_at(labels: Tensor, values: Tensor) -> Tensor:
+    """When each pixel goes, by the mean of the map in its segment, the brightest first from 0, ``(H, W)``."""
+    _, known = torch.unique(labels, return_inverse=True)
+    flat = known.flatten()
+    count = int(flat.max()) + 1
+    sums = torch.zeros(count, dtype=torch.float64, device=labels.device)
+    sums.index_add_(0, flat, values.flatten().double())
+    means = sums / torch.bincount(flat, minlength=count)
+    rank = ranks(-means[None], "order")[0].long() - 1
+    return rank[known]
+
+
+def _kept(scene: Scene, start: BlankKind, gone: Sequence[Tensor], image: int) -> Tensor:
+    """The probability of the class of one image with each of these parts gone."""
+    empty = blank(scene.inputs, start)
+    masks = torch.cat(list(gone))
+    places = [(image, k) for k in range(len(masks))]
+
+    def make(i: Tensor, k: Tensor) -> Tensor:
+        return torch.where(masks[k][:, None], empty[i], scene.inputs[i])
+
+    def read(logits: Tensor, i: Tensor) -> Tensor:
+        return probability(scene.model, logits, scene.classes[i])
+
+    return scores_of(scene.model, scene.inputs, places, make, read, scene.batch_size)
+
+
+@register(
+    "f_fidelity",
+    title="F-Fidelity+",
+    direction="higher",
+    range=(-1.0, 1.0),
+    question="faithfulness",
+    source="Zheng et al. 2025, equations 4 and 5",
+    needs=("logits", "model"),
+    cost=MetricCost(forwards=100),
+    slow=True,
+    remark="the paper asks a copy of the model that was tuned on images with random holes, tuned=FILE; without it "
+    "this is the robust fidelity that the paper repairs",
+    numbers={"f_fidelity_minus": Facts("F-Fidelity−", direction="lower")},
+)
+@dataclass(frozen=True)
+class FFidelity(Metric):
+    """What the class's probability loses as random pixels go from the brightest part of the map, and from the rest.
+
+    Never more than a share of the image goes, as much as a tuned model has learned to do without.
+
+    Attributes:
+        share: of the image that counts as the explanation, 0.1 by default.
+        alpha: share of the part that goes, 0.5 by default.
+        beta: share of the image that goes at most, 0.1 by default.
+        samples: random removals of each part, 50 by default.
+        start: what stands there instead, see :func:`camlucida.metrics.curves.blank`.
+        tuned: a file with weights for the same network, tuned on images with random holes; the model itself by default.
+
+    Example:
+        >>> camlucida.metrics.FFidelity(samples=5).names
+        ('f_fidelity', 'f_fidelity_minus')
+    """
+
+    share: Share = 0.1
+    alpha: Share = 0.5
+    beta: Share = 0.1
+    samples: Count = 50
+    start: BlankKind = "zero"
+    tuned: str | None = None
+
+    def measure(self, scene: Scene, explanation: Explanation) -> Measured:
+        """The mean over random removals."""
+        asked = scene
+        if self.tuned is not None:
+            path = self.tuned
+            asked = scene.once(("tuned", path), lambda: replace(scene, model=_tuned(scene, path)))
+        flat = explanation.maps.flatten(1)
+        first = ranks(-flat, "order") <= max(1, round(self.share * flat.shape[1]))
+        bright = first.view_as(explanation.maps)
+        draw, size = streams(scene), explanation.maps.shape[1:]
+        drawn = draw.rand((self.samples, *size), scene.inputs)
+        found = []
+        for part, covers in ((bright, self.share), (~bright, 1 - self.share)):
+            odds = min(self.alpha, self.beta / max(covers, 1e-12))
+            gone = (drawn < odds) & part[:, None]
+            none = torch.zeros_like(gone[:, :1])
+            heights = [
+                _kept(asked, self.start, [torch.cat([none[i], gone[i]])], i)
+                for i in range(len(gone))
+            ]
+            found.append(torch.stack([h[0] - h[1:].mean() for h in heights]))
+        return Measured(dict(zip(self.names, found, strict=True)))
+
+
+def _tuned(scene: Scene, path: str) -> nn.Module:
+    """The network with the weights of a file."""
+    with torch.inference_mode(mode=False):
+        model = copy.deepcopy(unwrap(scene.model)).eval()
+        load_state(
+            model, read_state_dict(Path(path)), f"{path!r} does not fit the network", finite=True
+        )
+    return model

@@ -28,7 +28,6 @@ from camlucida.audits.sanity.measures import (
     parameters,
     reproducible,
 )
-from camlucida.audits.sanity.models import randomisation_stages
 from camlucida.audits.sanity.report import SanityNumbers, report_of
 from camlucida.audits.sanity.shuffled_labels import (
     LAYER,
@@ -43,6 +42,7 @@ from camlucida.audits.verdicts import ENOUGH
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
+from camlucida.engine.redraw import randomisation_stages
 from camlucida.explanation import Explanation
 from camlucida.explanation.left_out import reason
 from camlucida.explanation.subject import ModelLike

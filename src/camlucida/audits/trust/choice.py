@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
 from camlucida.audits.candidates import Candidate
+from camlucida.audits.deadzone.walls import Wall
 from camlucida.audits.report import Illustration
 from camlucida.audits.rules import DECIDED, GRADES, MEASURED, QUESTIONS, SHORT, Grade, TrustQuestion
-from camlucida.audits.trial import Trial
+from camlucida.audits.sanity.models import shifted_logits
+from camlucida.audits.trial import UNFIT, Trial
 from camlucida.common.errors import CamlucidaError
 from camlucida.common.grammar import nearest
 from camlucida.common.registry import plain
+from camlucida.data.regions import Region
+from camlucida.engine.layers import list_layers
+from camlucida.engine.redraw import redrawn
+from camlucida.explanation import Explanation
 from camlucida.explanation.overlays import View, grid, overlay
 
 if TYPE_CHECKING:
@@ -121,6 +127,70 @@ def _demand(text: str, report: TrustReport) -> tuple[TrustQuestion, str, Grade]:
 # ------------------------------------------------------------------------------------------- pictures
 
 
+@dataclass(frozen=True)
+class _Proof:
+    """How a check that a method fails is drawn: its map of the model with one thing changed.
+
+    Attributes:
+        title: what is changed, over the picture.
+        told: what the picture shows.
+        change: makes the trial of the changed model, and says which share of the image, from below, is dead there.
+    """
+
+    title: str
+    told: str
+    change: Callable[[Trial], tuple[Trial, float]]
+
+
+def _walled(trial: Trial, layer: str | None) -> tuple[Trial, float]:
+    """The lowest quarter is hidden, as the audits hide it."""
+    seen = list_layers(trial.model, trial.inputs[:1])
+    shapes = {one.name: one.shape for one in seen if one.shape is not None}
+    rows = trial.size[0] if layer is None else shapes[layer][1]
+    quarter = max(1, rows // 4)
+    wall = Wall(Region.rows(rows - quarter), layer)
+    return replace(trial, model=wall.build(trial.model, trial.inputs)), quarter / rows
+
+
+_PROOFS: dict[str, _Proof] = {
+    "parameters": _Proof(
+        "all weights redrawn",
+        "the same method on this network with weights that have learned nothing. Its map hardly changes.",
+        lambda trial: (replace(trial, model=redrawn(trial.model, trial.seed)), 0.0),
+    ),
+    "deadzone-pixels": _Proof(
+        "pixels hidden", "the pixels below the line are hidden from the model, and the map lights up there.",
+        lambda trial: _walled(trial, None),
+    ),
+    "deadzone": _Proof(
+        "cells hidden", "the cells below the line are hidden from the head, and the map lights up there.",
+        lambda trial: _walled(trial, trial.explained_layer),
+    ),
+    "logit-shift": _Proof(
+        "logits shifted", "all logits are raised equally, which changes no probability, and the map has moved.",
+        lambda trial: (replace(trial, model=shifted_logits(trial.model, trial.inputs, seed=trial.seed)), 0.0),
+    ),
+}  # fmt: skip
+"""By finding, the gravest first."""
+
+
+def _proof(
+    trial: Trial, one: Candidate, method: MethodTrust
+) -> tuple[_Proof, Explanation, float] | None:
+    """What a method shows on a changed model, by the first of the checks that it fails which can be drawn."""
+    failed = {f.name for f in method.evidence if f.outcome == "fail"}
+    for name, proof in _PROOFS.items():
+        if name in failed:
+            try:
+                changed, dead = proof.change(trial)
+            except UNFIT:
+                continue
+            found = changed.maps([one])[one.label]
+            if isinstance(found, Explanation):
+                return proof, found, dead
+    return None
+
+
 def illustrate(
     trial: Trial,
     tested: Sequence[Candidate],
@@ -129,11 +199,12 @@ def illustrate(
 ) -> dict[TrustQuestion, Illustration]:
     """The first photo explained by what to use and by what never to, with the places framed that decide.
 
+    Beside them stands the proof against what is never to be used, where a check that it fails can be drawn.
     ``places`` are the measured effects of the first image's places, ``own`` and ``margin``.
     """
     by = {one.label: one for one in tested}
     found: dict[TrustQuestion, Illustration] = {}
-    first = replace(trial.few(1), images={})
+    first = replace(trial.few(1).ranked(), images={})
     for decision in decisions:
         asked = {"use": decision.use, "never": decision.never}
         made = {
@@ -141,7 +212,7 @@ def illustrate(
             for how, method in asked.items()
             if method is not None
         }
-        shown = {title: e for title, e in made.items() if not isinstance(e, str)}
+        shown = {title: e for title, e in made.items() if isinstance(e, Explanation)}
         if not shown or not places:
             continue
         effect = places["margin" if decision.question == "contrast" else "own"]
@@ -151,16 +222,37 @@ def illustrate(
         scale = _SIDE / max(height, width)
         size = max(1, round(scale * width)), max(1, round(scale * height))
         photo = one.views[0].cropped().resize(size, Image.Resampling.BICUBIC)
-        drawn = [photo, *(overlay(View(photo, (0, 0, *size)), e.maps[0]) for e in shown.values())]
-        framed = [_framed(picture, values) for picture in drawn]
+
+        def drawn(e: Explanation, photo: Image.Image = photo) -> Image.Image:
+            return overlay(View(photo, (0, 0, *photo.size)), e.maps[0])
+
+        pictures = [_framed(picture, values) for picture in (photo, *map(drawn, shown.values()))]
+        titles = ["the photo", *shown]
         caption = (
             "Your photo, and its maps. Framed: the places that were measured to matter most for this question, by "
             "hiding them and by showing nothing else."
         )
-        figure = grid([framed], columns=["the photo", *shown], bar=None, cell=2.2)
+        never = decision.never
+        if never is not None and (proof := _proof(first, by[never.label], never)) is not None:
+            how, e, dead = proof
+            pictures.append(_lined(drawn(e), dead))
+            titles.append(f"{never.label}, {how.title}")
+            caption += f" Last: {how.told}"
+        figure = grid([pictures], columns=titles, bar=None, cell=2.2)
         name = f"use-{decision.question}"
         found[decision.question] = Illustration.of(name, caption, figure)
     return found
+
+
+def _lined(picture: Image.Image, dead: float) -> Image.Image:
+    """With a black and white line over what is dead at its lower end."""
+    drawn = picture.convert("RGB")
+    top = round((1 - dead) * drawn.height)
+    pen = ImageDraw.Draw(drawn)
+    if dead:
+        pen.line([(0, top), (drawn.width, top)], fill="black", width=4)
+        pen.line([(0, top), (drawn.width, top)], fill="white", width=2)
+    return drawn
 
 
 def _framed(picture: Image.Image, values: Sequence[float]) -> Image.Image:

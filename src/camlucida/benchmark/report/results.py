@@ -24,6 +24,7 @@ QUESTIONS: dict[Question, str] = {
     "localisation": "Does the map lie on the object?",
     "faithfulness": "Do the marked pixels matter to the model?",
     "stability": "Is the map the same when little changes?",
+    "randomisation": "Does the map change when the model's weights are redrawn?",
     "agreement": "How much do maps resemble a reference?",
     "concentration": "How concentrated is the map?",
     "dead zones": "Does the map mark what the model cannot see?",
