@@ -70,6 +70,12 @@ def inputs():
     return torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(1)) + 0.5
 
 
+def exactly(check, trial, group):
+    """A check in double precision."""
+    exact = trial.exact()
+    return check(exact, group, exact.maps(group))
+
+
 def state(model):
     return {k: v.clone() for k, v in model.state_dict().items()}
 
@@ -181,8 +187,8 @@ def test_the_users_model_is_left_alone(model, inputs):
     bench = Trial(model, inputs).ranked()
     tested = choose(["gradcam", "saliency"], quick=True)
     checks.parameters(bench, tested, bench.maps(tested), ["fc", "stem"])
-    checks.input_shift(bench, tested)
-    checks.logit_shift(bench, tested)
+    exactly(checks.input_shift, bench, tested)
+    exactly(checks.logit_shift, bench, tested)
     assert same(before, state(model))
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -249,7 +255,7 @@ def test_a_shift_that_no_layer_can_make_up_for_is_refused(inputs):
         shifted_input(Twice(), inputs, 1.0)
     # What is not affine cannot make up for it, which the logits tell.
     bench = Trial(nn.Sequential(nn.Tanh(), net()), inputs).ranked()
-    found = checks.input_shift(bench, choose(["gradcam"], quick=True))
+    found = exactly(checks.input_shift, bench, choose(["gradcam"], quick=True))
     said = results("gradcam", {"input shift": found["gradcam"]})["input shift"]
     assert said.outcome == "not tested"
     assert "no equal" in said.text
@@ -265,7 +271,7 @@ def test_a_layer_that_prepares_the_input_makes_up_for_a_shift(model, inputs):
 def test_gradients_stay_under_a_shift_and_products_do_not(model, inputs):
     bench = Trial(model, inputs).ranked()
     tested = choose(["gradcam", "saliency", "inputxgradient"], quick=True)
-    found = checks.input_shift(bench, tested)
+    found = exactly(checks.input_shift, bench, tested)
     assert max(found["gradcam"]["change"] + found["saliency"]["change"]) < 1e-10
     # |(x + s) g| - |x g| summed over channels, by hand
     x, shift = inputs.double().requires_grad_(), found["inputxgradient"]["shift"]
@@ -301,7 +307,7 @@ def test_weights_that_are_made_anew_are_shifted_too(model, inputs):
     twin = shifted_logits(model, x)
     assert (twin(x).softmax(1) - model(x).softmax(1)).abs().max() < 1e-9
     assert (twin(x) - model(x)).abs().min() > 1e-6
-    found = checks.logit_shift(Trial(model, x).ranked(), choose(["gradcam"], quick=True))
+    found = exactly(checks.logit_shift, Trial(model, x).ranked(), choose(["gradcam"], quick=True))
     assert min(found["gradcam"]["own"]) > 1e-6  # not the same maps of the same model
 
 
@@ -327,7 +333,7 @@ def test_logits_that_cannot_be_shifted_pass_nothing(model, inputs):
 def test_blank_maps_that_stay_blank_prove_nothing(model, inputs):
     with Registered("test-blank", Blank):
         tested = choose(["test-blank"], quick=True)
-        found = checks.logit_shift(Trial(model, inputs).ranked(), tested)["test-blank"]
+        found = exactly(checks.logit_shift, Trial(model, inputs).ranked(), tested)["test-blank"]
         said = results("test-blank", {"logit shift": found})["logit shift"]
     assert found["own"] == [None] * 3
     assert said.outcome == "not tested"
@@ -335,7 +341,7 @@ def test_blank_maps_that_stay_blank_prove_nothing(model, inputs):
 
 def test_images_without_any_spread_are_shifted_all_the_same(model):
     bench = Trial(model, torch.zeros(2, 3, 24, 24)).ranked()
-    found = checks.input_shift(bench, choose(["gradcam", "inputxgradient"], quick=True))
+    found = exactly(checks.input_shift, bench, choose(["gradcam", "inputxgradient"], quick=True))
     assert found["gradcam"]["shift"] == 1
     assert max(found["gradcam"]["change"]) < 1e-10
     assert min(found["inputxgradient"]["change"]) > 1e-3
@@ -344,7 +350,7 @@ def test_images_without_any_spread_are_shifted_all_the_same(model):
 def test_lone_logits_move_and_margins_do_not(model, inputs):
     bench = Trial(model, inputs).ranked()
     tested = choose(["gradcam", "diffgradcam", "eigencam"], quick=True)
-    found = checks.logit_shift(bench, tested)
+    found = exactly(checks.logit_shift, bench, tested)
     assert found["gradcam"]["output"] < 1e-9
     assert min(found["gradcam"]["own"]) > 1e-4
     for label, key in (("gradcam", "margin"), ("diffgradcam", "own"), ("eigencam", "own")):

@@ -110,8 +110,10 @@ def choose(methods: Sequence[Choice], *, quick: bool) -> tuple[Candidate, ...]:
     return tuple(found.values())
 
 
-def with_margins(methods: Sequence[Candidate], *, quick: bool) -> tuple[Candidate, ...]:
-    """Every method with its logit and with each margin.
+def with_margins(
+    methods: Sequence[Candidate], *, quick: bool, every: bool = True
+) -> tuple[Candidate, ...]:
+    """Every method with its logit and with each margin; without ``every`` with the target of its name only.
 
     Methods whose map is the same for every class, and names that stand for a target of their own, appear once;
     ``diffgradcam`` is ``gradcam`` on margins. A quick audit takes fewer images, and one margin only, for methods that
@@ -126,7 +128,7 @@ def with_margins(methods: Sequence[Candidate], *, quick: bool) -> tuple[Candidat
         )
         if row.target is LogitMargin:
             variants = [Candidate(row.base.name, a) for a in AGGREGATORS]
-        elif not row.discriminative or row.target is not None:
+        elif not (every and row.discriminative) or row.target is not None:
             variants = [replace(one, images=_FEW if slow else None)]
         else:
             variants = [

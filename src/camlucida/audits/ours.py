@@ -128,7 +128,7 @@ def _logit_shift(request: Request) -> AuditReport:
         lambda one: not (one.own_layers and request.quick),
         "none of the methods explains a layer",
     )
-    return logit_shift_audit(chosen)
+    return logit_shift_audit(chosen, margins=not request.quick)
 
 
 @register(
@@ -136,7 +136,7 @@ def _logit_shift(request: Request) -> AuditReport:
     title="Faithfulness",
     asks="Does the map put first what matters to the model?",
     rules=FAITHFUL,
-    images=(4 * ENOUGH, 100),
+    images=(3 * ENOUGH, 100),
 )
 def _faithful(request: Request) -> AuditReport:
     return faithfulness_audit(request)

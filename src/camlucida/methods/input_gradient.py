@@ -144,7 +144,7 @@ class InputXGradient(InputGradient):
     equation="1, 3",
     cost=Cost(forward=1, backward=1, times=("n_steps",), first=1),
     sums_to="path",
-    quick={"n_steps": 16},
+    quick={"n_steps": 8},
 )
 @dataclass(frozen=True)
 class IntegratedGradients(InputGradient):

@@ -162,10 +162,14 @@ def audit_logit_shift(
 
 
 def logit_shift_audit(
-    request: Request, strength: float = 30.0, fitted_on: Tensor | None = None
+    request: Request,
+    strength: float = 30.0,
+    fitted_on: Tensor | None = None,
+    *,
+    margins: bool = True,
 ) -> AuditReport:
-    """The audit as it is asked; see :func:`audit_logit_shift`."""
-    chosen = with_margins(request.tested(everything=True), quick=request.quick)
+    """The audit as it is asked; see :func:`audit_logit_shift`; without ``margins`` with each method's own target."""
+    chosen = with_margins(request.tested(everything=True), quick=request.quick, every=margins)
     given = request.open(60, 600, whole=True)
     clean = given.exact()
     inputs = clean.inputs

@@ -8,7 +8,7 @@ other classes, repetition, batches, and the model's state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -43,7 +43,6 @@ from camlucida.common.errors import CamlucidaError
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.engine.redraw import randomisation_stages
-from camlucida.explanation import Explanation
 from camlucida.explanation.left_out import reason
 from camlucida.explanation.subject import ModelLike
 
@@ -82,7 +81,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     """The numbers of :func:`audit_sanity`."""
     tested, quick = request.tested(), request.quick
     trial = request.open(8, 50).ranked()
-    stages = randomisation_stages(trial.model, trial.inputs, 5 if quick else 12)
+    stages = randomisation_stages(trial.model, trial.inputs, 3 if quick else 12)
     record = {
         **request.record(trial),
         "explained_layer": trial.explained_layer,
@@ -90,7 +89,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     }
     store = request.store(trial, "sanity", stages=record["stages"])
     groups = grouped(tested)
-    ahead = _TWIN_STEPS if request.labels else 0
+    ahead = 0 if request.labels is False else _TWIN_STEPS
     done, total = ahead, ahead + len(groups) * (len(stages) * (1 + independent) + 6)
 
     def learning(what: str, part: float, parts: float) -> None:
@@ -100,8 +99,11 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     parts: dict[str, Found] = {"data": learned}
     for group in groups:
         who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"
-        some = quick and len(groups[0]) > 1 and group is not groups[0]
-        for key, title, compute in _parts(trial, group, stages, quick, some, independent):
+        some = request.controls or (quick and len(groups[0]) > 1 and group is not groups[0])
+        every = _parts(trial, group, stages, quick, some, independent)
+        for key, title, compute in every:
+            if request.controls and key not in {f"cascade-{len(stages) - 1}", "class"}:
+                continue
             request.say(f"{who}: {title}", done, total)
             if compute is not None:
                 kept = store.value(f"{key}-{[one.key for one in group]}", compute)
@@ -140,15 +142,12 @@ def _parts(
 ) -> Iterator[tuple[str, str, Callable[[], Found] | None]]:
     """Everything that is measured about a group of methods: name, title and work, which ``some`` leaves out.
 
-    ``some`` redraws the first and the last stages only, ``independent`` each stage alone too.
+    ``some`` redraws all stages at once only and leaves out what takes double precision, ``independent`` redraws each
+    stage alone too.
     """
     few = trial.few(ENOUGH if quick else 8)
-    kept: dict[str, Explanation | str] = {}
-
-    def base() -> dict[str, Explanation | str]:
-        if not kept:
-            kept.update(trial.maps(group))
-        return kept
+    base, exact = cache(lambda: trial.maps(group)), cache(few.exact)
+    exactly = cache(lambda: exact().maps(group))
 
     def redrawn(which: Sequence[str]) -> Found:
         return parameters(trial, group, base(), which)
@@ -156,7 +155,7 @@ def _parts(
     names: list[str] = []
     for i, stage in enumerate(stages):
         names += stage
-        left_out = some and 0 < i < len(stages) - 1
+        left_out = some and i < len(stages) - 1
         for key, title, which in (
             (f"cascade-{i}", f"weights redrawn down to {stage[-1]}", tuple(names)),
             (f"alone-{i}", f"weights of {stage[-1]} redrawn", tuple(stage)),
@@ -166,16 +165,25 @@ def _parts(
         "class": ("other class", lambda: other_class(trial, group, base())),
         "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
         "reproducible": ("jittered pixels", lambda: reproducible(trial, group, base())),
-        "input shift": ("shifted inputs", lambda: input_shift(few, group)),
-        "logit shift": ("shifted logits", lambda: logit_shift(few, group)),
-        "completeness": ("sums", lambda: _sums(few, group)),
+    }
+    precise: dict[str, tuple[str, Callable[[], Found]]] = {
+        "input shift": ("shifted inputs", lambda: input_shift(exact(), group, exactly())),
+        "logit shift": ("shifted logits", lambda: logit_shift(exact(), group, exactly())),
+        "completeness": ("sums", lambda: _sums(exact(), group)),
     }
     for key, (title, compute) in measures.items():
         yield key, title, partial(_guarded, group, compute)
+    for key, (title, compute) in precise.items():
+        yield key, title, partial(_guarded, group, partial(_spared, group) if some else compute)
 
 
-def _sums(few: Trial, group: Sequence[Candidate]) -> Found:
-    exact = few.exact()
+def _spared(group: Sequence[Candidate]) -> Found:
+    """Nothing, and why."""
+    why = "a quick audit spares methods of many passes this check; --full makes it"
+    return {one.label: {"error": why} for one in group}
+
+
+def _sums(exact: Trial, group: Sequence[Candidate]) -> Found:
     found: Found = {}
     for one in group:
         found |= _guarded([one], partial(_sum, exact, one))

@@ -119,21 +119,23 @@ def reproducible(
     return compared(base, again, compare)
 
 
-def input_shift(trial: Trial, group: Sequence[Candidate]) -> Found:
+def input_shift(
+    exact: Trial, group: Sequence[Candidate], base: Mapping[str, Explanation | str]
+) -> Found:
     """How far maps move when images and first bias are shifted so that nothing else changes.
 
-    In double precision; the shift is the standard deviation of the images, 1 where they are constant. ``change``
-    is the largest change of the signed map over its largest value, per image, ``output`` the same of the logits.
-    A known preprocessing is shifted too, so that methods on pixels see the same pixels.
+    ``exact`` is in double precision, and so are its maps ``base``; the shift is the standard deviation of the images,
+    1 where they are constant. ``change`` is the largest change of the signed map over its largest value, per image,
+    ``output`` the same of the logits. A known preprocessing is shifted too, so that methods on pixels see the same
+    pixels.
     """
-    exact = trial.exact()
     shift = float(exact.inputs.std()) or 1.0
     twin = shifted_input(exact.model, exact.inputs, shift)
     moved = replace(
         exact,
         model=twin,
         inputs=exact.inputs + shift,
-        preprocess=_moved(trial.preprocess, shift),
+        preprocess=_moved(exact.preprocess, shift),
     )
     with torch.no_grad():
         before = first_tensor(exact.model(exact.inputs))
@@ -143,18 +145,22 @@ def input_shift(trial: Trial, group: Sequence[Candidate]) -> Found:
     def compare(a: Explanation, b: Explanation) -> dict[str, Any]:
         return {"change": _relative(a.signed, b.signed), "output": apart, "shift": shift}
 
-    return compared(exact.maps(group), moved.maps(group), compare)
+    return compared(base, moved.maps(group), compare)
 
 
-def logit_shift(trial: Trial, group: Sequence[Candidate], scale: float = 3.0) -> Found:
+def logit_shift(
+    exact: Trial,
+    group: Sequence[Candidate],
+    base: Mapping[str, Explanation | str],
+    scale: float = 3.0,
+) -> Found:
     """How far maps move when all logits are raised equally, which changes no probability.
 
-    In double precision. ``own`` is the mean squared difference of the maps scaled to [0, 1], per image, for the
-    target that the method explains by itself, ``margin`` for the margin over the other classes' mean logit;
-    ``output`` is the largest change of a probability.
+    ``exact`` is in double precision, and so are its maps ``base``. ``own`` is the mean squared difference of the maps
+    scaled to [0, 1], per image, for the target that the method explains by itself, ``margin`` for the margin over the
+    other classes' mean logit; ``output`` is the largest change of a probability.
     """
-    exact = trial.exact()
-    twin = shifted_logits(exact.model, exact.inputs, scale, trial.seed)
+    twin = shifted_logits(exact.model, exact.inputs, scale, exact.seed)
     moved = replace(exact, model=twin)
     with torch.no_grad():
         before = first_tensor(exact.model(exact.inputs)).softmax(1)
@@ -167,7 +173,7 @@ def logit_shift(trial: Trial, group: Sequence[Candidate], scale: float = 3.0) ->
         values = torch.where(blank[0] & blank[1], math.nan, similarity(a.raw, b.raw))
         return {"values": _numbers(values), "output": apart}
 
-    own = compared(exact.maps(group), moved.maps(group), compare)
+    own = compared(base, moved.maps(group), compare)
     plain = [t for t in group if t.row.target is None]
     margins: dict[str, Any] = {}
     if plain:

@@ -140,13 +140,14 @@ def audit_all(
     wanted = [AUDITS[name].name for name in chosen or AUDITS.names]
     rows = [row for row in list_audits() if row.name in wanted]
     tested = request.tested()
-    trial = request.open(4 * ENOUGH, 100)
+    trial = request.open(3 * ENOUGH, 100)
     trial.few(1).ranked()  # a model without classes is refused before anything is done
     judges = tuple(one for one in controls(quick=request.quick, margins=True) if one not in tested)
     found: list[tuple[AuditRow, AuditReport]] = []
     held: list[tuple[AuditRow, AuditReport]] = []
     missing: dict[str, str] = {}
     reached = 0.0
+    labels = not request.quick if request.labels is None else request.labels
     for number, row in enumerate(rows):
 
         def told(
@@ -161,9 +162,10 @@ def audit_all(
         most = row.images[0 if request.quick else 1] if row.images else len(trial.inputs)
         count = min(len(trial.inputs), most)
         try:
-            report = row.make(request.but(trial, methods=tested, count=count, say=told))
+            asked = request.but(trial, methods=tested, count=count, say=told, labels=labels)
+            report = row.make(asked)
             known = {v.subject for v in report.verdicts}
-            if any(row.subject(one) not in known for one in judges):
+            if row.catches and any(row.subject(one) not in known for one in judges):
                 held.append((row, _on_controls(row, request.but(trial, count=count), judges)))
             else:
                 held.append((row, report))
@@ -231,7 +233,9 @@ def _on_controls(row: AuditRow, request: Request, judges: Sequence[Candidate]) -
         if one.aggregator is None and not (one.row.cost.times and one.row.cost.forward)
     ]
     try:
-        return row.make(replace(request, methods=few, labels=False, say=lambda *_: None))
+        return row.make(
+            replace(request, methods=few, labels=False, controls=True, say=lambda *_: None)
+        )
     except CamlucidaError:
         return AuditReport(row.name, row.title, "", "")
 

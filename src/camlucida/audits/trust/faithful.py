@@ -128,7 +128,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
     """
     tested = request.tested()
     judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
-    trial = request.open(4 * ENOUGH, 100).ranked()
+    trial = request.open(3 * ENOUGH, 100).ranked()
     fills = FILLS[:1] if request.quick else FILLS
     store = request.store(trial, "faithfulness", cells=CELLS, fills=list(fills))
     found: dict[str, dict[str, Any]] = {}

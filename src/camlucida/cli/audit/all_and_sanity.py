@@ -26,10 +26,11 @@ from camlucida.cli.shared.options import (
 from camlucida.cli.shared.writing import claim, out_folder
 
 Labels = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--labels/--no-labels",
-        help="Train two small networks for the check with shuffled labels, or leave the check out.",
+        help="Train two small networks for the check with shuffled labels, or leave the check out. (default: train "
+        "them, but not in a quick audit of all)",
     ),
 ]
 
@@ -43,7 +44,7 @@ def sanity(
     independent: Annotated[
         bool, typer.Option("--independent", help="Also redraw each group of weights alone.")
     ] = False,
-    labels: Labels = True,
+    labels: Labels = None,
     count: Count = None,
     batch_size: ImageBatchSize = 16,
     device: Device = None,
@@ -87,7 +88,7 @@ def all_(
         ),
     ] = None,
     layer: AuditedLayer = None,
-    labels: Labels = True,
+    labels: Labels = None,
     require: Annotated[
         list[str] | None,
         typer.Option(

@@ -124,9 +124,13 @@ class _Bar(Progress):
         if self.disable and now - self._last >= _EVERY:
             self._last = now
             task = self._tasks[task_id]
+            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+            if task.fields.get("parts") and task.total:
+                # Unlike parts of one long work: no count, and what is left of one says nothing of the next.
+                complain(f"{task.description} ({task.percentage:.0f} % of all)")
+                return
             whole = f" of {task.total:g}" if task.total else ""
             rate = f", {task.speed:.3g} a second" if task.speed else ""
-            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
             complain(f"{task.description}: {floor(task.completed)}{whole}{rate}{left}")
 
 
@@ -169,7 +173,7 @@ def bars(*, one: bool = False) -> Iterator[Say]:
         def say(what: str, done: float, total: float) -> None:
             key = "" if one else what
             if key not in tasks:
-                tasks[key] = bar.add_task(what, total=None)
+                tasks[key] = bar.add_task(what, total=None, parts=one)
             bar.update(tasks[key], description=what, completed=done, total=total or None)
 
         yield say
