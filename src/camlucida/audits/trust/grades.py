@@ -30,6 +30,7 @@ from camlucida.metrics.order import CELLS, Effects, in_order
 from camlucida.report import Table
 
 _TRUTH_IMAGES = 40
+_AGAIN = 1000  # seeds of other images begin here
 _NEAR = 3  # pixels around what matters, among which a map of single pixels must find it
 _SAMPLE = 800  # pixels of an image that are compared
 
@@ -193,6 +194,7 @@ def audit_grades(
     *,
     worlds: Sequence[str] | str | None = None,
     seeds: int = 1,
+    again: bool = False,
     out: Any = None,
     say: Say = lambda *_: None,
 ) -> AuditReport:
@@ -205,6 +207,7 @@ def audit_grades(
         methods: names, also with options; by default those of a quick audit.
         worlds: planted worlds; all by default.
         seeds: so many networks and sets of images of each.
+        again: grade the same networks on other images too, and count the grades that come out again.
         out: the folder where finished parts are kept.
         say: told about the progress.
 
@@ -222,11 +225,30 @@ def audit_grades(
     ]
     tested = [methods] if isinstance(methods, str) else list(methods or usual(quick=True))
     cases: list[GradeCase] = []
+    pairs: list[tuple[Grade, Grade]] = []
     for i, (world, seed) in enumerate(product(known, range(seeds))):
         told = partial(_told, say, world, i, len(known) * seeds)
         kept = None if out is None else Path(out) / f"{world}-{seed}"
-        cases += grade_cases(world, seed, tested, say=told, out=kept)[1]
-    return _report(cases, known, seeds)
+        report, found = grade_cases(world, seed, tested, say=told, out=kept)
+        cases += found
+        if again:
+            other = Planted(world, count=100, seed=_AGAIN + seed)
+            kept = None if kept is None else kept.with_name(f"{kept.name}-again")
+            second = audit_all(
+                f"planted:{world}@{seed}",
+                other,
+                methods=tested,
+                labels=False,
+                say=told,
+                seed=seed,
+                out=kept,
+            )
+            pairs += [
+                (method.answers[question].grade, answer.grade)
+                for method, after in zip(report.methods, second.methods, strict=True)
+                for question, answer in after.answers.items()
+            ]
+    return _report(cases, known, seeds, pairs)
 
 
 def _told(
@@ -242,7 +264,12 @@ def wrong_side(case: GradeCase) -> bool:
     return case.given in {"safe", "with caution"}
 
 
-def _report(cases: Sequence[GradeCase], worlds: Sequence[str], seeds: int) -> AuditReport:
+def _report(
+    cases: Sequence[GradeCase],
+    worlds: Sequence[str],
+    seeds: int,
+    pairs: Sequence[tuple[Grade, Grade]],
+) -> AuditReport:
     tested = [c for c in cases if not c.kind]
     decided = [c for c in tested if c.decided]
     right = sum(c.right for c in decided)
@@ -272,12 +299,14 @@ def _report(cases: Sequence[GradeCase], worlds: Sequence[str], seeds: int) -> Au
         for c in (*(c for c in decided if not c.right), *wrong)
     ]
     share = right / len(decided) if decided else float("nan")
+    both = [a == b for a, b in pairs if a in DECIDED and b in DECIDED]
     return AuditReport(
         "grades",
         "The grades on trial",
         f"{_ABOUT} {len(worlds)} worlds, {seeds} network and set of images of each.",
         f"{right} of {len(decided)} decided grades are right ({share:.0%}), of {len(tested)} in all; {len(wrong)} of "
-        f"{len(judges)} grades of controls are on the wrong side.",
+        f"{len(judges)} grades of controls are on the wrong side."
+        + (f" On other images {sum(both)} of {len(both)} decided grades are the same." if both else ""),
         (),
         (
             confusion,
@@ -290,6 +319,7 @@ def _report(cases: Sequence[GradeCase], worlds: Sequence[str], seeds: int) -> Au
         record={
             "worlds": list(worlds), "seeds": seeds, "decided": len(decided), "right": right, "all": len(tested),
             "controls": len(judges), "controls_on_the_wrong_side": len(wrong), "cases": [asdict(c) for c in cases],
+            "decided_twice": len(both), "the_same": sum(both),
         },
     )  # fmt: skip
 

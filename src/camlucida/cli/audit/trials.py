@@ -40,6 +40,13 @@ def grades(
     seeds: Annotated[
         int, typer.Option(metavar="N", help="Networks and sets of images of each world.")
     ] = 1,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Grade each network on other images too, and count the grades that come out again.",
+        ),
+    ] = False,
     out: AuditOut = Path("camlucida-out"),
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +58,7 @@ def grades(
 
     methods = known_methods(method or ()) or None
     write_report(
-        lambda say: audit_grades(methods, worlds=world, seeds=seeds, out=out, say=say),
+        lambda say: audit_grades(methods, worlds=world, seeds=seeds, again=again, out=out, say=say),
         out,
         as_json=as_json,
     )
