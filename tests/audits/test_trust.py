@@ -657,3 +657,22 @@ def test_a_wrong_option_leaves_nothing_behind(run, tmp_path):
     for given in (("sanity", "--method", "gradcam:size=3"), ("all", "--audit", "wishes")):
         assert isinstance(run(*given).exception, CamlucidaError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_grades_that_come_out_again_are_counted(tmp_path, monkeypatch):
+    from camlucida.audits.trust import grades as trial
+
+    made = []
+    graded = trial.audit_all
+
+    def watched(model, data, **options):
+        made.append((model, data.seed, options["out"].name))
+        return graded(model, data, **options)
+
+    monkeypatch.setattr(trial, "audit_all", watched)
+    report = trial.audit_grades("saliency", worlds="wall", again=True, out=tmp_path)
+    assert made == [("planted:wall@0", 0, "wall-0"), ("planted:wall@0", 1000, "wall-0-again")]
+    once, twice = report.record["decided"], report.record["decided_twice"]
+    assert 0 < report.record["the_same"] <= twice <= once
+    assert f"of {twice} decided grades are the same" in report.summary
