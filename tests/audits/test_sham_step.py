@@ -370,3 +370,23 @@ def test_what_is_said_of_the_guideline_without_a_fooled_model(pair):
     clean, _, images, labels = pair
     sides = Sides.open(Request(clean, (images, labels), layers="features"), {})
     assert "standard deviation" in said_of_guideline(sides.compare([Candidate("gradcam")]))
+
+
+def test_a_copy_tuned_on_holes_is_what_f_fidelity_asks(folder, model, tmp_path):
+    from camlucida.audits.fooling.tune import _with_holes
+
+    images = torch.ones(64, 3, 20, 20)
+    torch.manual_seed(0)
+    holed, labels = _with_holes((images, torch.arange(64)))
+    gone = (holed == 0).all(1).flatten(1).double().mean(1)
+    assert torch.equal((holed == 0).any(1), (holed == 0).all(1))  # whole pixels
+    assert 0 <= gone.min() < 0.03
+    assert 0.07 < gone.max() < 0.16
+    assert labels.equal(torch.arange(64))
+    data = str(folder / "data")
+    train_sham(model, data, tmp_path, attack=replace(STEP, kind="holes"))
+    out = tmp_path / "run"
+    metric = f"f_fidelity:samples=3,tuned={tmp_path / WEIGHTS}"
+    camlucida.benchmark.evaluate(model, data, methods=["gradcam"], metrics=[metric], out=out)
+    found = camlucida.benchmark.summarise(out).to_dict()
+    assert "f_fidelity" in str(found)

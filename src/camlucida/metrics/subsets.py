@@ -365,7 +365,8 @@ class FFidelity(Metric):
         beta: share of the image that goes at most, 0.1 by default.
         samples: random removals of each part, 50 by default.
         start: what stands there instead, see :func:`camlucida.metrics.curves.blank`.
-        tuned: a file with weights for the same network, tuned on images with random holes; the model itself by default.
+        tuned: a file with weights for the same network, tuned on images with random holes
+            (``camlucida train sham DATA --attack holes``); the model itself by default.
 
     Example:
         >>> camlucida.metrics.FFidelity(samples=5).names

@@ -175,6 +175,8 @@ def described(attack: Attack) -> str:
     """An attack in few words."""
     if attack.kind == "none":
         what = "no attack"
+    elif attack.kind == "holes":
+        what = "holes in the images"
     elif attack.kind == "location":
         what = "location fooling"
     else:

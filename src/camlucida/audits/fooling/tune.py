@@ -36,10 +36,14 @@ from camlucida.training.loop import FitOptions, Loss, fit
 from camlucida.training.sham import Layout, border_mask, sham_mask
 
 Trainable: TypeAlias = Literal["all", "head"]
-AttackKind: TypeAlias = Literal["sham", "location", "none"]
+AttackKind: TypeAlias = Literal["sham", "location", "none", "holes"]
 
 ADAM_RATE = 0.15
 """Adam's learning rate as a share of SGD's: 0.003 on the stand-in, where SGD has 0.02."""
+
+
+_HOLES = 0.1
+"""The largest share of an image that is holes: F-Fidelity removes no more by default."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Attack(FitOptions):
     Attributes:
         kind: ``"sham"`` (default): $a\,\mathrm{CE} + (1 - a)\,\mathrm{MSE}$ of map and mask; ``"location"``: Heo et
             al., Grad-CAM pushed to the border (they train with Adam, learning rate 2e-6, 8 images per step);
-            ``"none"``: the same training with cross-entropy alone, the control.
+            ``"none"``: the same training with cross-entropy alone, the control; ``"holes"``: no attack either, but
+            random pixels of every image are 0, up to a tenth, for the metric F-Fidelity.
         cam: the map that is attacked.
         weight: $a$; 0.5 as published.
         strength: of the location loss.
@@ -181,12 +186,12 @@ def fitting(attack: Attack, model: nn.Module, images: Tensor, layer: str) -> Att
 
 
 def named_attack(name: str, main: Attack, published: Attack, control: Attack) -> Attack:
-    """An attack of the table of attackers: ``"none"``, ``"sham"``, ``"location"``, or as for :meth:`Attack.adaptive`.
+    """An attack by name: ``"none"``, ``"holes"``, ``"sham"``, ``"location"``, or as for :meth:`Attack.adaptive`.
 
     The main attack is not made twice.
     """
-    if name == "none":
-        return control
+    if name in {"none", "holes"}:
+        return replace(control, kind=name)  # type: ignore[arg-type]
     if name == "location":
         return replace(published, kind="location")
     published = replace(published, kind="sham")
@@ -368,6 +373,14 @@ def _loss(attack: Attack, cam: TrainableCAM, model: nn.Module, mask: Tensor) -> 
 
     def control(net: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         set_mode(model, attack.cam.mode)
-        return class_loss(net, batch)
+        return class_loss(net, _with_holes(batch) if attack.kind == "holes" else batch)
 
     return control, mask
+
+
+def _with_holes(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Random pixels of every image become 0, of each another share, up to a tenth (Zheng et al. 2025, section 4.1)."""
+    images, labels = batch
+    share = _HOLES * torch.rand(len(images), 1, 1, 1, device=images.device)
+    gone = torch.rand(len(images), 1, *images.shape[2:], device=images.device) < share
+    return images.masked_fill(gone, 0.0), labels

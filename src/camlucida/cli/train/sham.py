@@ -39,7 +39,8 @@ def sham(
         option(
             "METHOD",
             "The map that is attacked: sham, location, or a method, with a margin after a colon, as in gradcam:mean; "
-            "none is the control, the same training without an attack.",
+            "none is the control, the same training without an attack; holes is the control on images with random "
+            "holes, whose weights the metric f_fidelity asks (tuned=FILE).",
         ),
     ] = "sham",
     layer: AttackedLayer = None,
