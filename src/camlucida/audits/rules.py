@@ -21,7 +21,7 @@ QUESTIONS: dict[TrustQuestion, str] = {
     "evidence": "Where is the evidence for this class?",
     "contrast": "Why this class and not another?",
     "pixels": "Which pixels does the score depend on?",
-    "absence": "Did the model look at a given place at all?",
+    "absence": "Does a dark place mean that it did not count for this class?",
 }
 """What people ask a map, by name."""
 

@@ -95,6 +95,8 @@ fail: It does not put first {first}: {share:.0 %} of the way from a map that kno
     (up to {unsafe:.0 %} fails).
 apart: On this model and these images the exact answer ({ceiling:.2f}) and a map that knows nothing ({blind},
     {floor:.2f}) cannot be told apart by what comes first, so this says nothing.
+found: It lights up the places of {first}: {finds:.0 %} of the way from a map that knows nothing ({other}) to the exact
+    answer. But which of these places count more cannot be read from it: {share:.0 %} (from {safe:.0 %} on it passes).
 nan: Its maps, or the model's outputs, hold NaN, or no place matters, so that nothing can be compared.
 fine: It is coarse: one value of its map stands for {pixels:.0f} pixels, and depends on more.
 """)
@@ -128,9 +130,8 @@ def faithfulness_audit(request: Request) -> AuditReport:
     """
     tested = request.tested()
     judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
-    trial = request.open(3 * ENOUGH, 100).ranked()
-    fills = FILLS[:1] if request.quick else FILLS
-    store = request.store(trial, "faithfulness", cells=CELLS, fills=list(fills))
+    trial = request.open(2 * ENOUGH, 100).ranked()
+    store = request.store(trial, "faithfulness", cells=CELLS, fills=list(FILLS))
     found: dict[str, dict[str, Any]] = {}
     left, total = [*tested], len(trial.inputs)
     scales: tuple[Scale | str, ...] = ()
@@ -138,14 +139,12 @@ def faithfulness_audit(request: Request) -> AuditReport:
     for start in range(0, total, ENOUGH):
         part = trial.part(start, start + ENOUGH)
         measured, adds = _block(
-            part, [*left, *judges], store, start, fills, partial(_say, request, start, total)
+            part, [*left, *judges], store, start, partial(_say, request, start, total)
         )
         places = places or {k: v[0].tolist() for k, v in vars(adds[0]).items()}
         for label, one in measured.items():
-            _add(found.setdefault(label, {"orders": [[] for _ in ORDERS]}), one)
-        scales = tuple(
-            _scale(order, i, found, (*judges, *tested)) for i, order in enumerate(ORDERS)
-        )
+            _add(found.setdefault(label, {"orders": [[] for _ in _ROWS]}), one)
+        scales = tuple(_scale(order, i, found, (*judges, *tested)) for i, order in enumerate(_ROWS))
         left = [one for one in left if _open(judge(one.label, found[one.label], scales))]
         if not left:
             break
@@ -176,8 +175,15 @@ def faithfulness_audit(request: Request) -> AuditReport:
 # ------------------------------------------------------------------------------------------- measuring
 
 
+_ROWS = (*ORDERS, *ORDERS)
+"""What is kept of each image: how a map orders the places, and below how it tells those that count from the others."""
+
+
 def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Tensor:
-    """How well maps put places in each of the orders, ``(4, N)``; 0.5 is chance, 1 the very order.
+    """How well maps put places in each of the orders, ``(8, N)``; 0.5 is chance, 1 the very order.
+
+    First the worse of the order over all places and of that among those that are lit or count; then that over all
+    places alone, which a map reaches nearly that lights up what counts, whatever counts more.
 
     What drops negative evidence is read as it is shown; of other maps, the score depends on what is far from 0.
     """
@@ -189,16 +195,16 @@ def orders(explanation: Explanation, effect: Effects, cells: int = CELLS) -> Ten
 
 
 def _in_orders(seen: Tensor, either: Tensor, effect: Effects) -> Tensor:
+    own, margin, size = effect.own.clamp_min(0), effect.margin.clamp_min(0), effect.own.abs()
+    against = in_order(either, -effect.own.clamp_max(0), effect.own <= 0)
     return torch.stack([
-        tells(seen, effect.own.clamp_min(0)),
-        tells(seen, effect.margin.clamp_min(0), effect.own),
-        tells(either, effect.own.abs()),
-        in_order(either, -effect.own.clamp_max(0), effect.own <= 0),
+        tells(seen, own), tells(seen, margin, effect.own), tells(either, size), against,
+        in_order(seen, own), in_order(seen, margin), in_order(either, size), against,
     ])  # fmt: skip
 
 
 def _block(
-    part: Trial, tested: Sequence[Candidate], store: Any, start: int, fills: Sequence[Any], say: Any
+    part: Trial, tested: Sequence[Candidate], store: Any, start: int, say: Any
 ) -> tuple[dict[str, Any], list[Effects]]:
     """Of some images: of each method its orders, or why there are none; and the effects of their places."""
     assert part.classes is not None and part.rivals is not None  # noqa: S101, PT018
@@ -206,7 +212,7 @@ def _block(
     say("hiding and showing places", 0.0)
 
     def measure() -> dict[str, Tensor]:
-        adds = effects(part.model, part.inputs, asked, fills=fills, batch_size=part.batch_size)
+        adds = effects(part.model, part.inputs, asked, batch_size=part.batch_size)
         return {f"{k}-{i}": v for i, one in enumerate(adds) for k, v in vars(one).items()}
 
     kept = store.tensors(f"effects-{start}", measure)
@@ -270,7 +276,7 @@ def _orders(part: Trial, group: Sequence[Candidate], adds: Sequence[Effects]) ->
 
 def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
     found.update({k: v for k, v in more.items() if k != "orders"})
-    for row, values in zip(found["orders"], more.get("orders", [[] for _ in ORDERS]), strict=True):
+    for row, values in zip(found["orders"], more.get("orders", [[] for _ in _ROWS]), strict=True):
         row.extend(values)
 
 
@@ -346,9 +352,10 @@ def judge(label: str, found: Mapping[str, Any], scales: Sequence[Scale | str]) -
         said = UNEXPLAINED(error=found["error"])
         whole, *others = (Verdict(label, "not tested", said, finding=o.finding) for o in ORDERS)
         return replace(whole, parts=tuple(others))
+    rows = list(zip(_ROWS, found["orders"], scales, strict=True))
     whole, *others = (
-        _judged(label, order, values, scale)
-        for order, values, scale in zip(ORDERS, found["orders"], scales, strict=True)
+        _judged(label, *row, *finds[1:])
+        for row, finds in zip(rows[: len(ORDERS)], rows[len(ORDERS) :], strict=True)
     )
     pixels = float(found["pixels"])
     if pixels > 1:
@@ -358,13 +365,22 @@ def judge(label: str, found: Mapping[str, Any], scales: Sequence[Scale | str]) -
 
 
 def _judged(
-    label: str, order: Order, values: Sequence[float | None], scale: Scale | str
+    label: str,
+    order: Order,
+    values: Sequence[float | None],
+    scale: Scale | str,
+    lit: Sequence[float | None],
+    lit_scale: Scale | str,
 ) -> Verdict:
+    """The verdict on an order; a map that passes on ``lit``, over all places, is no worse than a caution."""
+
     def untested(said: str | Sentence) -> Verdict:
         return Verdict(label, "not tested", said, finding=order.finding)
 
     if isinstance(scale, str):
         return untested(scale)
+    if isinstance(lit_scale, str):
+        return untested(lit_scale)
     if not scale.apart:
         numbers = {"blind": scale.blind, "floor": scale.floor, "ceiling": scale.ceiling}
         return untested(_SAY["apart"](**numbers))
@@ -373,13 +389,20 @@ def _judged(
         return untested(_SAY["nan"])
     evidence = between(shares, UNSAFE, SAFE)
     kind = "pass" if evidence.value >= SAFE else "fail" if evidence.value <= UNSAFE else "warn"
+    finds = between(lit_scale.share(lit), UNSAFE, SAFE) if lit_scale.apart else None
+    if finds is not None and finds.outcome == "pass" and evidence.outcome != "pass":
+        above = decided(shares, least=SAFE)
+        if above.outcome == "fail":
+            evidence, kind = replace(above, outcome="warn"), "found"
     said = _SAY[kind].of({
-        "first": order.first, "share": max(evidence.value, 0.0), "blind": scale.blind, "safe": SAFE, "unsafe": UNSAFE,
+        "first": order.first, "share": evidence.value, "blind": scale.blind, "safe": SAFE, "unsafe": UNSAFE,
+        "finds": finds.value if finds else 0.0, "other": lit_scale.blind,
     })  # fmt: skip
+    details = {"order": _mean(values), "floor": scale.floor, "ceiling": scale.ceiling}
+    if finds is not None:
+        details["lights"] = finds.value
     return Verdict(
-        label, evidence.outcome, said, evidence.value, SAFE, _MEASURE,
-        {"order": _mean(values), "floor": scale.floor, "ceiling": scale.ceiling},
-        order.finding, evidence=evidence,
+        label, evidence.outcome, said, evidence.value, SAFE, _MEASURE, details, order.finding, evidence=evidence
     )  # fmt: skip
 
 

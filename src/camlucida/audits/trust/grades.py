@@ -77,15 +77,16 @@ def deserved(
 ) -> dict[TrustQuestion, tuple[Grade, float]]:
     """The grade that a method deserves for each question, by what planted truth says of its maps."""
 
-    def grade(share: float) -> Grade:
-        return "safe" if share >= SAFE else "not safe" if share <= UNSAFE else "with caution"
+    def grade(name: str) -> tuple[Grade, float]:
+        share = shares[name]
+        lights = shares[f"{name} lit"] >= SAFE  # what counts, whatever counts more
+        bad: Grade = "with caution" if lights else "not safe"
+        return "safe" if share >= SAFE else bad if share <= UNSAFE else "with caution", share
 
-    found: dict[TrustQuestion, tuple[Grade, float]] = {}
-    for question, share in (
-        ("evidence", shares["own"]), ("contrast", shares["margin"]),
-        ("pixels", shares["either"]), ("absence", shares["either"]),
-    ):  # fmt: skip
-        found[question] = (grade(share), share)  # type: ignore[index]
+    asked: dict[TrustQuestion, str] = {
+        "evidence": "own", "contrast": "margin", "pixels": "either", "absence": "either",
+    }  # fmt: skip
+    found = {question: grade(name) for question, name in asked.items()}
     # A map that finds the place and not the pixel, or what speaks for the class and not what speaks against it.
     for question, share in (("pixels", shares["near"]), ("absence", shares["against"])):
         if found[question][0] == "safe" and share < SAFE:  # type: ignore[index]
@@ -123,11 +124,12 @@ def truth_shares(
     }
 
 
-_NAMES = ("own", "margin", "either", "against", "near")
+_ORDERS = ("own", "margin", "either", "against")
+_NAMES = (*_ORDERS, *(f"{name} lit" for name in _ORDERS), "near")
 
 
 def _scores(e: Explanation, own: Tensor, margin: Tensor) -> Tensor:
-    """Of each image, ``(5, N)``: the orders at the grain of places, and of pixels among their neighbours."""
+    """Of each image, ``(9, N)``: the orders at the grain of places, and of pixels among their neighbours."""
     places = Effects(
         *(
             torch.nn.functional.adaptive_avg_pool2d(t[:, None], CELLS).flatten(1)

@@ -77,10 +77,22 @@ def trust_document(report: TrustReport) -> Document:
             ("model", report.model),
             ("images", f"{report.images} of {report.data}{skipped}"),
             ("methods", str(len(report.methods))),
+            *_options(report),
             ("audits", str(len(report.audits))),
         ),
         style=_STYLE,
     )
+
+
+def _options(report: TrustReport) -> list[tuple[str, str]]:
+    """The options of methods that this audit chose, which their names do not say."""
+    known = report.record.get("methods", {})
+    said = [
+        f"{label} with {', '.join(f'{k}={v}' for k, v in options.items())}"
+        for label, options in known.items()
+        if options and ":" not in label
+    ]
+    return [("chosen by the quick audit", "; ".join(said))] if said else []
 
 
 def overview(
@@ -136,9 +148,11 @@ def lead(report: TrustReport) -> tuple[str, ...]:
         grade: [m.label for m in report.methods if {a.grade for a in m.answers.values()} == {grade}]
         for grade in GRADES
     }
+    counts = {e.images for m in report.methods for e in m.evidence if e.images is not None}
+    fewer = ", some checks on fewer" if any(n < report.images for n in counts) else ""
     measured = (
-        f"This was measured on {_images(report.images)}. Another model or other images can give another answer, and "
-        "a method that is safe here can still be misread."
+        f"This was measured on {_images(report.images)}{fewer}. Another model or other images can give another answer, "
+        "and a method that is safe here can still be misread."
     )
     if report.images < ENOUGH:
         measured = (

@@ -144,14 +144,16 @@ class TrustReport:
     def best(self) -> MethodTrust | None:
         """The method that is usable for the most questions, safe for the most of these, and unsafe for the fewest.
 
-        ``None`` where none is shown to be usable for any.
+        Of several the one that is nearest to the exact answer for the most questions; ``None`` where none is shown to
+        be usable for any.
         """
+        nearest = [d.use.label for d in self.decisions if d.use is not None]
 
         def score(method: MethodTrust) -> tuple[int, ...]:
             safe, care, *_, no = (
                 sum(a.grade == grade for a in method.answers.values()) for grade in GRADES
             )
-            return (safe + care, safe, -no)
+            return (safe + care, safe, -no, nearest.count(method.label))
 
         chosen = max(self.methods, key=score, default=None)
         return None if chosen is None or score(chosen)[0] == 0 else chosen

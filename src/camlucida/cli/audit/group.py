@@ -167,8 +167,9 @@ def _paired(photos: DataSet) -> bool:
 def end(untested: Mapping[str, str], named: Sequence[str] | None) -> None:
     """Say which of the methods that the user named could not be tested; the exit code is then 2."""
     if named and untested:
-        for method, why in untested.items():
-            complain(f"left out: {method}: {why}")
+        for why in dict.fromkeys(untested.values()):
+            methods = ", ".join(m for m, reason in untested.items() if reason == why)
+            complain(f"left out: {methods}: {why}")
         raise typer.Exit(2)
 
 
