@@ -61,10 +61,8 @@ class Request:
         quick: some minutes on two cores: fewer images, and fewer passes of the methods that take many.
         seed: of everything that is drawn.
         batch_size: images at a time.
-        labels: whether the sanity checks train two small networks for the check with shuffled labels; by default they
-            do, but for a quick audit of all.
-        controls: whether it is asked about maps that must pass or must not: no more is measured of them than what
-            tells the two apart.
+        labels: whether the sanity checks train two small networks for the check with shuffled labels.
+        checks: those of the sanity checks that are made; all by default.
         out: the folder where finished parts are kept, so that a stopped audit goes on.
         say: told about the progress, as ``say(what, done, total)``.
         name: of the model, for people; its own by default.
@@ -88,8 +86,8 @@ class Request:
     quick: bool = True
     seed: int = 0
     batch_size: int = 16
-    labels: bool | None = None
-    controls: bool = False
+    labels: bool = True
+    checks: Sequence[str] | None = None
     out: str | os.PathLike[str] | None = None
     say: Say = field(default=lambda *_: None, repr=False)
     name: str = ""

@@ -7,7 +7,7 @@ other classes, repetition, batches, and the model's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from camlucida.audits.candidates import Candidate
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
+from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.sanity.completeness import completeness
 from camlucida.audits.sanity.measures import (
     Found,
@@ -81,7 +82,12 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     """The numbers of :func:`audit_sanity`."""
     tested, quick = request.tested(), request.quick
     trial = request.open(8, 50).ranked()
-    stages = randomisation_stages(trial.model, trial.inputs, 3 if quick else 12)
+    wanted = {
+        check.part or name for name, check in CHECKS.items() if name in (request.checks or CHECKS)
+    }
+    most = 5 if quick else 12
+    # A check for all needs no curve over the layers.
+    stages = randomisation_stages(trial.model, trial.inputs, most if request.checks is None else 1)
     record = {
         **request.record(trial),
         "explained_layer": trial.explained_layer,
@@ -89,8 +95,9 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     }
     store = request.store(trial, "sanity", stages=record["stages"])
     groups = grouped(tested)
-    ahead = 0 if request.labels is False else _TWIN_STEPS
-    done, total = ahead, ahead + len(groups) * (len(stages) * (1 + independent) + 6)
+    ahead = _TWIN_STEPS if request.labels and "data" in wanted else 0
+    redrawn = len(stages) * (1 + independent) if "parameters" in wanted else 0
+    done, total = ahead, ahead + len(groups) * (redrawn + len(wanted - {"parameters", "data"}))
 
     def learning(what: str, part: float, parts: float) -> None:
         request.say(what, ahead * part / parts, total)
@@ -99,11 +106,10 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     parts: dict[str, Found] = {"data": learned}
     for group in groups:
         who = group[0].label if len(group) == 1 else f"{len(group)} quick methods"
-        some = request.controls or (quick and len(groups[0]) > 1 and group is not groups[0])
-        every = _parts(trial, group, stages, quick, some, independent)
-        for key, title, compute in every:
-            if request.controls and key not in {f"cascade-{len(stages) - 1}", "class"}:
-                continue
+        some = quick and len(groups[0]) > 1 and group is not groups[0]
+        for key, title, compute in _parts(
+            trial, group, stages if redrawn else (), wanted, quick, some, independent
+        ):
             request.say(f"{who}: {title}", done, total)
             if compute is not None:
                 kept = store.value(f"{key}-{[one.key for one in group]}", compute)
@@ -118,7 +124,7 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
         t.label: results(
             t.name,
             {
-                "parameters": cascade[t.label][-1],
+                "parameters": cascade[t.label][-1] if redrawn else None,
                 **{key: values.get(t.label) for key, values in parts.items()},
             },
         )
@@ -136,14 +142,15 @@ def _parts(
     trial: Trial,
     group: Sequence[Candidate],
     stages: Sequence[Sequence[str]],
+    wanted: Collection[str],
     quick: bool,
     some: bool,
     independent: bool,
 ) -> Iterator[tuple[str, str, Callable[[], Found] | None]]:
     """Everything that is measured about a group of methods: name, title and work, which ``some`` leaves out.
 
-    ``some`` redraws all stages at once only and leaves out what takes double precision, ``independent`` redraws each
-    stage alone too.
+    ``some`` redraws the first and the last stages only and leaves out what takes double precision, ``independent``
+    redraws each stage alone too.
     """
     few = trial.few(ENOUGH if quick else 8)
     base, exact = cache(lambda: trial.maps(group)), cache(few.exact)
@@ -155,7 +162,7 @@ def _parts(
     names: list[str] = []
     for i, stage in enumerate(stages):
         names += stage
-        left_out = some and i < len(stages) - 1
+        left_out = some and 0 < i < len(stages) - 1
         for key, title, which in (
             (f"cascade-{i}", f"weights redrawn down to {stage[-1]}", tuple(names)),
             (f"alone-{i}", f"weights of {stage[-1]} redrawn", tuple(stage)),
@@ -165,16 +172,18 @@ def _parts(
         "class": ("other class", lambda: other_class(trial, group, base())),
         "behaviour": ("repetition and batches", lambda: behaviour(trial, group, base())),
         "reproducible": ("jittered pixels", lambda: reproducible(trial, group, base())),
-    }
-    precise: dict[str, tuple[str, Callable[[], Found]]] = {
         "input shift": ("shifted inputs", lambda: input_shift(exact(), group, exactly())),
         "logit shift": ("shifted logits", lambda: logit_shift(exact(), group, exactly())),
         "completeness": ("sums", lambda: _sums(exact(), group)),
     }
     for key, (title, compute) in measures.items():
-        yield key, title, partial(_guarded, group, compute)
-    for key, (title, compute) in precise.items():
-        yield key, title, partial(_guarded, group, partial(_spared, group) if some else compute)
+        if key in wanted:
+            spared = some and key in {"input shift", "logit shift", "completeness"}
+            yield (
+                key,
+                title,
+                partial(_guarded, group, partial(_spared, group) if spared else compute),
+            )
 
 
 def _spared(group: Sequence[Candidate]) -> Found:

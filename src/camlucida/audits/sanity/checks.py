@@ -42,6 +42,7 @@ class Check:
         learned: what the map is to depend on.
         other: what the map is compared with, or what is said where it is another.
         on_this_model: whether it is measured on the audited model.
+        brief: whether a quick audit of all makes it: not what takes double precision or another network.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Check:
     learned: str = ""
     other: str = ""
     on_this_model: bool = True
+    brief: bool = True
 
 
 CHECKS: dict[str, Check] = {
@@ -73,7 +75,7 @@ CHECKS: dict[str, Check] = {
             "Does the map depend on what the labels mean?",
             f"At most {ALIKE:g} in size, as for the weights. Measured on two small networks, not on the audited model.",
             "rank correlation between two small networks that learned true and shuffled labels",
-            serious=False, learned="the labels", other="a network that learned shuffled labels",
+            brief=False, serious=False, learned="the labels", other="a network that learned shuffled labels",
             on_this_model=False,
         ),
         Check(
@@ -124,14 +126,14 @@ CHECKS: dict[str, Check] = {
             "Does the map stay when all pixels are shifted by a constant and the first layer makes up for it?",
             f"At most {SHIFTED:g} of the map's largest value; in double precision rounding is far below.",
             "largest change over largest value of the map",
-            serious=False, numbers="change",
+            brief=False, serious=False, numbers="change",
         ),
         Check(
             "logit shift", "logits shifted",
             "Does the map stay when all logits are raised equally, so that no probability changes?",
             f"At most {COMMON:g}, a thousandth of the map's range; in double precision rounding is far below.",
             "mean squared difference of the maps in [0, 1]",
-            serious=False, numbers="own",
+            brief=False, serious=False, numbers="own",
         ),
         Check(
             "completeness", "sum kept",
@@ -139,7 +141,7 @@ CHECKS: dict[str, Check] = {
             "At most 0.1 % of the explained score may be missing, for integrated gradients 5 % (its authors' "
             "rule). Judged only where the method's formula promises the sum for this model.",
             "share of the explained score that is missing",
-            serious=False, numbers="missing",
+            brief=False, serious=False, numbers="missing",
         ),
     )
 }  # fmt: skip

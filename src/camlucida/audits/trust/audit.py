@@ -14,6 +14,7 @@ from camlucida.audits.registry import AUDITS, AuditRow
 from camlucida.audits.report import AuditReport
 from camlucida.audits.request import AuditData, Request
 from camlucida.audits.rules import GRADES, NATURE, QUESTIONS, Grade, TrustQuestion, TrustRule
+from camlucida.audits.sanity.checks import CHECKS
 from camlucida.audits.trust.choice import decide, illustrate
 from camlucida.audits.trust.report import Answer, Finding, MethodTrust, TrustReport
 from camlucida.audits.verdicts import ENOUGH, Verdict
@@ -147,7 +148,7 @@ def audit_all(
     held: list[tuple[AuditRow, AuditReport]] = []
     missing: dict[str, str] = {}
     reached = 0.0
-    labels = not request.quick if request.labels is None else request.labels
+    checks = tuple(k for k, c in CHECKS.items() if c.brief) if request.quick else None
     for number, row in enumerate(rows):
 
         def told(
@@ -162,7 +163,7 @@ def audit_all(
         most = row.images[0 if request.quick else 1] if row.images else len(trial.inputs)
         count = min(len(trial.inputs), most)
         try:
-            asked = request.but(trial, methods=tested, count=count, say=told, labels=labels)
+            asked = request.but(trial, methods=tested, count=count, say=told, checks=checks)
             report = row.make(asked)
             known = {v.subject for v in report.verdicts}
             if row.catches and any(row.subject(one) not in known for one in judges):
@@ -233,9 +234,7 @@ def _on_controls(row: AuditRow, request: Request, judges: Sequence[Candidate]) -
         if one.aggregator is None and not (one.row.cost.times and one.row.cost.forward)
     ]
     try:
-        return row.make(
-            replace(request, methods=few, labels=False, controls=True, say=lambda *_: None)
-        )
+        return row.make(replace(request, methods=few, checks=row.catches, say=lambda *_: None))
     except CamlucidaError:
         return AuditReport(row.name, row.title, "", "")
 

@@ -95,6 +95,7 @@ fail: It does not put first {first}: {share:.0 %} of the way from a map that kno
     (up to {unsafe:.0 %} fails).
 apart: On this model and these images the exact answer ({ceiling:.2f}) and a map that knows nothing ({blind},
     {floor:.2f}) cannot be told apart by what comes first, so this says nothing.
+more: More images may tell them apart.
 found: It lights up the places of {first}: {finds:.0 %} of the way from a map that knows nothing ({other}) to the exact
     answer. But which of these places count more cannot be read from it: {share:.0 %} (from {safe:.0 %} on it passes).
 nan: Its maps, or the model's outputs, hold NaN, or no place matters, so that nothing can be compared.
@@ -299,6 +300,7 @@ class Scale:
         exact: the exact answer.
         ceiling: its mean.
         apart: whether the two can be told apart.
+        unsure: whether more images may tell them apart, or not.
     """
 
     blind: str
@@ -306,6 +308,7 @@ class Scale:
     exact: str
     ceiling: float
     apart: bool
+    unsure: bool = False
 
     def share(self, values: Sequence[float | None]) -> list[float]:
         """Of the way from the one to the other, of each image that was measured."""
@@ -339,11 +342,10 @@ def _scale(
     except CamlucidaError as error:
         return str(error)
     pairs = [b - a for a, b in zip(low, high, strict=False) if a is not None and b is not None]
-    apart = (
-        decided(pairs, least=_APART).outcome != "fail"
-        and _mean(high) - max(_mean(low), 0.5) >= _APART
-    )
-    return Scale(blind, max(_mean(low), 0.5), exact, _mean(high), apart)
+    gap = decided(pairs, least=_APART)
+    apart = gap.outcome != "fail" and _mean(high) - max(_mean(low), 0.5) >= _APART
+    unsure = not apart and gap.outcome == "unclear"
+    return Scale(blind, max(_mean(low), 0.5), exact, _mean(high), apart, unsure)
 
 
 def judge(label: str, found: Mapping[str, Any], scales: Sequence[Scale | str]) -> Verdict:
@@ -383,7 +385,10 @@ def _judged(
         return untested(lit_scale)
     if not scale.apart:
         numbers = {"blind": scale.blind, "floor": scale.floor, "ceiling": scale.ceiling}
-        return untested(_SAY["apart"](**numbers))
+        said = _SAY["apart"](**numbers)
+        if scale.unsure:
+            return Verdict(label, "unclear", (said, _SAY["more"]), finding=order.finding)
+        return untested(said)
     shares = scale.share(values)
     if not shares:
         return untested(_SAY["nan"])

@@ -26,11 +26,11 @@ from camlucida.cli.shared.options import (
 from camlucida.cli.shared.writing import claim, out_folder
 
 Labels = Annotated[
-    bool | None,
+    bool,
     typer.Option(
         "--labels/--no-labels",
-        help="Train two small networks for the check with shuffled labels, or leave the check out. (default: train "
-        "them, but not in a quick audit of all)",
+        help="Train two small networks for the check with shuffled labels, or leave the check out; a quick audit of "
+        "all leaves it out.",
     ),
 ]
 
@@ -44,7 +44,7 @@ def sanity(
     independent: Annotated[
         bool, typer.Option("--independent", help="Also redraw each group of weights alone.")
     ] = False,
-    labels: Labels = None,
+    labels: Labels = True,
     count: Count = None,
     batch_size: ImageBatchSize = 16,
     device: Device = None,
@@ -88,7 +88,7 @@ def all_(
         ),
     ] = None,
     layer: AuditedLayer = None,
-    labels: Labels = None,
+    labels: Labels = True,
     require: Annotated[
         list[str] | None,
         typer.Option(
