@@ -230,7 +230,7 @@ def illustrate(
         titles = ["the photo", *shown]
         caption = (
             "Your photo, and its maps. Framed: the places that were measured to matter most for this question, by "
-            "hiding them and by showing nothing else."
+            "hiding random halves of the photo."
         )
         never = decision.never
         if never is not None and (proof := _proof(first, by[never.label], never)) is not None:

@@ -1,6 +1,6 @@
-"""Does a map put first what matters to the model? Held against what the model does when places are hidden and shown.
+"""Does a map put first what matters to the model? Held against what the model does when places are hidden.
 
-What hiding and showing a place does is measured on the model itself, for each place of an image. How well a map puts
+What each place adds is measured on the model itself, in random halves of the image. How well a map puts
 the places in that order is a number between what the best map scores that knows nothing of the model, and what the
 exact answer scores: both are measured beside the methods, in every run.
 """
@@ -44,6 +44,9 @@ it fails."""
 _FAR = 0.5
 """A single image counts no further beyond the two ends, so that one alone does not decide."""
 
+_CHECK = 128
+"""Passes of the exact answer that the truth is checked by, on other places and with another fill."""
+
 _APART = 0.1
 """The exact answer must lie this much above what knows nothing, or the check says nothing."""
 
@@ -79,8 +82,9 @@ ORDERS = (
 )
 
 ABOUT = (
-    "Each place of an image is hidden, and shown alone, and what that does to the model is measured: to the score of "
-    "the class, and to its lead over the other classes. A map that answers a question puts the places in that order. "
+    "Half of an image is hidden at a time, drawn anew each time, and what each place adds is measured on the model: to "
+    "the score of the class, and to its lead over the other classes. A map that answers a question puts the places in "
+    "that order. "
     "The number is 0 for the best of several maps that know nothing of the model (noise, the middle, edges, "
     "brightness, a network with weights drawn anew) and 100 % for the exact answer, found by hiding other places, "
     "another way. The most probable class and the second are both explained."
@@ -235,13 +239,21 @@ def _block(
 def _by_hiding(
     part: Trial, asked: Tensor, hiding: Sequence[Candidate], adds: Sequence[Effects]
 ) -> dict[str, Any]:
-    """The orders of the maps that hiding and showing gives, for both classes, score and margin by the same passes."""
+    """The orders of the maps that other places and another fill give, for both classes, score and margin at once."""
     found: dict[str, Any] = {}
     made: dict[int, list[Effects]] = {}
     for one in hiding:
         cells = int({**one.row.options, **one.options}["cells"])
         if cells not in made:
-            made[cells] = effects(part.model, part.inputs, asked, cells=cells, fills=("zero",))
+            made[cells] = effects(
+                part.model,
+                part.inputs,
+                asked,
+                cells=cells,
+                fills=("zero",),
+                passes=_CHECK,
+                batch_size=part.batch_size,
+            )
         values = []
         for own, add in zip(made[cells], adds, strict=True):
             flat = own.own if one.aggregator is None else own.margin
