@@ -165,28 +165,46 @@ def test_what_a_method_is_counts_too():
 # --------------------------------------------------------------------------------------- faithfulness
 
 
-def test_effects_are_a_regression_on_random_halves(model, inputs):
+def test_effects_are_the_regression_that_foretells_best_what_is_left_out(model, inputs):
     classes = torch.tensor([[0, 2], [1, 1], [3, 0]])
     got = effects(model, inputs, classes, cells=4, fills=("zero", "mean"), passes=40, batch_size=7)
     halves = ImageGenerators(0, inputs).rand((2, 10, 16), inputs) < 0.5
-    for i, label in ((0, 2), (2, 0)):
-        rows, scores = [], [[], []]
-        for fill, empty in enumerate((0 * inputs[i], inputs[i].mean((1, 2), keepdim=True))):
-            some = [*halves[i, fill], *(~halves[i, fill])]
-            heard = []
-            for keep in some:
-                big = keep.view(4, 4).repeat_interleave(8, 0).repeat_interleave(8, 1)
-                with torch.no_grad():
-                    logits = model(torch.where(big, inputs[i], empty)[None]).double()[0]
-                rest = [float(logits[k]) for k in range(4) if k != label]
-                heard.append((float(logits[label]), float(logits[label]) - sum(rest) / 3))
-            rows += [[0.5 if one else -0.5 for one in keep] for keep in some]
-            for k in range(2):
-                scores[k] += list(np.array([h[k] for h in heard]) - np.mean([h[k] for h in heard]))
-        shown = np.array(rows)
-        for k, found in enumerate((got[1].own[i], got[1].margin[i])):
-            wanted = np.linalg.solve(shown.T @ shown + 0.3 * 10 * np.eye(16), shown.T @ scores[k])
-            np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5, rtol=1e-4)
+    at = np.array([(i, j) for i in range(4) for j in range(4)], float)
+    far = ((at[:, None] - at) ** 2).sum(2)
+    for i, image in enumerate(inputs):
+        rows, scores = [], []
+        for fill, empty in enumerate((0 * image, image.mean((1, 2), keepdim=True))):
+            for keep in halves[i, fill]:
+                pair = []
+                for some in (keep, ~keep):
+                    big = some.view(4, 4).repeat_interleave(8, 0).repeat_interleave(8, 1)
+                    with torch.no_grad():
+                        z = model(torch.where(big, image, empty)[None]).double()[0].numpy()
+                    own = [z[k] for k in classes[i]]
+                    pair.append([*own, *(z[k] - (z.sum() - z[k]) / 3 for k in classes[i])])
+                rows.append([0.5 if one else -0.5 for one in keep])
+                scores.append((np.array(pair[0]) - np.array(pair[1])) / 2)
+        x, y = np.array(rows), np.array(scores)
+        best = (np.inf, None)
+        for reach in (0.0, 0.7, 1.0, 1.5):
+            prior = np.exp(-far / (2 * reach**2)) + 1e-3 * np.eye(16) if reach else np.eye(16)
+            for share in (0.003, 0.03, 0.3, 1.0):
+                noise = share * np.trace(x @ prior @ x.T) / len(x)
+
+                def fit(some, prior=prior, noise=noise, x=x, y=y):
+                    inner = x[some] @ prior @ x[some].T + noise * np.eye(len(some))
+                    return prior @ x[some].T @ np.linalg.solve(inner, y[some])
+
+                every = list(range(len(x)))
+                left = [y[j] - x[j] @ fit([k for k in every if k != j]) for j in every]
+                error = (np.square(left).sum(0) / np.square(y).sum(0)).sum()
+                if error < best[0]:
+                    best = (error, fit(every))
+        for k in range(2):
+            np.testing.assert_allclose(got[k].own[i].numpy(), best[1][:, k], atol=1e-5, rtol=1e-3)
+            np.testing.assert_allclose(
+                got[k].margin[i].numpy(), best[1][:, 2 + k], atol=1e-5, rtol=1e-3
+            )
 
 
 def test_effects_of_a_sum_over_pixels_are_its_parts(inputs):

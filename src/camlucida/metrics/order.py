@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,10 @@ _SHADES = 50
 """So many steps of brightness are told apart in a map."""
 
 
-_RIDGE = 0.3
-"""How much the regression shrinks, as a share of the variance of what is shown; from 0.1 to 0.6 it matters little."""
+_SHRUNK = (0.003, 0.03, 0.3, 1.0)
+"""How much the regression may shrink, as a share of the variance of what is shown."""
+_REACHES = (0.0, 0.7, 1.0, 1.5)
+"""Over how many places effects may be alike, as the width of a Gaussian; 0 for not at all."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ def effects(
     """What each cell of an even grid over the image adds to its classes.
 
     Half of the cells, drawn at random, are hidden at a time, and the logits are regressed on what is shown (as in
-    Ribeiro et al. 2016 and Lundberg and Lee 2017; each draw is made with its complement). Hiding a single place
-    says little on a network that makes do without it, and showing it alone is no image; so each place is tried in many
-    halves. Of two places that are each enough, or both needed, each gets its share.
+    Ribeiro et al. 2016 and Lundberg and Lee 2017). Hiding a single place says little on a network that makes do without
+    it, and showing it alone is no image; so each place is tried in many halves. Each half is asked with the other one,
+    so that of two places that are each enough, or both needed, each gets its share. How alike neighbours are, and how
+    much of the rest is noise, is what foretells best the halves of the image that are left out.
 
     Args:
         model: returns logits ``(N, M)``.
@@ -93,25 +97,43 @@ def effects(
                 empty, keep = blank(image, fill), torch.cat([some, ~some])
                 parts = [k[:, places][:, None] for k in torch.split(keep, batch_size)]
                 each = torch.cat([scores(torch.where(k, image, empty), wanted) for k in parts])
-                shown.append(keep.double() - 0.5)
-                heard.append(each - each.mean(0))
-            found.append(_regressed(torch.cat(shown), torch.cat(heard)))
+                one, other = each.chunk(2)
+                shown.append(some.double() - 0.5)
+                heard.append((one - other) / 2)
+            found.append(_regressed(torch.cat(shown), torch.cat(heard), cells))
     both = torch.stack(found).clone()  # (N, P, 2 K)
     several = classes.shape[1]
     return [Effects(both[:, :, k], both[:, :, several + k]) for k in range(several)]
 
 
-def _regressed(shown: Tensor, heard: Tensor) -> Tensor:
-    """Ridge regression of scores ``(n, S)`` on what is shown ``(n, P)``, to ``(P, S)``."""
-    square = shown.T @ shown
-    square += (
-        _RIDGE
-        * 0.25
-        * len(shown)
-        * torch.eye(len(square), dtype=square.dtype, device=square.device)
-    )
-    found: Tensor = torch.linalg.solve(square, shown.T @ heard)
-    return found
+def _regressed(shown: Tensor, heard: Tensor, cells: int) -> Tensor:
+    """Regression of scores ``(n, S)`` on what is shown ``(n, P)``, to ``(P, S)``, of the least leave-one-out error."""
+    best, chosen = torch.inf, torch.zeros(shown.shape[1], heard.shape[1], dtype=shown.dtype)
+    unit = heard.square().sum(0).clamp_min(1e-300)  # of each score, so that all count alike
+    for reach in _REACHES:
+        alike = _alike(cells, reach).to(shown)
+        spread = shown @ alike
+        inner = spread @ shown.T
+        level = inner.diagonal().mean()
+        for share in _SHRUNK:
+            noise = share * level * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+            hat = torch.linalg.solve(inner + noise, inner).T
+            left = (heard - hat @ heard) / (1 - hat.diagonal()).clamp_min(1e-9)[:, None]
+            error = float((left.square().sum(0) / unit).sum())
+            if error < best:
+                best = error
+                chosen = spread.T @ torch.linalg.solve(inner + noise, heard)
+    return chosen
+
+
+@cache
+def _alike(cells: int, reach: float) -> Tensor:
+    """How alike effects of places are, ``(P, P)``: a Gaussian of their distance."""
+    at = torch.cartesian_prod(torch.arange(cells), torch.arange(cells)).double()
+    if reach == 0:
+        return torch.eye(len(at), dtype=torch.float64)
+    away = torch.cdist(at, at).square() / (2 * reach**2)
+    return torch.exp(-away) + 1e-3 * torch.eye(len(at), dtype=torch.float64)
 
 
 def on_places(maps: Tensor, cells: int = CELLS) -> Tensor:
