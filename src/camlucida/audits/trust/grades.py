@@ -29,6 +29,7 @@ from camlucida.explanation import Explanation
 from camlucida.metrics.order import CELLS, Effects, in_order
 from camlucida.report import Table
 
+_IMAGES = 24
 _TRUTH_IMAGES = 40
 _AGAIN = 1000  # seeds of other images begin here
 _NEAR = 3  # pixels around what matters, among which a map of single pixels must find it
@@ -165,7 +166,7 @@ def grade_cases(
     model = f"planted:{world}@{seed}"
     data = Planted(world, count=100, seed=2 * seed)
     report = audit_all(
-        model, data, methods=list(methods), labels=False, say=say, seed=seed, **options
+        model, data, methods=list(methods), count=_IMAGES, say=say, seed=seed, **options
     )
     other = Planted(
         world, count=_TRUTH_IMAGES, seed=2 * seed + 1
