@@ -241,7 +241,7 @@ def audit_grades(
                 f"planted:{world}@{seed}",
                 other,
                 methods=tested,
-                labels=False,
+                count=_IMAGES,
                 say=told,
                 seed=seed,
                 out=kept,
