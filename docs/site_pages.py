@@ -270,7 +270,7 @@ def _not_for(row: MethodRow) -> str:
         said.append("to know what was used: it shows what a very small change would do")
     if row.scale == "own":
         said.append("to compare strengths between photos: it scales each map itself")
-    if row.cost.times or "channels" in row.cost.times:
+    if row.cost.times:
         said.append("when time is short")
     hard = [need for need in row.needs if need not in {"gradients", "pixel gradients"}]
     if hard:
