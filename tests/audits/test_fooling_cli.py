@@ -190,7 +190,7 @@ def test_table_3(case, fooled, tmp_path):
     assert [c.value for c in rows["GradCAM"][3:5]] == [0.2420, 0.0723]
     assert rows["GradCAM"][2].value == 0  # the control is the clean model
     assert rows["GradCAM without ReLU (CAM)"][3].value is None
-    assert "Published: 5.3 times" in found.lead[1]
+    assert "without an attack: 0.000 against 0.000. Published: 5.3 times" in found.lead[1]
     assert {f.name for f in found.save(tmp_path)} >= {
         "diff-table3.html",
         "diff-table3.csv",
