@@ -149,7 +149,7 @@ def _parts(
 ) -> Iterator[tuple[str, str, Callable[[], Found] | None]]:
     """Everything that is measured about a group of methods: name, title and work, which ``some`` leaves out.
 
-    ``some`` redraws the first and the last stages only and leaves out what takes double precision, ``independent``
+    ``some`` redraws the first and the last stages only and asks no more than classes and behaviour, ``independent``
     redraws each stage alone too.
     """
     few = trial.few(ENOUGH if quick else 8)
@@ -178,7 +178,7 @@ def _parts(
     }
     for key, (title, compute) in measures.items():
         if key in wanted:
-            spared = some and key in {"input shift", "logit shift", "completeness"}
+            spared = some and key not in {"class", "behaviour"}
             yield (
                 key,
                 title,

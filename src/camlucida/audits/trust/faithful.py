@@ -135,7 +135,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
     """
     tested = request.tested()
     judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
-    trial = request.open(2 * ENOUGH, 100).ranked()
+    trial = request.open(3 * ENOUGH, 100).ranked()
     store = request.store(trial, "faithfulness", cells=CELLS, fills=list(FILLS))
     found: dict[str, dict[str, Any]] = {}
     left, total = [*tested], len(trial.inputs)
@@ -313,6 +313,8 @@ class Scale:
         ceiling: its mean.
         apart: whether the two can be told apart.
         unsure: whether more images may tell them apart, or not.
+        low: what the map that knows nothing scores on each image; its mean on all where this is empty.
+        high: the same of the exact answer.
     """
 
     blind: str
@@ -321,13 +323,29 @@ class Scale:
     ceiling: float
     apart: bool
     unsure: bool = False
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
 
     def share(self, values: Sequence[float | None]) -> list[float]:
-        """Of the way from the one to the other, of each image that was measured."""
-        apart = self.ceiling - self.floor
-        return [
-            min(max((v - self.floor) / apart, -_FAR), 1 + _FAR) for v in values if v is not None
+        r"""Of the way from the one to the other, of each image that was measured.
+
+        Their mean is the ratio of the means, $s = (\bar v - \bar b) / (\bar c - \bar b)$, and they scatter as it does:
+        $s + ((v_i - b_i) - s (c_i - b_i)) / (\bar c - \bar b)$, so that an image on which all maps score well is no
+        point for any. Single images are cut off a half beyond the two ends.
+        """
+        low = self.low or [self.floor] * len(values)
+        high = self.high or [self.ceiling] * len(values)
+        known = [
+            (v - b, c - b)
+            for v, b, c in zip(values, low, high, strict=False)
+            if v is not None and b is not None and c is not None
         ]
+        if not known:
+            return []
+        whole = sum(way for _, way in known) / len(known)
+        mean = sum(part for part, _ in known) / len(known) / whole
+        each = (mean + (part - mean * way) / whole for part, way in known)
+        return [min(max(one, -_FAR), 1 + _FAR) for one in each]
 
 
 def _scale(
@@ -357,7 +375,10 @@ def _scale(
     gap = decided(pairs, least=_APART)
     apart = gap.outcome != "fail" and _mean(high) - max(_mean(low), 0.5) >= _APART
     unsure = not apart and gap.outcome == "unclear"
-    return Scale(blind, max(_mean(low), 0.5), exact, _mean(high), apart, unsure)
+    floor = _mean(low)
+    if floor < 0.5:  # worse than chance
+        floor, low = 0.5, [None if v is None else 0.5 for v in low]
+    return Scale(blind, floor, exact, _mean(high), apart, unsure, tuple(low), tuple(high))
 
 
 def judge(label: str, found: Mapping[str, Any], scales: Sequence[Scale | str]) -> Verdict:
