@@ -136,7 +136,7 @@ def _logit_shift(request: Request) -> AuditReport:
     title="Faithfulness",
     asks="Does the map put first what matters to the model?",
     rules=FAITHFUL,
-    images=(3 * ENOUGH, 100),
+    images=(2 * ENOUGH, 100),
 )
 def _faithful(request: Request) -> AuditReport:
     return faithfulness_audit(request)

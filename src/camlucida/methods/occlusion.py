@@ -67,7 +67,7 @@ def _some(index: Tensor, masks: Tensor) -> zip[tuple[Tensor, Tensor]]:
     equation="section 4.2",
     needs=(),
     cost=Cost(forward=2, times=("cells", "cells"), first=2),
-    quick={"cells": 7},
+    quick={"cells": 5},
     quick_audits=False,
     control="exact",
     remark="with both ways, what two places say together is not missed where one of them is enough",

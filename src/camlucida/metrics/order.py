@@ -15,7 +15,7 @@ from camlucida.engine.borrow import borrowed
 from camlucida.engine.faster_forward import fast_forward
 from camlucida.metrics.curves import BlankKind, blank
 
-CELLS = 8
+CELLS = 6
 """Places across and down."""
 FILLS: tuple[BlankKind, ...] = ("blur", "mean")
 """What a hidden place shows instead."""

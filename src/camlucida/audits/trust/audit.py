@@ -141,7 +141,7 @@ def audit_all(
     wanted = [AUDITS[name].name for name in chosen or AUDITS.names]
     rows = [row for row in list_audits() if row.name in wanted]
     tested = request.tested()
-    trial = request.open(3 * ENOUGH, 100)
+    trial = request.open(2 * ENOUGH, 100)
     trial.few(1).ranked()  # a model without classes is refused before anything is done
     judges = tuple(one for one in controls(quick=request.quick, margins=True) if one not in tested)
     found: list[tuple[AuditRow, AuditReport]] = []

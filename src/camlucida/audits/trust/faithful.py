@@ -135,7 +135,7 @@ def faithfulness_audit(request: Request) -> AuditReport:
     """
     tested = request.tested()
     judges = tuple(c for c in controls(quick=request.quick, margins=True) if c not in tested)
-    trial = request.open(3 * ENOUGH, 100).ranked()
+    trial = request.open(2 * ENOUGH, 100).ranked()
     store = request.store(trial, "faithfulness", cells=CELLS, fills=list(FILLS))
     found: dict[str, dict[str, Any]] = {}
     left, total = [*tested], len(trial.inputs)
