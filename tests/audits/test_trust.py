@@ -119,8 +119,8 @@ def test_findings_lower_the_grades_they_matter_for():
 def test_what_is_measured_on_the_model_goes_before_what_would_be_so_on_another():
     # a map that beats that of the redrawn network may be like it: both find what stands out
     assert set(grades(parameters="fail").values()) == {"safe"}
-    for left in ("not tested", "unclear"):
-        assert grades(parameters="fail", faithfulness=left)["evidence"] == "not safe"
+    assert grades(parameters="fail", faithfulness="not tested")["evidence"] == "not safe"
+    assert grades(parameters="fail", faithfulness="unclear")["evidence"] == "not enough to tell"
     moved = {"logit shift": "fail", "class": "fail", "deadzone": "fail", "input shift": "fail"}
     assert grades(**moved)["contrast"] == "safe"
     assert grades(**moved, **{"contrast order": "not tested"})["contrast"] == "not safe"
@@ -318,7 +318,7 @@ def test_images_are_added_until_it_is_decided():
 
 def test_controls_are_judged_in_every_run():
     report = audit_all(
-        "planted:and", "planted:and", methods=["gradcam"], count=6, labels=False,
+        "planted:and", "planted:and", methods=["gradcam"], count=12, labels=False,
         audits=["sanity", "faithfulness"],
     )  # fmt: skip
     by = {m.label: {q: a.grade for q, a in m.answers.items()} for m in report.controls}

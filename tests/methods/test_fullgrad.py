@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import camlucida
 from camlucida import Logit, LogitMargin, MethodError, Probability
 from camlucida.methods import FullGrad, Task, full_gradient
 from reference import input_methods as slow
@@ -273,3 +274,15 @@ def test_a_swin_is_explained():
         one = x[n : n + 1]
         alone = FullGrad().run(Task.of(model, one, Logit(1)))
         torch.testing.assert_close(raw.fused[n], alone.fused[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_channel_that_is_constant_up_to_rounding_is_not_blown_up():
+    from camlucida.data.planted import Planted
+    from camlucida.models.planted import planted_network
+
+    loaded, data = planted_network("objects@0"), Planted("objects", count=4, seed=0)
+    images = torch.stack([loaded.preprocess(data.sample(i).picture()) for i in range(4)])
+    batch = camlucida.explain(loaded, images, method="fullgrad", target=[0] * 4)
+    for i in range(4):
+        alone = camlucida.explain(loaded, images[i : i + 1], method="fullgrad", target=[0])
+        assert (batch.maps[i] - alone.maps[0]).abs().max() < 1e-5

@@ -34,9 +34,6 @@ SHORT: dict[TrustQuestion, str] = {
 """The questions where there is little room."""
 
 
-_DECIDED: tuple[Outcome, ...] = ("pass", "warn", "fail")
-
-
 @dataclass(frozen=True)
 class TrustRule:
     """What a finding means for questions: with this outcome it leaves them this grade at best.
@@ -49,8 +46,8 @@ class TrustRule:
         questions: for which this holds.
         because: why it matters, for people; the finding's own words where this is empty.
         unless: a finding whose failure says the same with more force.
-        answered: a finding that measures on the model as it is what this one foretells; where it is decided, the rule
-            is silent.
+        answered: a finding that measures on the model as it is what this one foretells; where it was measured, the
+            rule is silent.
 
     Example:
         >>> rule = camlucida.audits.TrustRule("mine", "fail", "with caution", ("evidence", "pixels"))
@@ -69,7 +66,10 @@ class TrustRule:
     def applies(self, outcomes: dict[str, Outcome]) -> tuple[str, ...]:
         """The findings that speak against a method, by the outcomes that are known; what is unclear may do so."""
         names = (self.finding,) if isinstance(self.finding, str) else self.finding
-        if outcomes.get(self.unless) == "fail" or outcomes.get(self.answered) in _DECIDED:
+        if (
+            outcomes.get(self.unless) == "fail"
+            or outcomes.get(self.answered, "not tested") != "not tested"
+        ):
             return ()
         counts = (self.when, "unclear") if self.when == "fail" else (self.when,)
         met = tuple(name for name in names if outcomes.get(name, "not tested") in counts)

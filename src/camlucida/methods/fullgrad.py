@@ -22,6 +22,9 @@ from camlucida.targets import Target, target_values
 
 Scale = Literal["channel", "sample"]
 
+_ROUNDING = 1e-6
+"""A channel that varies by no more than this share of the largest one is constant."""
+
 
 @register(
     "fullgrad",
@@ -83,6 +86,10 @@ class FullGrad(Method):
         n, k, h, w = term.shape
         if self.scale == "channel":
             scaled = normalise(term.flatten(0, 1))
+            # What is constant up to rounding would be blown up to the whole range.
+            spread = term.flatten(2).amax(2) - term.flatten(2).amin(2)
+            flat = spread <= _ROUNDING * term.flatten(1).amax(1, keepdim=True)
+            scaled = scaled.masked_fill(flat.view(n * k, 1, 1), 0)
         else:
             scaled = normalise(term.reshape(n, k * h, w)).reshape(n * k, h, w)
         # Resizing is linear: the channels may be summed first.
