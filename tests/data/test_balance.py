@@ -86,3 +86,32 @@ def test_the_sizes_are_the_papers():
         "val": 3500,
         "test": 81_144,
     }
+
+
+def test_a_copy_never_takes_the_name_of_another_photo_nor_writes_into_it(tmp_path):
+    for part in ("train", "val", "test"):
+        (tmp_path / "iris" / part / "a").mkdir(parents=True)
+        for name, grey in {"0.png": 0, "0~2.png": 99, "0.PNG": 200, "0.bmp": 9}.items():
+            Image.new("L", (4, 4), grey).save(tmp_path / "iris" / part / "a" / name)
+    files = sorted((tmp_path / "iris").rglob("0*.*"))
+    before = [file.read_bytes() for file in files]
+    (tmp_path / "maps" / "a").mkdir(parents=True)
+    for stem in ("0", "0~2"):
+        Image.new("L", (4, 4), 50).save(tmp_path / "maps" / "a" / f"{stem}.png")
+    sizes = {"train": 9, "val": 9, "test": 9}
+    balance(tmp_path / "iris", tmp_path / "out", sizes, maps=tmp_path / "maps")
+    assert [file.read_bytes() for file in files] == before
+    drawn = list((tmp_path / "out" / "train" / "a").iterdir())
+    assert len({file.stem.casefold() for file in drawn}) == 9
+    assert {file.stem for file in drawn} == {f.stem for f in (tmp_path / "out/maps/a").iterdir()}
+
+
+def test_a_class_without_maps_is_refused_before_anything_is_written(tmp_path):
+    photos(tmp_path / "all", {"print": 3, "real": 3})
+    (tmp_path / "maps" / "print").mkdir(parents=True)
+    for file in (tmp_path / "all" / "print").iterdir():
+        Image.new("L", (4, 4), 50).save(tmp_path / "maps" / "print" / file.name)
+    sizes = {"train": 1, "val": 1, "test": 1}
+    with pytest.raises(CamlucidaError, match="'real' that has a map"):
+        balance(tmp_path / "all", tmp_path / "out", sizes, maps=tmp_path / "maps")
+    assert not (tmp_path / "out").exists()

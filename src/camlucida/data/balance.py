@@ -66,25 +66,24 @@ def balance(
             name: [path for path in paths if path in known]
             for name, paths in parts["train"].items()
         }
+    for part, classes in parts.items():
+        if empty := [name for name, paths in classes.items() if not paths]:
+            why = " that has a map" if maps is not None and part == "train" else ""
+            raise CamlucidaError(f"the part {part} has no photo of class {empty[0]!r}{why}")
     found_counts: dict[str, dict[str, tuple[int, int]]] = {}
     for part, classes in parts.items():
         for name, paths in classes.items():
-            if not paths:
-                raise CamlucidaError(
-                    f"the part {part} has no photo of class {name!r} that could be drawn"
-                )
             drawn = _resampled(paths, sizes[part], f"{seed} {part}")
             found_counts.setdefault(part, {})[name] = (len(drawn), len({*drawn}))
-            times: dict[Path, int] = {}
+            times: dict[str, int] = {}
             for path in drawn:
-                times[path] = times.get(path, 0) + 1
-                again = "" if times[path] == 1 else f"~{times[path]}"
                 stem = path.stem
                 if path.parent.name != name:  # two folders of a class may have photos of one name
                     stem += f"-{digest([str(path)])[:8]}"
-                _link(path, target / part / name / f"{stem}{again}{path.suffix}")
+                stem = _unused(stem, times)
+                _link(path, target / part / name / f"{stem}{path.suffix}")
                 if part == "train" and (marked := known.get(path)):
-                    _link(marked, target / "maps" / name / f"{stem}{again}{marked.suffix}")
+                    _link(marked, target / "maps" / name / f"{stem}{marked.suffix}")
     return found_counts
 
 
@@ -132,10 +131,22 @@ def _resampled(paths: Sequence[Path], size: int, seed: str) -> list[Path]:
     return [order[i % len(order)] for i in range(size)]
 
 
+def _unused(stem: str, times: dict[str, int]) -> str:
+    """A stem that no other file has, whatever its case and suffix; a map is found by it."""
+    found = stem
+    while found.casefold() in times:
+        times[stem.casefold()] += 1
+        found = f"{stem}~{times[stem.casefold()]}"
+    times[found.casefold()] = 1
+    return found
+
+
 def _link(file: Path, place: Path) -> None:
     with writable(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(file.resolve(), place)
+        except FileExistsError:  # a copy would write into the file that is linked there
+            raise
         except OSError:
             shutil.copyfile(file, place)
