@@ -302,9 +302,7 @@ class IROF(OneNumber):
 
 def _segments(scene: Scene, about: int) -> Tensor:
     """Parts of similar colour, numbered from 0, ``(N, H, W)``."""
-    require("skimage", "benchmark")
-    from skimage.segmentation import slic
-
+    slic = require("skimage.segmentation", "benchmark").slic
     images = scene.images("auto")[0].detach().cpu().double()
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     scaled = ((images - low) / (high - low).clamp_min(1e-12)).movedim(1, -1).numpy()
