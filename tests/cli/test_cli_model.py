@@ -227,7 +227,9 @@ def test_the_group_is_wherever_a_model_is():
             assert {"--class-names", "--outputs", "--size", "--mean", "--std"} <= options, name
             seen += 1
         elif "--model" in options:
-            assert name.startswith(("train", "verify", "reproduce fame")), name
+            assert name.startswith(
+                ("train", "verify", "reproduce fame", "reproduce diff-table1")
+            ), name
     assert seen >= 15
 
 

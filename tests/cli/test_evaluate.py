@@ -143,7 +143,9 @@ def test_groups_of_metrics(capsys):
 
 def test_every_metric_is_in_one_group():
     found = metric_groups()
-    slow = {"infidelity", "faithfulness_correlation", "sensitivity_n", "saco", "monotonicity"}
+    slow = {
+        "infidelity", "faithfulness_correlation", "sensitivity_n", "saco", "monotonicity", "irof", "f_fidelity",
+    }  # fmt: skip
     assert set(found["faithfulness"]) == {
         "deletion", "insertion", "road", "road_delete", "average_drop", "adcc",
     } | slow  # fmt: skip
