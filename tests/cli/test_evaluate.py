@@ -150,7 +150,8 @@ def test_every_metric_is_in_one_group():
         "deletion", "insertion", "road", "road_delete", "average_drop", "adcc",
     } | slow  # fmt: skip
     assert set(found["agreement"]) == {"similarity", "rank_correlation", "ssim"}
-    assert set(found["stability"]) == {"sensitivity_max"}
+    assert set(found["stability"]) == {"sensitivity_max", "relative_stability"}
+    assert set(found["randomisation"]) == {"emprt", "smprt"}
     several = [
         name for group, names in found.items() if group not in {"all", "default"} for name in names
     ]
