@@ -165,3 +165,15 @@ def test_f_fidelity_asks_the_tuned_network(trial, tmp_path):
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(camlucida.CamlucidaError, match="does not fit the network"):
         FFidelity(tuned=str(tmp_path / "other.pt")).measure(scene, maps["truth"])
+
+
+def test_f_fidelity_is_another_measurement_where_the_tuned_file_holds_other_weights(tmp_path):
+    file = tmp_path / "tuned.pt"
+    said = []
+    for value in (1.0, 2.0, 1.0):
+        weight = torch.zeros(100, 100)
+        weight[50, 50] = value
+        torch.save({"weight": weight}, file)
+        said.append(FFidelity(tuned=str(file)).describe()["options"])
+    assert said[0] == said[2] != said[1]
+    assert "tuned_weights" not in FFidelity().describe()["options"]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from camlucida.common.limits import Count, Limits, Share
 from camlucida.common.optional import require
+from camlucida.common.provenance import fingerprint
 from camlucida.common.statistics import correlation, ranks
 from camlucida.engine.borrow import borrowed, unwrap
 from camlucida.engine.faster_forward import fast_forward
@@ -377,6 +378,14 @@ class FFidelity(Metric):
     samples: Count = 50
     start: BlankKind = "zero"
     tuned: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options, and which weights the file holds: others make another measurement."""
+        found = super().describe()
+        if self.tuned is not None:
+            weights = read_state_dict(Path(self.tuned))
+            found["options"]["tuned_weights"] = fingerprint(*weights, *weights.values())[:12]
+        return found
 
     def measure(self, scene: Scene, explanation: Explanation) -> Measured:
         """The mean over random removals."""
