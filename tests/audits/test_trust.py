@@ -21,6 +21,7 @@ from camlucida.audits.rules import GRADES, QUESTIONS, TrustRule
 from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trust.audit import all_rules, audit_all, gather, judged, left_out
 from camlucida.audits.trust.change import compare_audits
+from camlucida.audits.trust.choice import decide
 from camlucida.audits.trust.faithful import Scale, judge
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
@@ -740,3 +741,13 @@ def test_grades_that_come_out_again_are_counted(tmp_path, monkeypatch):
     once, twice = report.record["decided"], report.record["decided_twice"]
     assert 0 < report.record["the_same"] <= twice <= once
     assert f"of {twice} decided grades are the same" in report.summary
+
+
+def test_where_nothing_is_decided_the_nearest_so_far_is_named():
+    unclear = Finding("faithfulness", "faithfulness", "unclear", "So far: 52 %.", 0.52)
+    others = [e for e in found(CLEAN) if e.name != "faithfulness"]
+    methods = (judged(GRADCAM, [*others, unclear]),)
+    decision = next(d for d in decide(methods) if d.question == "evidence")
+    assert decision.use is None
+    assert decision.so_far == "gradcam comes nearest. So far: 52 %."
+    assert decide((judged(GRADCAM, found(CLEAN)),))[0].so_far == ""

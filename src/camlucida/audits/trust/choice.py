@@ -41,6 +41,7 @@ class Decision:
         because: why.
         never: of the methods that are not safe, the one that is furthest from the exact answer; ``None`` for none.
         since: why.
+        so_far: where there is none to use, what is known of the undecided method that comes nearest; else empty.
     """
 
     question: TrustQuestion
@@ -48,6 +49,7 @@ class Decision:
     because: str
     never: MethodTrust | None
     since: str
+    so_far: str = ""
 
 
 def decide(methods: Sequence[MethodTrust]) -> tuple[Decision, ...]:
@@ -76,7 +78,12 @@ def _decision(question: TrustQuestion, methods: Sequence[MethodTrust]) -> Decisi
         )
     if never is not None:
         since = never.answers[question].reasons[0]
-    return Decision(question, use, because, never, since)
+    open_ = [m for m in methods if m.answers[question].grade == "not enough to tell"]
+    nearest = max(open_, key=share, default=None)
+    so_far = ""
+    if use is None and nearest is not None and (found := nearest.finding(MEASURED[question])):
+        so_far = f"{nearest.label} comes nearest. {found.text}" if found.value is not None else ""
+    return Decision(question, use, because, never, since, so_far)
 
 
 def unmet(report: TrustReport, demands: Sequence[str]) -> tuple[str, ...]:

@@ -172,6 +172,9 @@ def lead(report: TrustReport) -> tuple[str, ...]:
             )
         else:
             first = "On this model no method is shown to be usable for any question yet."
+            nearest = next((d for d in report.decisions if d.so_far), None)
+            if nearest is not None:
+                first += f" “{QUESTIONS[nearest.question]}” {nearest.so_far}"
         return (first, *no, *others, measured)
     asked = {
         grade: [text for key, text in QUESTIONS.items() if chosen.answers[key].grade == grade]
@@ -197,7 +200,8 @@ def _decisions(report: TrustReport) -> Section:
     drawn = []
     for decision in report.decisions:
         use, never = decision.use, decision.never
-        said = [("Use", "none yet: no method is shown to answer it on this model.")]
+        none = "none yet: no method is shown to answer it on this model."
+        said = [("Use", f"{none} {decision.so_far}".strip())]
         if use is not None:
             sign = SIGNS[use.answers[decision.question].grade]
             said = [(f"Use {use.label}: {sign}", decision.because)]
