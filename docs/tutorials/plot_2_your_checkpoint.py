@@ -57,7 +57,8 @@ explanation
 # (With random weights the map means nothing: here it only shows that everything fits.)
 #
 # On the command line the same is
-# ``camlucida explain photo.jpg --model weights.pth --architecture nets.py:Net --size 96 --class-names names.txt``.
+# ``camlucida explain photo.jpg --model weights.pth --architecture nets.py:Net --size 96 --mean 0.5,0.5,0.5 --std
+# 0.25,0.25,0.25 --class-names names.txt``.
 #
 # A module that is already in memory needs no file, and it comes back exactly as it was: training flags, gradients,
 # hooks, buffers and random state.

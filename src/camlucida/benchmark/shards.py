@@ -203,6 +203,9 @@ class RunFolder:
         Raises:
             CamlucidaError: the folder cannot be written, or holds another plan.
         """
+        require(
+            "pyarrow.parquet", "benchmark"
+        )  # before anything is computed that could not be kept
         with writable(self.path):
             for name in ("images", "rows"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

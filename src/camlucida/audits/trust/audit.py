@@ -42,7 +42,13 @@ def judged(
     }
     for rule in all_rules() if rules is None else rules:
         for name in rule.applies(outcomes):
-            text = rule.because or (known[name].text if name in known else "")
+            own = known[name].text if name in known else ""
+            # Why it was not tested is said where the audit that tried it knows.
+            text = (
+                f"{rule.because} {own}".strip()
+                if rule.when == "not tested"
+                else rule.because or own
+            )
             kept = possible if outcomes.get(name) == "unclear" else proved
             for question in rule.questions:
                 kept[question].append((rule.grade, text))

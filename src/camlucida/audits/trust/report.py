@@ -201,6 +201,7 @@ class TrustReport:
                     "because": d.because,
                     "never": d.never and d.never.label,
                     "since": d.since,
+                    "so_far": d.so_far,
                 }
                 for d in self.decisions
             ],
