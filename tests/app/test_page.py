@@ -247,7 +247,7 @@ def test_two_faces_are_compared(browser):
     pytest.importorskip("dlib")
     browser.click("#tab-faces")
     browser.click("#panel-faces .drop:nth-of-type(1) .samples button", 0)
-    browser.click("#panel-faces .drop:nth-of-type(2) .samples button", 4)
+    browser.click("#panel-faces .drop:nth-of-type(2) .samples button", 2)
     browser.js("document.querySelector('#panel-faces select').value = 'gradcam'")
     browser.click("#panel-faces .ask button")
     browser.wait("document.querySelectorAll('#panel-faces .face img').length === 6")
