@@ -22,9 +22,9 @@ from camlucida.audits.sanity.audit import audit_sanity
 from camlucida.audits.trust.audit import all_rules, audit_all, gather, judged, left_out
 from camlucida.audits.trust.change import compare_audits
 from camlucida.audits.trust.choice import decide
-from camlucida.audits.trust.faithful import Scale, judge
 from camlucida.audits.trust.page import trust_document
 from camlucida.audits.trust.report import Finding, MethodTrust, TrustReport
+from camlucida.audits.trust.scale import Scale, judge
 from camlucida.audits.verdicts import Verdict
 from camlucida.cli.shared.model import Chosen
 from camlucida.common.seeds import ImageGenerators

@@ -31,8 +31,6 @@ EQUAL = ["GradCAM", "HiResCAM", "XGradCAM", "LayerCAM", "GradCAMElementWise", "S
 @pytest.mark.parametrize("smooth", [{}, {"aug_smooth": True}], ids=["plain", "aug"])
 def test_maps_are_equal_where_it_is_right(name, smooth, images):
     theirs = pytest.importorskip("pytorch_grad_cam")
-    if smooth and name == "ScoreCAM":
-        pytest.skip("many passes")
     net = _net()
     found = []
     for library in (theirs, ours):

@@ -51,8 +51,9 @@ def relative(before: Tensor, after: Tensor) -> Tensor:
 class RelativeStability(Metric):
     """The largest relative change of the map over the relative change of the image, its features, or its logits.
 
-    The images get a little noise and are explained again; a noisy image that the model sees as another class does not
-    count, and neither does an image all of whose noisy copies are seen so.
+    The features are the maps of the explained layer, of several the first, and of the model's default layer where the
+    method explains the input. The images get a little noise and are explained again; a noisy image that the model sees
+    as another class does not count, and neither does an image all of whose noisy copies are seen so.
 
     Attributes:
         samples: noisy images, 10 by default.

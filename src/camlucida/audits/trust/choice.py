@@ -162,19 +162,19 @@ def _walled(trial: Trial, layer: str | None) -> tuple[Trial, float]:
 _PROOFS: dict[str, _Proof] = {
     "parameters": _Proof(
         "all weights redrawn",
-        "the same method on this network with weights that have learned nothing. Its map hardly changes.",
+        "the same method on this network with weights that have learned nothing.",
         lambda trial: (replace(trial, model=redrawn(trial.model, trial.seed)), 0.0),
     ),
     "deadzone-pixels": _Proof(
-        "pixels hidden", "the pixels below the line are hidden from the model, and the map lights up there.",
+        "pixels hidden", "the pixels below the line are hidden from the model.",
         lambda trial: _walled(trial, None),
     ),
     "deadzone": _Proof(
-        "cells hidden", "the cells below the line are hidden from the head, and the map lights up there.",
+        "cells hidden", "the cells below the line are hidden from the head.",
         lambda trial: _walled(trial, trial.explained_layer),
     ),
     "logit-shift": _Proof(
-        "logits shifted", "all logits are raised equally, which changes no probability, and the map has moved.",
+        "logits shifted", "all logits are raised equally, which changes no probability.",
         lambda trial: (replace(trial, model=shifted_logits(trial.model, trial.inputs, seed=trial.seed)), 0.0),
     ),
 }  # fmt: skip

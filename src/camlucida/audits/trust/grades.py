@@ -19,8 +19,9 @@ from camlucida.audits.request import Request
 from camlucida.audits.rules import DECIDED, GRADES, SHORT, Grade, TrustQuestion
 from camlucida.audits.trial import Trial, grouped
 from camlucida.audits.trust.audit import audit_all
-from camlucida.audits.trust.faithful import SAFE, UNSAFE, orders
+from camlucida.audits.trust.faithful import orders
 from camlucida.audits.trust.report import TrustReport
+from camlucida.audits.trust.scale import SAFE, UNSAFE
 from camlucida.common.progress import Say
 from camlucida.data.planted import Planted, PlantedSample
 from camlucida.data.planted_worlds import WORLDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from camlucida.audits.ours import list_audits
 from camlucida.audits.rules import GRADES, QUESTIONS, SHORT
 from camlucida.audits.sanity.checks import CHECKS
-from camlucida.audits.trust.faithful import ORDERS
+from camlucida.audits.trust.scale import ORDERS
 from camlucida.audits.verdicts import ENOUGH, MARKS
 from camlucida.report import Document, Section, Table
 from camlucida.report.page import answers, bullets, details, facts, paragraph, subheading

@@ -1,4 +1,4 @@
-"""The calls of pytorch-grad-cam, answered by camlucida: change the import, and the code runs on.
+"""The calls of pytorch-grad-cam's CAMs, targets and overlays, answered by camlucida: only the import changes.
 
 ``camlucida.explanation.pytorch_grad_cam`` stands in place of ``pytorch_grad_cam`` in imports, and so do its modules
 ``utils.model_targets`` and ``utils.image``. Maps are scaled as that library scales them. What differs, because it is
