@@ -835,3 +835,11 @@ def test_both_twins_know_their_labels_by_heart():
     longer = train_twins(4, TwinPlan(images=60, epochs=40))
     assert longer.accuracy["true"] > 0.9
     assert longer.accuracy["shuffled"] > 0.9
+
+
+def test_only_the_named_checks_are_made(model, inputs):
+    report = audit_sanity(model, inputs, methods=["gradcam"], checks=["class"])
+    made = {k for k, v in report["gradcam"].details.items() if v["outcome"] != "not tested"}
+    assert made <= {"class"}
+    with pytest.raises(CamlucidaError, match="there is no sanity check 'clas'"):
+        audit_sanity(model, inputs, methods=["gradcam"], checks=["clas"])

@@ -62,7 +62,8 @@ class Request:
         seed: of everything that is drawn.
         batch_size: images at a time.
         labels: whether the sanity checks train two small networks for the check with shuffled labels.
-        checks: those of the sanity checks that are made; all by default.
+        checks: those of the sanity checks that are made, by name; all by default, but in a quick audit of all none that
+            takes double precision or another network.
         out: the folder where finished parts are kept, so that a stopped audit goes on.
         say: told about the progress, as ``say(what, done, total)``.
         name: of the model, for people; its own by default.

@@ -41,6 +41,7 @@ from camlucida.audits.sanity.verdicts import results
 from camlucida.audits.trial import UNFIT, Trial, grouped
 from camlucida.audits.verdicts import ENOUGH
 from camlucida.common.errors import CamlucidaError
+from camlucida.common.grammar import nearest
 from camlucida.common.progress import Say
 from camlucida.common.store import Store
 from camlucida.engine.redraw import randomisation_stages
@@ -82,6 +83,11 @@ def measure_sanity(request: Request, *, independent: bool = False) -> SanityNumb
     """The numbers of :func:`audit_sanity`."""
     tested, quick = request.tested(), request.quick
     trial = request.open(8, 50).ranked()
+    for name in request.checks or ():
+        if name not in CHECKS:
+            raise CamlucidaError(
+                f"there is no sanity check {name!r}{nearest(name, list(CHECKS))}; there are: {', '.join(CHECKS)}"
+            )
     wanted = {
         check.part or name for name, check in CHECKS.items() if name in (request.checks or CHECKS)
     }
