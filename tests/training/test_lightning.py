@@ -127,3 +127,10 @@ def test_metrics_that_need_another_method_are_refused():
 
     with pytest.raises(camlucida.CamlucidaError, match=r"benchmark\.evaluate"):
         MapMetric("ssim")
+
+
+def test_what_a_metric_needs_and_was_not_given_is_asked_for():
+    from camlucida.metrics.torchmetrics import MapMetric
+
+    with pytest.raises(camlucida.CamlucidaError, match="energy_pointing needs masks"):
+        MapMetric("energy_pointing").update(_net(), torch.rand(2, 3, 16, 16))

@@ -41,7 +41,7 @@ class MapMetric(_Metric):  # type: ignore[misc]
     ) -> None:
         super().__init__(**options)
         self.metric = build_metric(metric) if isinstance(metric, str) else metric
-        row = METRICS.row_of(self.metric)
+        self.row = row = METRICS.row_of(self.metric)
         if row is not None and "reference" in row.needs:
             raise CamlucidaError(
                 f"{row.name} compares with another method, which a running mean does not have; use "
@@ -71,8 +71,18 @@ class MapMetric(_Metric):  # type: ignore[misc]
             boxes: of each image its objects' boxes ``(n, 4)``, as ``xmin, ymin, xmax, ymax`` in pixels.
 
         Raises:
-            CamlucidaError: the model has no class logits, or as :func:`camlucida.explain`.
+            CamlucidaError: the metric needs something that was not given, the model has no class logits, or as
+                :func:`camlucida.explain`.
         """
+        given = {
+            "boxes": boxes, "masks": boxes if masks is None else masks, "labels": labels, "preprocess": self.preprocess,
+        }  # fmt: skip
+        there = {"model", "logits", *(name for name, value in given.items() if value is not None)}
+        if self.row is not None and (lacking := self.row.lacking(there)):
+            raise CamlucidaError(
+                f"{self.row.name} needs {', '.join(lacking)}: give preprocess to MapMetric, boxes, masks and labels "
+                "to update"
+            )
         found = explain(model, images, method=self.method)
         if found.logits is None:
             raise CamlucidaError(
