@@ -140,7 +140,7 @@ class LogitMargin(Contrast):
         if self.aggregator != "guideline":
             return pinned
         variance, rivals = pinned.spread(outputs)
-        soft = variance * rivals <= 1
+        soft = takes_lse(variance, rivals)
         return GuidedMargin(pinned.classes, rivals=pinned.rivals, soft=soft)  # type: ignore[return-value]
 
     def spread(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,8 +217,13 @@ class GuidedMargin(LogitMargin):
         return self
 
 
+def takes_lse(variance: Any, rivals: Any) -> Any:
+    """Whether the guideline takes LSE for images whose rivals' logits vary so little; else the mean."""
+    return variance * rivals <= 1
+
+
 def _guided(variance: float, rivals: int) -> str:
-    narrow = variance * rivals <= 1
+    narrow = takes_lse(variance, rivals)
     chosen = (
         "chose lse: the difference from their mean is small, and the margin is the class's log-odds"
         if narrow

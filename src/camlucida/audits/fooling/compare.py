@@ -35,6 +35,7 @@ from camlucida.metrics.concentration import cam_entropy
 from camlucida.models import LoadedModel
 from camlucida.models.checkpoint import load_weights
 from camlucida.targets import LogitMargin
+from camlucida.targets.margin import takes_lse
 from camlucida.training.cam_loss import TrainableCAM
 from camlucida.training.sham import Layout, sham_mask
 
@@ -255,7 +256,7 @@ class _Batchwise:
             attacked = self.cams[name].observe(model, inputs, classes, trial.batch_size)[1]
             found["entropy"][name] = cam_entropy(attacked).tolist()
             found["far"][name] = (attacked - mask).square().mean((1, 2)).tolist()
-        soft = (variance * rivals <= 1).tolist()
+        soft = takes_lse(variance, rivals).tolist()
         return {**found, "soft": soft, "spread": variance.sqrt().tolist()}
 
     def _maps(self, trial: Trial) -> dict[str, Tensor | str]:

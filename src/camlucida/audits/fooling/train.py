@@ -42,7 +42,8 @@ class _Labelled(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         sample = self.data[place]
-        return self.preprocess(sample.picture()), int(sample.label or 0)
+        assert sample.label is not None  # noqa: S101 - others are refused before
+        return self.preprocess(sample.picture()), sample.label
 
 
 def train_sham(
